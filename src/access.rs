@@ -1,0 +1,160 @@
+//! One access of a guest, as a device sees it, and what can become of it.
+
+use core::fmt;
+
+use crate::address::{GuestAddress, IoType};
+use crate::slots::Announcement;
+
+/// How deep accesses may nest: a device that accesses another device, which accesses a third, and so on. The access
+/// that would be one deeper is refused as [`IoError::TooDeep`].
+pub const MAX_DEPTH: usize = 8;
+
+/// One access that a guest, or another device, makes to a device: where it goes. The data is passed beside it.
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
+    pub(crate) io_type: IoType,
+    pub(crate) range_index: u16,
+    pub(crate) address: u64,
+    pub(crate) base: u64,
+    pub(crate) announcement: Announcement<'a>,
+}
+
+impl Access<'static> {
+    /// An access for a test of a device without a manager: to `address`, in the device's range number `range_index`,
+    /// which starts at `base`.
+    pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
+        Self {
+            io_type,
+            range_index: range_index as u16,
+            address: address.0,
+            base: base.0,
+            announcement: Announcement::NONE,
+        }
+    }
+}
+
+impl Access<'_> {
+    /// The space: [`IoType::Pio`] or [`IoType::Mmio`].
+    pub const fn io_type(&self) -> IoType {
+        self.io_type
+    }
+
+    /// The address of the first byte accessed.
+    pub const fn address(&self) -> GuestAddress {
+        GuestAddress(self.address)
+    }
+
+    /// The address at which the range starts. It is the one under which this access found it; a relocation changes
+    /// it for later ones.
+    pub const fn base(&self) -> GuestAddress {
+        GuestAddress(self.base)
+    }
+
+    /// The offset of the first byte into the range, in bytes.
+    pub const fn offset(&self) -> u64 {
+        self.address.wrapping_sub(self.base)
+    }
+
+    /// Which of the device's ranges is accessed: the index of the request it was given for.
+    pub const fn range_index(&self) -> usize {
+        self.range_index as usize
+    }
+
+    /// The same access `bytes` further on: an element of a string, a piece of a split access.
+    pub(crate) const fn advanced(&self, bytes: u64) -> Self {
+        let mut next = *self;
+        next.address = self.address.wrapping_add(bytes);
+        next
+    }
+}
+
+/// Why an access did not reach a device whole. In each case the buffer of a read holds the open-bus value, and nothing
+/// was written anywhere.
+///
+/// A VMM need not look at it: for the guest the access is complete. It is there for logs and counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IoError {
+    /// No device claims the address.
+    Unclaimed,
+    /// The access is not wholly inside one range: it runs over the end of a range, or over the end of the space.
+    Straddling,
+    /// The device does not accept an access of this size, or not at this alignment.
+    RefusedSize,
+    /// The access is 0 bytes long, or its length is no multiple of the element size.
+    InvalidLength,
+    /// Accesses are nested deeper than [`MAX_DEPTH`], or more accesses without a
+    /// [`Dispatcher`](crate::Dispatcher) are inside one device than
+    /// [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
+    TooDeep,
+    /// [`IoType::PhysicalMmio`] is backed by memory and never dispatched.
+    NotDispatched,
+}
+
+impl fmt::Display for IoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            IoError::Unclaimed => "no device claims the address",
+            IoError::Straddling => "the access is not wholly inside one range",
+            IoError::RefusedSize => "the device does not accept an access of this size and alignment",
+            IoError::InvalidLength => "the length is 0 or no multiple of the element size",
+            IoError::TooDeep => "accesses are nested too deeply",
+            IoError::NotDispatched => "physically backed MMIO is never dispatched",
+        })
+    }
+}
+
+impl core::error::Error for IoError {}
+
+/// The value a read has where nothing answers, a byte at a time.
+///
+/// On hardware nobody drives the bus then and its lines float high, which is why firmware takes all ones for "nothing
+/// there" (PCI Local Bus 3.0, 6.1: the host bridge returns all ones for a configuration read that no device claims).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OpenBus(pub u8);
+
+impl OpenBus {
+    /// Every bit set. The default of both spaces.
+    pub const ALL_ONES: Self = Self(0xff);
+
+    /// Gives every byte of `data` the open-bus value.
+    #[inline(always)]
+    pub(crate) fn fill(self, data: &mut [u8]) {
+        // The lengths that guests use become single stores; the general case would be a call of memset.
+        match data {
+            [a] => *a = self.0,
+            [a, b] => [*a, *b] = [self.0; 2],
+            [a, b, c, d] => [*a, *b, *c, *d] = [self.0; 4],
+            [a, b, c, d, e, f, g, h] => [*a, *b, *c, *d, *e, *f, *g, *h] = [self.0; 8],
+            other => other.fill(self.0),
+        }
+    }
+}
+
+impl Default for OpenBus {
+    fn default() -> Self {
+        Self::ALL_ONES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_bus_defines_every_byte() {
+        for length in 0..40 {
+            let mut data = [0; 40];
+            OpenBus::ALL_ONES.fill(&mut data[..length]);
+            assert!(data[..length].iter().all(|byte| *byte == 0xff));
+            assert!(data[length..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    #[test]
+    fn an_access_knows_its_offset_at_the_top_of_the_space() {
+        let access = Access::new(IoType::Mmio, GuestAddress(u64::MAX), GuestAddress(u64::MAX - 7), 3);
+        assert_eq!(access.offset(), 7);
+        assert_eq!(access.range_index(), 3);
+    }
+}

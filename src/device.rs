@@ -1,0 +1,85 @@
+//! The trait that devices implement.
+
+use core::fmt;
+
+use crate::access::Access;
+use crate::resource::Resources;
+
+/// A device, or a bus: a bus is a device that others name as their parent.
+///
+/// `'d` is how long devices and manager live: `'static` in firmware, a scope in a test. A device that keeps no
+/// interrupt handle need not name it.
+///
+/// Every method may be called from any vCPU and by several at once. A device protects its own state (a
+/// [`spin::Mutex`], an atomic); the manager holds no lock of its own during a call, so that a device may access other
+/// devices, and register, move and remove them, from within.
+///
+/// ```
+/// use spin::Mutex;
+/// use vm_device::{Access, Device};
+///
+/// struct Scratch(Mutex<u8>);
+///
+/// impl Device<'_> for Scratch {
+///     fn name(&self) -> &str {
+///         "scratch"
+///     }
+///     fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+///         data.fill(*self.0.lock());
+///     }
+///     fn write(&self, _: &Access<'_>, data: &[u8]) {
+///         *self.0.lock() = data[0];
+///     }
+/// }
+/// ```
+pub trait Device<'d>: Sync {
+    /// The name, unique among the children of one parent. Part of paths, so without a `/`.
+    fn name(&self) -> &str;
+
+    /// The guest reads. `data` comes filled with the open-bus value and may be left so; it is never empty.
+    ///
+    /// It is called from within the VM exit: it should not wait.
+    fn read(&self, access: &Access<'_>, data: &mut [u8]);
+
+    /// The guest writes `data`, which is never empty.
+    ///
+    /// It is called from within the VM exit: it should not wait.
+    fn write(&self, access: &Access<'_>, data: &[u8]);
+
+    /// The guest reads a string of ports (`REP INS`): `data` holds elements of `element` bytes each, all from the same
+    /// port, in the order in which they are read. Unless a device takes the burst in one piece by its own method,
+    /// each element is a [`read`](Self::read).
+    fn read_string(&self, access: &Access<'_>, element: usize, data: &mut [u8]) {
+        for item in data.chunks_mut(element.max(1)) {
+            self.read(access, item);
+        }
+    }
+
+    /// The guest writes a string of ports (`REP OUTS`): as [`read_string`](Self::read_string), the other way.
+    fn write_string(&self, access: &Access<'_>, element: usize, data: &[u8]) {
+        for item in data.chunks(element.max(1)) {
+            self.write(access, item);
+        }
+    }
+
+    /// Tells the device, once, what it was given, before anybody can reach it.
+    ///
+    /// # Errors
+    /// A device that cannot work with what it was given says so, and its registration is undone.
+    fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+        let _ = resources;
+        Ok(())
+    }
+}
+
+/// A device does not accept the resources it was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rejected;
+
+impl fmt::Display for Rejected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the device does not accept its resources")
+    }
+}
+
+impl core::error::Error for Rejected {}

@@ -1,0 +1,351 @@
+//! What a device asks for at registration, and what it was given.
+
+use core::fmt;
+
+use bitflags::bitflags;
+
+use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
+use crate::interrupt::{Gsi, IrqLine};
+
+bitflags! {
+    /// The sizes of access that a range accepts, and what becomes of the others.
+    ///
+    /// An access that is not accepted never reaches the device: it is open bus and
+    /// [`IoError::RefusedSize`](crate::IoError::RefusedSize), unless [`SPLIT`](Self::SPLIT) makes accepted ones of it.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct AccessSizes: u8 {
+        /// Accesses of 1 byte.
+        const BYTE = 1 << 0;
+        /// Accesses of 2 bytes.
+        const WORD = 1 << 1;
+        /// Accesses of 4 bytes.
+        const DWORD = 1 << 2;
+        /// Accesses of 8 bytes.
+        const QWORD = 1 << 3;
+        /// Accesses of any other length: 3, 5, 6 and 7 bytes, which a guest makes by an access across a page, and
+        /// more than 8 bytes.
+        const OTHER = 1 << 4;
+        /// Only naturally aligned accesses of the power-of-two sizes are accepted: those whose offset into the range
+        /// is a multiple of their size.
+        const ALIGNED = 1 << 6;
+        /// An access that is not accepted is split, from its lowest byte up, into the largest naturally aligned
+        /// accesses that are. Where there are none, it is refused.
+        const SPLIT = 1 << 7;
+
+        /// Every length, aligned or not. The default.
+        const ANY = Self::BYTE.bits() | Self::WORD.bits() | Self::DWORD.bits() | Self::QWORD.bits() | Self::OTHER.bits();
+    }
+}
+
+impl Default for AccessSizes {
+    fn default() -> Self {
+        Self::ANY
+    }
+}
+
+impl AccessSizes {
+    /// Whether an access of `size` bytes at `offset` into the range is accepted whole.
+    pub const fn accepts(self, offset: u64, size: usize) -> bool {
+        let kind = match size {
+            0 => return false,
+            1 => Self::BYTE,
+            2 => Self::WORD,
+            4 => Self::DWORD,
+            8 => Self::QWORD,
+            _ => Self::OTHER,
+        };
+        if !self.contains(kind) {
+            return false;
+        }
+        // A length that is no power of two has no natural alignment.
+        !self.contains(Self::ALIGNED) || !size.is_power_of_two() || offset & (size as u64 - 1) == 0
+    }
+
+    /// The size of the first piece of a split access: the largest power of two up to 8 that fits in `remaining`
+    /// bytes, is naturally aligned at `offset` and is accepted. `None` if there is none.
+    pub(crate) const fn piece(self, offset: u64, remaining: usize) -> Option<usize> {
+        let mut size = 8;
+        while size > 0 {
+            if size <= remaining && offset & (size as u64 - 1) == 0 && self.accepts(offset, size) {
+                return Some(size);
+            }
+            size /= 2;
+        }
+        None
+    }
+}
+
+/// Where in its pool a range is looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Fit {
+    /// The lowest place that serves.
+    #[default]
+    First,
+    /// The highest place that serves.
+    Last,
+}
+
+/// Where a range is to lie.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Placement {
+    /// Exactly there.
+    Fixed(IoRange),
+    /// Wherever there is room.
+    Any {
+        /// The size in bytes or ports; not 0.
+        size: GuestUsize,
+        /// The base is a multiple of this; a power of two.
+        align: u64,
+        /// The range lies within these limits, if any are given.
+        within: Option<IoRange>,
+        /// The lowest or the highest place.
+        fit: Fit,
+    },
+}
+
+/// A write that a VMM may take off the dispatch path: KVM's ioeventfd, or what corresponds to it.
+///
+/// A doorbell is advice. The manager keeps it and lists it; a VMM that ignores it dispatches the write to the device as
+/// any other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Doorbell {
+    /// Where in the range the doorbell lies, in bytes from its base.
+    pub offset: u64,
+    /// The length of the write in bytes: 1, 2, 4 or 8; 0 for a write of any length.
+    pub size: u8,
+    /// The value that has to be written; `None` for any.
+    pub value: Option<u64>,
+}
+
+/// One range of ports or addresses that a device asks for.
+///
+/// ```
+/// use vm_device::{AccessSizes, GuestUsize, IoResource, IoType};
+///
+/// let requests = [
+///     IoResource::pio(0x3f8, 8).sizes(AccessSizes::BYTE),
+///     IoResource::any(IoType::Mmio, GuestUsize(0x1000)).aligned(0x1000),
+/// ];
+/// assert_eq!(requests[1].io_type(), IoType::Mmio);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IoResource {
+    io_type: IoType,
+    placement: Result<Placement, RangeError>,
+    sizes: AccessSizes,
+    window: bool,
+    decoded: bool,
+    doorbell: Option<Doorbell>,
+}
+
+impl IoResource {
+    const fn new(io_type: IoType, placement: Result<Placement, RangeError>) -> Self {
+        Self { io_type, placement, sizes: AccessSizes::ANY, window: false, decoded: true, doorbell: None }
+    }
+
+    /// The given range. An impossible one (empty, wrapping, beyond the last port) is an error of the registration.
+    pub const fn fixed(io_type: IoType, base: GuestAddress, size: GuestUsize) -> Self {
+        Self::new(
+            io_type,
+            match IoRange::with_size(base, size) {
+                Ok(range) => Ok(Placement::Fixed(range)),
+                Err(error) => Err(error),
+            },
+        )
+    }
+
+    /// The given range; the way to ask for one that no size can describe, as [`IoRange::ALL_MEMORY`].
+    pub const fn at(io_type: IoType, range: IoRange) -> Self {
+        Self::new(io_type, Ok(Placement::Fixed(range)))
+    }
+
+    /// `count` ports from `base`: [`fixed`](Self::fixed) for port I/O.
+    pub const fn pio(base: u16, count: u32) -> Self {
+        Self::fixed(IoType::Pio, GuestAddress(base as u64), GuestUsize(count as u64))
+    }
+
+    /// `size` bytes of MMIO from `base`: [`fixed`](Self::fixed) for MMIO.
+    pub const fn mmio(base: u64, size: u64) -> Self {
+        Self::fixed(IoType::Mmio, GuestAddress(base), GuestUsize(size))
+    }
+
+    /// `size` bytes (or ports) wherever there is room: within the parent's window, if it has one for this space,
+    /// else in the pool.
+    pub const fn any(io_type: IoType, size: GuestUsize) -> Self {
+        Self::new(io_type, Ok(Placement::Any { size, align: 1, within: None, fit: Fit::First }))
+    }
+
+    /// The base is to be a multiple of `align`, a power of two. Only for a range asked for by [`any`](Self::any).
+    pub const fn aligned(mut self, to: u64) -> Self {
+        if let Ok(Placement::Any { align, .. }) = &mut self.placement {
+            *align = to;
+        }
+        self
+    }
+
+    /// The range is to lie within `limits`. Only for a range asked for by [`any`](Self::any).
+    pub const fn within(mut self, limits: IoRange) -> Self {
+        if let Ok(Placement::Any { within, .. }) = &mut self.placement {
+            *within = Some(limits);
+        }
+        self
+    }
+
+    /// The highest place that serves, instead of the lowest. Only for a range asked for by [`any`](Self::any).
+    pub const fn last_fit(mut self) -> Self {
+        if let Ok(Placement::Any { fit, .. }) = &mut self.placement {
+            *fit = Fit::Last;
+        }
+        self
+    }
+
+    /// The sizes of access the device accepts there; [`AccessSizes::ANY`] unless said.
+    pub const fn sizes(mut self, sizes: AccessSizes) -> Self {
+        self.sizes = sizes;
+        self
+    }
+
+    /// The range is the window of a bus: its children's ranges may lie in it, and the bus answers what none of them
+    /// claims.
+    pub const fn window(mut self) -> Self {
+        self.window = true;
+        self
+    }
+
+    /// The range is reserved, and accesses do not reach it until
+    /// [`relocate`](crate::DeviceManager::relocate) turns decoding on: a PCI BAR before the guest sets the memory
+    /// enable bit of the command register (PCI Local Bus 3.0, 6.2.2).
+    pub const fn not_decoded(mut self) -> Self {
+        self.decoded = false;
+        self
+    }
+
+    /// A write in the range is a doorbell.
+    pub const fn doorbell(mut self, doorbell: Doorbell) -> Self {
+        self.doorbell = Some(doorbell);
+        self
+    }
+
+    /// The kind of the range.
+    pub const fn io_type(&self) -> IoType {
+        self.io_type
+    }
+
+    /// Where it is to lie, or why that is no place.
+    pub const fn placement(&self) -> Result<Placement, RangeError> {
+        self.placement
+    }
+
+    /// The accepted sizes of access.
+    pub const fn access_sizes(&self) -> AccessSizes {
+        self.sizes
+    }
+
+    /// Whether the range is a window.
+    pub const fn is_window(&self) -> bool {
+        self.window
+    }
+
+    /// Whether accesses reach the range from the start.
+    pub const fn is_decoded(&self) -> bool {
+        self.decoded
+    }
+
+    /// The doorbell in the range, if the device declared one.
+    pub const fn get_doorbell(&self) -> Option<Doorbell> {
+        self.doorbell
+    }
+}
+
+/// The interrupt line a device asks for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum IrqResource {
+    /// No line. (Message-signalled interrupts need none.)
+    #[default]
+    None,
+    /// The lowest free line, for this device alone.
+    Any,
+    /// This line, for this device alone.
+    Fixed(Gsi),
+    /// This line, together with every other device that asks for it in this way: level-triggered, and asserted while
+    /// any of them asserts it.
+    Shared(Gsi),
+}
+
+/// One range that a device was given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Assigned {
+    /// The kind of the range.
+    pub io_type: IoType,
+    /// Where it lies.
+    pub range: IoRange,
+    /// Whether accesses reach it.
+    pub decoded: bool,
+}
+
+impl fmt::Display for Assigned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = if self.decoded { "" } else { " (not decoded)" };
+        write!(f, "{} {}{state}", self.io_type, self.range)
+    }
+}
+
+/// Everything a device was given: its ranges, in the order of its requests, and its interrupt.
+#[derive(Debug)]
+pub struct Resources<'a, 'd> {
+    ranges: &'a [Assigned],
+    irq: IrqLine<'d>,
+}
+
+impl<'a, 'd> Resources<'a, 'd> {
+    /// Resources for a test of a device without a manager.
+    pub const fn new(ranges: &'a [Assigned], irq: IrqLine<'d>) -> Self {
+        Self { ranges, irq }
+    }
+
+    /// The ranges, in the order in which they were asked for.
+    pub const fn ranges(&self) -> &'a [Assigned] {
+        self.ranges
+    }
+
+    /// The interrupt of the device: a handle to keep. A device that asked for no line has it too, to send
+    /// message-signalled interrupts.
+    pub const fn irq(&self) -> IrqLine<'d> {
+        self.irq
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepts_by_size_and_alignment() {
+        let dword = AccessSizes::DWORD;
+        assert!(dword.accepts(1, 4));
+        assert!(!dword.accepts(0, 2));
+        assert!(!dword.accepts(0, 0));
+        let aligned = AccessSizes::DWORD | AccessSizes::OTHER | AccessSizes::ALIGNED;
+        assert!(!aligned.accepts(2, 4));
+        assert!(aligned.accepts(4, 4));
+        assert!(aligned.accepts(1, 3));
+        assert!(AccessSizes::ANY.accepts(7, 16));
+    }
+
+    #[test]
+    fn pieces_are_the_largest_that_are_accepted() {
+        let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
+        assert_eq!(bytes.piece(0, 8), Some(1));
+        let both = AccessSizes::BYTE | AccessSizes::DWORD;
+        assert_eq!(both.piece(4, 8), Some(4));
+        assert_eq!(both.piece(2, 8), Some(1));
+        assert_eq!(AccessSizes::DWORD.piece(0, 3), None);
+    }
+
+    #[test]
+    fn an_impossible_range_is_kept_for_the_registration_to_report() {
+        assert!(IoResource::pio(0x10, 0).placement().is_err());
+        assert!(IoResource::mmio(u64::MAX, 2).placement().is_err());
+        assert!(IoResource::pio(0, 0x1_0000).placement().is_ok());
+    }
+}
