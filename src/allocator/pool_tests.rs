@@ -235,12 +235,15 @@ fn gaps_of_neighbouring_windows_stay_apart() {
     let mut pool = Memory::memory(range(0, 0x2f));
     let low = window(&mut pool, None, 0, 0xf);
     let high = window(&mut pool, None, 0x10, 0x1f);
-    for (first, last, container) in [(8, 0xf, low), (0x10, 0x17, high)] {
-        pool.allocate(fixed(first, last), Some(container), false, 5).unwrap();
+    let (end, start) = (range(8, 0xf), range(0x10, 0x17));
+    for order in [[end, start], [start, end]] {
+        pool.allocate(Placement::Fixed(end), Some(low), false, 5).unwrap();
+        pool.allocate(Placement::Fixed(start), Some(high), false, 5).unwrap();
+        for range in order {
+            pool.free(range, 5).unwrap();
+        }
+        assert_eq!(snapshot(&pool).1, [(0, 0xf, 1), (0x10, 0x1f, 1), (0x20, 0x2f, 0)]);
     }
-    pool.free(range(8, 0xf), 5).unwrap();
-    pool.free(range(0x10, 0x17), 5).unwrap();
-    assert_eq!(snapshot(&pool).1, [(0, 0xf, 1), (0x10, 0x1f, 1), (0x20, 0x2f, 0)]);
     let error = PoolError::NoRoom { size: GuestUsize(0x11), align: 1, within: low.range };
     refuses(&mut pool, first_fit(0x11, 1), Some(low), false, error);
 }
@@ -365,7 +368,7 @@ impl Model {
                 }
                 let limits = self.limits(container)?;
                 let serves = |first: &IoRange| {
-                    first.first().0 % align == 0
+                    first.first().0.is_multiple_of(align)
                         && limits.contains_range(*first)
                         && within.is_none_or(|within| within.contains_range(*first))
                         && !self.inside(container).any(|block| block.range.overlaps(*first))
@@ -373,7 +376,7 @@ impl Model {
                 let mut places = (0..SPACE)
                     .filter_map(|offset| IoRange::with_size(GuestAddress(self.bounds.first().0 + offset), size).ok())
                     .filter(serves);
-                let found = if fit == Fit::First { places.next() } else { places.last() };
+                let found = if fit == Fit::First { places.next() } else { places.next_back() };
                 found.ok_or(PoolError::NoRoom { size, align, within: within.unwrap_or(limits) })
             }
         }
