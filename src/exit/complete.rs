@@ -39,10 +39,13 @@ impl StringForm {
         form
     }
 
-    /// Counts `elements` of `size` as done: RCX goes down by them, each of `indexes` moves past them. True if none is
-    /// left and the instruction is complete.
+    /// Counts `elements` of `size` as done, or as many as there are: RCX goes down by them, each of `indexes` moves past
+    /// them. True if none is left and the instruction is complete.
     pub(super) fn advance(&self, registers: &mut Registers, indexes: &[Gpr], size: Size, elements: u64) -> bool {
-        let left = self.count(registers).saturating_sub(elements);
+        let count = self.count(registers);
+        let elements = elements.min(count);
+        let left = count.wrapping_sub(elements);
+        // A processor does not write the registers of nothing done: 32 bits would clear the upper halves.
         if elements != 0 {
             for index in indexes {
                 let offset = self.offset(registers, *index, size, elements);

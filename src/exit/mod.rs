@@ -166,7 +166,7 @@ impl Mode {
 }
 
 /// How much of RSI, RDI and RCX a string instruction uses.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum AddressSize {
     /// SI, DI, CX.
     Bits16,

@@ -129,7 +129,7 @@ impl Parts {
                 } else {
                     mode.address_size()
                 },
-                segment: self.segment,
+                segment: if source == Operand::Memory { self.segment } else { Segment::Ds },
             }),
             length: self.length,
             mode,

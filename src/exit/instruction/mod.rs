@@ -47,7 +47,7 @@ pub use execute::Outcome;
 pub const MAX_LENGTH: usize = 15;
 
 /// What an instruction does with its operands.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Operation {
     /// The destination becomes the source: MOV, MOVNTI, MOVZX, MOVSX, MOVSXD, STOS, LODS, MOVS.
     Move,
@@ -137,7 +137,7 @@ pub enum Extension {
 }
 
 /// Which accesses an instruction makes to memory.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
     /// One read.
     Read,
