@@ -246,7 +246,9 @@ fn strings_repeat_as_the_processor_does() {
     let mut executed = BTreeMap::<(Direction, AddressSize), usize>::new();
     let forms: [&[u8]; 6] = [&[], &[0x66], &[0x48], &[0x67], &[0x67, 0x66], &[0x67, 0x48]];
     for (repeat, form, opcode) in REPEATS.into_iter().flat_map(|repeat| {
-        forms.into_iter().flat_map(move |form| [0xa4, 0xa5, 0xaa, 0xab, 0xac, 0xad].map(|opcode| (repeat, form, opcode)))
+        forms
+            .into_iter()
+            .flat_map(move |form| [0xa4, 0xa5, 0xaa, 0xab, 0xac, 0xad].map(|opcode| (repeat, form, opcode)))
     }) {
         let bytes = [repeat, form, &[opcode]].concat();
         let instruction = decode(&bytes, Mode::Bits64).unwrap();

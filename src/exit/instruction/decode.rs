@@ -32,6 +32,7 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Result<Instruction, DecodeError> {
     let parts = match mode {
         Mode::Bits16 => bits16(bytes),
         Mode::Bits32 => bits32(bytes),
+        Mode::Bits64 if has_two_rex(bytes) => Err(Failure::Malformed),
         Mode::Bits64 => bits64(bytes),
     };
     parts.and_then(|parts| parts.assemble(mode)).map_err(|failure| {
@@ -43,6 +44,14 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Result<Instruction, DecodeError> {
             Failure::NoMemoryOperand => DecodeError::NoMemoryOperand(bytes),
         }
     })
+}
+
+/// Whether there is a REX prefix before another one. A processor ignores it; yaxpeax-x86 2.2 refuses some of them and
+/// takes the bits of both together for others.
+fn has_two_rex(bytes: &[u8]) -> bool {
+    let is_rex = |byte: &u8| byte & 0xf0 == 0x40;
+    let is_legacy = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
+    bytes.iter().take_while(|byte| is_rex(byte) || is_legacy(byte)).filter(|byte| is_rex(byte)).count() > 1
 }
 
 enum Failure {

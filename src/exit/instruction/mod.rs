@@ -285,7 +285,8 @@ pub enum DecodeError {
     /// The instruction goes on after the last byte: fetch more of it.
     Truncated(Bytes),
     /// No processor executes them: an undefined opcode, operands or prefixes that do not go together, or more than 15
-    /// bytes.
+    /// bytes. Two encodings that processors accept and compilers do not emit are among them: the opcode 82, an alias of
+    /// 80 outside 64-bit mode, and a REX prefix before another one.
     Malformed(Bytes),
     /// An instruction, but none of those this module [knows](self).
     Unsupported(Bytes),
