@@ -77,7 +77,8 @@ impl PortAccess {
 
     /// The registers after `IN` or `OUT`. `input` is what the port returned; `OUT` ignores it.
     ///
-    /// `IN` of 8 and 16 bits is merged into RAX, of 32 bits zero-extended.
+    /// `IN` of 8 and 16 bits is merged into RAX, of 32 bits zero-extended. For `INS` and `OUTS` it is
+    /// [`complete_string`](Self::complete_string) with one element.
     ///
     /// ```
     /// use vm_device::exit::{Gpr, Mode, Registers, svm};
@@ -92,6 +93,9 @@ impl PortAccess {
     /// ```
     #[must_use = "the registers after the access are what the guest resumes with"]
     pub fn complete(&self, registers: &Registers, input: u64) -> Registers {
+        if self.string.is_some() {
+            return self.complete_string(registers, 1);
+        }
         let mut after = *registers;
         if self.direction == PortDirection::In {
             after.write(Register::Low(Gpr::Rax), self.size, input);
@@ -119,7 +123,7 @@ impl PortAccess {
     }
 
     /// The registers after `elements` elements of `INS` or `OUTS` were transferred: RDI or RSI moved past them, RCX
-    /// lowered by them.
+    /// lowered by them. More than there are count as all of them.
     ///
     /// If elements are left, RIP stays, and the guest resumes with the same instruction for the rest: a hypervisor
     /// may transfer as few at a time as it likes, and take interrupts in between, as a processor does.
