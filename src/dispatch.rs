@@ -276,6 +276,10 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         last: u64,
         io_type: IoType,
     ) -> Result<(Entered<'a, 'd>, u64), IoError> {
+        // Before the last hit is looked at, which the two kinds of MMIO share.
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
         let LastHit { version, segment } = *hit;
         if segment.first <= address
             && last <= segment.last
@@ -287,9 +291,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             IoType::Pio => self.ports.find(&self.slots, version, address),
             IoType::Mmio | IoType::PhysicalMmio => self.memory.find(&self.slots, version, address),
         };
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
-        }
         match self.slots.search(place, find) {
             Ok((entered, segment, version)) => {
                 if last > segment.last {
