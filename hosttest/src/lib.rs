@@ -31,3 +31,8 @@ pub mod watchdog;
 
 /// A manager with room for 16 devices, 32 ranges in each space, and 4 processors.
 pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
+
+/// The README's code blocks, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
