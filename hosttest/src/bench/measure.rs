@@ -44,11 +44,11 @@ pub(super) fn processors() -> Vec<usize> {
 }
 
 /// Measures every one of `count` things once a round, so that what disturbs the machine disturbs all of them alike.
-pub(super) fn interleaved(rounds: usize, count: usize, mut once: impl FnMut(usize) -> f64) -> Vec<Figure> {
+pub(super) fn interleaved(rounds: usize, count: usize, mut once: impl FnMut(usize, usize) -> f64) -> Vec<Figure> {
     let mut samples = vec![Vec::with_capacity(rounds); count];
     for round in 0..=rounds {
         for (which, samples) in samples.iter_mut().enumerate() {
-            let sample = once(which);
+            let sample = once(which, round);
             // The first round warms up.
             if round > 0 {
                 samples.push(sample);
@@ -65,8 +65,13 @@ pub(super) fn per_operation(count: usize, work: impl FnOnce()) -> f64 {
     start.elapsed().as_secs_f64() * 1e9 / count as f64
 }
 
-/// One thread reads all addresses.
-pub(super) fn one_thread(reader: &mut dyn Reader, addresses: &[u64]) -> f64 {
+/// How many addresses one sample takes: so few that most samples fall between two disturbances of the machine.
+const BATCH: usize = 4096;
+
+/// One thread reads a batch of the addresses, another one in each round.
+pub(super) fn one_thread(reader: &mut dyn Reader, addresses: &[u64], round: usize) -> f64 {
+    let batches = (addresses.len() / BATCH).max(1);
+    let addresses = addresses.chunks(BATCH).nth(round % batches).unwrap_or(addresses);
     reader.read_all(&addresses[..addresses.len() / 8]);
     per_operation(addresses.len(), || reader.read_all(addresses))
 }
@@ -115,7 +120,7 @@ pub(super) fn while_changing(subject: &Subject, processors: [usize; 2], interval
             }
         });
         let mut reader = (subject.reader)();
-        let sample = one_thread(&mut *reader, addresses);
+        let sample = one_thread(&mut *reader, addresses, 0);
         stop.store(true, Ordering::Relaxed);
         sample
     })

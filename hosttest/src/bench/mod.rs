@@ -22,7 +22,7 @@ pub fn run(_arguments: impl Iterator<Item = String>) -> ExitCode {
         let addresses = layout.addresses(pattern, 1 << 16);
         let numbers: Vec<u64> = addresses.iter().map(|a| layout.ranges.partition_point(|r| r.0 <= *a) as u64 - 1).collect();
         let mut readers: Vec<_> = subjects.iter().map(|s| (s.reader)()).collect();
-        let figures = measure::interleaved(11, subjects.len(), |i| measure::one_thread(&mut *readers[i], if subjects[i].knows_range { &numbers } else { &addresses }));
+        let figures = measure::interleaved(100, subjects.len(), |i, round| measure::one_thread(&mut *readers[i], if subjects[i].knows_range { &numbers } else { &addresses }, round));
         println!("== {io} n={n} {}", pattern.name());
         let ours = figures[subjects.iter().position(|s| s.name == ours::PORTABLE).unwrap()].median;
         for (s, f) in subjects.iter().zip(&figures) {
