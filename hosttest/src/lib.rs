@@ -13,6 +13,7 @@
 //! devices in [`devices`], [`run`] runs one with a [`watchdog`] until it says whether it passed, and [`scenarios`] holds them
 //! all. [`platform`] is the whole of it in `static`s.
 
+pub mod bench;
 pub mod bridge;
 pub mod devices;
 pub mod doorbell;
