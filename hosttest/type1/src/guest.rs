@@ -6,6 +6,8 @@
 
 use core::arch::global_asm;
 
+use vm_device::Gsi;
+
 /// Where the guest lies in its memory and begins to run.
 pub const ENTRY: u16 = 0x1000;
 /// The code that the guest writes at its end.
@@ -14,6 +16,8 @@ pub const DONE: u8 = 0xff;
 pub const TEXT: &str = "real mode; protected mode; long mode; done\n";
 /// The interrupt vector that the guest gives line 0.
 pub const VECTOR_BASE: u8 = 0x20;
+/// The line that the bell drives.
+pub const BELL_LINE: Gsi = Gsi(5);
 /// What it fills the frame buffer with.
 pub const FRAME: u32 = 0x5aa5_c33c;
 
@@ -68,7 +72,7 @@ global_asm!(
     "cld",
     "post 0x10", // A string to the UART.
     "mov si, offset guest_text",
-    "mov cx, 27",
+    "mov cx, 11",
     "mov dx, {UART}",
     "rep outsb",
     "post 0x11", // Bytes into the FIFO come back as double words.
@@ -336,7 +340,7 @@ global_asm!(
     FRAME_BUFFER = const FRAME_BUFFER,
     FRAME = const FRAME,
     BELL = const BELL_PORT,
-    BELL_LINE = const crate::BELL_LINE.0,
+    BELL_LINE = const BELL_LINE.0,
     VECTOR_BASE = const VECTOR_BASE,
     REAL_UART = const REAL_UART_PORT,
     EJECT = const EJECT_PORT,

@@ -1,28 +1,80 @@
-//! test
+//! A type-1 hypervisor: a bare-metal image that runs a guest with AMD SVM and nested paging, and whose devices are those
+//! of a `vm_device` [`DeviceManager`] in a `static`. It has no allocator and no operating system.
+//!
+//! The map, in the order of the reading:
+//! - [`exits`]: from the guest's exits to its devices, the reason for the rest;
+//! - [`devices`], [`uart`], [`interrupts`]: what the guest sees;
+//! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest;
+//! - [`svm`], [`nested`], [`memory`]: the processor;
+//! - [`boot`], [`serial`]: the machine the hypervisor runs on.
+//!
+//! It is no product: one virtual processor, no protection of the machine's model-specific registers from the guest.
+
 #![no_std]
 #![no_main]
-mod boot; mod serial; mod svm; mod nested; mod memory; mod guest;
-use vm_device::*;
-pub const BELL_LINE: Gsi = Gsi(0);
-static VCPU: spin::Mutex<svm::Vcpu> = spin::Mutex::new(svm::Vcpu::new());
-static N: spin::Mutex<nested::NestedTables> = spin::Mutex::new(nested::NestedTables::new());
-extern "sysv64" fn start(info: u64) -> ! {
-    println!("start info {info:#x}");
-    let mut n = N.lock();
-    n.map(IoRange::with_size(GuestAddress(0), GuestUsize(0xa0000)).unwrap(), 64<<20).unwrap();
-    memory::GuestMemory{size:2<<20}.write(guest::ENTRY as u64, guest::image()).unwrap();
-    let vcpu = spin::MutexGuard::leak(VCPU.lock()).enable(n.root()).unwrap();
-    vcpu.start_in_real_mode(guest::ENTRY);
-    for _ in 0..10 {
-    vcpu.run();
-    println!("exit {:#x} {:#x} {:#x} {:x?}", vcpu.vmcb.exit_code, vcpu.vmcb.exit_info_1, vcpu.vmcb.exit_info_2, vcpu.registers);
-    if vcpu.vmcb.exit_code!=0x7b {break}
-    vcpu.registers.rip=vcpu.vmcb.exit_info_2;
+
+mod boot;
+mod counts;
+mod devices;
+mod exits;
+mod guest;
+mod interrupts;
+mod memory;
+mod nested;
+mod serial;
+mod small;
+mod svm;
+mod topology;
+mod uart;
+
+use core::sync::atomic::{AtomicBool};
+
+use spin::{Mutex, MutexGuard};
+use vm_device::{DeviceManager, Dispatcher, IoRange, SystemAllocator};
+
+use crate::interrupts::Lines;
+use crate::nested::Mappings;
+use crate::serial::{Ending, leave};
+use crate::svm::Vcpu;
+
+const MAX_DEVICES: usize = 16;
+const MAX_RANGES: usize = 32;
+
+type Manager = DeviceManager<'static, MAX_DEVICES, MAX_RANGES, 1>;
+type Devices = Dispatcher<'static, MAX_DEVICES, MAX_RANGES, 1>;
+
+/// The devices of the guest.
+static MANAGER: Manager = DeviceManager::new(
+    SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23),
+)
+.with_interrupt_controller(&LINES);
+/// The interrupt lines of the guest.
+static LINES: Lines = Lines::new();
+/// The virtual processor.
+static VCPU: Mutex<Vcpu> = Mutex::new(Vcpu::new());
+/// Which guest physical addresses are memory.
+static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings::new());
+
+/// Whether devices came or went since the guest's memory was mapped.
+static TOPOLOGY_CHANGED: AtomicBool = AtomicBool::new(false);
+
+/// Called by [`boot`], with the physical address of the PVH start info.
+extern "sysv64" fn start(_: u64) -> ! {
+    println!("type-1 hypervisor on vm-device");
+    match small::run(MutexGuard::leak(VCPU.lock()), MutexGuard::leak(MAPPINGS.lock())) {
+        Ok(()) => {
+            println!("verdict: passed");
+            leave(Ending::Passed)
+        }
+        Err(reason) => {
+            println!("verdict: FAILED, {reason}");
+            leave(Ending::Failed)
+        }
     }
-    serial::leave(serial::Ending::Passed)
 }
+
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     println!("{info}");
-    serial::leave(serial::Ending::Failed)
+    leave(Ending::Failed)
 }

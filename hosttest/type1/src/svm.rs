@@ -4,7 +4,7 @@
 use core::arch::{naked_asm, x86_64::__cpuid};
 use core::mem::offset_of;
 
-use vm_device::exit::Registers;
+use vm_device::exit::{Mode, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 /// A page, as the processor wants it: aligned.
@@ -106,8 +106,8 @@ const _: () = {
     assert!(size_of::<Vmcb>() == 4096);
 };
 
-/// `HLT`.
-pub const EXIT_HLT: u64 = 0x78;
+/// `EXITCODE` of an intercepted `HLT`.
+pub const VMEXIT_HLT: u64 = 0x78;
 const EFER_SVME: u64 = 1 << 12;
 
 const INTERCEPT_HLT: u32 = 1 << 24;
@@ -120,14 +120,24 @@ const V_IRQ: u64 = 1 << 8;
 /// The highest priority, and no regard to the task priority register.
 const V_PRIORITY: u64 = 0xf << 16 | 1 << 20;
 
+const EFER_LMA: u64 = 1 << 10;
+
 /// RFLAGS.IF.
-pub const INTERRUPT_FLAG: u64 = 1 << 9;
+const INTERRUPT_FLAG: u64 = 1 << 9;
 
 impl Vmcb {
     const fn new() -> Self {
         // SAFETY: every field is an integer, or a structure or array of them, for which all zeros is a value.
         unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
     }
+}
+
+/// Why the guest exited: `EXITCODE`, `EXITINFO1` and `EXITINFO2`.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    pub code: u64,
+    pub info_1: u64,
+    pub info_2: u64,
 }
 
 /// One virtual processor.
@@ -209,8 +219,40 @@ impl Vcpu {
         self.vmcb.virtual_interrupt = vector.map_or(0, |vector| V_IRQ | V_PRIORITY | u64::from(vector) << 32);
     }
 
+    /// What kind of code the guest runs.
+    pub fn mode(&self) -> Mode {
+        let attributes = self.vmcb.cs.attributes;
+        Mode::new(self.vmcb.efer & EFER_LMA != 0, attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
+    }
+
+    /// The linear address of an offset into a segment. In 64-bit mode only FS and GS have a base (APM vol. 1, 2.1.4).
+    pub fn linear(&self, segment: vm_device::exit::Segment, offset: u64) -> u64 {
+        use vm_device::exit::Segment::{Cs, Ds, Es, Fs, Gs, Ss};
+        let base = match (self.mode(), segment) {
+            (_, Fs) => self.vmcb.fs.base,
+            (_, Gs) => self.vmcb.gs.base,
+            (Mode::Bits64, _) => return offset,
+            (_, Es) => self.vmcb.es.base,
+            (_, Cs) => self.vmcb.cs.base,
+            (_, Ss) => self.vmcb.ss.base,
+            (_, Ds) => self.vmcb.ds.base,
+        };
+        base.wrapping_add(offset)
+    }
+
+    /// Whether the guest has its interrupt flag set.
+    pub fn accepts_interrupts(&self) -> bool {
+        self.registers.rflags & INTERRUPT_FLAG != 0
+    }
+
+    /// Lets the guest go on after an instruction that was done for it, which ends an interrupt shadow.
+    pub fn complete(&mut self, registers: Registers) {
+        self.registers = registers;
+        self.vmcb.interrupt_shadow = 0;
+    }
+
     /// Runs the guest until its next exit.
-    pub fn run(&mut self) {
+    pub fn run(&mut self) -> Exit {
         let Registers { gpr, rip, rflags } = self.registers;
         (self.vmcb.rax, self.vmcb.rsp, self.vmcb.rip, self.vmcb.rflags) = (gpr[0], gpr[4], rip, rflags);
         // SAFETY: the control block and what it points to are set up by `enable`, which is the only way to reach a
@@ -221,6 +263,7 @@ impl Vcpu {
         let Vmcb { rax, rsp, rip, rflags, .. } = self.vmcb;
         (self.registers.gpr[0], self.registers.gpr[4]) = (rax, rsp);
         (self.registers.rip, self.registers.rflags) = (rip, rflags);
+        Exit { code: self.vmcb.exit_code, info_1: self.vmcb.exit_info_1, info_2: self.vmcb.exit_info_2 }
     }
 }
 
