@@ -3,20 +3,29 @@
 use core::fmt;
 
 use crate::address::{GuestAddress, IoType};
-use crate::slots::Announcement;
+use crate::slots::Line;
 
 /// How deep accesses may nest: a device that accesses another device, which accesses a third, and so on. The access
 /// that would be one deeper is refused as [`IoError::TooDeep`].
 pub const MAX_DEPTH: usize = 8;
 
 /// One access that a guest, or another device, makes to a device: where it goes. The data is passed beside it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Access<'a> {
     pub(crate) io_type: IoType,
+    /// How many accesses are nested up to and including this one.
+    pub(crate) level: u8,
     pub(crate) range_index: u16,
+    /// The topology node of the device.
+    pub(crate) node: u16,
     pub(crate) address: u64,
     pub(crate) base: u64,
-    pub(crate) announcement: Announcement<'a>,
+    /// Which manager dispatched it: its address, to compare.
+    pub(crate) manager: usize,
+    /// Where that manager's removals look for the accesses of this vCPU.
+    pub(crate) line: Option<&'a Line>,
+    /// The access from within whose callback this one was made.
+    pub(crate) parent: Option<&'a Access<'a>>,
 }
 
 impl Access<'static> {
@@ -25,10 +34,14 @@ impl Access<'static> {
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
         Self {
             io_type,
+            level: 1,
             range_index: range_index as u16,
+            node: u16::MAX,
             address: address.0,
             base: base.0,
-            announcement: Announcement::NONE,
+            manager: 0,
+            line: None,
+            parent: None,
         }
     }
 }
@@ -65,6 +78,18 @@ impl Access<'_> {
         let mut next = *self;
         next.address = self.address.wrapping_add(bytes);
         next
+    }
+}
+
+impl fmt::Debug for Access<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access")
+            .field("io_type", &self.io_type)
+            .field("address", &self.address())
+            .field("base", &self.base())
+            .field("range_index", &self.range_index)
+            .field("level", &self.level)
+            .finish_non_exhaustive()
     }
 }
 

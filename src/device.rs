@@ -70,6 +70,26 @@ pub trait Device<'d>: Sync {
         let _ = resources;
         Ok(())
     }
+
+    /// The writes that the device would rather have as events than as calls of [`write`](Self::write).
+    fn doorbells(&self) -> &[Doorbell] {
+        &[]
+    }
+}
+
+/// A write that a VMM may take off the dispatch path: KVM's ioeventfd, or what corresponds to it.
+///
+/// It is advice: a VMM that ignores it dispatches the write to the device as any other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Doorbell {
+    /// In which of the device's ranges the doorbell lies.
+    pub range_index: usize,
+    /// Where in that range, in bytes from its base.
+    pub offset: u64,
+    /// The length of the write in bytes: 1, 2, 4 or 8; 0 for a write of any length.
+    pub size: u8,
+    /// The value that has to be written; `None` for any.
+    pub value: Option<u64>,
 }
 
 /// A device does not accept the resources it was given.

@@ -73,6 +73,19 @@ impl AccessSizes {
         }
         None
     }
+
+    /// Whether an access of `size` bytes at `offset` is to be split, and can be, down to its last byte.
+    pub(crate) const fn splits(self, mut offset: u64, mut size: usize) -> bool {
+        if !self.contains(Self::SPLIT) {
+            return false;
+        }
+        while size > 0 {
+            let Some(piece) = self.piece(offset, size) else { return false };
+            offset = offset.wrapping_add(piece as u64);
+            size -= piece;
+        }
+        true
+    }
 }
 
 /// Where in its pool a range is looked for.
@@ -103,20 +116,6 @@ pub enum Placement {
     },
 }
 
-/// A write that a VMM may take off the dispatch path: KVM's ioeventfd, or what corresponds to it.
-///
-/// A doorbell is advice. The manager keeps it and lists it; a VMM that ignores it dispatches the write to the device as
-/// any other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Doorbell {
-    /// Where in the range the doorbell lies, in bytes from its base.
-    pub offset: u64,
-    /// The length of the write in bytes: 1, 2, 4 or 8; 0 for a write of any length.
-    pub size: u8,
-    /// The value that has to be written; `None` for any.
-    pub value: Option<u64>,
-}
-
 /// One range of ports or addresses that a device asks for.
 ///
 /// ```
@@ -135,12 +134,11 @@ pub struct IoResource {
     sizes: AccessSizes,
     window: bool,
     decoded: bool,
-    doorbell: Option<Doorbell>,
 }
 
 impl IoResource {
     const fn new(io_type: IoType, placement: Result<Placement, RangeError>) -> Self {
-        Self { io_type, placement, sizes: AccessSizes::ANY, window: false, decoded: true, doorbell: None }
+        Self { io_type, placement, sizes: AccessSizes::ANY, window: false, decoded: true }
     }
 
     /// The given range. An impossible one (empty, wrapping, beyond the last port) is an error of the registration.
@@ -220,12 +218,6 @@ impl IoResource {
         self
     }
 
-    /// A write in the range is a doorbell.
-    pub const fn doorbell(mut self, doorbell: Doorbell) -> Self {
-        self.doorbell = Some(doorbell);
-        self
-    }
-
     /// The kind of the range.
     pub const fn io_type(&self) -> IoType {
         self.io_type
@@ -249,11 +241,6 @@ impl IoResource {
     /// Whether accesses reach the range from the start.
     pub const fn is_decoded(&self) -> bool {
         self.decoded
-    }
-
-    /// The doorbell in the range, if the device declared one.
-    pub const fn get_doorbell(&self) -> Option<Doorbell> {
-        self.doorbell
     }
 }
 

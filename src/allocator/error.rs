@@ -1,0 +1,111 @@
+//! Why an address pool refuses.
+
+use core::fmt;
+
+use super::pool::Block;
+use crate::address::{GuestUsize, IoRange};
+
+/// Why a range of addresses was not allocated or freed. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum PoolError {
+    /// There is no pool for this space: the allocator was given no ports.
+    NoPool,
+    /// The bounds given for the ports pass port `0xffff`.
+    BeyondPorts {
+        /// The bounds that were given.
+        bounds: IoRange,
+    },
+    /// A range of size 0.
+    Empty,
+    /// An alignment that is no power of two.
+    BadAlignment {
+        /// The alignment that was asked for.
+        align: u64,
+    },
+    /// The range does not lie within the pool.
+    OutsidePool {
+        /// The range that was asked for.
+        wanted: IoRange,
+        /// The bounds of the pool.
+        pool: IoRange,
+    },
+    /// The range does not lie within the window it was to be allocated in.
+    OutsideWindow {
+        /// The range that was asked for.
+        wanted: IoRange,
+        /// The window.
+        window: Block,
+    },
+    /// Something else is there.
+    Overlap {
+        /// The range that was asked for.
+        wanted: IoRange,
+        /// The lowest block in the way.
+        taken: Block,
+    },
+    /// No free place is large enough.
+    NoRoom {
+        /// The size that was asked for.
+        size: GuestUsize,
+        /// The alignment that was asked for.
+        align: u64,
+        /// Where the range was to lie.
+        within: IoRange,
+    },
+    /// The pool holds as many ranges as it can. A window takes the room of two.
+    Full {
+        /// How many ranges the pool can hold.
+        capacity: usize,
+    },
+    /// Windows are nested too deeply.
+    TooDeep {
+        /// The innermost window.
+        window: Block,
+    },
+    /// The block that was to contain the range is no window of this pool.
+    NotAWindow {
+        /// The block.
+        block: Block,
+    },
+    /// No block with this range and this owner is allocated.
+    NotAllocated {
+        /// The range that was to be freed.
+        range: IoRange,
+    },
+    /// The window cannot be freed, since something is allocated in it.
+    WindowInUse {
+        /// The window.
+        window: Block,
+        /// The lowest block in it.
+        inside: Block,
+    },
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PoolError::NoPool => f.write_str("there are no such addresses to allocate"),
+            PoolError::BeyondPorts { bounds } => write!(f, "the bounds {bounds} of the ports pass port 0xffff"),
+            PoolError::Empty => f.write_str("a range of size 0 cannot be allocated"),
+            PoolError::BadAlignment { align } => write!(f, "the alignment {align:#x} is no power of two"),
+            PoolError::OutsidePool { wanted, pool } => write!(f, "{wanted} lies outside the pool {pool}"),
+            PoolError::OutsideWindow { wanted, window } => write!(f, "{wanted} lies outside the window {window}"),
+            PoolError::Overlap { wanted, taken } => write!(f, "{wanted} overlaps {taken}"),
+            PoolError::NoRoom { size, align, within } => {
+                write!(f, "no free range of size {size}, aligned to {align:#x}, lies within {within}")
+            }
+            PoolError::Full { capacity } => {
+                write!(f, "the pool holds {capacity} ranges, windows counted twice, and has no room for this one")
+            }
+            PoolError::TooDeep { window } => write!(f, "the window {window} is nested too deeply to hold another"),
+            PoolError::NotAWindow { block } => write!(f, "{block} is no window of the pool"),
+            PoolError::NotAllocated { range } => write!(f, "{range} is not allocated to this owner"),
+            PoolError::WindowInUse { window, inside } => {
+                write!(f, "the window {window} cannot be freed while {inside} is allocated in it")
+            }
+        }
+    }
+}
+
+impl core::error::Error for PoolError {}

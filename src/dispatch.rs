@@ -1,0 +1,442 @@
+//! The way of a guest access to its device.
+
+use crate::access::{Access, IoError};
+use crate::address::{GuestAddress, IoType};
+use crate::device::Device;
+use crate::manager::DeviceManager;
+use crate::resource::AccessSizes;
+use crate::slots::{Entered, Line, Missed, Place};
+use crate::table::Segment;
+
+/// The data of an access, in one direction, on its way to the device.
+trait Transfer {
+    /// The length of what is accessed at once, in bytes: the whole access, or one element of a string.
+    fn unit(&self) -> usize;
+    /// Whether the data is a whole number of units, and not empty.
+    fn is_whole(&self) -> bool;
+    /// Hands the access to the device as it is.
+    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
+    /// Hands it over in pieces of accepted sizes, which there are.
+    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes);
+}
+
+struct Read<'b> {
+    data: &'b mut [u8],
+}
+
+struct Write<'b> {
+    data: &'b [u8],
+}
+
+struct ReadString<'b> {
+    element: usize,
+    data: &'b mut [u8],
+}
+
+struct WriteString<'b> {
+    element: usize,
+    data: &'b [u8],
+}
+
+impl Transfer for Read<'_> {
+    #[inline(always)]
+    fn unit(&self) -> usize {
+        self.data.len()
+    }
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        !self.data.is_empty()
+    }
+    #[inline(always)]
+    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.read(access, self.data);
+    }
+    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
+        let mut access = *access;
+        let mut rest = &mut *self.data;
+        while let Some((piece, behind)) =
+            sizes.piece(access.offset(), rest.len()).and_then(|size| rest.split_at_mut_checked(size))
+        {
+            device.read(&access, piece);
+            access = access.advanced(piece.len() as u64);
+            rest = behind;
+        }
+    }
+}
+
+impl Transfer for Write<'_> {
+    #[inline(always)]
+    fn unit(&self) -> usize {
+        self.data.len()
+    }
+    #[inline(always)]
+    fn is_whole(&self) -> bool {
+        !self.data.is_empty()
+    }
+    #[inline(always)]
+    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.write(access, self.data);
+    }
+    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
+        let mut access = *access;
+        let mut rest = self.data;
+        while let Some((piece, behind)) =
+            sizes.piece(access.offset(), rest.len()).and_then(|size| rest.split_at_checked(size))
+        {
+            device.write(&access, piece);
+            access = access.advanced(size_of_val(piece) as u64);
+            rest = behind;
+        }
+    }
+}
+
+impl Transfer for ReadString<'_> {
+    fn unit(&self) -> usize {
+        self.element
+    }
+    fn is_whole(&self) -> bool {
+        !self.data.is_empty() && self.data.len().is_multiple_of(self.element)
+    }
+    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.read_string(access, self.element, self.data);
+    }
+    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
+        for data in self.data.chunks_mut(self.element.max(1)) {
+            Read { data }.in_pieces(device, access, sizes);
+        }
+    }
+}
+
+impl Transfer for WriteString<'_> {
+    fn unit(&self) -> usize {
+        self.element
+    }
+    fn is_whole(&self) -> bool {
+        !self.data.is_empty() && self.data.len().is_multiple_of(self.element)
+    }
+    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.write_string(access, self.element, self.data);
+    }
+    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
+        for data in self.data.chunks(self.element.max(1)) {
+            Write { data }.in_pieces(device, access, sizes);
+        }
+    }
+}
+
+/// Who makes an access, as far as the manager can know.
+#[derive(Clone, Copy)]
+struct Caller<'a> {
+    place: Place<'a>,
+    parent: Option<&'a Access<'a>>,
+}
+
+impl Caller<'_> {
+    /// A caller without a handle, who may or may not be in a callback.
+    const ANONYMOUS: Self = Self { place: Place { line: None, level: 0 }, parent: None };
+}
+
+/// The segment a [`Dispatcher`] used last, and the version under which it found it.
+#[derive(Clone, Copy)]
+struct LastHit {
+    version: u64,
+    segment: Segment,
+}
+
+impl LastHit {
+    const NONE: Self = Self { version: 0, segment: Segment::NOWHERE };
+}
+
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
+    /// A guest reads `data.len()` bytes at `address`. Afterwards every byte of `data` is defined: by the device, or as
+    /// the space's open-bus value.
+    ///
+    /// It may be called from any vCPU, from within callbacks, and by any number of callers at once; it takes no lock.
+    /// A vCPU that has a [`Dispatcher`] uses that instead, and is faster.
+    ///
+    /// # Errors
+    /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
+    pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+        self.read_by(Caller::ANONYMOUS, &mut LastHit::NONE.clone(), address, data, io_type)
+    }
+
+    /// A guest writes `data` at `address`. As [`read`](Self::read), the other way.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+        self.dispatch(Caller::ANONYMOUS, &mut LastHit::NONE.clone(), address, io_type, Write { data })
+    }
+
+    /// A guest reads a string (`REP INS`): `data.len() / element` elements of `element` bytes each, all from `port`.
+    /// As [`read`](Self::read) otherwise; the checks are those of one element.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        self.read_string_by(Caller::ANONYMOUS, port, element, data)
+    }
+
+    /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other way.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        self.write_string_by(Caller::ANONYMOUS, port, element, data)
+    }
+
+    /// A handle of one vCPU, which dispatches faster than the manager itself.
+    ///
+    /// # Errors
+    /// [`NoDispatcher`] if there are as many as the manager has room for.
+    pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
+        let line = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
+        Ok(Dispatcher { manager: self, line, hits: [LastHit::NONE; 2] })
+    }
+
+    /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
+    /// vCPU's handle, and their depth is known exactly; a removal asked for through it is refused at once if it
+    /// would wait for the caller itself.
+    pub fn nested<'a>(&'d self, access: &'a Access<'a>) -> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
+        Nested { manager: self, access }
+    }
+
+    #[inline(always)]
+    fn read_by(
+        &self,
+        caller: Caller<'_>,
+        hit: &mut LastHit,
+        address: GuestAddress,
+        data: &mut [u8],
+        io_type: IoType,
+    ) -> Result<(), IoError> {
+        self.open_bus(io_type).fill(data);
+        self.dispatch(caller, hit, address, io_type, Read { data })
+    }
+
+    fn read_string_by(&self, caller: Caller<'_>, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        self.open_bus(IoType::Pio).fill(data);
+        self.dispatch(caller, &mut LastHit::NONE.clone(), port.into(), IoType::Pio, ReadString { element, data })
+    }
+
+    fn write_string_by(&self, caller: Caller<'_>, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        self.dispatch(caller, &mut LastHit::NONE.clone(), port.into(), IoType::Pio, WriteString { element, data })
+    }
+
+    /// Finds the device and calls it.
+    #[inline(always)]
+    fn dispatch(
+        &self,
+        caller: Caller<'_>,
+        hit: &mut LastHit,
+        address: GuestAddress,
+        io_type: IoType,
+        mut transfer: impl Transfer,
+    ) -> Result<(), IoError> {
+        if !transfer.is_whole() {
+            return Err(IoError::InvalidLength);
+        }
+        let address = address.0;
+        let span = transfer.unit() as u64 - 1;
+        let last = address.checked_add(span).filter(|last| *last <= io_type.last_address().0);
+        let Some(last) = last else {
+            return Err(if address > io_type.last_address().0 { IoError::Unclaimed } else { IoError::Straddling });
+        };
+        let (entered, base) = self.enter(caller.place, hit, address, last, io_type)?;
+        let body = &entered.body;
+        let access = Access {
+            io_type,
+            level: caller.place.level.saturating_add(1),
+            range_index: body.range_index,
+            node: body.node,
+            address,
+            base,
+            manager: self.identity(),
+            line: caller.place.line,
+            parent: caller.parent,
+        };
+        if body.sizes == AccessSizes::ANY || body.sizes.accepts(access.offset(), transfer.unit()) {
+            transfer.whole(body.device, &access);
+            return Ok(());
+        }
+        if body.sizes.splits(access.offset(), transfer.unit()) {
+            transfer.in_pieces(body.device, &access, body.sizes);
+            return Ok(());
+        }
+        Err(IoError::RefusedSize)
+    }
+
+    /// Enters the device that owns the addresses from `address` to `last`.
+    #[inline(always)]
+    fn enter<'a>(
+        &'a self,
+        place: Place<'a>,
+        hit: &mut LastHit,
+        address: u64,
+        last: u64,
+        io_type: IoType,
+    ) -> Result<(Entered<'a, 'd>, u64), IoError> {
+        let LastHit { version, segment } = *hit;
+        if segment.first <= address
+            && last <= segment.last
+            && let Ok(entered) = self.slots.enter(place, version, segment.slot)
+        {
+            return Ok((entered, segment.base));
+        }
+        let find = |version| match io_type {
+            IoType::Pio => self.ports.find(&self.slots, version, address),
+            IoType::Mmio | IoType::PhysicalMmio => self.memory.find(&self.slots, version, address),
+        };
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
+        match self.slots.search(place, find) {
+            Ok((entered, segment, version)) => {
+                if last > segment.last {
+                    return Err(IoError::Straddling);
+                }
+                *hit = LastHit { version, segment };
+                Ok((entered, segment.base))
+            }
+            Err(Missed::Nothing(hole)) if last > hole.last => Err(IoError::Straddling),
+            Err(Missed::Nothing(_) | Missed::Stale) => Err(IoError::Unclaimed),
+            Err(Missed::TooDeep) => Err(IoError::TooDeep),
+        }
+    }
+}
+
+/// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the
+/// range it used last in each space.
+///
+/// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
+/// [`DeviceManager::nested`]. Dropping it makes its place free for another.
+pub struct Dispatcher<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+    manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
+    line: &'d Line,
+    hits: [LastHit; 2],
+}
+
+impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Dispatcher<'_, DEVICES, RANGES, VCPUS> {
+    fn drop(&mut self) {
+        self.line.release();
+    }
+}
+
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatcher<'d, DEVICES, RANGES, VCPUS> {
+    /// The manager it dispatches for.
+    pub fn manager(&self) -> &'d DeviceManager<'d, DEVICES, RANGES, VCPUS> {
+        self.manager
+    }
+
+    fn caller(&self) -> Caller<'d> {
+        Caller { place: Place { line: Some(self.line), level: 0 }, parent: None }
+    }
+
+    #[inline(always)]
+    fn hit(&mut self, io_type: IoType) -> &mut LastHit {
+        let [ports, memory] = &mut self.hits;
+        if io_type == IoType::Pio { ports } else { memory }
+    }
+
+    /// As [`DeviceManager::read`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+        let (manager, caller) = (self.manager, self.caller());
+        manager.read_by(caller, self.hit(io_type), address, data, io_type)
+    }
+
+    /// As [`DeviceManager::write`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+        let (manager, caller) = (self.manager, self.caller());
+        manager.dispatch(caller, self.hit(io_type), address, io_type, Write { data })
+    }
+
+    /// As [`DeviceManager::read_string`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        self.manager.read_string_by(self.caller(), port, element, data)
+    }
+
+    /// As [`DeviceManager::write_string`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        self.manager.write_string_by(self.caller(), port, element, data)
+    }
+}
+
+/// There are as many [`Dispatcher`]s as the manager has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoDispatcher {
+    /// How many there can be.
+    pub capacity: usize,
+}
+
+impl core::fmt::Display for NoDispatcher {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "all {} dispatchers are in use", self.capacity)
+    }
+}
+
+impl core::error::Error for NoDispatcher {}
+
+/// The manager as seen from within a callback; see [`DeviceManager::nested`].
+#[derive(Clone, Copy)]
+pub struct Nested<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+    pub(crate) manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
+    pub(crate) access: &'a Access<'a>,
+}
+
+impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
+    fn caller(&self) -> Result<Caller<'a>, IoError> {
+        // Another manager's removals do not look at this one's lines.
+        let line = self.access.line.filter(|_| self.access.manager == self.manager.identity());
+        let level = self.access.level;
+        if level as usize >= crate::MAX_DEPTH {
+            return Err(IoError::TooDeep);
+        }
+        Ok(Caller { place: Place { line, level }, parent: Some(self.access) })
+    }
+
+    /// As [`DeviceManager::read`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+        self.manager.open_bus(io_type).fill(data);
+        self.manager.dispatch(self.caller()?, &mut LastHit::NONE.clone(), address, io_type, Read { data })
+    }
+
+    /// As [`DeviceManager::write`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+        self.manager.dispatch(self.caller()?, &mut LastHit::NONE.clone(), address, io_type, Write { data })
+    }
+
+    /// As [`DeviceManager::read_string`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        self.manager.open_bus(IoType::Pio).fill(data);
+        self.manager.read_string_by(self.caller()?, port, element, data)
+    }
+
+    /// As [`DeviceManager::write_string`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        self.manager.write_string_by(self.caller()?, port, element, data)
+    }
+}

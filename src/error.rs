@@ -1,0 +1,323 @@
+//! What can go wrong when the topology changes, told with the names of both parties.
+
+use core::fmt;
+
+use crate::address::{GuestAddress, IoRange, IoType, RangeError};
+use crate::allocator::{InstanceId, PoolError};
+use crate::interrupt::Gsi;
+
+/// Who holds a range or a line.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Owner<'d> {
+    /// A device.
+    Device {
+        /// Its id.
+        id: InstanceId,
+        /// Its name.
+        name: &'d str,
+    },
+    /// The VMM, by [`reserve`](crate::DeviceManager::reserve) or by an allocation before the manager was made.
+    Vmm,
+}
+
+impl fmt::Display for Owner<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Owner::Device { id, name } => write!(f, "\"{name}\" ({id})"),
+            Owner::Vmm => f.write_str("the VMM"),
+        }
+    }
+}
+
+/// Why a range could not be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RangeRefusal<'d> {
+    /// It is no range.
+    Invalid(RangeError),
+    /// Another range is in the way.
+    Overlap {
+        /// What was asked for.
+        wanted: IoRange,
+        /// What is there.
+        taken: IoRange,
+        /// Whose it is.
+        owner: Owner<'d>,
+    },
+    /// The window cannot move away from under a range that lies in it.
+    WindowInUse {
+        /// A range in the window.
+        inside: IoRange,
+        /// Whose it is.
+        owner: Owner<'d>,
+    },
+    /// Any other reason of the pool: no room, outside its bounds, no pool for this space, a full pool.
+    Pool(PoolError),
+}
+
+impl fmt::Display for RangeRefusal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RangeRefusal::Invalid(error) => error.fmt(f),
+            RangeRefusal::Overlap { wanted, taken, owner } => {
+                write!(f, "{wanted} overlaps {taken}, which belongs to {owner}")
+            }
+            RangeRefusal::WindowInUse { inside, owner } => {
+                write!(f, "the window holds {inside}, which belongs to {owner}")
+            }
+            RangeRefusal::Pool(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for RangeRefusal<'_> {}
+
+/// Why a device could not be registered. Nothing has changed then: no id, range, line or node is taken, and the device
+/// can be registered again with other requests.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RegisterError<'d> {
+    /// The name is empty or contains a `/`.
+    InvalidName {
+        /// The name.
+        device: &'d str,
+    },
+    /// The parent has a child of that name.
+    NameTaken {
+        /// The name.
+        device: &'d str,
+        /// Who has it.
+        holder: InstanceId,
+    },
+    /// The parent is not registered, or is just being registered or removed.
+    NoSuchParent {
+        /// The device.
+        device: &'d str,
+        /// The id given as its parent's.
+        parent: InstanceId,
+    },
+    /// More ranges than one device can have.
+    TooManyRanges {
+        /// The device.
+        device: &'d str,
+        /// How many it asks for.
+        asked: usize,
+        /// How many it can have: [`MAX_RANGES_PER_DEVICE`](crate::MAX_RANGES_PER_DEVICE).
+        limit: usize,
+    },
+    /// A range cannot be had.
+    Range {
+        /// The device.
+        device: &'d str,
+        /// Which of its requests.
+        index: usize,
+        /// The space of the range.
+        io_type: IoType,
+        /// Why not.
+        refusal: RangeRefusal<'d>,
+    },
+    /// The line is taken and not, or not by both, asked for as shared.
+    IrqTaken {
+        /// The device.
+        device: &'d str,
+        /// The line.
+        gsi: Gsi,
+        /// A device that holds it.
+        owner: Owner<'d>,
+    },
+    /// The line is none of the allocator's.
+    IrqOutsidePool {
+        /// The device.
+        device: &'d str,
+        /// The line.
+        gsi: Gsi,
+    },
+    /// Every line is taken.
+    NoIrqLeft {
+        /// The device.
+        device: &'d str,
+    },
+    /// As many devices share the line as can: [`MAX_SHARING`](crate::MAX_SHARING).
+    TooManySharing {
+        /// The device.
+        device: &'d str,
+        /// The line.
+        gsi: Gsi,
+    },
+    /// The manager has no room for another device.
+    TooManyDevices {
+        /// The device.
+        device: &'d str,
+        /// How many it has room for.
+        capacity: usize,
+    },
+    /// The device does not accept what it was given.
+    Rejected {
+        /// The device.
+        device: &'d str,
+    },
+}
+
+impl fmt::Display for RegisterError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RegisterError::InvalidName { device } => {
+                write!(f, "\"{device}\" is no name for a device: it is empty or contains a '/'")
+            }
+            RegisterError::NameTaken { device, holder } => {
+                write!(f, "the parent of \"{device}\" has a child of that name, {holder}")
+            }
+            RegisterError::NoSuchParent { device, parent } => {
+                write!(f, "{parent}, which is to be the parent of \"{device}\", is not registered")
+            }
+            RegisterError::TooManyRanges { device, asked, limit } => {
+                write!(f, "\"{device}\" asks for {asked} ranges; a device can have {limit}")
+            }
+            RegisterError::Range { device, index, io_type, refusal } => {
+                write!(f, "{io_type} request {index} of \"{device}\": {refusal}")
+            }
+            RegisterError::IrqTaken { device, gsi, owner } => {
+                write!(f, "{gsi}, which \"{device}\" asks for, belongs to {owner}")
+            }
+            RegisterError::IrqOutsidePool { device, gsi } => {
+                write!(f, "{gsi}, which \"{device}\" asks for, is none of the allocator's lines")
+            }
+            RegisterError::NoIrqLeft { device } => write!(f, "no line is left for \"{device}\""),
+            RegisterError::TooManySharing { device, gsi } => {
+                write!(f, "{gsi} has no room for \"{device}\" among those that share it")
+            }
+            RegisterError::TooManyDevices { device, capacity } => {
+                write!(f, "there is no room for \"{device}\": all {capacity} devices are in use")
+            }
+            RegisterError::Rejected { device } => write!(f, "\"{device}\" does not accept its resources"),
+        }
+    }
+}
+
+impl core::error::Error for RegisterError<'_> {}
+
+/// Why a device could not be removed. Nothing has changed then, and accesses still reach it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum UnregisterError<'d> {
+    /// No device has this id, or none any more.
+    NotFound {
+        /// The id.
+        id: InstanceId,
+    },
+    /// The bus has children.
+    HasChildren {
+        /// The bus.
+        device: &'d str,
+        /// Its first child.
+        child: &'d str,
+    },
+    /// The device is just being registered, or removed, by somebody else.
+    Busy {
+        /// The device.
+        device: &'d str,
+    },
+    /// The call was made from within the device's own callback, for whose end it would have to wait.
+    /// [`unregister_device_deferred`](crate::DeviceManager::unregister_device_deferred) is for that case.
+    InOwnCallback {
+        /// The device.
+        device: &'d str,
+    },
+    /// A callback of the device that was running when the call was made has not ended within the manager's patience;
+    /// perhaps the call was made from within it.
+    InUse {
+        /// The device.
+        device: &'d str,
+    },
+}
+
+impl fmt::Display for UnregisterError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            UnregisterError::NotFound { id } => write!(f, "no device has the id {id}"),
+            UnregisterError::HasChildren { device, child } => {
+                write!(f, "the bus \"{device}\" has children, \"{child}\" for one")
+            }
+            UnregisterError::Busy { device } => {
+                write!(f, "\"{device}\" is just being registered or removed by somebody else")
+            }
+            UnregisterError::InOwnCallback { device } => {
+                write!(f, "\"{device}\" cannot be removed from within its own callback, only deferred")
+            }
+            UnregisterError::InUse { device } => {
+                write!(f, "a callback of \"{device}\" has not ended; was it to be removed from within it?")
+            }
+        }
+    }
+}
+
+impl core::error::Error for UnregisterError<'_> {}
+
+/// Why ranges could not be moved. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RelocateError<'d> {
+    /// No device has this id, or none any more.
+    NotFound {
+        /// The id.
+        id: InstanceId,
+    },
+    /// The device is just being registered or removed.
+    Busy {
+        /// The device.
+        device: &'d str,
+    },
+    /// The device has no range of that number.
+    NoSuchRange {
+        /// The device.
+        device: &'d str,
+        /// The number given.
+        index: usize,
+    },
+    /// The same range is named twice.
+    NamedTwice {
+        /// The device.
+        device: &'d str,
+        /// The number of its range.
+        index: usize,
+    },
+    /// More ranges than one transaction can move.
+    TooMany {
+        /// How many were named.
+        asked: usize,
+        /// How many can be: [`MAX_RELOCATIONS`](crate::MAX_RELOCATIONS).
+        limit: usize,
+    },
+    /// The new place cannot be had.
+    Range {
+        /// The device.
+        device: &'d str,
+        /// Which of its ranges.
+        index: usize,
+        /// The address it was to move to.
+        to: GuestAddress,
+        /// Why not.
+        refusal: RangeRefusal<'d>,
+    },
+}
+
+impl fmt::Display for RelocateError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RelocateError::NotFound { id } => write!(f, "no device has the id {id}"),
+            RelocateError::Busy { device } => write!(f, "\"{device}\" is just being registered or removed"),
+            RelocateError::NoSuchRange { device, index } => write!(f, "\"{device}\" has no range {index}"),
+            RelocateError::NamedTwice { device, index } => {
+                write!(f, "range {index} of \"{device}\" is named twice in one transaction")
+            }
+            RelocateError::TooMany { asked, limit } => {
+                write!(f, "{asked} ranges in one transaction; it can move {limit}")
+            }
+            RelocateError::Range { device, index, to, refusal } => {
+                write!(f, "range {index} of \"{device}\" to {to}: {refusal}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RelocateError<'_> {}

@@ -1,0 +1,268 @@
+//! The device manager, and registration.
+
+use heapless::Vec;
+
+use crate::access::OpenBus;
+use crate::address::{IoRange, IoType};
+use crate::allocator::{InstanceId, RESERVED, SystemAllocator};
+use crate::device::Device;
+use crate::error::{RangeRefusal, RegisterError};
+use crate::interrupt::{Connection, Gate, InterruptController, IrqLine, Wire};
+use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
+use crate::slots::{Body, HeavyBarrier, Slots};
+use crate::state::{MAX_RANGES_PER_DEVICE, Range, Request, State};
+use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
+use crate::table::Table;
+use crate::topology::{Life, NONE, WireUse};
+
+/// The topology of a virtual machine's buses and devices, and the way of accesses to them.
+///
+/// It has room for `DEVICES` devices (buses included), `RANGES` ranges and `VCPUS` [`Dispatcher`](crate::Dispatcher)s,
+/// all inside itself, and is made in constant evaluation, so that it can stand in a `static`. Every method takes `&self`
+/// and may be called from any thread or vCPU, and from within device callbacks; but not from an interrupt or NMI handler
+/// that may have interrupted another call on the same processor.
+///
+/// It has no `Drop`, so that devices may borrow the manager they are registered with; `'d` is how long both live.
+pub struct DeviceManager<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+    pub(crate) slots: Slots<'d, RANGES, VCPUS>,
+    pub(crate) ports: Table<AtomicU16, RANGES>,
+    pub(crate) memory: Table<AtomicU64, RANGES>,
+    open_bus: [OpenBus; 2],
+    pub(crate) patience: u32,
+    pub(crate) controller: Option<&'d dyn InterruptController>,
+    pub(crate) gates: [Gate; DEVICES],
+    wires: [Wire; DEVICES],
+    pub(crate) state: Mutex<State<'d, DEVICES, RANGES>>,
+}
+
+/// How many turns a removal waits for the callbacks that were running when it was called, unless the VMM says
+/// otherwise: some 50 ms on current machines.
+const PATIENCE: u32 = 1 << 20;
+
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
+    const_fn! {
+        /// A manager without devices, which gives them what `allocator` has.
+        pub fn new(allocator: SystemAllocator<DEVICES, RANGES>) -> Self {
+            Self {
+                slots: Slots::new(),
+                ports: Table::new(),
+                memory: Table::new(),
+                open_bus: [OpenBus::ALL_ONES; 2],
+                patience: PATIENCE,
+                controller: None,
+                gates: array![Gate::new(); DEVICES],
+                wires: array![Wire::new(); DEVICES],
+                state: Mutex::new(State::new(allocator)),
+            }
+        }
+    }
+
+    /// The same manager with an interrupt controller, which its devices' [`IrqLine`]s drive. Without one, they say
+    /// [`NoController`](crate::InterruptError::NoController).
+    #[must_use]
+    pub const fn with_interrupt_controller(mut self, controller: &'d dyn InterruptController) -> Self {
+        self.controller = Some(controller);
+        self
+    }
+
+    /// The same manager with another open-bus value in the space of `io_type`. Without, it is
+    /// [`OpenBus::ALL_ONES`].
+    #[must_use]
+    pub const fn with_open_bus(mut self, io_type: IoType, value: OpenBus) -> Self {
+        let [ports, memory] = &mut self.open_bus;
+        match io_type {
+            IoType::Pio => *ports = value,
+            IoType::Mmio | IoType::PhysicalMmio => *memory = value,
+        }
+        self
+    }
+
+    /// The same manager with another patience: how many turns of a waiting loop
+    /// [`unregister_device`](Self::unregister_device) spends on the callbacks that were running when it was called,
+    /// before it gives up with [`InUse`](crate::UnregisterError::InUse). One turn takes some 10 to 50 ns.
+    #[must_use]
+    pub const fn with_patience(mut self, turns: u32) -> Self {
+        self.patience = turns;
+        self
+    }
+
+    /// The same manager with the asymmetric fence: a dispatch through a [`Dispatcher`](crate::Dispatcher) is free of
+    /// fences, and each removal executes `barrier` once.
+    #[must_use]
+    pub const fn with_asymmetric_fence(mut self, barrier: HeavyBarrier) -> Self {
+        self.slots.set_heavy_barrier(barrier);
+        self
+    }
+
+    #[inline(always)]
+    pub(crate) fn open_bus(&self, io_type: IoType) -> OpenBus {
+        let [ports, memory] = self.open_bus;
+        if io_type == IoType::Pio { ports } else { memory }
+    }
+
+    /// Tells managers apart, for accesses that name the one that made them.
+    #[inline(always)]
+    pub(crate) fn identity(&self) -> usize {
+        core::ptr::from_ref(self).addr()
+    }
+
+    /// Registers a device as the last child of `parent`, or at the root: gives it the ranges and the line it asks for,
+    /// tells it of them, and only then makes it reachable. When the call has returned, every later access by anyone
+    /// reaches the device.
+    ///
+    /// A fixed range may lie in a window of `parent` or of a bus above it, or outside of every other range. Where a bus
+    /// above the device has a window for the space, ranges asked for anywhere are taken from the nearest such bus's
+    /// windows.
+    ///
+    /// # Errors
+    /// [`RegisterError`] names the device, what it asked for, what is in the way and whose that is. Nothing has
+    /// changed then.
+    pub fn register_device(
+        &'d self,
+        device: &'d dyn Device<'d>,
+        parent: Option<InstanceId>,
+        requests: &[IoResource],
+        irq: IrqResource,
+    ) -> Result<InstanceId, RegisterError<'d>> {
+        self.collect();
+        let name = device.name();
+        let (id, assigned, irq) = {
+            let mut state = self.state.lock();
+            let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
+            let assigned: Vec<Assigned, MAX_RANGES_PER_DEVICE> =
+                state.ranges_of(id.index).map(|(_, range)| range.assigned()).collect();
+            let connection = self.connection(&state, state.topology.node(id.index).and_then(|node| node.irq));
+            (id, assigned, connection)
+        };
+        let Some(gate) = self.gates.get(id.index as usize) else {
+            return Err(RegisterError::TooManyDevices { device: name, capacity: DEVICES });
+        };
+        let line = IrqLine::new(gate, irq, self.controller);
+        // No lock is held here: the device may look around, and register others.
+        if device.set_resources(&Resources::new(&assigned, line)).is_err() {
+            self.disconnect(id.index, irq);
+            self.state.lock().give_back(id.index);
+            return Err(RegisterError::Rejected { device: name });
+        }
+        let mut state = self.state.lock();
+        for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
+            if range.io_type != IoType::PhysicalMmio {
+                let body = Body { device, node: id.index, range_index: range.index, sizes: request.access_sizes() };
+                let installed = self.slots.install(slot, body);
+                debug_assert!(installed, "a free range has a vacant slot");
+            }
+        }
+        if let Some(node) = state.topology.node_mut(id.index) {
+            node.life = Life::Live;
+        }
+        if state.ranges_of(id.index).any(|(_, range)| range.is_dispatched()) {
+            self.publish(|version| {
+                for (slot, range) in state.ranges_of(id.index) {
+                    self.index_insert(version, slot, range);
+                }
+            });
+        }
+        Ok(id)
+    }
+
+    /// Takes a range for the VMM itself: RAM, a local APIC. No device is given it, and an access to it is unclaimed.
+    ///
+    /// # Errors
+    /// [`RangeRefusal`] tells what is in the way and whose that is.
+    pub fn reserve(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
+        let mut state = self.state.lock();
+        match state.allocator.io_allocate(io_type, Placement::Fixed(range), None, false, RESERVED) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(state.refusal(error)),
+        }
+    }
+
+    /// Gives back a range that was taken by [`reserve`](Self::reserve), exactly as it was taken.
+    ///
+    /// # Errors
+    /// [`PoolError::NotAllocated`](crate::PoolError::NotAllocated), as a [`RangeRefusal::Pool`], for any other range,
+    /// a device's among them.
+    pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
+        let mut state = self.state.lock();
+        match state.allocator.io_free(io_type, range, RESERVED) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(state.refusal(error)),
+        }
+    }
+
+    /// Publishes a change of the index. `change` is made twice: to the copy that nobody uses yet, and, when that one
+    /// is live, to the other.
+    pub(crate) fn publish(&self, change: impl Fn(u64)) {
+        let version = self.slots.begin_publication();
+        change(version);
+        self.slots.publish(version);
+        change(version.wrapping_add(1));
+    }
+
+    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range) {
+        if !range.is_dispatched() {
+            return;
+        }
+        let (base, last) = (range.range.first().0, range.range.last().0);
+        match range.io_type {
+            IoType::Pio => self.ports.insert(&self.slots, version, slot, base, last),
+            IoType::Mmio | IoType::PhysicalMmio => self.memory.insert(&self.slots, version, slot, base, last),
+        }
+    }
+
+    /// Takes a range in which no other lies out of the index; its addresses go to the slot `window`, if any.
+    pub(crate) fn index_remove(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
+        if !range.is_dispatched() {
+            return;
+        }
+        let (base, last) = (range.range.first().0, range.range.last().0);
+        match range.io_type {
+            IoType::Pio => self.ports.remove(version, slot, base, last, window),
+            IoType::Mmio | IoType::PhysicalMmio => self.memory.remove(version, slot, base, last, window),
+        }
+    }
+
+    /// Makes the index anew from the allocator's blocks: for changes of windows with ranges in them.
+    pub(crate) fn index_rebuild(&self, version: u64, state: &State<'d, DEVICES, RANGES>) {
+        self.ports.clear(version);
+        self.memory.clear(version);
+        for io_type in [IoType::Pio, IoType::Mmio] {
+            let mut key = None;
+            while let Some(block) = state.allocator.io_next_after(io_type, key) {
+                key = Some(block.key());
+                if block.owner == RESERVED {
+                    continue;
+                }
+                if let Some(range) = state.range(block.owner)
+                    && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
+                {
+                    self.index_insert(version, block.owner, range);
+                }
+            }
+        }
+    }
+
+    pub(crate) fn connection(
+        &'d self,
+        state: &State<'d, DEVICES, RANGES>,
+        irq: Option<WireUse>,
+    ) -> Option<Connection<'d>> {
+        let irq = irq?;
+        let line = state.line(irq.wire)?;
+        let wire = self.wires.get(irq.wire as usize)?;
+        Some(Connection { wire, source: irq.source, gsi: line.gsi, shared: line.shared })
+    }
+
+    /// Turns the handles of a device's interrupt away and takes its assertion back.
+    pub(crate) fn disconnect(&self, node: u16, connection: Option<Connection<'d>>) {
+        if let Some(gate) = self.gates.get(node as usize) {
+            gate.close();
+            gate.wait_idle();
+        }
+        if let Some(connection) = connection {
+            connection.release(self.controller);
+        }
+    }
+}
+
+const _: () = assert!(NONE == RESERVED, "no range carries the number that the allocator's own blocks carry");

@@ -1,0 +1,226 @@
+//! Moving ranges: one, several at once, or two that change places, and turning their decoding on and off.
+//!
+//! Under the lock, the moved ranges are given back to the allocator and taken again at their new places; if one cannot
+//! be had, all go back where they were, and nobody has seen anything. Then one publication changes the index, so that
+//! an access finds every range at its old place or every range at its new one. Nothing waits for anybody: a device may
+//! move ranges from within a callback, its own among them. A callback that is running keeps the base it was called with.
+
+use heapless::Vec;
+
+use crate::address::{GuestAddress, IoRange};
+use crate::allocator::InstanceId;
+use crate::error::{RangeRefusal, RelocateError};
+use crate::manager::DeviceManager;
+use crate::resource::Placement;
+use crate::state::{Range, State};
+use crate::topology::Life;
+
+/// How many ranges one transaction can move.
+pub const MAX_RELOCATIONS: usize = 32;
+
+/// What is to become of one range: a new place, or decoding turned on or off, or both.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Relocation {
+    device: InstanceId,
+    index: usize,
+    to: Option<GuestAddress>,
+    decoded: Option<bool>,
+}
+
+impl Relocation {
+    /// For range number `index` of `device`, as yet without a change.
+    #[must_use]
+    pub const fn new(device: InstanceId, index: usize) -> Self {
+        Self { device, index, to: None, decoded: None }
+    }
+
+    /// Moves the range so that it starts at `base`; its size stays.
+    #[must_use]
+    pub const fn to(mut self, base: GuestAddress) -> Self {
+        self.to = Some(base);
+        self
+    }
+
+    /// Turns decoding on or off. A range that is not decoded stays reserved for its device, and accesses do not reach
+    /// it.
+    #[must_use]
+    pub const fn decoded(mut self, decoded: bool) -> Self {
+        self.decoded = Some(decoded);
+        self
+    }
+}
+
+/// One range of the transaction.
+#[derive(Clone, Copy)]
+struct Step<'d> {
+    slot: u16,
+    name: &'d str,
+    parent: u16,
+    old: Range,
+    /// The dispatched window that was around it.
+    old_window: Option<u16>,
+    to: IoRange,
+    decoded: bool,
+}
+
+impl Step<'_> {
+    fn moves(&self) -> bool {
+        self.to != self.old.range
+    }
+}
+
+type Steps<'d> = Vec<Step<'d>, MAX_RELOCATIONS>;
+
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
+    /// Makes several changes of ranges at once, or none of them. A range may move to a place that another one of the
+    /// transaction leaves; a window with ranges in it moves only together with them.
+    ///
+    /// Devices are not told: each access carries the base under which it was found. Where a
+    /// [`PhysicalMmio`](crate::IoType::PhysicalMmio) range moves, mapping it there is up to the VMM.
+    ///
+    /// # Errors
+    /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
+    pub fn relocate(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+        let mut state = self.state.lock();
+        let steps = resolve(&state, relocations)?;
+        state.move_all(&steps)?;
+        for step in &steps {
+            if let Some(range) = state.range_mut(step.slot) {
+                range.decoded = step.decoded;
+            }
+        }
+        let windows = steps.iter().any(|step| step.old.window);
+        let dispatched =
+            |step: &Step<'_>| step.old.is_dispatched() || state.range(step.slot).is_some_and(Range::is_dispatched);
+        if !steps.iter().any(dispatched) {
+            return Ok(());
+        }
+        self.publish(|version| {
+            if windows {
+                return self.index_rebuild(version, &state);
+            }
+            for step in &steps {
+                self.index_remove(version, step.slot, &step.old, step.old_window);
+            }
+            for step in &steps {
+                if let Some(range) = state.range(step.slot) {
+                    self.index_insert(version, step.slot, range);
+                }
+            }
+        });
+        Ok(())
+    }
+}
+
+/// Finds the ranges that the transaction names.
+fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
+    state: &State<'d, DEVICES, RANGES>,
+    relocations: &[Relocation],
+) -> Result<Steps<'d>, RelocateError<'d>> {
+    let mut steps = Steps::new();
+    for relocation in relocations {
+        let Relocation { device: id, index, to, decoded } = *relocation;
+        let node = state.topology.get(id).ok_or(RelocateError::NotFound { id })?;
+        let device = node.name;
+        if node.life != Life::Live {
+            return Err(RelocateError::Busy { device });
+        }
+        let (slot, &old) = state.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
+        if steps.iter().any(|step: &Step<'_>| step.slot == slot) {
+            return Err(RelocateError::NamedTwice { device, index });
+        }
+        let to = match to {
+            None => old.range,
+            Some(to) => old.range.moved_to(to).map_err(|error| RelocateError::Range {
+                device,
+                index,
+                to,
+                refusal: RangeRefusal::Invalid(error),
+            })?,
+        };
+        let step = Step {
+            slot,
+            name: device,
+            parent: node.parent,
+            old,
+            old_window: state.dispatched_window(&old),
+            to,
+            decoded: decoded.unwrap_or(old.decoded),
+        };
+        if steps.push(step).is_err() {
+            return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
+        }
+    }
+    // Windows before the ranges in them, so that they can be taken in this order and given back in the reverse.
+    sort_by_depth(&mut steps);
+    Ok(steps)
+}
+
+/// An insertion sort: the steps are few, and mostly in order.
+fn sort_by_depth(steps: &mut [Step<'_>]) {
+    for end in 1..steps.len() {
+        for at in (1..=end).rev() {
+            let Some([a, b]) = steps.get_mut(at - 1..=at) else { break };
+            if a.old.depth <= b.old.depth {
+                break;
+            }
+            core::mem::swap(a, b);
+        }
+    }
+}
+
+impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
+    /// Moves all ranges in the allocator, or none.
+    fn move_all(&mut self, steps: &[Step<'d>]) -> Result<(), RelocateError<'d>> {
+        let refused = |step: &Step<'d>, refusal| RelocateError::Range {
+            device: step.name,
+            index: step.old.index as usize,
+            to: step.to.first(),
+            refusal,
+        };
+        let moved = || steps.iter().filter(|step| step.moves());
+        for (freed, step) in moved().rev().enumerate() {
+            if let Err(error) = self.allocator.io_free(step.old.io_type, step.old.range, step.slot) {
+                let error = refused(step, self.refusal(error));
+                let kept = moved().count() - freed;
+                self.put_back(moved().skip(kept));
+                return Err(error);
+            }
+        }
+        for (placed, step) in moved().enumerate() {
+            let placement = Placement::Fixed(step.to);
+            match self.place(step.old.io_type, placement, step.parent, step.old.window, step.slot) {
+                Ok(place) => self.set_place(step.slot, place),
+                Err(refusal) => {
+                    for step in moved().rev().skip(moved().count() - placed) {
+                        let _ = self.allocator.io_free(step.old.io_type, step.to, step.slot);
+                    }
+                    self.put_back(moved());
+                    return Err(refused(step, refusal));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the old places again, which have been given back and which nobody has taken since.
+    fn put_back<'s>(&mut self, steps: impl Iterator<Item = &'s Step<'d>>)
+    where
+        'd: 's,
+    {
+        for step in steps {
+            let placement = Placement::Fixed(step.old.range);
+            if let Ok(place) = self.place(step.old.io_type, placement, step.parent, step.old.window, step.slot) {
+                self.set_place(step.slot, place);
+            }
+        }
+    }
+
+    fn set_place(&mut self, slot: u16, (range, container, depth): (IoRange, u16, u8)) {
+        if let Some(place) = self.range_mut(slot) {
+            place.range = range;
+            place.container = container;
+            place.depth = depth;
+        }
+    }
+}

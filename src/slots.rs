@@ -1,0 +1,470 @@
+//! Device slots and the quiescence protocol: the one module of the core with `unsafe` in it.
+//!
+//! A slot holds a reference to a device, for one of its ranges. Readers (vCPUs that dispatch) use slots without a lock
+//! while a writer fills and empties them. What makes that sound is local to this module, whatever the index that led a
+//! reader to a slot says:
+//!
+//! - A reader first *announces* the slot, in a hazard word of its vCPU's [`Line`] or in the slot's count of accesses
+//!   without one; only then it looks at the slot's state, and it touches the body only if that is `OCCUPIED`.
+//! - A writer first makes the state `RETIRED`, only then it looks for announcements; it makes the slot `VACANT` when it
+//!   has found none, and writes the body only of a `VACANT` slot, which it has made `WRITING`.
+//!
+//! Announcement and state are a store followed by a load of the other side's word, on both sides, in the single total
+//! order of sequentially consistent operations: at least one side sees the other. So a body is never written while a
+//! reader may use it, and never used again once the wait of a removal is over.
+//!
+//! On top of it stands the *version*: the number of the published index, whose parity selects the live one of two
+//! copies. A reader takes it before its search and compares after its announcement, so that an access goes where one
+//! published index says, and a torn search of a copy that was being rewritten is thrown away.
+
+#![allow(unsafe_code)]
+
+use core::sync::atomic::compiler_fence;
+
+use crate::access::MAX_DEPTH;
+use crate::device::Device;
+use crate::resource::AccessSizes;
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
+
+/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may be inside one device at once, over all vCPUs: the
+/// bound of a recursion that nothing else can see.
+pub const MAX_ANONYMOUS: u32 = 64;
+
+/// How often a reader searches again by itself, before it asks writers to hold back.
+const RETRIES: u32 = 3;
+
+/// A memory barrier that one processor imposes on all others: an inter-processor interrupt on bare metal,
+/// `membarrier(2)` with `MEMBARRIER_CMD_PRIVATE_EXPEDITED` on Linux. With it, a dispatch needs no fence of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct HeavyBarrier(fn());
+
+impl HeavyBarrier {
+    /// A barrier that `execute` carries out. It may wait for the other processors; it must not call the manager.
+    ///
+    /// # Safety
+    /// By the time `execute` returns, every other processor that may be inside a dispatch of the manager it is given to
+    /// must have executed a full memory barrier (Intel SDM vol. 3A, 9.2.5; Arm ARM B2.3) since `execute` was called.
+    /// Otherwise a removal may return while a callback of the removed device is running.
+    pub const unsafe fn new(execute: fn()) -> Self {
+        Self(execute)
+    }
+}
+
+/// The cache line of one vCPU: which slots it is in, by depth, each as the slot's number plus 1, or 0 for none.
+#[repr(align(64))]
+pub(crate) struct Line {
+    hazards: [AtomicU32; MAX_DEPTH],
+    claimed: AtomicBool,
+}
+
+impl Line {
+    const_fn! {
+        fn new() -> Self {
+            Self { hazards: array![AtomicU32::new(0); MAX_DEPTH], claimed: AtomicBool::new(false) }
+        }
+    }
+
+    /// Gives the line back.
+    pub(crate) fn release(&self) {
+        self.claimed.store(false, Ordering::Release);
+    }
+}
+
+/// What a reader needs of a slot, valid from its announcement until it leaves.
+#[derive(Clone, Copy)]
+pub(crate) struct Body<'d> {
+    pub(crate) device: &'d dyn Device<'d>,
+    pub(crate) node: u16,
+    pub(crate) range_index: u16,
+    pub(crate) sizes: AccessSizes,
+}
+
+/// Nobody uses the slot, and the next registration may.
+const VACANT: u32 = 0;
+/// Readers that announce themselves may use the slot.
+const OCCUPIED: u32 = 1;
+/// No reader enters any more; some may be inside.
+const RETIRED: u32 = 2;
+/// A writer fills the body.
+const WRITING: u32 = 3;
+
+/// The place of a range, as one copy of the index knows it. Part of what the version guards, not of the body: a
+/// relocation changes it without waiting for anybody.
+struct Bounds {
+    base: AtomicU64,
+    last: AtomicU64,
+}
+
+impl Bounds {
+    const_fn! {
+        fn new() -> Self {
+            Self { base: AtomicU64::new(0), last: AtomicU64::new(0) }
+        }
+    }
+}
+
+/// All that a dispatch needs of one range, in one cache line.
+#[repr(align(64))]
+struct Slot<'d> {
+    bounds: [Bounds; 2],
+    state: AtomicU32,
+    /// Accesses inside the device that have no line to announce themselves in.
+    anonymous: AtomicU32,
+    body: UnsafeCell<Option<Body<'d>>>,
+}
+
+impl Slot<'_> {
+    const_fn! {
+        fn new() -> Self {
+            Self {
+                bounds: array![Bounds::new(); 2],
+                state: AtomicU32::new(VACANT),
+                anonymous: AtomicU32::new(0),
+                body: UnsafeCell::new(None),
+            }
+        }
+    }
+}
+
+/// Where a reader announces itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The vCPU's line, or none for an anonymous access.
+    pub(crate) line: Option<&'a Line>,
+    /// Which of the line's words: the depth of nesting.
+    pub(crate) level: u8,
+}
+
+/// Why a reader did not enter a slot.
+pub(crate) enum Barred {
+    /// The index has changed since the search, or a writer has emptied the slot: search again.
+    Stale,
+    /// No word, and no count, is left to announce the access in.
+    TooDeep,
+}
+
+/// An announcement, withdrawn when it is dropped.
+struct Announced<'a> {
+    word: &'a AtomicU32,
+    anonymous: bool,
+}
+
+impl Drop for Announced<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.anonymous {
+            self.word.fetch_sub(1, Ordering::Release);
+        } else {
+            self.word.store(0, Ordering::Release);
+        }
+    }
+}
+
+/// A reader inside a slot. The slot's device stays registered until this is dropped.
+pub(crate) struct Entered<'a, 'd> {
+    pub(crate) body: Body<'d>,
+    _announced: Announced<'a>,
+}
+
+/// The slots of all ranges, the lines of all vCPUs, and the version.
+pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
+    version: AtomicU64,
+    /// Readers that have searched in vain too often: no publication begins while there are any.
+    starving: AtomicU32,
+    /// With it the barrier between a reader's announcement and its check is free, and a writer pays for both.
+    heavy_barrier: Option<HeavyBarrier>,
+    lines: [Line; VCPUS],
+    slots: [Slot<'d>; RANGES],
+}
+
+// SAFETY: all fields but `Slot::body` and the references in it are `Sync` by themselves. A body is written by one
+// thread at a time, the one whose exchange made the slot's state WRITING, and read only by threads that have announced
+// the slot and then seen it OCCUPIED; the module's protocol keeps the two apart. What a body refers to is `Sync`
+// (`Device: Sync`), so that using it from several threads is sound.
+unsafe impl<const RANGES: usize, const VCPUS: usize> Sync for Slots<'_, RANGES, VCPUS> {}
+
+// SAFETY: a `&dyn Device` may be sent to another thread because `Device: Sync`; all else is `Send` by itself.
+unsafe impl<const RANGES: usize, const VCPUS: usize> Send for Slots<'_, RANGES, VCPUS> {}
+
+impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
+    const_fn! {
+        pub(crate) fn new() -> Self {
+            Self {
+                version: AtomicU64::new(0),
+                starving: AtomicU32::new(0),
+                heavy_barrier: None,
+                lines: array![Line::new(); VCPUS],
+                slots: array![Slot::new(); RANGES],
+            }
+        }
+    }
+
+    /// Uses the asymmetric fence.
+    pub(crate) const fn set_heavy_barrier(&mut self, barrier: HeavyBarrier) {
+        self.heavy_barrier = Some(barrier);
+    }
+
+    // The reader's side.
+
+    /// Takes a line that no vCPU has.
+    pub(crate) fn claim_line(&self) -> Option<&Line> {
+        self.lines
+            .iter()
+            .find(|line| line.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok())
+    }
+
+    /// The version to search under.
+    #[inline(always)]
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    /// Whether a search under `version` has seen one whole index.
+    #[inline(always)]
+    pub(crate) fn is_current(&self, version: u64) -> bool {
+        fence(Ordering::Acquire);
+        self.version.load(Ordering::Relaxed) == version
+    }
+
+    /// The base and the last address of the slot's range, under `version`.
+    #[inline(always)]
+    pub(crate) fn bounds(&self, version: u64, slot: u16) -> Option<(u64, u64)> {
+        let [even, odd] = &self.slots.get(slot as usize)?.bounds;
+        let bounds = if version & 1 == 0 { even } else { odd };
+        Some((bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed)))
+    }
+
+    /// Enters the slot that a search under `version` has found.
+    #[inline(always)]
+    pub(crate) fn enter<'a>(&'a self, place: Place<'a>, version: u64, slot: u16) -> Result<Entered<'a, 'd>, Barred> {
+        let Some(target) = self.slots.get(slot as usize) else { return Err(Barred::Stale) };
+        let announced = match place.line {
+            Some(line) => {
+                let Some(word) = line.hazards.get(place.level as usize) else { return Err(Barred::TooDeep) };
+                if self.heavy_barrier.is_some() {
+                    word.store(slot as u32 + 1, Ordering::Relaxed);
+                    compiler_fence(Ordering::SeqCst);
+                } else {
+                    word.store(slot as u32 + 1, Ordering::SeqCst);
+                }
+                Announced { word, anonymous: false }
+            }
+            None => {
+                let inside = target.anonymous.fetch_add(1, Ordering::SeqCst);
+                let announced = Announced { word: &target.anonymous, anonymous: true };
+                if inside >= MAX_ANONYMOUS {
+                    return Err(Barred::TooDeep);
+                }
+                announced
+            }
+        };
+        order();
+        // The acquire fence keeps the loads of the search before the comparison. The two loads are the reader's half of
+        // the protocol.
+        fence(Ordering::Acquire);
+        if self.version.load(Ordering::SeqCst) != version || target.state.load(Ordering::SeqCst) != OCCUPIED {
+            return Err(Barred::Stale);
+        }
+        // SAFETY: the slot was announced before its state was seen OCCUPIED, so that a writer that retires it from now
+        // on finds the announcement, and writes the body only after it was withdrawn. The body was written before the
+        // state became OCCUPIED, which the load has acquired.
+        let body = target.body.with(|body| unsafe { *body });
+        body.map(|body| Entered { body, _announced: announced }).ok_or(Barred::Stale)
+    }
+
+    /// Searches by `find`, which is given the version to search under, until a search has seen one whole index.
+    ///
+    /// A search is repeated only when a writer has published during it. After a few in vain, writers are asked to hold
+    /// back, so that at most [`RETRIES`]` + 2` are needed.
+    #[inline(always)]
+    pub(crate) fn search<'a, F: Found>(
+        &'a self,
+        place: Place<'a>,
+        find: impl Fn(u64) -> F,
+    ) -> Result<(Entered<'a, 'd>, F, u64), Missed<F>> {
+        let version = self.version();
+        match self.attempt(place, version, &find) {
+            Err(Missed::Stale) => self.search_again(place, find),
+            outcome => outcome.map(|(entered, found)| (entered, found, version)),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn search_again<'a, F: Found>(
+        &'a self,
+        place: Place<'a>,
+        find: impl Fn(u64) -> F,
+    ) -> Result<(Entered<'a, 'd>, F, u64), Missed<F>> {
+        let mut tries = 1;
+        loop {
+            if tries == RETRIES {
+                self.starving.fetch_add(1, Ordering::SeqCst);
+            }
+            let version = self.version();
+            let outcome = self.attempt(place, version, &find);
+            if !matches!(outcome, Err(Missed::Stale)) {
+                if tries >= RETRIES {
+                    self.starving.fetch_sub(1, Ordering::Release);
+                }
+                return outcome.map(|(entered, found)| (entered, found, version));
+            }
+            tries = tries.saturating_add(1);
+        }
+    }
+
+    #[inline(always)]
+    fn attempt<'a, F: Found>(
+        &'a self,
+        place: Place<'a>,
+        version: u64,
+        find: &impl Fn(u64) -> F,
+    ) -> Result<(Entered<'a, 'd>, F), Missed<F>> {
+        let found = find(version);
+        match found.slot() {
+            Some(slot) => match self.enter(place, version, slot) {
+                Ok(entered) => Ok((entered, found)),
+                Err(Barred::Stale) => Err(Missed::Stale),
+                Err(Barred::TooDeep) => Err(Missed::TooDeep),
+            },
+            None if self.is_current(version) => Err(Missed::Nothing(found)),
+            None => Err(Missed::Stale),
+        }
+    }
+
+    // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
+    // by itself.
+
+    /// Fills a vacant slot. Readers find it once an index that names it is published.
+    pub(crate) fn install(&self, slot: u16, body: Body<'d>) -> bool {
+        let Some(target) = self.slots.get(slot as usize) else { return false };
+        if target.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
+        // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
+        target.body.with_mut(|place| unsafe { *place = Some(body) });
+        target.state.store(OCCUPIED, Ordering::SeqCst);
+        true
+    }
+
+    /// Bars an occupied slot to new readers. The caller calls [`barrier`](Self::barrier) next.
+    pub(crate) fn retire(&self, slot: u16) {
+        if let Some(target) = self.slots.get(slot as usize) {
+            let _ = target.state.compare_exchange(OCCUPIED, RETIRED, Ordering::SeqCst, Ordering::Relaxed);
+        }
+    }
+
+    /// Stands between the retirement of slots and the look for their readers.
+    pub(crate) fn barrier(&self) {
+        order();
+        if let Some(HeavyBarrier(execute)) = self.heavy_barrier {
+            execute();
+        }
+    }
+
+    /// Makes a retired slot vacant if no reader is inside. Whether it is vacant now.
+    pub(crate) fn reclaim(&self, slot: u16) -> bool {
+        let Some(target) = self.slots.get(slot as usize) else { return false };
+        match target.state.load(Ordering::SeqCst) {
+            VACANT => true,
+            RETIRED if self.readers(slot).next().is_none() => {
+                target.state.store(VACANT, Ordering::SeqCst);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until each reader that is inside the slot now has left it, for at most `patience` turns, of which it takes
+    /// what it needs. Whether they have left.
+    pub(crate) fn wait_for_current_readers(&self, slot: u16, patience: &mut u32) -> bool {
+        self.words(slot).all(|(word, sign)| {
+            while sign.is_in(word) {
+                let Some(left) = patience.checked_sub(1) else { return false };
+                *patience = left;
+                spin_once();
+            }
+            true
+        })
+    }
+
+    /// Every word in which a reader of the slot may have announced itself.
+    fn words(&self, slot: u16) -> impl Iterator<Item = (&AtomicU32, Sign)> {
+        let hazards = self.lines.iter().flat_map(|line| &line.hazards);
+        let anonymous = self.slots.get(slot as usize).map(|target| (&target.anonymous, Sign::Count));
+        hazards.map(move |word| (word, Sign::Number(slot as u32 + 1))).chain(anonymous)
+    }
+
+    fn readers(&self, slot: u16) -> impl Iterator<Item = &AtomicU32> {
+        self.words(slot).filter(|(word, sign)| sign.is_in(word)).map(|(word, _)| word)
+    }
+
+    /// Sets the place of the slot's range in the copy that `version` selects.
+    pub(crate) fn set_bounds(&self, version: u64, slot: u16, base: u64, last: u64) {
+        if let Some(target) = self.slots.get(slot as usize) {
+            let [even, odd] = &target.bounds;
+            let bounds = if version & 1 == 0 { even } else { odd };
+            bounds.base.store(base, Ordering::Relaxed);
+            bounds.last.store(last, Ordering::Relaxed);
+        }
+    }
+
+    /// Before the first change of the copy that is not live: waits until no reader is starving.
+    pub(crate) fn begin_publication(&self) -> u64 {
+        while self.starving.load(Ordering::SeqCst) != 0 {
+            spin_once();
+        }
+        self.version.load(Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Makes the other copy the live one. The copy that was live may be changed from now on: whoever is still
+    /// searching it compares versions afterwards.
+    pub(crate) fn publish(&self, version: u64) {
+        self.version.store(version, Ordering::SeqCst);
+        fence(Ordering::Release);
+    }
+}
+
+/// How a word says that a reader is in a slot.
+#[derive(Clone, Copy)]
+enum Sign {
+    /// It is this number.
+    Number(u32),
+    /// It is a count, and not 0.
+    Count,
+}
+
+impl Sign {
+    fn is_in(self, word: &AtomicU32) -> bool {
+        let value = word.load(Ordering::SeqCst);
+        match self {
+            Sign::Number(number) => value == number,
+            Sign::Count => value != 0,
+        }
+    }
+}
+
+/// What a search of the index gives.
+pub(crate) trait Found: Copy {
+    /// The slot to enter, if the search has found one.
+    fn slot(self) -> Option<u16>;
+}
+
+/// Why a search led into no slot.
+pub(crate) enum Missed<F> {
+    /// The current index has nothing there.
+    Nothing(F),
+    /// No word, and no count, is left to announce the access in.
+    TooDeep,
+    /// The index has changed meanwhile.
+    Stale,
+}
+
+/// The order between a store and a later load that sequentially consistent operations have by themselves, and that loom,
+/// which takes them for acquire and release, knows of fences only.
+#[inline(always)]
+fn order() {
+    #[cfg(loom)]
+    fence(Ordering::SeqCst);
+}

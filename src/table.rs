@@ -1,0 +1,297 @@
+//! The range table: sorted segments of one address space, searched by every dispatch.
+//!
+//! # Invariants
+//! At rest (between publications), for each of the two copies:
+//! - `starts` is strictly ascending over the first `length` entries;
+//! - entry `i` says that from `starts[i]` on, up to the next start or the last address of its slot's range, whichever
+//!   comes first, accesses belong to `slots[i]`;
+//! - so a range without others inside is one entry, and a window has one more for each stretch between its children.
+//!
+//! A copy that is being rewritten may be searched by a late reader; the search ends, returns anything, and is thrown
+//! away by the version. That is why every element is an atomic, and why nothing here trusts an index.
+
+use crate::slots::{Found, Slots};
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, const_fn};
+
+/// An atomic that holds the start of a segment: 16 bits for ports, 64 for memory.
+pub(crate) trait Start: Sized {
+    #[cfg(not(loom))]
+    #[allow(clippy::declare_interior_mutable_const, reason = "only used to fill arrays")]
+    const ZERO: Self;
+    #[cfg(loom)]
+    fn zero() -> Self;
+    fn get(&self) -> u64;
+    fn set(&self, start: u64);
+}
+
+macro_rules! start {
+    ($atomic:ty, $integer:ty) => {
+        impl Start for $atomic {
+            #[cfg(not(loom))]
+            const ZERO: Self = <$atomic>::new(0);
+            #[cfg(loom)]
+            fn zero() -> Self {
+                <$atomic>::new(0)
+            }
+            #[inline(always)]
+            fn get(&self) -> u64 {
+                self.load(Ordering::Relaxed) as u64
+            }
+            #[inline(always)]
+            fn set(&self, start: u64) {
+                self.store(start as $integer, Ordering::Relaxed);
+            }
+        }
+    };
+}
+
+start!(AtomicU16, u16);
+start!(AtomicU64, u64);
+
+/// One copy. Its capacity is twice the number of ranges, because a range inside a window splits it in two.
+struct Copy<A, const RANGES: usize> {
+    length: AtomicU32,
+    starts: [[A; RANGES]; 2],
+    slots: [[AtomicU16; RANGES]; 2],
+}
+
+/// The two copies of the table of one space.
+pub(crate) struct Table<A, const RANGES: usize> {
+    copies: [Copy<A, RANGES>; 2],
+}
+
+/// What a search for one access has found, under one version.
+#[derive(Clone, Copy)]
+pub(crate) struct Segment {
+    /// Whose it is; [`NOBODY`](Self::NOBODY) for a hole.
+    pub(crate) slot: u16,
+    /// Where the slot's range starts.
+    pub(crate) base: u64,
+    /// The first and the last address of the segment, or of the hole.
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+}
+
+impl Segment {
+    const NOBODY: u16 = u16::MAX;
+
+    /// A segment that no access lies in: its first address is behind its last.
+    pub(crate) const NOWHERE: Self = Self { slot: Self::NOBODY, base: 0, first: 1, last: 0 };
+}
+
+impl Found for Segment {
+    #[inline(always)]
+    fn slot(self) -> Option<u16> {
+        (self.slot != Self::NOBODY).then_some(self.slot)
+    }
+}
+
+impl<A: Start, const RANGES: usize> Table<A, RANGES> {
+    const_fn! {
+        pub(crate) fn new() -> Self {
+            Self { copies: array![Copy::new(); 2] }
+        }
+    }
+
+    #[inline(always)]
+    fn copy(&self, version: u64) -> &Copy<A, RANGES> {
+        let [even, odd] = &self.copies;
+        if version & 1 == 0 { even } else { odd }
+    }
+
+    /// The segment that holds `address`.
+    #[inline(always)]
+    pub(crate) fn find<const VCPUS: usize>(
+        &self,
+        slots: &Slots<'_, RANGES, VCPUS>,
+        version: u64,
+        address: u64,
+    ) -> Segment {
+        let copy = self.copy(version);
+        let starts = copy.starts.as_flattened();
+        let length = copy.length.load(Ordering::Relaxed) as usize;
+        let position = search(starts, length, address);
+        let first = starts.get(position).map_or(u64::MAX, A::get);
+        if length == 0 || first > address {
+            let last = if length == 0 { u64::MAX } else { first.wrapping_sub(1) };
+            return Segment { slot: Segment::NOBODY, base: 0, first: 0, last };
+        }
+        // The segment ends where the next one starts, or with its slot's range.
+        let next = if position + 1 < length { starts.get(position + 1) } else { None };
+        let last = next.map_or(u64::MAX, |next| next.get().wrapping_sub(1));
+        let slot = copy.slots.as_flattened().get(position).map_or(Segment::NOBODY, |slot| slot.load(Ordering::Relaxed));
+        match slots.bounds(version, slot) {
+            Some((base, range_last)) if address <= range_last => {
+                Segment { slot, base, first, last: last.min(range_last) }
+            }
+            _ => Segment { slot: Segment::NOBODY, base: 0, first, last },
+        }
+    }
+}
+
+/// The position of the last of the first `length` starts that is not above `address`; 0 if there is none.
+///
+/// A four-ary descent: three independent loads a round, no branch that depends on them, and as many rounds as the
+/// number of segments in use asks for: one for up to 4, then one more for each factor of 4, at most.
+///
+/// # Preconditions
+/// `starts` is ascending over its first `length` elements, which it has. Where it is not, the position means nothing.
+#[inline(always)]
+fn search<A: Start>(starts: &[A], length: usize, address: u64) -> usize {
+    let mut base = 0;
+    let mut length = length.min(starts.len());
+    while length > 3 {
+        let quarter = length / 4;
+        let not_above = |position: usize| starts.get(position).is_some_and(|start| start.get() <= address) as usize;
+        let steps = not_above(base + quarter) + not_above(base + 2 * quarter) + not_above(base + 3 * quarter);
+        base += steps * quarter;
+        length -= 3 * quarter;
+    }
+    // One to three are left.
+    for _ in 1..length {
+        base += starts.get(base + 1).is_some_and(|start| start.get() <= address) as usize;
+    }
+    base
+}
+
+impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
+    #[cfg(not(loom))]
+    const fn new() -> Self {
+        Self {
+            length: AtomicU32::new(0),
+            starts: [const { [const { A::ZERO }; RANGES] }; 2],
+            slots: [const { [const { AtomicU16::new(0) }; RANGES] }; 2],
+        }
+    }
+
+    #[cfg(loom)]
+    fn new() -> Self {
+        Self {
+            length: AtomicU32::new(0),
+            starts: core::array::from_fn(|_| core::array::from_fn(|_| A::zero())),
+            slots: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU16::new(0))),
+        }
+    }
+
+    fn length(&self) -> usize {
+        self.length.load(Ordering::Relaxed) as usize
+    }
+
+    fn start(&self, position: usize) -> Option<u64> {
+        if position >= self.length() {
+            return None;
+        }
+        self.starts.as_flattened().get(position).map(A::get)
+    }
+
+    fn slot(&self, position: usize) -> Option<u16> {
+        if position >= self.length() {
+            return None;
+        }
+        self.slots.as_flattened().get(position).map(|slot| slot.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, position: usize, start: u64, slot: u16) {
+        if let (Some(a), Some(b)) = (self.starts.as_flattened().get(position), self.slots.as_flattened().get(position))
+        {
+            a.set(start);
+            b.store(slot, Ordering::Relaxed);
+        }
+    }
+
+    /// The first position whose start is not below `start`.
+    fn position(&self, start: u64) -> usize {
+        let found = search(self.starts.as_flattened(), self.length(), start);
+        match self.start(found) {
+            Some(at) if at < start => found + 1,
+            _ => found,
+        }
+    }
+
+    fn insert(&self, position: usize, start: u64, slot: u16) {
+        let length = self.length();
+        shift_up(self.starts.as_flattened(), position, length, A::get, A::set);
+        shift_up(
+            self.slots.as_flattened(),
+            position,
+            length,
+            |slot| slot.load(Ordering::Relaxed) as u64,
+            |place, slot| place.store(slot as u16, Ordering::Relaxed),
+        );
+        self.set(position, start, slot);
+        self.length.store(length as u32 + 1, Ordering::Relaxed);
+    }
+
+    fn remove(&self, position: usize) {
+        let length = self.length();
+        for at in position..length.saturating_sub(1) {
+            if let (Some(start), Some(slot)) = (self.start(at + 1), self.slot(at + 1)) {
+                self.set(at, start, slot);
+            }
+        }
+        self.length.store(length.saturating_sub(1) as u32, Ordering::Relaxed);
+    }
+}
+
+/// Moves the elements from `position` to `length` one place up.
+fn shift_up<T>(array: &[T], position: usize, length: usize, get: impl Fn(&T) -> u64, set: impl Fn(&T, u64)) {
+    let Some(moved) = array.get(position..=length) else { return };
+    for pair in moved.windows(2).rev() {
+        if let [from, to] = pair {
+            set(to, get(from));
+        }
+    }
+}
+
+/// Changes of the copy that `version` selects, which is not the live one or has just ceased to be it.
+impl<A: Start, const RANGES: usize> Table<A, RANGES> {
+    /// Forgets everything.
+    pub(crate) fn clear(&self, version: u64) {
+        self.copy(version).length.store(0, Ordering::Relaxed);
+    }
+
+    /// Adds the range of `slot`, which lies in a hole, or in a segment of one window.
+    pub(crate) fn insert<const VCPUS: usize>(
+        &self,
+        slots: &Slots<'_, RANGES, VCPUS>,
+        version: u64,
+        slot: u16,
+        base: u64,
+        last: u64,
+    ) {
+        let copy = self.copy(version);
+        let around = self.find(slots, version, base);
+        slots.set_bounds(version, slot, base, last);
+        let position = copy.position(base);
+        if copy.start(position) == Some(base) {
+            copy.set(position, base, slot);
+        } else {
+            copy.insert(position, base, slot);
+        }
+        // Behind the range, the window that was split goes on.
+        if let Some(window) = around.slot()
+            && last < around.last
+        {
+            copy.insert(position + 1, last + 1, window);
+        }
+    }
+
+    /// Takes away the range from `base` to `last`, in which no other lies, and gives its addresses to `window`, the
+    /// innermost one around it, or to nobody.
+    pub(crate) fn remove(&self, version: u64, slot: u16, base: u64, last: u64, window: Option<u16>) {
+        let copy = self.copy(version);
+        let position = copy.position(base);
+        if copy.start(position) != Some(base) || copy.slot(position) != Some(slot) {
+            return;
+        }
+        let Some(window) = window else { return copy.remove(position) };
+        let resumes = last.checked_add(1).is_some_and(|next| copy.start(position + 1) == Some(next));
+        if resumes && copy.slot(position + 1) == Some(window) {
+            copy.remove(position + 1);
+        }
+        match position.checked_sub(1) {
+            Some(before) if copy.slot(before) == Some(window) => copy.remove(position),
+            _ => copy.set(position, base, window),
+        }
+    }
+}

@@ -1,0 +1,223 @@
+//! The tree of buses and devices, in a fixed array.
+//!
+//! # Invariants
+//! - A node is linked in the tree and in its name's chain, or it is neither.
+//! - A node's parent is linked as long as the node is.
+//! - Siblings have different names, and stand in the order of their registration.
+
+use crate::allocator::InstanceId;
+use crate::device::Device;
+
+/// No node, no range: the end of a chain.
+pub(crate) const NONE: u16 = u16::MAX;
+
+/// What a node is just going through.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Life {
+    /// Its resources are taken, it has not been told of them yet, and no access reaches it.
+    Registering,
+    /// Accesses reach it.
+    Live,
+    /// No access reaches it any more; somebody waits for those inside to leave.
+    Leaving,
+    /// As `Leaving`, but nobody waits: who collects next finishes it.
+    Deferred,
+}
+
+/// A device's place on an interrupt line.
+#[derive(Clone, Copy)]
+pub(crate) struct WireUse {
+    pub(crate) wire: u16,
+    pub(crate) source: u32,
+}
+
+/// A bus or a device.
+#[derive(Clone, Copy)]
+pub(crate) struct Node<'d> {
+    pub(crate) device: &'d dyn Device<'d>,
+    pub(crate) name: &'d str,
+    pub(crate) id: InstanceId,
+    pub(crate) life: Life,
+    pub(crate) parent: u16,
+    pub(crate) first_child: u16,
+    last_child: u16,
+    pub(crate) next_sibling: u16,
+    previous_sibling: u16,
+    /// The next node whose name falls into the same chain.
+    next_in_chain: u16,
+    /// The first of the node's ranges, which form a chain in the order of the requests.
+    pub(crate) first_range: u16,
+    pub(crate) irq: Option<WireUse>,
+}
+
+/// The nodes, by the index part of their instance ids.
+pub(crate) struct Topology<'d, const DEVICES: usize> {
+    nodes: [Option<Node<'d>>; DEVICES],
+    first_root: u16,
+    last_root: u16,
+    /// The heads of the chains of names: so that neither registration nor a look-up by path scans the siblings.
+    chains: [u16; DEVICES],
+}
+
+impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
+    pub(crate) const fn new() -> Self {
+        Self { nodes: [None; DEVICES], first_root: NONE, last_root: NONE, chains: [NONE; DEVICES] }
+    }
+
+    /// The node at an index, whoever holds it.
+    pub(crate) fn node(&self, index: u16) -> Option<&Node<'d>> {
+        self.nodes.get(index as usize)?.as_ref()
+    }
+
+    pub(crate) fn node_mut(&mut self, index: u16) -> Option<&mut Node<'d>> {
+        self.nodes.get_mut(index as usize)?.as_mut()
+    }
+
+    /// The node that the id names; `None` if it is stale.
+    pub(crate) fn get(&self, id: InstanceId) -> Option<&Node<'d>> {
+        self.node(id.index).filter(|node| node.id == id)
+    }
+
+    /// The child of `parent` (or the root, for [`NONE`]) with that name.
+    pub(crate) fn child(&self, parent: u16, name: &str) -> Option<&Node<'d>> {
+        let mut next = *self.chains.get(chain(parent, name, DEVICES))?;
+        while let Some(node) = self.node(next) {
+            if node.parent == parent && node.name == name {
+                return Some(node);
+            }
+            next = node.next_in_chain;
+        }
+        None
+    }
+
+    /// Links a new node as the last child of `parent`. The caller has checked that the name is free, and allocated the
+    /// id.
+    pub(crate) fn link(
+        &mut self,
+        id: InstanceId,
+        device: &'d dyn Device<'d>,
+        name: &'d str,
+        parent: u16,
+        first_range: u16,
+        irq: Option<WireUse>,
+    ) {
+        let index = id.index;
+        let previous_sibling = self.node(parent).map_or(self.last_root, |parent| parent.last_child);
+        let next_in_chain = match self.chains.get_mut(chain(parent, name, DEVICES)) {
+            Some(head) => core::mem::replace(head, index),
+            None => NONE,
+        };
+        match self.node_mut(previous_sibling) {
+            Some(previous) => previous.next_sibling = index,
+            None => self.set_first_child(parent, index),
+        }
+        self.set_last_child(parent, index);
+        if let Some(place) = self.nodes.get_mut(index as usize) {
+            *place = Some(Node {
+                device,
+                name,
+                id,
+                life: Life::Registering,
+                parent,
+                first_child: NONE,
+                last_child: NONE,
+                next_sibling: NONE,
+                previous_sibling,
+                next_in_chain,
+                first_range,
+                irq,
+            });
+        }
+    }
+
+    /// Takes a node without children out.
+    pub(crate) fn unlink(&mut self, index: u16) {
+        let Some(node) = self.nodes.get_mut(index as usize).and_then(Option::take) else { return };
+        match self.node_mut(node.previous_sibling) {
+            Some(previous) => previous.next_sibling = node.next_sibling,
+            None => self.set_first_child(node.parent, node.next_sibling),
+        }
+        match self.node_mut(node.next_sibling) {
+            Some(next) => next.previous_sibling = node.previous_sibling,
+            None => self.set_last_child(node.parent, node.previous_sibling),
+        }
+        let Some(head) = self.chains.get_mut(chain(node.parent, node.name, DEVICES)) else { return };
+        if *head == index {
+            *head = node.next_in_chain;
+            return;
+        }
+        let mut before = *head;
+        while let Some(other) = self.node_mut(before) {
+            if other.next_in_chain == index {
+                other.next_in_chain = node.next_in_chain;
+                return;
+            }
+            before = other.next_in_chain;
+        }
+    }
+
+    fn set_first_child(&mut self, parent: u16, child: u16) {
+        match self.node_mut(parent) {
+            Some(parent) => parent.first_child = child,
+            None => self.first_root = child,
+        }
+    }
+
+    fn set_last_child(&mut self, parent: u16, child: u16) {
+        match self.node_mut(parent) {
+            Some(parent) => parent.last_child = child,
+            None => self.last_root = child,
+        }
+    }
+
+    pub(crate) fn first_root(&self) -> u16 {
+        self.first_root
+    }
+
+    /// The node after `index` in a depth-first walk that does not leave the subtree of `top`.
+    pub(crate) fn next_in_walk(&self, index: u16, top: u16) -> u16 {
+        let Some(node) = self.node(index) else { return NONE };
+        if node.first_child != NONE {
+            return node.first_child;
+        }
+        let mut at = index;
+        while at != top {
+            let Some(node) = self.node(at) else { return NONE };
+            if node.next_sibling != NONE {
+                return node.next_sibling;
+            }
+            at = node.parent;
+        }
+        NONE
+    }
+
+    /// How many ancestors a node has.
+    pub(crate) fn depth(&self, index: u16) -> usize {
+        let mut depth = 0;
+        let mut at = self.node(index).map_or(NONE, |node| node.parent);
+        while let Some(node) = self.node(at) {
+            depth += 1;
+            at = node.parent;
+        }
+        depth
+    }
+
+    /// Whether `ancestor` is `index` itself or above it.
+    pub(crate) fn is_within(&self, index: u16, ancestor: u16) -> bool {
+        let mut at = index;
+        while at != ancestor {
+            let Some(node) = self.node(at) else { return false };
+            at = node.parent;
+        }
+        at != NONE
+    }
+}
+
+/// Which chain the name of a child of `parent` falls into: FNV-1a over both.
+fn chain(parent: u16, name: &str, chains: usize) -> usize {
+    let mut hash = 0x811c_9dc5_u32 ^ parent as u32;
+    for byte in name.bytes() {
+        hash = (hash ^ byte as u32).wrapping_mul(0x0100_0193);
+    }
+    (hash as usize).checked_rem(chains).unwrap_or(0)
+}

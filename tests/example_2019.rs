@@ -1,0 +1,55 @@
+//! The example of the 2019 design: a dummy PCI host bridge at port 0xcf8.
+
+use spin::Mutex;
+use vm_device::{
+    Access, Device, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator,
+};
+
+struct PciBridge {
+    config_address: Mutex<u32>,
+}
+
+impl Device<'_> for PciBridge {
+    fn name(&self) -> &str {
+        "pci"
+    }
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        let address = self.config_address.lock().to_le_bytes();
+        data.iter_mut().zip(address).for_each(|(to, from)| *to = from);
+    }
+    fn write(&self, _: &Access<'_>, data: &[u8]) {
+        if let Ok(address) = data.try_into() {
+            *self.config_address.lock() = u32::from_le_bytes(address);
+        }
+    }
+}
+
+static BRIDGE: PciBridge = PciBridge { config_address: Mutex::new(0) };
+static MANAGER: DeviceManager<'static, 8, 16, 2> =
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15));
+
+#[test]
+fn a_static_manager_dispatches_port_exits() {
+    let bus = MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any).unwrap();
+    let mut vcpu = MANAGER.dispatcher().unwrap();
+    let port = GuestAddress(0xcf8);
+    vcpu.write(port, &0x8000_0000_u32.to_le_bytes(), IoType::Pio).unwrap();
+    let mut data = [0; 4];
+    vcpu.read(port, &mut data, IoType::Pio).unwrap();
+    assert_eq!(u32::from_le_bytes(data), 0x8000_0000);
+    MANAGER.unregister_device(bus).unwrap();
+    assert_eq!(vcpu.read(port, &mut data, IoType::Pio), Err(IoError::Unclaimed));
+    assert_eq!(data, [0xff; 4]);
+}
+
+#[test]
+fn a_scoped_manager_borrows_its_devices() {
+    let manager: DeviceManager<'_, 4, 4, 1> =
+        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    let bridge = PciBridge { config_address: Mutex::new(7) };
+    manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], IrqResource::None).unwrap();
+    let mut data = [0; 1];
+    manager.read(GuestAddress(0xcff), &mut data, IoType::Pio).unwrap();
+    assert_eq!(data, [7]);
+    assert_eq!(size_of_val(&manager) % 64, 0);
+}
