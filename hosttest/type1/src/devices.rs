@@ -4,7 +4,6 @@ use core::sync::atomic::{AtomicU8, Ordering};
 
 use spin::Mutex;
 use vm_device::{Access, Device, IrqLine, Rejected, Resources};
-use x86_64::instructions::port::Port;
 
 use crate::svm::Page;
 use crate::{MANAGER, TOPOLOGY_CHANGED, guest};
@@ -184,46 +183,6 @@ impl Device<'_> for Eject {
         for path in self.paths {
             if MANAGER.find_by_path(path).is_some_and(|id| MANAGER.unregister_device(id).is_ok()) {
                 TOPOLOGY_CHANGED.store(true, Ordering::Relaxed);
-            }
-        }
-    }
-}
-
-/// Ports of the machine itself, from `first` on, passed through to the guest.
-pub struct RealPorts {
-    /// The name.
-    pub name: &'static str,
-    /// The machine's port that the first port of the range is.
-    pub first: u16,
-}
-
-impl Device<'_> for RealPorts {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        let port = self.first + access.offset() as u16;
-        // SAFETY: the ports are those of a device that is the guest's alone, or of the UART, which touches no memory.
-        unsafe {
-            match data {
-                [_] => data.copy_from_slice(&Port::<u8>::new(port).read().to_le_bytes()),
-                [_, _] => data.copy_from_slice(&Port::<u16>::new(port).read().to_le_bytes()),
-                [_, _, _, _] => data.copy_from_slice(&Port::<u32>::new(port).read().to_le_bytes()),
-                _ => {}
-            }
-        }
-    }
-
-    fn write(&self, access: &Access<'_>, data: &[u8]) {
-        let port = self.first + access.offset() as u16;
-        // SAFETY: as in `read`.
-        unsafe {
-            match *data {
-                [a] => Port::<u8>::new(port).write(a),
-                [a, b] => Port::<u16>::new(port).write(u16::from_le_bytes([a, b])),
-                [a, b, c, d] => Port::<u32>::new(port).write(u32::from_le_bytes([a, b, c, d])),
-                _ => {}
             }
         }
     }
