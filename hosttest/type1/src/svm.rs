@@ -119,6 +119,8 @@ const INTERCEPT_SVM: u32 = 0x7f;
 const V_IRQ: u64 = 1 << 8;
 /// The highest priority, and no regard to the task priority register.
 const V_PRIORITY: u64 = 0xf << 16 | 1 << 20;
+/// Interrupts of the machine are held back by the hypervisor's interrupt flag, which is clear, and not by the guest's.
+const V_INTR_MASKING: u64 = 1 << 24;
 
 const EFER_LMA: u64 = 1 << 10;
 
@@ -183,6 +185,7 @@ impl Vcpu {
         let vmcb = &mut self.vmcb;
         vmcb.intercept_instructions = [INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
         vmcb.io_permissions = &raw const self.io_permissions as u64;
+        vmcb.virtual_interrupt = V_INTR_MASKING;
         vmcb.asid = 1;
         vmcb.nested_paging = 1;
         vmcb.nested_cr3 = nested_cr3;
@@ -216,7 +219,8 @@ impl Vcpu {
 
     /// Requests or withdraws an interrupt: the guest takes it as soon as its interrupt flag allows.
     pub fn request_interrupt(&mut self, vector: Option<u8>) {
-        self.vmcb.virtual_interrupt = vector.map_or(0, |vector| V_IRQ | V_PRIORITY | u64::from(vector) << 32);
+        let request = vector.map_or(0, |vector| V_IRQ | V_PRIORITY | u64::from(vector) << 32);
+        self.vmcb.virtual_interrupt = self.vmcb.virtual_interrupt & V_INTR_MASKING | request;
     }
 
     /// What kind of code the guest runs.
