@@ -2,6 +2,7 @@
 //! address of the start info in `ebx` (Xen, docs/misc/pvh.pandoc), and the way to long mode.
 
 use core::arch::global_asm;
+use core::ffi::CStr;
 
 global_asm!(
     // The ELF note that names the entry point: XEN_ELFNOTE_PHYS32_ENTRY.
@@ -55,3 +56,63 @@ global_asm!(
     ".text",
     start = sym crate::start,
 );
+
+/// What the loader tells (Xen, include/public/arch-x86/hvm/start_info.h).
+#[repr(C)]
+pub struct StartInfo {
+    magic: u32,
+    version: u32,
+    flags: u32,
+    modules: u32,
+    module_list: u64,
+    command_line: u64,
+    /// The physical address of the ACPI root pointer, or 0.
+    pub acpi_root_pointer: u64,
+    memory_map: u64,
+    memory_map_entries: u32,
+}
+
+/// One range of the machine's memory map.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct MemoryMapEntry {
+    /// Its first address.
+    pub base: u64,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What it is, in the numbers of ACPI 6.5, 15: 1 is memory for use.
+    pub kind: u32,
+    reserved: u32,
+}
+
+impl StartInfo {
+    const MAGIC: u32 = 0x336e_c578;
+
+    /// The start info at `address`.
+    ///
+    /// # Safety
+    /// `address` is what the PVH loader handed over, and what it points to is never changed.
+    pub unsafe fn at(address: u64) -> Option<&'static Self> {
+        // SAFETY: the loader put the structure there, below 4 GiB, all of which is mapped.
+        let info = unsafe { &*(address as *const Self) };
+        (info.magic == Self::MAGIC && info.version >= 1).then_some(info)
+    }
+
+    /// The image's command line.
+    pub fn command_line(&self) -> &'static str {
+        if self.command_line == 0 {
+            return "";
+        }
+        // SAFETY: the loader put a string there that ends in 0.
+        unsafe { CStr::from_ptr(self.command_line as *const _) }.to_str().unwrap_or_default()
+    }
+
+    /// The machine's memory map.
+    pub fn memory_map(&self) -> &'static [MemoryMapEntry] {
+        if self.memory_map == 0 {
+            return &[];
+        }
+        // SAFETY: the loader put that many entries there.
+        unsafe { core::slice::from_raw_parts(self.memory_map as *const _, self.memory_map_entries as usize) }
+    }
+}

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use spin::Mutex;
-use vm_device::{Access, Device, IrqLine, Rejected, Resources};
+use vm_device::{Access, Device, IrqLine, MappedRange, Owner, Rejected, Resources};
 
 use crate::svm::Page;
 use crate::{MANAGER, TOPOLOGY_CHANGED, guest};
@@ -145,10 +145,7 @@ pub struct FrameBuffer;
 static FRAME: Mutex<Page<4096>> = Mutex::new(Page([0; 4096]));
 
 impl FrameBuffer {
-    /// The physical address of the memory.
-    pub fn memory() -> u64 {
-        &raw const *FRAME.lock() as u64
-    }
+    const NAME: &'static str = "frame buffer";
 
     /// Whether the guest filled all of it.
     pub fn is_filled() -> bool {
@@ -156,9 +153,30 @@ impl FrameBuffer {
     }
 }
 
+/// Where in the machine a physically backed range lies: at its own address, but for the frame buffer.
+pub fn host_address(mapped: &MappedRange<'_>) -> u64 {
+    match mapped.owner {
+        Owner::Device { name: FrameBuffer::NAME, .. } => &raw const *FRAME.lock() as u64,
+        _ => mapped.assigned.range.first().0,
+    }
+}
+
 impl Device<'_> for FrameBuffer {
     fn name(&self) -> &str {
-        "frame buffer"
+        Self::NAME
+    }
+
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+/// Memory of the machine, or registers of a device in it, which the guest is given at the same address.
+pub struct Mapped(pub &'static str);
+
+impl Device<'_> for Mapped {
+    fn name(&self) -> &str {
+        self.0
     }
 
     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}

@@ -1,6 +1,7 @@
 //! From the exits of the guest to its devices.
 
 use core::fmt;
+use core::sync::atomic::Ordering;
 
 use vm_device::IoType::{Mmio, Pio};
 use vm_device::exit::instruction::{DecodeError, Direction, Instruction, MAX_LENGTH, decode};
@@ -8,6 +9,7 @@ use vm_device::exit::{ExitError, Gpr, PortAccess, PortDirection, Registers, Segm
 use vm_device::{GuestAddress, IoType};
 
 use crate::counts::Counts;
+use crate::linux::POWERED_OFF;
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
 use crate::svm::{Exit, VMEXIT_HLT, Vcpu};
@@ -25,7 +27,7 @@ pub struct Machine {
 impl Machine {
     /// Runs the guest until it halts for good or turns the machine off, and dispatches its exits.
     pub fn run(&mut self) -> Result<(), Stop> {
-        loop {
+        while !POWERED_OFF.load(Ordering::Relaxed) {
             self.vcpu.request_interrupt(LINES.vector());
             let exit = self.vcpu.run();
             let (before, mode) = (self.vcpu.registers, self.vcpu.mode());
@@ -57,11 +59,12 @@ impl Machine {
                     outcome.registers
                 }
                 VMEXIT_HLT if self.vcpu.accepts_interrupts() => Registers { rip: before.rip + 1, ..before },
-                VMEXIT_HLT => return Ok(()),
+                VMEXIT_HLT => break,
                 _ => return Err(Stop::Exit(exit)),
             };
             self.vcpu.complete(after);
         }
+        Ok(())
     }
 
     /// A read by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.

@@ -17,8 +17,10 @@ mod boot;
 mod counts;
 mod devices;
 mod exits;
+mod failure;
 mod guest;
 mod interrupts;
+mod linux;
 mod memory;
 mod nested;
 mod serial;
@@ -30,14 +32,19 @@ mod uart;
 use core::sync::atomic::{AtomicBool};
 
 use spin::{Mutex, MutexGuard};
+use vm_device::exit::Gpr;
 use vm_device::{DeviceManager, Dispatcher, IoRange, SystemAllocator};
 
+use crate::boot::StartInfo;
+use crate::counts::Counts;
+use crate::exits::Machine;
+use crate::failure::Failure;
 use crate::interrupts::Lines;
 use crate::nested::Mappings;
 use crate::serial::{Ending, leave};
 use crate::svm::Vcpu;
 
-const MAX_DEVICES: usize = 16;
+const MAX_DEVICES: usize = 24;
 const MAX_RANGES: usize = 32;
 
 type Manager = DeviceManager<'static, MAX_DEVICES, MAX_RANGES, 1>;
@@ -59,9 +66,9 @@ static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings::new());
 static TOPOLOGY_CHANGED: AtomicBool = AtomicBool::new(false);
 
 /// Called by [`boot`], with the physical address of the PVH start info.
-extern "sysv64" fn start(_: u64) -> ! {
+extern "sysv64" fn start(info: u64) -> ! {
     println!("type-1 hypervisor on vm-device");
-    match small::run(MutexGuard::leak(VCPU.lock()), MutexGuard::leak(MAPPINGS.lock())) {
+    match run(info) {
         Ok(()) => {
             println!("verdict: passed");
             leave(Ending::Passed)
@@ -71,6 +78,38 @@ extern "sysv64" fn start(_: u64) -> ! {
             leave(Ending::Failed)
         }
     }
+}
+
+/// Runs the guest that the command line asks for, to its end, and judges it.
+fn run(info: u64) -> Result<(), Failure> {
+    // SAFETY: the loader passed the address, and nothing writes below the image.
+    let info = unsafe { StartInfo::at(info) }.ok_or("not started by a PVH loader")?;
+    let vcpu = MutexGuard::leak(VCPU.lock());
+    let mappings = MutexGuard::leak(MAPPINGS.lock());
+    vcpu.enable(mappings.root())?;
+    let linux = !info.command_line().is_empty();
+    let memory = if linux {
+        let (memory, entry) = linux::load(info)?;
+        vcpu.pass_interrupts();
+        vcpu.start_in_protected_mode(entry);
+        vcpu.registers.set(Gpr::Rsi, linux::BOOT_PARAMETERS);
+        memory
+    } else {
+        vcpu.start_in_real_mode(guest::ENTRY);
+        small::load()?
+    };
+    mappings.map_all(memory)?;
+    println!("topology:");
+    topology::print();
+
+    let devices = MANAGER.dispatcher().map_err(|_| "no dispatcher")?;
+    let mut machine = Machine { vcpu, memory, mappings, devices, counts: Counts::new() };
+    let ended = machine.run();
+    println!("topology at the end:");
+    topology::print();
+    machine.counts.print();
+    ended?;
+    if linux { linux::judge() } else { small::judge(&machine.counts) }
 }
 
 #[panic_handler]

@@ -5,9 +5,10 @@ use core::sync::atomic::Ordering;
 
 use vm_device::{IoRange, IoType};
 
+use crate::devices::host_address;
 use crate::memory::GuestMemory;
 use crate::svm::Vcpu;
-use crate::{MANAGER, TOPOLOGY_CHANGED, small};
+use crate::{MANAGER, TOPOLOGY_CHANGED};
 
 const PRESENT_WRITABLE_USER: u64 = 7;
 const LARGE: u64 = 1 << 7;
@@ -69,7 +70,7 @@ impl Mappings {
         }
         for mapped in MANAGER.address_map(IoType::PhysicalMmio) {
             if mapped.assigned.io_type == IoType::PhysicalMmio && mapped.assigned.decoded {
-                self.map(mapped.assigned.range, small::host_memory(&mapped))?;
+                self.map(mapped.assigned.range, host_address(&mapped))?;
             }
         }
         Ok(())

@@ -1,20 +1,17 @@
 //! The machine of the small [`guest`], and the verdict over it.
 
-use core::fmt;
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use spin::Mutex;
-use vm_device::{AccessSizes, GuestUsize, IoResource, IoType, IrqLine, IrqResource, MappedRange, PortPassthrough, RegisterError};
+use vm_device::{AccessSizes, GuestUsize, IoResource, IoType, IrqLine, IrqResource, PortPassthrough, RegisterError};
 
 use crate::counts::Counts;
 use crate::devices::{Bell, Bus, Eject, Fifo, FrameBuffer, Post, Ring, Scratch};
-use crate::exits::{Machine, Stop};
+use crate::failure::Failure;
 use crate::interrupts::Routing;
 use crate::memory::GuestMemory;
-use crate::nested::{MapError, Mappings};
-use crate::svm::Vcpu;
 use crate::uart::Uart;
-use crate::{LINES, MANAGER, guest, println, serial, topology};
+use crate::{LINES, MANAGER, guest, serial};
 
 static ISA: Bus = Bus("isa");
 static MEMORY_BUS: Bus = Bus("memory");
@@ -54,34 +51,23 @@ fn register_devices() -> Result<(), RegisterError<'static>> {
     Ok(())
 }
 
-/// Where a physically backed range lies in the machine's memory.
-pub fn host_memory(_: &MappedRange<'_>) -> u64 {
-    FrameBuffer::memory()
+/// Registers the devices and puts the guest into its memory.
+///
+/// # Errors
+/// A device could not be registered.
+pub fn load() -> Result<GuestMemory, Failure> {
+    register_devices()?;
+    LINES.route(Routing::From(guest::VECTOR_BASE));
+    let memory = GuestMemory { end: 2 << 20 };
+    memory.write(guest::ENTRY.into(), guest::image()).ok_or("the guest does not fit its memory")?;
+    Ok(memory)
 }
 
-/// Runs the guest and judges what it did.
+/// Judges what the guest did.
 ///
 /// # Errors
 /// The first thing that was not as it should be.
-pub fn run(vcpu: &'static mut Vcpu, mappings: &'static mut Mappings) -> Result<(), Failure> {
-    register_devices()?;
-    LINES.route(Routing::From(guest::VECTOR_BASE));
-    println!("topology:");
-    topology::print();
-
-    let memory = GuestMemory { end: 2 << 20 };
-    mappings.map_all(memory)?;
-    let vcpu = vcpu.enable(mappings.root())?;
-    memory.write(guest::ENTRY.into(), guest::image()).ok_or("the guest does not fit its memory")?;
-    vcpu.start_in_real_mode(guest::ENTRY);
-    let devices = MANAGER.dispatcher().map_err(|_| "no dispatcher")?;
-    let mut machine = Machine { vcpu, memory, mappings, devices, counts: Counts::new() };
-    let ended = machine.run();
-    println!("topology after hot removal:");
-    topology::print();
-    machine.counts.print();
-
-    ended?;
+pub fn judge(counts: &Counts) -> Result<(), Failure> {
     let post = POST.0.load(Ordering::Relaxed);
     if post != guest::DONE {
         return Err(Failure::Check(post));
@@ -90,56 +76,5 @@ pub fn run(vcpu: &'static mut Vcpu, mappings: &'static mut Mappings) -> Result<(
     held(UART.transcript().as_bytes() == guest::TEXT.as_bytes(), "the UART did not send what the guest wrote")?;
     held(FrameBuffer::is_filled(), "the frame buffer is not what the guest drew")?;
     held(EJECT.paths.iter().all(|path| MANAGER.find_by_path(path).is_none()), "a removed device is still there")?;
-    held(machine.counts.of("frame buffer") == 0, "an access to the frame buffer exited")?;
-    Ok(())
-}
-
-/// What was not as it should be.
-pub enum Failure {
-    /// The guest's check with this number.
-    Check(u8),
-    /// Something else.
-    Told(&'static str),
-    /// A device could not be registered.
-    Register(RegisterError<'static>),
-    /// Memory could not be mapped.
-    Map(MapError),
-    /// The guest could not go on.
-    Stop(Stop),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Check(post) => write!(f, "check {post:#04x} of the guest"),
-            Failure::Told(what) => f.write_str(what),
-            Failure::Register(error) => error.fmt(f),
-            Failure::Map(error) => error.fmt(f),
-            Failure::Stop(stop) => stop.fmt(f),
-        }
-    }
-}
-
-impl From<&'static str> for Failure {
-    fn from(what: &'static str) -> Self {
-        Failure::Told(what)
-    }
-}
-
-impl From<RegisterError<'static>> for Failure {
-    fn from(error: RegisterError<'static>) -> Self {
-        Failure::Register(error)
-    }
-}
-
-impl From<MapError> for Failure {
-    fn from(error: MapError) -> Self {
-        Failure::Map(error)
-    }
-}
-
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Self {
-        Failure::Stop(stop)
-    }
+    held(counts.of("frame buffer") == 0, "an access to the frame buffer exited")
 }

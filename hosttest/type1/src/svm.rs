@@ -167,7 +167,7 @@ impl Vcpu {
     ///
     /// # Errors
     /// The processor has no SVM, or none with nested paging.
-    pub fn enable(&'static mut self, nested_cr3: u64) -> Result<&'static mut Self, &'static str> {
+    pub fn enable(&mut self, nested_cr3: u64) -> Result<(), &'static str> {
         if __cpuid(0x8000_0001).ecx & 1 << 2 == 0 {
             return Err("the processor has no SVM");
         }
@@ -195,7 +195,13 @@ impl Vcpu {
         vmcb.pat = 0x0007_0406_0007_0406;
         (vmcb.tr, vmcb.ldtr) = (Segment::TSS, Segment::LDT);
         (vmcb.gdtr.limit, vmcb.idtr.limit) = (0xffff, 0xffff);
-        Ok(self)
+        Ok(())
+    }
+
+    /// Gives the guest the machine's interrupts: they reach it as if there were no hypervisor, and end its `HLT`.
+    pub fn pass_interrupts(&mut self) {
+        self.vmcb.virtual_interrupt &= !V_INTR_MASKING;
+        self.vmcb.intercept_instructions[0] &= !INTERCEPT_HLT;
     }
 
     /// Lets the guest run from `address` in real mode.
