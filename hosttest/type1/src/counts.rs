@@ -2,7 +2,7 @@
 
 use vm_device::{GuestAddress, IoType};
 
-use crate::{MAX_DEVICES, MANAGER, println};
+use crate::{MANAGER, MAX_DEVICES, println};
 
 /// Exits by the name of the device, which may be gone when they are printed.
 pub struct Counts {

@@ -25,46 +25,54 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Runs the guest until it halts for good or turns the machine off, and dispatches its exits.
+    /// Runs the guest until it halts for good or turns the machine off.
     pub fn run(&mut self) -> Result<(), Stop> {
         while !POWERED_OFF.load(Ordering::Relaxed) {
             self.vcpu.request_interrupt(LINES.vector());
             let exit = self.vcpu.run();
-            let (before, mode) = (self.vcpu.registers, self.vcpu.mode());
-            let mut data = [0; 8];
-            let after = match exit.code {
-                svm::VMEXIT_IOIO => {
-                    let access = svm::port_access(exit.info_1, exit.info_2, mode)?;
-                    if access.string.is_some() {
-                        self.port_string(access)?
-                    } else if access.direction == PortDirection::In {
-                        self.read(access.port.into(), access.size.of(&mut data), Pio);
-                        access.complete(&before, u64::from_le_bytes(data))
-                    } else {
-                        self.write(access.port.into(), access.size.of(&mut access.output(&before).to_le_bytes()), Pio);
-                        access.complete(&before, 0)
-                    }
-                }
-                svm::VMEXIT_NPF => {
-                    let fault = svm::memory_access(exit.info_1, exit.info_2);
-                    let instruction = decode(self.fetch(&mut [0; MAX_LENGTH]), mode)?;
-                    let (source, destination) = self.operands(&instruction, fault.address)?;
-                    if instruction.direction().reads() {
-                        self.read(source, instruction.size().of(&mut data), Mmio);
-                    }
-                    let outcome = instruction.execute(&before, u64::from_le_bytes(data));
-                    if let Some(value) = outcome.write {
-                        self.write(destination, instruction.size().of(&mut value.to_le_bytes()), Mmio);
-                    }
-                    outcome.registers
-                }
-                VMEXIT_HLT if self.vcpu.accepts_interrupts() => Registers { rip: before.rip + 1, ..before },
-                VMEXIT_HLT => break,
-                _ => return Err(Stop::Exit(exit)),
-            };
-            self.vcpu.complete(after);
+            if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {
+                break;
+            }
+            let registers = self.dispatch(exit)?;
+            self.vcpu.complete(registers);
         }
         Ok(())
+    }
+
+    /// Does what the guest exited for. Returns the registers with which it goes on.
+    fn dispatch(&mut self, exit: Exit) -> Result<Registers, Stop> {
+        let (before, mode) = (self.vcpu.registers, self.vcpu.mode());
+        let mut data = [0; 8];
+        match exit.code {
+            svm::VMEXIT_IOIO => {
+                let access = svm::port_access(exit.info_1, exit.info_2, mode)?;
+                if access.string.is_some() {
+                    return self.port_string(access);
+                }
+                data = access.output(&before).to_le_bytes();
+                match access.direction {
+                    PortDirection::In => self.read(access.port.into(), access.size.of(&mut data), Pio),
+                    PortDirection::Out => self.write(access.port.into(), access.size.of(&mut data), Pio),
+                }
+                Ok(access.complete(&before, u64::from_le_bytes(data)))
+            }
+            svm::VMEXIT_NPF => {
+                let fault = svm::memory_access(exit.info_1, exit.info_2);
+                let instruction = decode(self.fetch(&mut [0; MAX_LENGTH]), mode)?;
+                let (source, destination) = self.operands(&instruction, fault.address)?;
+                if instruction.direction().reads() {
+                    self.read(source, instruction.size().of(&mut data), Mmio);
+                }
+                let outcome = instruction.execute(&before, u64::from_le_bytes(data));
+                if let Some(value) = outcome.write {
+                    self.write(destination, instruction.size().of(&mut value.to_le_bytes()), Mmio);
+                }
+                Ok(outcome.registers)
+            }
+            // An interrupt may end it: the guest comes back if there is none yet.
+            VMEXIT_HLT => Ok(Registers { rip: before.rip + 1, ..before }),
+            _ => Err(Stop::Exit(exit)),
+        }
     }
 
     /// A read by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
@@ -122,11 +130,7 @@ impl Machine {
     }
 
     /// Where an instruction reads and where it writes: at the address that faulted, but for `MOVS`, which has two.
-    fn operands(
-        &self,
-        instruction: &Instruction,
-        faulted: GuestAddress,
-    ) -> Result<(GuestAddress, GuestAddress), Stop> {
+    fn operands(&self, instruction: &Instruction, faulted: GuestAddress) -> Result<(GuestAddress, GuestAddress), Stop> {
         let Some(string) = instruction.string().filter(|_| instruction.direction() == Direction::Copy) else {
             return Ok((faulted, faulted));
         };

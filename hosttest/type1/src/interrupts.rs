@@ -2,7 +2,7 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use vm_device::{GuestAddress, Gsi, InterruptController, InterruptError};
+use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
 
 /// The lines that devices of the manager drive, all level-triggered: the guest is interrupted while one is asserted and
 /// its interrupt flag is set, as by the INTR pin of a processor. So nothing has to be told when its handler is done.

@@ -1,8 +1,8 @@
 //! An unmodified Linux kernel as the guest (Linux, Documentation/x86/boot.rst: the 32-bit boot protocol).
 //!
 //! The machine's interrupt controllers and timers are the guest's own: their memory is mapped for it, and their ports are
-//! passed through, by the manager like all ports. The serial port and the power switch are emulated, the former at
-//! ports and in memory (`earlycon=uart8250,mmio,...`). Of all other ports and addresses the guest reads all ones.
+//! passed through, by the manager like all ports. The serial port and the power switch are emulated, and so is
+//! a second serial port in memory, on which the kernel begins to speak (`earlycon`). Of all other ports and addresses the guest reads all ones.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -19,7 +19,8 @@ use crate::memory::GuestMemory;
 use crate::uart::Uart;
 use crate::{LINES, MANAGER};
 
-/// Where QEMU has put the kernel's file and the initial RAM disk: guest physical addresses.
+/// Where QEMU has put the files of the kernel and the initial RAM disk: guest physical addresses. The image's command line
+/// is `linux`, the size of the latter, and the kernel's own command line.
 const KERNEL: u64 = 16 << 20;
 const INITRD: u64 = 256 << 20;
 /// The end of the guest's memory.
@@ -32,7 +33,8 @@ const COMMAND_LINE: u64 = 0x2_0000;
 
 /// What the kernel is told besides what the user says: its consoles, first in memory, then at ports; and the speed of the
 /// emulated processor, which it would spend seconds to measure.
-const ARGUMENTS: &str = "earlycon=uart8250,mmio,0xd0000000 console=ttyS0 panic=-1 nokaslr lpj=4000000 tsc_early_khz=1000000 ";
+const ARGUMENTS: &str =
+    "earlycon=uart8250,mmio,0xd0000000 console=ttyS0 panic=-1 nokaslr lpj=4000000 tsc_early_khz=1000000 ";
 const UART_MEMORY: u64 = 0xd000_0000;
 
 /// The guest turned the machine off.
@@ -40,7 +42,8 @@ pub static POWERED_OFF: AtomicBool = AtomicBool::new(false);
 
 static ISA: Bus = Bus("isa");
 static SYSTEM: Bus = Bus("system");
-static UART: Uart<'static> = Uart::new();
+static UART: Uart<'static> = Uart::new("uart");
+static EARLY_UART: Uart<'static> = Uart::new("early uart");
 static POWER: Power = Power;
 static LOCAL_APIC: Mapped = Mapped("local apic");
 static IOAPIC: Mapped = Mapped("ioapic");
@@ -99,14 +102,14 @@ fn register_devices(info: &StartInfo) -> Result<(), RegisterError<'static>> {
     const NO_IRQ: IrqResource = IrqResource::None;
     let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
     let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
-    let uart = [IoResource::pio(0x3f8, 8).sizes(bytes), IoResource::mmio(UART_MEMORY, 8).sizes(bytes)];
-    MANAGER.register_device(&UART, Some(isa), &uart, IrqResource::Fixed(Gsi(4)))?;
+    MANAGER.register_device(&UART, Some(isa), &[IoResource::pio(0x3f8, 8).sizes(bytes)], IrqResource::Fixed(Gsi(4)))?;
     MANAGER.register_device(&POWER, Some(isa), &[IoResource::pio(PM1_CONTROL, 2).sizes(AccessSizes::WORD)], NO_IRQ)?;
     for (device, first, count) in &PORTS {
         let ports = IoResource::pio(*first, *count).sizes(PortPassthrough::SIZES);
         MANAGER.register_device(device, Some(isa), &[ports], NO_IRQ)?;
     }
     let system = MANAGER.register_device(&SYSTEM, None, &[], NO_IRQ)?;
+    MANAGER.register_device(&EARLY_UART, Some(system), &[IoResource::mmio(UART_MEMORY, 8).sizes(bytes)], NO_IRQ)?;
     let mapped = |device, address: u64, size| {
         let range = IoResource::fixed(IoType::PhysicalMmio, address.into(), GuestUsize(size));
         MANAGER.register_device(device, Some(system), &[range], NO_IRQ)
@@ -140,10 +143,8 @@ pub fn load(info: &StartInfo) -> Result<(GuestMemory, u32), Failure> {
 
 /// Where the kernel reads what, and where its 32-bit entry point is. `None` if the kernel is none.
 fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Option<u32> {
-    let mut words = info.command_line().splitn(3, ' ');
-    let _kernel_size: u32 = words.next()?.parse().ok()?;
-    let initrd_size: u32 = words.next()?.parse().ok()?;
-    let arguments = words.next().unwrap_or_default();
+    let (initrd_size, arguments) = info.command_line().strip_prefix("linux ")?.split_once(' ')?;
+    let initrd_size: u32 = initrd_size.parse().ok()?;
 
     let mut parameters = [0; 4096];
     let header = &mut parameters[0x1f1..0x290];

@@ -29,7 +29,7 @@ mod svm;
 mod topology;
 mod uart;
 
-use core::sync::atomic::{AtomicBool};
+use core::sync::atomic::AtomicBool;
 
 use spin::{Mutex, MutexGuard};
 use vm_device::exit::Gpr;
@@ -51,10 +51,9 @@ type Manager = DeviceManager<'static, MAX_DEVICES, MAX_RANGES, 1>;
 type Devices = Dispatcher<'static, MAX_DEVICES, MAX_RANGES, 1>;
 
 /// The devices of the guest.
-static MANAGER: Manager = DeviceManager::new(
-    SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23),
-)
-.with_interrupt_controller(&LINES);
+static MANAGER: Manager =
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23))
+        .with_interrupt_controller(&LINES);
 /// The interrupt lines of the guest.
 static LINES: Lines = Lines::new();
 /// The virtual processor.

@@ -89,13 +89,13 @@ impl Mappings {
     /// they fit.
     fn map(&mut self, range: IoRange, host: u64) -> Result<(), MapError> {
         let (mut guest, last) = (range.first().0, range.last().0);
-        if (guest | host | last.wrapping_add(1)) % PAGE != 0 {
+        if !(guest | host | last.wrapping_add(1)).is_multiple_of(PAGE) {
             return Err(MapError::Unaligned(range));
         }
         let offset = host.wrapping_sub(guest);
         while guest <= last {
             let host = guest.wrapping_add(offset);
-            let large = (guest | host) % LARGE_PAGE == 0 && last - guest >= LARGE_PAGE - 1;
+            let large = (guest | host).is_multiple_of(LARGE_PAGE) && last - guest >= LARGE_PAGE - 1;
             let (level, size, flag) = if large { (1, LARGE_PAGE, LARGE) } else { (0, PAGE, 0) };
             *self.entry(guest, level).ok_or(MapError::Full(range))? = host | flag | PRESENT_WRITABLE_USER;
             guest += size;
@@ -115,7 +115,7 @@ impl Mappings {
                 if self.used == TABLES {
                     return None;
                 }
-                *entry = root + self.used as u64 * PAGE | PRESENT_WRITABLE_USER;
+                *entry = (root + self.used as u64 * PAGE) | PRESENT_WRITABLE_USER;
                 self.used += 1;
             }
             table = ((*entry & ADDRESS) - root) as usize / PAGE as usize;

@@ -15,7 +15,7 @@ use crate::{LINES, MANAGER, guest, serial};
 
 static ISA: Bus = Bus("isa");
 static MEMORY_BUS: Bus = Bus("memory");
-static UART: Uart<'static> = Uart::new();
+static UART: Uart<'static> = Uart::new("uart");
 // SAFETY: the image runs at CPL 0, and the UART touches no memory. The hypervisor writes to it too, and relies on nothing
 // but that each character goes out.
 static REAL_UART: PortPassthrough<'static> = unsafe { PortPassthrough::new("real uart", serial::COM1) };

@@ -23,7 +23,6 @@ pub struct Segment {
 }
 
 impl Segment {
-    const NULL: Self = Self { selector: 0, attributes: 0, limit: 0, base: 0 };
     /// Real mode: 64 KiB of code at 0.
     pub const REAL_CODE: Self = Self { selector: 0, attributes: 0x9b, limit: 0xffff, base: 0 };
     /// Real mode: 64 KiB of data at 0.

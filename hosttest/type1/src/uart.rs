@@ -7,7 +7,10 @@ use vm_device::{Access, Device, IrqLine, Rejected, Resources};
 use crate::serial::Serial;
 
 /// The UART. Its registers lie where its ranges do, ports or memory.
-pub struct Uart<'d>(Mutex<State<'d>>);
+pub struct Uart<'d> {
+    name: &'static str,
+    state: Mutex<State<'d>>,
+}
 
 struct State<'d> {
     irq: IrqLine<'d>,
@@ -52,8 +55,8 @@ const TRANSMITTER_EMPTY: u8 = 1 << 1;
 
 impl<'d> Uart<'d> {
     /// A UART after reset.
-    pub const fn new() -> Self {
-        Self(Mutex::new(State {
+    pub const fn new(name: &'static str) -> Self {
+        let state = State {
             irq: IrqLine::DISCONNECTED,
             divisor: [12, 0],
             interrupt_enable: 0,
@@ -63,12 +66,13 @@ impl<'d> Uart<'d> {
             scratch: 0,
             emptied: false,
             transcript: Transcript { text: [0; 64], length: 0 },
-        }))
+        };
+        Self { name, state: Mutex::new(state) }
     }
 
     /// The first characters that the guest sent.
     pub fn transcript(&self) -> Transcript {
-        self.0.lock().transcript
+        self.state.lock().transcript
     }
 }
 
@@ -135,22 +139,22 @@ impl State<'_> {
 
 impl<'d> Device<'d> for Uart<'d> {
     fn name(&self) -> &str {
-        "uart"
+        self.name
     }
 
     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-        self.0.lock().irq = resources.irq();
+        self.state.lock().irq = resources.irq();
         Ok(())
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         data[0] = state.read(access.offset());
         state.drive_interrupt();
     }
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
-        let mut state = self.0.lock();
+        let mut state = self.state.lock();
         state.write(access.offset(), data[0]);
         state.drive_interrupt();
     }
