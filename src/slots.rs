@@ -19,6 +19,7 @@
 
 #![allow(unsafe_code)]
 
+use core::marker::PhantomData;
 use core::sync::atomic::compiler_fence;
 
 use crate::access::MAX_DEPTH;
@@ -63,10 +64,22 @@ impl Line {
             Self { hazards: array![AtomicU32::new(0); MAX_DEPTH], claimed: AtomicBool::new(false) }
         }
     }
+}
 
-    /// Gives the line back.
-    pub(crate) fn release(&self) {
-        self.claimed.store(false, Ordering::Release);
+/// A line that one vCPU has to itself until this is dropped.
+pub(crate) struct Claim<'a>(&'a Line);
+
+impl Claim<'_> {
+    /// Where the vCPU announces an access that is not nested in another.
+    #[inline(always)]
+    pub(crate) fn place(&mut self) -> Place<'_> {
+        Place { line: Some(self.0), level: 0, one_thread: PhantomData }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.claimed.store(false, Ordering::Release);
     }
 }
 
@@ -126,20 +139,44 @@ impl Slot<'_> {
     }
 }
 
-/// Where a reader announces itself.
+/// Where a reader announces itself. Copies stay on the thread of the reader, whose announcements nest, so that a word
+/// is used for one announcement at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     /// The vCPU's line, or none for an anonymous access.
-    pub(crate) line: Option<&'a Line>,
+    line: Option<&'a Line>,
     /// Which of the line's words: the depth of nesting.
-    pub(crate) level: u8,
+    level: u8,
+    one_thread: PhantomData<*mut ()>,
+}
+
+impl Place<'_> {
+    /// The place of a reader without a line.
+    pub(crate) const ANONYMOUS: Self = Self { line: None, level: 0, one_thread: PhantomData };
+
+    /// How many accesses the next one is nested in.
+    #[inline(always)]
+    pub(crate) fn level(self) -> usize {
+        self.level as usize
+    }
+
+    /// Where an access announces itself that is made from within the callback of this one.
+    #[inline(always)]
+    pub(crate) fn deeper(self) -> Self {
+        Self { level: self.level.saturating_add(1), ..self }
+    }
+
+    /// The same depth, without the line.
+    pub(crate) fn without_line(self) -> Self {
+        Self { line: None, ..self }
+    }
 }
 
 /// Why a reader did not enter a slot.
 pub(crate) enum Barred {
     /// The index has changed since the search, or a writer has emptied the slot: search again.
     Stale,
-    /// No word, and no count, is left to announce the access in.
+    /// No word, and no count, is left to announce the access in; or, what nesting excludes, the word is in use.
     TooDeep,
 }
 
@@ -207,10 +244,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     // The reader's side.
 
     /// Takes a line that no vCPU has.
-    pub(crate) fn claim_line(&self) -> Option<&Line> {
-        self.lines
-            .iter()
-            .find(|line| line.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok())
+    pub(crate) fn claim_line(&self) -> Option<Claim<'_>> {
+        let free =
+            |line: &&Line| line.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        self.lines.iter().find(free).map(Claim)
     }
 
     /// The version to search under.
@@ -240,7 +277,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let Some(target) = self.slots.get(slot as usize) else { return Err(Barred::Stale) };
         let announced = match place.line {
             Some(line) => {
-                let Some(word) = line.hazards.get(place.level as usize) else { return Err(Barred::TooDeep) };
+                let Some(word) = line.hazards.get(place.level()) else { return Err(Barred::TooDeep) };
+                if word.load(Ordering::Relaxed) != 0 {
+                    return Err(Barred::TooDeep);
+                }
                 if self.heavy_barrier.is_some() {
                     word.store(slot as u32 + 1, Ordering::Relaxed);
                     compiler_fence(Ordering::SeqCst);
