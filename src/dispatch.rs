@@ -238,6 +238,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
+        // Before the last hit is looked at, which the two kinds of MMIO share.
         if io_type == IoType::PhysicalMmio {
             return Err(IoError::NotDispatched);
         }
@@ -283,10 +284,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         last: u64,
         io_type: IoType,
     ) -> Result<(Entered<'a, 'd>, u64), IoError> {
-        // Before the last hit is looked at, which the two kinds of MMIO share.
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
-        }
         let LastHit { version, segment } = *hit;
         if segment.first <= address
             && last <= segment.last

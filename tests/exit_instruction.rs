@@ -25,7 +25,8 @@ fn high(gpr: Gpr) -> Operand {
 fn encodings_of_the_manual() {
     use Operand::{Immediate as Imm, Memory as Mem};
     use Operation::*;
-    let encodings: &[(&[u8], Mode, Operation, Operand, Operand, Size)] = &[
+    type Encoding = (&'static [u8], Mode, Operation, Operand, Operand, Size);
+    let encodings: &[Encoding] = &[
         // mov [bx+si], al; the same with 66; 67: mov [eax], al
         (&[0x88, 0x00], Bits16, Move, Mem, low(Gpr::Rax), Byte),
         (&[0x89, 0x00], Bits16, Move, Mem, low(Gpr::Rax), Word),
