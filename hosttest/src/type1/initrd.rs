@@ -1,7 +1,7 @@
 //! The initial RAM disk of a guest that is given none: its `/init` prints a line and turns the machine off.
 
 /// The line that `/init` prints.
-pub const GREETING: &str = "init: hello from an unmodified kernel\n";
+pub(super) const GREETING: &str = "init: hello from an unmodified kernel\n";
 
 /// Where the program is loaded.
 const BASE: u32 = 0x40_0000;
@@ -17,7 +17,7 @@ const REBOOT_MAGIC: [u32; 2] = [0xfee1_dead, 0x2812_1969];
 const POWER_OFF: u32 = 0x4321_fedc;
 
 /// The RAM disk: a cpio archive of one file (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
-pub fn archive() -> Vec<u8> {
+pub(super) fn archive() -> Vec<u8> {
     const EXECUTABLE: usize = 0o100_755;
     let mut archive = Vec::new();
     append(&mut archive, "init", EXECUTABLE, &init());
