@@ -26,6 +26,7 @@ pub mod paging;
 pub mod platform;
 pub mod run;
 pub mod scenarios;
+pub mod type1;
 pub mod vcpu;
 pub mod vm;
 pub mod watchdog;

@@ -3,6 +3,7 @@
 mod list;
 mod main_job;
 mod run;
+mod type1;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -23,6 +24,11 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { usage: "list", about: "name the other guests", execute: list::execute },
     Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
+    Command {
+        usage: "type1 [--kernel FILE [--initrd FILE] [--append TEXT]]",
+        about: "run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel",
+        execute: type1::execute,
+    },
 ];
 
 /// Why a command did nothing, or stopped.
