@@ -323,31 +323,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         Ok(body.map(|body| Entered { body, _announced: announced }))
     }
 
-    /// Searches the index for a slot and enters it, until a search has seen one whole index.
-    ///
-    /// A search is repeated only when a writer has published during it. After a few in vain, writers are asked to hold
-    /// back, so that at most [`RETRIES`]` + 2` are needed.
+    /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
     #[inline(always)]
-    pub(crate) fn search<'a, I: Index>(
-        &'a self,
-        place: Place<'a>,
-        index: I,
-    ) -> Result<(Entered<'a, 'd>, I::Found, u64), Missed<I::Found>> {
-        let mut in_vain = InVain { starving: &self.starving, searches: 0 };
-        loop {
-            let version = self.version();
-            let found = index.find(version);
-            match found.slot() {
-                Some(slot) => match self.enter(place, version, slot) {
-                    Ok(Some(entered)) => return Ok((entered, found, version)),
-                    Ok(None) => {}
-                    Err(TooDeep) => return Err(Missed::TooDeep),
-                },
-                None if self.is_current(version) => return Err(Missed::Nothing(found)),
-                None => {}
-            }
-            in_vain.count();
-        }
+    pub(crate) fn searches(&self) -> Searches<'_> {
+        Searches { starving: &self.starving, count: 0 }
     }
 
     // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
@@ -463,47 +442,28 @@ impl Sign {
     }
 }
 
-/// Where a search looks.
-pub(crate) trait Index {
-    type Found: Found;
-    /// Looks into the copy that `version` selects.
-    fn find(&self, version: u64) -> Self::Found;
-}
-
-/// What a search of the index gives.
-pub(crate) trait Found: Copy {
-    /// The slot to enter, if the search has found one.
-    fn slot(self) -> Option<u16>;
-}
-
-/// Why a search led into no slot.
-pub(crate) enum Missed<F> {
-    /// The current index has nothing there.
-    Nothing(F),
-    /// No word, and no count, is left to announce the access in.
-    TooDeep,
-}
-
-/// The searches of one access that writers have disturbed, and after [`RETRIES`] of them the request to hold back.
-struct InVain<'a> {
+/// How often one access has searched the index. From the search after [`RETRIES`] vain ones on, and until this is
+/// dropped, writers hold back, so that at most [`RETRIES`]` + 2` are needed.
+pub(crate) struct Searches<'a> {
     starving: &'a AtomicU32,
-    searches: u32,
+    count: u32,
 }
 
-impl InVain<'_> {
-    #[cold]
-    fn count(&mut self) {
-        self.searches = self.searches.saturating_add(1);
-        if self.searches == RETRIES {
+impl Searches<'_> {
+    /// One more search begins.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self) {
+        self.count = self.count.saturating_add(1);
+        if self.count == RETRIES + 1 {
             self.starving.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
-impl Drop for InVain<'_> {
+impl Drop for Searches<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.searches >= RETRIES {
+        if self.count > RETRIES {
             self.starving.fetch_sub(1, Ordering::Release);
         }
     }
