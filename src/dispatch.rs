@@ -1,11 +1,11 @@
 //! The way of a guest access to its device.
 
-use crate::access::{Access, IoError, MAX_DEPTH};
+use crate::access::{Access, IoError, MAX_DEPTH, fill};
 use crate::address::{GuestAddress, IoType};
 use crate::device::Device;
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Body, Claim, Place, TooDeep};
+use crate::slots::{Body, Claim, Entered, Place, TooDeep};
 use crate::table::{Segment, Start, Table};
 
 /// The data of an access, in one direction, on its way to the device.
@@ -214,7 +214,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         data: &mut [u8],
         io_type: IoType,
     ) -> Result<(), IoError> {
-        self.open_bus(io_type).fill(data);
+        fill(data, self.open_bus(io_type));
         self.dispatch(caller, hit, address, io_type, Read { data })
     }
 
@@ -226,7 +226,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         element: usize,
         data: &mut [u8],
     ) -> Result<(), IoError> {
-        self.open_bus(IoType::Pio).fill(data);
+        fill(data, self.open_bus(IoType::Pio));
         self.dispatch(caller, hit, port.into(), IoType::Pio, ReadString { element, data })
     }
 
@@ -250,26 +250,28 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let Some(last) = address.checked_add(transfer.unit() as u64 - 1) else {
             return Err(unclaimed(io_type.last_address().0, address, u64::MAX, 0));
         };
-        let mut searches = self.slots.searches();
-        let entered = loop {
-            let LastHit { version, segment } = *hit;
-            if segment.first <= address && last <= segment.last {
-                match self.slots.enter(caller.place, version, segment.slot) {
-                    Ok(Some(entered)) => break entered,
-                    Ok(None) => {}
-                    Err(TooDeep) => return Err(IoError::TooDeep),
+        let entered = match self.enter(caller.place, hit, address, last) {
+            Ok(Some(entered)) => entered,
+            Ok(None) => {
+                let mut searches = self.slots.searches();
+                loop {
+                    searches.begin();
+                    let found = match io_type {
+                        IoType::Pio => self.look_up(&self.ports, hit, address, last),
+                        IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, hit, address, last),
+                    };
+                    if let Err(error) = found {
+                        return Err(error);
+                    }
+                    match self.enter(caller.place, hit, address, last) {
+                        Ok(Some(entered)) => break entered,
+                        Ok(None) => {}
+                        Err(TooDeep) => return Err(IoError::TooDeep),
+                    }
                 }
             }
-            searches.begin();
-            let found = match io_type {
-                IoType::Pio => self.look_up(&self.ports, hit, address, last),
-                IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, hit, address, last),
-            };
-            if let Err(error) = found {
-                return Err(error);
-            }
+            Err(TooDeep) => return Err(IoError::TooDeep),
         };
-        drop(searches);
         let body = entered.body();
         let access = Access {
             io_type,
@@ -286,6 +288,23 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
         transfer.whole(body.device, &access);
         Ok(())
+    }
+
+    /// Enters the slot of the last hit, if that has the addresses from `address` to `last` and still holds.
+    #[inline(always)]
+    fn enter<'a>(
+        &'a self,
+        place: Place<'a>,
+        hit: &LastHit,
+        address: u64,
+        last: u64,
+    ) -> Result<Option<Entered<'a, 'd>>, TooDeep> {
+        let LastHit { version, segment } = *hit;
+        if segment.first <= address && last <= segment.last {
+            self.slots.enter(place, version, segment.slot)
+        } else {
+            Ok(None)
+        }
     }
 
     /// Finds the segment that has the addresses from `address` to `last`, and leaves it in `hit`. A function of its own:
@@ -438,7 +457,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.manager.open_bus(io_type).fill(data);
+        fill(data, self.manager.open_bus(io_type));
         self.manager.dispatch(self.caller()?, &mut LastHit::none(), address, io_type, Read { data })
     }
 
@@ -455,7 +474,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.manager.open_bus(IoType::Pio).fill(data);
+        fill(data, self.manager.open_bus(IoType::Pio));
         self.manager.dispatch(
             self.caller()?,
             &mut LastHit::none(),

@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::sync::atomic::compiler_fence;
 
 use crate::access::MAX_DEPTH;
@@ -123,7 +124,7 @@ struct Slot<'d> {
     state: AtomicU32,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
-    body: UnsafeCell<Option<Body<'d>>>,
+    body: UnsafeCell<MaybeUninit<Body<'d>>>,
 }
 
 impl Slot<'_> {
@@ -133,7 +134,7 @@ impl Slot<'_> {
                 bounds: array![Bounds::new(); 2],
                 state: AtomicU32::new(VACANT),
                 anonymous: AtomicU32::new(0),
-                body: UnsafeCell::new(None),
+                body: UnsafeCell::new(MaybeUninit::uninit()),
             }
         }
     }
@@ -202,8 +203,10 @@ pub(crate) struct Entered<'a, 'd> {
 impl<'d> Entered<'_, 'd> {
     #[inline(always)]
     pub(crate) fn body(&self) -> &Body<'d> {
-        // SAFETY: as long as the announcement stands, which is as long as `self` does, nobody writes the body. See
-        // `Slots::enter`.
+        // SAFETY: `Slots::enter`, which alone makes an `Entered`, announced the slot before it saw its state OCCUPIED, so
+        // that a writer that retires it from then on finds the announcement, and writes the body only after it was
+        // withdrawn, when `self` is gone. The body was written before the state became OCCUPIED, which the load has
+        // acquired.
         unsafe { &*self.body }
     }
 }
@@ -316,11 +319,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         if self.version.load(Ordering::SeqCst) != version || target.state.load(Ordering::SeqCst) != OCCUPIED {
             return Ok(None);
         }
-        // SAFETY: the slot was announced before its state was seen OCCUPIED, so that a writer that retires it from now
-        // on finds the announcement, and writes the body only after it was withdrawn. The body was written before the
-        // state became OCCUPIED, which the load has acquired.
-        let body = target.body.with(|body| unsafe { &*body }.as_ref().map(core::ptr::from_ref));
-        Ok(body.map(|body| Entered { body, _announced: announced }))
+        Ok(Some(Entered { body: target.body.with(<*const MaybeUninit<Body<'d>>>::cast), _announced: announced }))
     }
 
     /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
@@ -340,7 +339,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         }
         // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
         // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
-        target.body.with_mut(|place| unsafe { *place = Some(body) });
+        target.body.with_mut(|place| unsafe { (*place).write(body); });
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }
