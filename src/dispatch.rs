@@ -240,9 +240,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
-        }
         if !transfer.is_whole() {
             return Err(IoError::InvalidLength);
         }
@@ -250,6 +247,10 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let Some(last) = address.checked_add(transfer.unit() as u64 - 1) else {
             return Err(unclaimed(io_type.last_address().0, address, u64::MAX, 0));
         };
+        // Before the last hit is looked at, which the two kinds of MMIO share.
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
         let entered = match self.enter(caller.place, hit, address, last) {
             Ok(Some(entered)) => entered,
             Ok(None) => {

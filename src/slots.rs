@@ -25,6 +25,7 @@ use core::sync::atomic::compiler_fence;
 
 use crate::access::MAX_DEPTH;
 use crate::device::Device;
+use crate::protocol;
 use crate::resource::AccessSizes;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
 
@@ -186,9 +187,9 @@ impl Drop for Announced<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.anonymous {
-            self.word.fetch_sub(1, Ordering::Release);
+            self.word.fetch_sub(1, protocol::WITHDRAW);
         } else {
-            self.word.store(0, Ordering::Release);
+            self.word.store(0, protocol::WITHDRAW);
         }
     }
 }
@@ -267,7 +268,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     /// Whether a search under `version` has seen one whole index.
     #[inline(always)]
     pub(crate) fn is_current(&self, version: u64) -> bool {
-        fence(Ordering::Acquire);
+        searched();
         self.version.load(Ordering::Relaxed) == version
     }
 
@@ -296,15 +297,15 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
                     return Err(TooDeep);
                 }
                 if self.heavy_barrier.is_some() {
-                    word.store(slot as u32 + 1, Ordering::Relaxed);
+                    word.store(slot as u32 + 1, protocol::ANNOUNCE_ASYMMETRIC);
                     compiler_fence(Ordering::SeqCst);
                 } else {
-                    word.store(slot as u32 + 1, Ordering::SeqCst);
+                    word.store(slot as u32 + 1, protocol::ANNOUNCE);
                 }
                 Announced { word, anonymous: false }
             }
             None => {
-                let inside = target.anonymous.fetch_add(1, Ordering::SeqCst);
+                let inside = target.anonymous.fetch_add(1, protocol::ANNOUNCE);
                 let announced = Announced { word: &target.anonymous, anonymous: true };
                 if inside >= MAX_ANONYMOUS {
                     return Err(TooDeep);
@@ -313,10 +314,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             }
         };
         order();
-        // The acquire fence keeps the loads of the search before the comparison. The two loads are the reader's half of
-        // the protocol.
-        fence(Ordering::Acquire);
-        if self.version.load(Ordering::SeqCst) != version || target.state.load(Ordering::SeqCst) != OCCUPIED {
+        searched();
+        // The reader's half of the protocol.
+        let current = self.version.load(Ordering::SeqCst) == version;
+        let occupied = target.state.load(Ordering::SeqCst) == OCCUPIED;
+        if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
             return Ok(None);
         }
         Ok(Some(Entered { body: target.body.with(<*const MaybeUninit<Body<'d>>>::cast), _announced: announced }))
@@ -364,7 +366,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let Some(target) = self.slots.get(slot as usize) else { return false };
         match target.state.load(Ordering::SeqCst) {
             VACANT => true,
-            RETIRED if self.readers(slot).next().is_none() => {
+            RETIRED if !protocol::WAIT || self.readers(slot).next().is_none() => {
                 target.state.store(VACANT, Ordering::SeqCst);
                 true
             }
@@ -408,17 +410,20 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Before the first change of the copy that is not live: waits until no reader is starving.
     pub(crate) fn begin_publication(&self) -> u64 {
-        while self.starving.load(Ordering::SeqCst) != 0 {
+        while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
         }
-        self.version.load(Ordering::Relaxed).wrapping_add(1)
+        let other = if protocol::OTHER_COPY { 1 } else { 2 };
+        self.version.load(Ordering::Relaxed).wrapping_add(other)
     }
 
     /// Makes the other copy the live one. The copy that was live may be changed from now on: whoever is still
     /// searching it compares versions afterwards.
     pub(crate) fn publish(&self, version: u64) {
         self.version.store(version, Ordering::SeqCst);
-        fence(Ordering::Release);
+        if protocol::PUBLISH_FENCE {
+            fence(Ordering::Release);
+        }
     }
 }
 
@@ -468,10 +473,19 @@ impl Drop for Searches<'_> {
     }
 }
 
+/// Keeps the loads of a search before the comparison of versions that follows.
+#[inline(always)]
+fn searched() {
+    if protocol::SEARCH_FENCE {
+        fence(Ordering::Acquire);
+    }
+}
+
 /// The order between a store and a later load that sequentially consistent operations have by themselves, and that loom,
 /// which takes them for acquire and release, knows of fences only.
 #[inline(always)]
 fn order() {
-    #[cfg(loom)]
-    fence(Ordering::SeqCst);
+    if cfg!(loom) && protocol::FENCE {
+        fence(Ordering::SeqCst);
+    }
 }

@@ -1,11 +1,16 @@
-//! Runs the parts of the host test bed.
+//! The program `hosttest`: runs guests under KVM against `vm-device`. `hosttest --help` says how.
+
+mod command;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args().skip(1);
-    match arguments.next().as_deref() {
-        Some("bench") => hosttest::bench::run(arguments),
-        _ => ExitCode::FAILURE,
+    match command::execute(lexopt::Parser::from_env()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("hosttest: {error}");
+            ExitCode::from(error.exit_code())
+        }
     }
 }
