@@ -129,8 +129,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let (id, assigned, irq) = {
             let mut state = self.state.lock();
             let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
-            let assigned: Vec<Assigned, MAX_RANGES_PER_DEVICE> =
-                state.ranges_of(id.index).map(|(_, range)| range.assigned()).collect();
+            let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
+            for (_, range) in state.ranges_of(id.index) {
+                // A device has no more ranges than there is room for.
+                let _ = assigned.push(range.assigned());
+            }
             let connection = self.connection(&state, state.topology.node(id.index).and_then(|node| node.irq));
             (id, assigned, connection)
         };
