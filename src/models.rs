@@ -19,7 +19,7 @@ use loom::thread;
 
 use crate::slots::{Body, Found, HeavyBarrier, Place, Slots};
 use crate::{
-    Access, AccessSizes, Device, DeviceManager, Dispatcher, GuestAddress, Gsi, InstanceId, InterruptController,
+    Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
     InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
     SystemAllocator,
 };
@@ -189,7 +189,7 @@ fn removal_waits_for_a_callback() {
 
 #[test]
 fn removal_waits_for_an_anonymous_callback() {
-    explore("removal_waits_for_an_anonymous_callback", 4, || {
+    explore("removal_waits_for_an_anonymous_callback", 3, || {
         let manager = leak(new_manager::<1>());
         let a = Probe::new(b'a');
         let id = register(manager, a, 0x10);
@@ -200,13 +200,15 @@ fn removal_waits_for_an_anonymous_callback() {
         });
         manager.unregister_device(id).unwrap();
         a.destroy();
-        readers.map(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
 }
 
 #[test]
 fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one() {
-    explore("a_device_in_a_reused_slot_is_not_taken_for_the_old_one", 3, || {
+    explore("a_device_in_a_reused_slot_is_not_taken_for_the_old_one", 2, || {
         let manager = leak(new_manager::<1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let id = register(manager, a, 0x10);
@@ -271,14 +273,15 @@ fn no_access_finds_a_moving_range_at_both_places() {
     explore("no_access_finds_a_moving_range_at_both_places", 3, || {
         let manager = leak(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
-        let readers = [(0x10, 0x20), (0x20, 0x10)].map(|(before, behind)| {
-            let mut vcpu = manager.dispatcher().unwrap();
-            thread::spawn(move || (read(&mut vcpu, before), read(&mut vcpu, behind)))
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            let found = [0x20, 0x10, 0x20].map(|port| read(&mut vcpu, port).is_some());
+            assert!(
+                [[true, false, true], [false, true, true], [false, true, false], [false, false, true]].contains(&found)
+            );
         });
         relocate(manager, &[(id, 0x20)]);
-        let [old_first, new_first] = readers.map(|reader| reader.join().unwrap());
-        assert!(old_first.0.is_some() || old_first.1.is_some(), "at neither place");
-        assert!(new_first.0.is_none() || new_first.1.is_none(), "at both places");
+        reader.join().unwrap();
     });
 }
 
@@ -423,10 +426,7 @@ fn each_acts_on_the_other(act: impl Fn(&'static Manager<2>, InstanceId) -> Act) 
     let ids = [register(manager, a, 0x10), register(manager, b, 0x20)];
     a.will(act(manager, ids[1]));
     b.will(act(manager, ids[0]));
-    let mut vcpus = [0, 1].map(|_| manager.dispatcher().unwrap());
-    let [first, second] = &mut vcpus;
-    let _ = (&first, &second);
-    let [mut first, mut second] = vcpus;
+    let [mut first, mut second] = [0, 1].map(|_| manager.dispatcher().unwrap());
     let reader = thread::spawn(move || {
         read(&mut first, 0x10);
     });
@@ -534,14 +534,16 @@ fn a_search_is_repeated_a_bounded_number_of_times() {
             let searches = core::cell::Cell::new(0);
             let found = slots.search(Place { line, level: 0 }, |_| {
                 searches.set(searches.get() + 1);
+                thread::yield_now();
                 First
             });
             assert!(found.is_ok());
             assert!(searches.get() <= 5, "{} searches", searches.get());
         });
-        for _ in 0..6 {
+        for _ in 0..7 {
             let version = slots.begin_publication();
             slots.publish(version);
+            thread::yield_now();
         }
         reader.join().unwrap();
     });

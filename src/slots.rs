@@ -216,7 +216,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// The version to search under.
     #[inline(always)]
-    pub(crate) fn version(&self) -> u64 {
+    fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
 
@@ -303,7 +303,8 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             if tries == RETRIES {
                 self.starving.fetch_add(1, Ordering::SeqCst);
             }
-            let version = self.version();
+            // In the single order, so that a writer that has not seen this reader starve has published before.
+            let version = self.version.load(Ordering::SeqCst);
             let outcome = self.attempt(place, version, &find);
             if !matches!(outcome, Err(Missed::Stale)) {
                 if tries >= RETRIES {
@@ -416,6 +417,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     pub(crate) fn begin_publication(&self) -> u64 {
         while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
+        }
+        // Whoever comes upon one of the changes that follow finds, when it compares versions, that the index it searches
+        // is not the live one any more, even if it was another writer who replaced that.
+        if protocol::BEGIN_FENCE {
+            fence(Ordering::Release);
         }
         let other = if protocol::OTHER_COPY { 1 } else { 2 };
         self.version.load(Ordering::Relaxed).wrapping_add(other)
