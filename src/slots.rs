@@ -259,10 +259,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         self.lines.iter().find(free).map(Claim)
     }
 
-    /// The version to search under.
+    /// The version to search under. In the single order, so that a writer that has not seen a reader starve has published
+    /// before.
     #[inline(always)]
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.version.load(Ordering::SeqCst)
     }
 
     /// Whether a search under `version` has seen one whole index.
@@ -341,7 +342,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         }
         // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
         // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
-        target.body.with_mut(|place| unsafe { (*place).write(body); });
+        target.body.with_mut(|place| unsafe {
+            (*place).write(body);
+        });
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }
@@ -412,6 +415,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     pub(crate) fn begin_publication(&self) -> u64 {
         while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
+        }
+        // Whoever comes upon one of the changes that follow finds, when it compares versions, that the index it searches
+        // is not the live one any more, even if it was another writer who replaced that.
+        if protocol::BEGIN_FENCE {
+            fence(Ordering::Release);
         }
         let other = if protocol::OTHER_COPY { 1 } else { 2 };
         self.version.load(Ordering::Relaxed).wrapping_add(other)

@@ -23,7 +23,9 @@ pub fn run(arguments: impl Iterator<Item = String>) -> ExitCode {
         let s = subjects.iter().find(|s| s.name == args[1]).unwrap();
         let addresses = layout.addresses(pattern, 1 << 12);
         let mut r = (s.reader)();
-        for _ in 0..args[5].parse().unwrap() { r.read_all(&addresses); }
+        for _ in 0..args[5].parse().unwrap() {
+            r.read_all(&addresses);
+        }
         return ExitCode::SUCCESS;
     }
     let cpus = measure::processors();
