@@ -431,7 +431,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Waits until each reader that is inside the slot now has left it, for at most `patience` turns, of which it takes
     /// what it needs. Whether they have left.
+    ///
+    /// Of two callers that are inside slots and look at each other's, at least one sees the other.
     pub(crate) fn wait_for_current_readers(&self, slot: u16, patience: &mut u32) -> bool {
+        // Between the caller's own announcement, which the asymmetric fence leaves unordered, and its look.
+        fence(Ordering::SeqCst);
         self.words(slot).all(|(word, sign)| {
             while sign.is_in(word) {
                 let Some(left) = patience.checked_sub(1) else { return false };
