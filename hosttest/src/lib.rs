@@ -13,6 +13,7 @@
 //! devices in [`devices`], [`run`] runs one with a [`watchdog`] until it says whether it passed, and [`scenarios`] holds them
 //! all. [`platform`] is the whole of it in `static`s.
 
+pub mod bench;
 pub mod bridge;
 pub mod devices;
 pub mod doorbell;
@@ -25,6 +26,7 @@ pub mod paging;
 pub mod platform;
 pub mod run;
 pub mod scenarios;
+pub mod type1;
 pub mod vcpu;
 pub mod vm;
 pub mod watchdog;

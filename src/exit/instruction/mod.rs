@@ -224,8 +224,8 @@ impl Instruction {
 
     /// For STOS, LODS and MOVS, where the operands are and whether a REP prefix repeats the instruction.
     ///
-    /// [`StringForm::offset`] with [`Gpr::Rsi`] is the offset of the source in [`StringForm::segment`], with
-    /// [`Gpr::Rdi`] that of the destination in ES. The operand of MOVS that is not MMIO is read or written there.
+    /// [`StringForm::offset`] with [`Gpr::Rsi`](super::Gpr::Rsi) is the offset of the source in [`StringForm::segment`], with
+    /// [`Gpr::Rdi`](super::Gpr::Rdi) that of the destination in ES. The operand of MOVS that is not MMIO is read or written there.
     pub const fn string(&self) -> Option<StringForm> {
         self.string
     }
