@@ -282,9 +282,6 @@ impl Model {
     /// What becomes of an access: the device and its calls, or why not.
     fn access(&self, io: Io) -> Result<(usize, Vec<Call>), IoError> {
         let Io { io_type, address, write, element, length } = io;
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
-        }
         let unit = if element == 0 { length } else { element };
         if length == 0 || length % unit != 0 {
             return Err(IoError::InvalidLength);
@@ -295,6 +292,9 @@ impl Model {
         }
         if unit as u64 - 1 > top - address {
             return Err(IoError::Straddling);
+        }
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
         }
         let owner = |offset| self.dispatched(io_type, address + offset).map(|(i, index, _)| (i.id, index));
         if (1..unit as u64).any(|offset| owner(offset) != owner(0)) {
