@@ -1,0 +1,45 @@
+//! Accesses and changes at full speed against each other, with a record of what each access may find.
+//!
+//! Writers plug, move, swap and remove devices; readers access the places where these are, or are not. Around each change a
+//! writer notes in the [`oracle`] what is at the place before and after; each access is judged by what was noted before it
+//! began and after it ended. The devices themselves note whether they are called while they should not be.
+//!
+//! On [`threads`] the readers are threads of this program; on [`kvm`] they are processors of a guest, and the accesses are
+//! exits.
+
+mod churn;
+mod oracle;
+mod probe;
+mod random;
+mod report;
+pub mod threads;
+
+use std::time::Duration;
+
+pub use report::{Report, Round, Violation, Violations, Waits};
+
+/// What is to be run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Options {
+    /// For how long.
+    pub time: Duration,
+    /// What all decisions follow from. (When threads meet does not.)
+    pub seed: u64,
+    /// Dispatch without fences, and a `membarrier(2)` for each removal.
+    pub asymmetric: bool,
+    /// How many readers have a [`Dispatcher`](vm_device::Dispatcher).
+    pub handles: usize,
+    /// How many have none.
+    pub anonymous: usize,
+    /// How many threads change the topology.
+    pub writers: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { time: Duration::from_secs(10), seed: 1, asymmetric: false, handles: 2, anonymous: 1, writers: 1 }
+    }
+}
+
+/// The manager under test.
+pub(crate) type Manager<'d> = vm_device::DeviceManager<'d, 48, 48, 8>;
