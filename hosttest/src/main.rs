@@ -1,11 +1,16 @@
-use std::time::Duration;
-fn main() {
-    let a: Vec<String> = std::env::args().collect();
-    let o = hosttest::torture::Options {
-        time: Duration::from_secs(a[1].parse().unwrap()),
-        asymmetric: a.len() > 2,
-        ..Default::default()
-    };
-    let b = o.asymmetric.then(|| hosttest::membarrier::heavy_barrier().unwrap());
-    println!("{}", hosttest::torture::threads::run(&o, b));
+//! The program `hosttest`: runs guests under KVM against `vm-device`. `hosttest --help` says how.
+
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match command::execute(lexopt::Parser::from_env()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("hosttest: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
 }

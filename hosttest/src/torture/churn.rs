@@ -13,7 +13,8 @@ use super::Manager;
 use super::oracle::{Claim, Place};
 use super::probe::Probe;
 use super::random::Random;
-use super::report::{Report, Round, Rounds, Violation, Violations, Waits};
+use super::report::{Report, Round, Rounds, Violation, Violations};
+use super::waits::Waits;
 
 /// Two places each for groups of three devices.
 const HOT_PLUG_MEMORY: u64 = 0xd000_0000;
@@ -48,6 +49,7 @@ enum Group {
     HotPlug(HotPlug),
     Slider(Slider),
     Bus(Bus),
+    ComeAndGo(ComeAndGo),
 }
 
 /// Who changes the topology.
@@ -60,9 +62,10 @@ enum Caller {
 }
 
 impl<'d> World<'d> {
-    pub(crate) fn new(barrier: Option<HeavyBarrier>) -> Self {
+    /// Without devices and places.
+    fn empty(barrier: Option<HeavyBarrier>) -> Self {
         let manager = Manager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
-        let mut world = Self {
+        Self {
             manager: match barrier {
                 Some(barrier) => manager.with_asymmetric_fence(barrier),
                 None => manager,
@@ -74,7 +77,12 @@ impl<'d> World<'d> {
             rounds: Rounds::default(),
             gave_up: AtomicU64::new(0),
             removals: Mutex::default(),
-        };
+        }
+    }
+
+    /// Groups of every kind.
+    pub(crate) fn new(barrier: Option<HeavyBarrier>) -> Self {
+        let mut world = Self::empty(barrier);
         for group in 0..MEMORY_GROUPS {
             let base = HOT_PLUG_MEMORY + group * 0x1_0000;
             world.add_hot_plug(IoType::Mmio, [base, base + 0x1000], 0x100);
@@ -85,6 +93,15 @@ impl<'d> World<'d> {
         }
         world.add_slider();
         world.add_bus();
+        world
+    }
+
+    /// One device at one place, which comes and goes.
+    pub(crate) fn with_one_device(barrier: Option<HeavyBarrier>) -> Self {
+        let mut world = Self::empty(barrier);
+        let place = world.add_place(Place::new(IoType::Mmio, HOT_PLUG_MEMORY, 0x100));
+        let device = world.add_probe();
+        world.groups.push(Mutex::new(Group::ComeAndGo(ComeAndGo { place, device, id: None })));
         world
     }
 
@@ -163,6 +180,8 @@ impl<'d> World<'d> {
             Group::HotPlug(group) => group.step(self, caller, random),
             Group::Slider(group) => group.step(self),
             Group::Bus(group) => group.step(self, caller, random),
+            Group::ComeAndGo(group) if caller == Caller::Writer => group.step(self),
+            Group::ComeAndGo(_) => {}
         }
     }
 
@@ -351,6 +370,35 @@ impl HotPlug {
                     }
                 }
             },
+        }
+    }
+}
+
+/// A device that is registered and removed, and nothing else.
+struct ComeAndGo {
+    place: usize,
+    device: usize,
+    id: Option<InstanceId>,
+}
+
+impl ComeAndGo {
+    fn step<'d>(&mut self, world: &'d World<'d>) {
+        let Place { base, length, .. } = world.places[self.place];
+        match self.id {
+            None => {
+                let claims = [(self.place, Claim::of(self.device as u8, base))];
+                world.claim(Round::Registered, &claims, || {
+                    self.id = world.register(self.device, None, IoResource::mmio(base, length));
+                    self.id.is_some() || world.refused()
+                });
+            }
+            Some(id) => {
+                if world.claim(Round::Removed, &[(self.place, Claim::NOBODY)], || {
+                    world.remove(&[self.device], || world.manager.unregister_device(id))
+                }) {
+                    self.id = None;
+                }
+            }
         }
     }
 }

@@ -13,10 +13,12 @@ mod probe;
 mod random;
 mod report;
 pub mod threads;
+mod waits;
 
 use std::time::Duration;
 
-pub use report::{Report, Round, Violation, Violations, Waits};
+pub use report::{Report, Round, Rounds, Violation, Violations};
+pub use waits::Waits;
 
 /// What is to be run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -5,13 +5,15 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use vm_device::{Access, Device, Dispatcher, GuestAddress, IoError, IoType, Nested, Rejected, Resources};
+use vm_device::{Access, Device, GuestAddress, IoError, IoType, Nested, Rejected, Resources};
 
 use super::Manager;
 use super::churn::World;
 use super::oracle::{Answer, Claim, Judged, Place};
 use super::random::Random;
-use super::report::{Violation, Waits};
+use super::report::Violation;
+use super::waits::Waits;
+use crate::bridge::Accesses;
 
 /// How deep the devices nest their accesses.
 const NESTING: u32 = 3;
@@ -147,28 +149,22 @@ impl<'d> Device<'d> for Probe<'d> {
     }
 }
 
-/// Any of the three ways to a device.
-pub(crate) trait Caller {
-    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError>;
-    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError>;
+impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Accesses
+    for Nested<'_, '_, DEVICES, RANGES, VCPUS>
+{
+    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+        Nested::read(self, address, data, io_type)
+    }
+    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+        Nested::write(self, address, data, io_type)
+    }
+    fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        Nested::read_string(self, port, element, data)
+    }
+    fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        Nested::write_string(self, port, element, data)
+    }
 }
-
-macro_rules! caller {
-    ($caller:ty, $method_of:ty) => {
-        impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Caller for $caller {
-            fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-                <$method_of>::read(self, address, data, io_type)
-            }
-            fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-                <$method_of>::write(self, address, data, io_type)
-            }
-        }
-    };
-}
-
-caller!(Dispatcher<'d, DEVICES, RANGES, VCPUS>, Dispatcher<'d, DEVICES, RANGES, VCPUS>);
-caller!(Nested<'_, 'd, DEVICES, RANGES, VCPUS>, Nested<'_, 'd, DEVICES, RANGES, VCPUS>);
-caller!(&vm_device::DeviceManager<'d, DEVICES, RANGES, VCPUS>, vm_device::DeviceManager<'d, DEVICES, RANGES, VCPUS>);
 
 /// One access that is to be made.
 #[derive(Clone, Copy)]
@@ -200,13 +196,13 @@ impl<'d> World<'d> {
     }
 
     /// Makes an access and judges it. Whether it could be judged.
-    pub(crate) fn access(&self, caller: &mut impl Caller, request: Request<'_>) -> bool {
+    pub(crate) fn access(&self, caller: &mut impl Accesses, request: Request<'_>) -> bool {
         let mut data = [0; 8];
         self.access_with(caller, request, &mut data[..request.size])
     }
 
     /// The same with the data of a guest.
-    pub(crate) fn access_with(&self, caller: &mut impl Caller, request: Request<'_>, data: &mut [u8]) -> bool {
+    pub(crate) fn access_with(&self, caller: &mut impl Accesses, request: Request<'_>, data: &mut [u8]) -> bool {
         let Request { place, address, write, .. } = request;
         if !write {
             data.fill(POISON);
@@ -261,7 +257,7 @@ impl Reader {
     pub(crate) fn access(
         &mut self,
         world: &World<'_>,
-        caller: &mut impl Caller,
+        caller: &mut impl Accesses,
         request: Request<'_>,
         data: &mut [u8],
     ) {

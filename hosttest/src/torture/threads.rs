@@ -8,9 +8,10 @@ use vm_device::HeavyBarrier;
 
 use super::Options;
 use super::churn::World;
-use super::probe::{Caller, Reader, Request};
+use super::probe::{Reader, Request};
 use super::random::Random;
 use super::report::Report;
+use crate::bridge::Accesses;
 
 /// Runs readers and writers against each other.
 pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
@@ -27,11 +28,12 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
                 let seed = options.seed;
                 scope.spawn(move || {
                     let mut work = Work::new(seed, number as u64);
+                    let stores = |draw: u64| if draw & 7 == 0 { 8 } else { 0 };
                     if number < options.handles {
                         let mut dispatcher = world.manager.dispatcher().expect("there is room for every reader");
-                        work.until(stop, world, &mut dispatcher);
+                        work.until(stop, world, &mut dispatcher, stores);
                     } else {
-                        work.until(stop, world, &mut { &world.manager });
+                        work.until(stop, world, &mut { &world.manager }, stores);
                     }
                     (work.reader.tally(), work.reader)
                 })
@@ -58,13 +60,65 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
     report
 }
 
+/// Runs one reader and one writer of one device against each other, each on a processor of its own if there are two: the
+/// fewest instructions between an access and the removal that it meets.
+pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
+    let world = World::with_one_device(barrier);
+    let world = &world;
+    world.start();
+    let stop = AtomicBool::new(false);
+    let start = Instant::now();
+    let fence = fence_name(options);
+    let title = format!("torture on two threads: one device, {fence} fence, seed {}", options.seed);
+    let mut report = Report { title, ..Report::default() };
+    thread::scope(|scope| {
+        let stop = &stop;
+        let reader = scope.spawn(move || {
+            pin(0);
+            let mut work = Work::new(options.seed, 0);
+            let mut dispatcher = world.manager.dispatcher().expect("there is room for one reader");
+            work.until(stop, world, &mut dispatcher, |draw| draw as usize % 48);
+            (work.reader.tally(), work.reader)
+        });
+        scope.spawn(move || {
+            pin(1);
+            let mut random = Random::new(options.seed, u64::MAX);
+            while !stop.load(Ordering::Relaxed) {
+                world.change(&mut random);
+                (0..random.below(100)).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        thread::sleep(options.time);
+        stop.store(true, Ordering::Relaxed);
+        let (tally, reader) = reader.join().expect("a reader does not panic");
+        report.add(tally, &reader);
+    });
+    report.elapsed = start.elapsed();
+    world.settle(&mut report);
+    report
+}
+
+/// Binds the calling thread to one processor, if the host lets it: it makes meetings likelier, and nothing depends on it.
+fn pin(processor: usize) {
+    // SAFETY: all zeros is the empty set, and both calls are given its right size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(processor, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &set);
+    }
+}
+
+fn fence_name(options: &Options) -> &'static str {
+    if options.asymmetric { "asymmetric" } else { "portable" }
+}
+
 fn title(options: &Options) -> String {
     format!(
         "torture on threads: {} readers with a handle, {} without, {} writers, {} fence, seed {}",
         options.handles,
         options.anonymous,
         options.writers,
-        if options.asymmetric { "asymmetric" } else { "portable" },
+        fence_name(options),
         options.seed
     )
 }
@@ -84,7 +138,15 @@ impl Work {
         Self { random: Random::new(seed, number), reader: Reader::new(seed, number), other: vec![0; OTHER_WORK] }
     }
 
-    fn until(&mut self, stop: &AtomicBool, world: &World<'_>, caller: &mut impl Caller) {
+    /// Accesses until it is told to stop. Before each access, `stores` says how many stores of other work there are, given a
+    /// random number.
+    fn until(
+        &mut self,
+        stop: &AtomicBool,
+        world: &World<'_>,
+        caller: &mut impl Accesses,
+        stores: impl Fn(u64) -> usize,
+    ) {
         let mut place = &world.places[0];
         while !stop.load(Ordering::Relaxed) {
             let draw = self.random.next();
@@ -92,17 +154,19 @@ impl Work {
             if draw & 3 == 0 {
                 place = &world.places[self.random.below(world.places.len())];
             }
-            // Stores that miss the caches keep the processor's store buffer full, and with it a store that announces an
-            // access: without a fence it then comes late.
-            if draw & 0x1c == 0 {
-                for number in 0..8 {
-                    let word = (draw >> 8).wrapping_add(number * 0x9_e377) as usize % OTHER_WORK;
-                    self.other[word] = draw;
-                }
-            }
+            self.do_other_work(draw >> 8, stores(draw >> 2));
             let request = Request::draw_at(&mut self.random, place);
             let mut data = [0; 8];
             self.reader.access(world, caller, request, &mut data[..request.size]);
+        }
+    }
+
+    /// Stores that miss the caches keep the processor's store buffer full, and with it a store that announces an access:
+    /// without a fence it then comes late.
+    fn do_other_work(&mut self, draw: u64, stores: usize) {
+        for number in 0..stores {
+            let word = (draw as usize).wrapping_add(number * 0x9_e377) % OTHER_WORK;
+            self.other[word] = draw;
         }
     }
 }
