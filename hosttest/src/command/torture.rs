@@ -4,13 +4,16 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use hosttest::membarrier::heavy_barrier;
-use hosttest::torture::{Options, Report, threads};
+use hosttest::torture::{self, Options, Report, threads};
+use hosttest::vm::kvm;
 use lexopt::{Arg, Parser, ValueExt};
 
 use super::CommandError;
 
 pub(super) const OPTIONS: &str = "\
   --kvm              the accesses are those of a guest with two processors
+  --pair             only one reader, one writer and one device, where a missing fence shows first
+  --until-violation  stop at the first violation
   --seconds N        how long, 10 unless said
   --seed N           what the decisions follow from, 1 unless said
   --asymmetric       dispatch without fences, and membarrier(2) for each removal
@@ -20,10 +23,12 @@ pub(super) const OPTIONS: &str = "\
 
 pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
     let mut options = Options::default();
-    let mut in_guest = false;
+    let (mut in_guest, mut only_pair) = (false, false);
     while let Some(argument) = arguments.next()? {
         match argument {
             Arg::Long("kvm") => in_guest = true,
+            Arg::Long("pair") => only_pair = true,
+            Arg::Long("until-violation") => options.until_violation = true,
             Arg::Long("asymmetric") => options.asymmetric = true,
             Arg::Long("seconds") => options.time = Duration::from_secs(arguments.value()?.parse()?),
             Arg::Long("seed") => options.seed = arguments.value()?.parse()?,
@@ -34,12 +39,17 @@ pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
         }
     }
     let barrier = options.asymmetric.then(heavy_barrier).transpose()?;
-    let _ = in_guest;
-    // A tenth of the time goes to the pair.
-    let pair = Options { time: options.time / 10, ..options };
+    if in_guest {
+        return print(&torture::kvm::run(&kvm()?, &options, barrier)?);
+    }
+    if only_pair {
+        return print(&threads::run_pair(&options, barrier));
+    }
+    // A fifth of the time goes to the pair.
+    let pair = Options { time: options.time / 5, ..options };
     let mixed = Options { time: options.time - pair.time, ..options };
-    let passed = print(&threads::run(&mixed, barrier))?;
-    Ok(print(&threads::run_pair(&pair, barrier))? && passed)
+    let held = print(&threads::run(&mixed, barrier))?;
+    Ok(print(&threads::run_pair(&pair, barrier))? && held)
 }
 
 fn print(report: &Report) -> Result<bool, CommandError> {

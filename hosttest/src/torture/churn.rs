@@ -38,6 +38,8 @@ pub(crate) struct World<'d> {
     pub(crate) probes: Vec<Probe<'d>>,
     pub(crate) places: Vec<Place>,
     groups: Vec<Mutex<Group>>,
+    /// How long most callbacks take at most, in the steps of [`stay_for`](super::probe::stay_for).
+    pub(crate) longest_stay: u64,
     pub(crate) violations: Violations,
     pub(crate) rounds: Rounds,
     pub(crate) gave_up: AtomicU64,
@@ -73,6 +75,7 @@ impl<'d> World<'d> {
             probes: Vec::new(),
             places: Vec::new(),
             groups: Vec::new(),
+            longest_stay: 256,
             violations: Violations::default(),
             rounds: Rounds::default(),
             gave_up: AtomicU64::new(0),
@@ -96,9 +99,10 @@ impl<'d> World<'d> {
         world
     }
 
-    /// One device at one place, which comes and goes.
+    /// One device at one place, which comes and goes. Its callbacks take longer than a removal, so that one which does not
+    /// wait returns before they do.
     pub(crate) fn with_one_device(barrier: Option<HeavyBarrier>) -> Self {
-        let mut world = Self::empty(barrier);
+        let mut world = Self { longest_stay: 4096, ..Self::empty(barrier) };
         let place = world.add_place(Place::new(IoType::Mmio, HOT_PLUG_MEMORY, 0x100));
         let device = world.add_probe();
         world.groups.push(Mutex::new(Group::ComeAndGo(ComeAndGo { place, device, id: None })));
@@ -180,7 +184,7 @@ impl<'d> World<'d> {
             Group::HotPlug(group) => group.step(self, caller, random),
             Group::Slider(group) => group.step(self),
             Group::Bus(group) => group.step(self, caller, random),
-            Group::ComeAndGo(group) if caller == Caller::Writer => group.step(self),
+            Group::ComeAndGo(group) if caller == Caller::Writer => group.step(self, random),
             Group::ComeAndGo(_) => {}
         }
     }
@@ -374,7 +378,7 @@ impl HotPlug {
     }
 }
 
-/// A device that is registered and removed, and nothing else.
+/// A device that is registered and removed, in both ways, and nothing else.
 struct ComeAndGo {
     place: usize,
     device: usize,
@@ -382,23 +386,33 @@ struct ComeAndGo {
 }
 
 impl ComeAndGo {
-    fn step<'d>(&mut self, world: &'d World<'d>) {
+    fn step<'d>(&mut self, world: &'d World<'d>, random: &mut Random) {
         let Place { base, length, .. } = world.places[self.place];
-        match self.id {
-            None => {
-                let claims = [(self.place, Claim::of(self.device as u8, base))];
-                world.claim(Round::Registered, &claims, || {
-                    self.id = world.register(self.device, None, IoResource::mmio(base, length));
-                    self.id.is_some() || world.refused()
-                });
-            }
-            Some(id) => {
-                if world.claim(Round::Removed, &[(self.place, Claim::NOBODY)], || {
-                    world.remove(&[self.device], || world.manager.unregister_device(id))
-                }) {
-                    self.id = None;
-                }
-            }
+        let Some(id) = self.id else {
+            let claims = [(self.place, Claim::of(self.device as u8, base))];
+            world.claim(Round::Registered, &claims, || {
+                self.id = world.register(self.device, None, IoResource::mmio(base, length));
+                self.id.is_some() || world.refused()
+            });
+            return;
+        };
+        let nobody = [(self.place, Claim::NOBODY)];
+        let gone = if random.below(2) == 0 {
+            world
+                .claim(Round::Removed, &nobody, || world.remove(&[self.device], || world.manager.unregister_device(id)))
+        } else {
+            world.claim(Round::Deferred, &nobody, || {
+                world.remove(&[self.device], || {
+                    world.manager.unregister_device_deferred(id)?;
+                    while world.manager.collect() != 0 {
+                        std::hint::spin_loop();
+                    }
+                    Ok(())
+                })
+            })
+        };
+        if gone {
+            self.id = None;
         }
     }
 }

@@ -8,6 +8,7 @@
 //! exits.
 
 mod churn;
+pub mod kvm;
 mod oracle;
 mod probe;
 mod random;
@@ -15,7 +16,8 @@ mod report;
 pub mod threads;
 mod waits;
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 pub use report::{Report, Round, Rounds, Violation, Violations};
 pub use waits::Waits;
@@ -35,11 +37,33 @@ pub struct Options {
     pub anonymous: usize,
     /// How many threads change the topology.
     pub writers: usize,
+    /// End the run as soon as there is a violation.
+    pub until_violation: bool,
+}
+
+impl Options {
+    /// Waits until the run is over.
+    fn wait(&self, world: &churn::World<'_>) {
+        let start = Instant::now();
+        while let Some(left) = self.time.checked_sub(start.elapsed())
+            && !(self.until_violation && world.violations.total() > 0)
+        {
+            thread::sleep(left.min(Duration::from_millis(50)));
+        }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { time: Duration::from_secs(10), seed: 1, asymmetric: false, handles: 2, anonymous: 1, writers: 1 }
+        Self {
+            time: Duration::from_secs(10),
+            seed: 1,
+            asymmetric: false,
+            handles: 2,
+            anonymous: 1,
+            writers: 1,
+            until_violation: false,
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use vm_device::{Access, Device, GuestAddress, IoError, IoType, Nested, Rejected, Resources};
+use vm_device::{Access, Device, GuestAddress, Rejected, Resources};
 
 use super::Manager;
 use super::churn::World;
@@ -50,6 +50,13 @@ fn decide<T>(decision: impl FnOnce(&mut Random) -> T) -> T {
     let decided = decision(&mut random);
     DECISIONS.set(random);
     decided
+}
+
+/// Takes some time, about a cycle a step. (`PAUSE` would take very different times on different hosts.)
+pub(crate) fn stay_for(steps: u64) {
+    (0..steps).for_each(|step| {
+        std::hint::black_box(step);
+    });
 }
 
 /// A device that knows whether it may be called. It accesses others and changes the topology from within its callbacks.
@@ -102,8 +109,8 @@ impl<'d> Probe<'d> {
         }
         let draw = decide(Random::next);
         // Mostly a short stay, now and then one that a removal has to wait for.
-        let stay = if draw & 0xff == 0 { 4000 } else { draw >> 8 & 0xf };
-        (0..stay).for_each(|_| std::hint::spin_loop());
+        let stay = if draw & 0xff == 0 { 40 * world.longest_stay } else { (draw >> 8) % world.longest_stay };
+        stay_for(stay);
         DEPTH.set(DEPTH.get() + 1);
         if draw >> 16 & 7 == 0 && DEPTH.get() <= NESTING {
             let nested = decide(|random| Request::draw(random, &world.places));
@@ -143,26 +150,9 @@ impl<'d> Device<'d> for Probe<'d> {
 
     fn set_resources(&self, _: &Resources<'_, 'd>) -> Result<(), Rejected> {
         // Long enough for an access to come in between, if one could.
-        (0..20).for_each(|_| std::hint::spin_loop());
+        stay_for(100);
         self.configured.store(self.generation.load(Ordering::Acquire), Ordering::Release);
         Ok(())
-    }
-}
-
-impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Accesses
-    for Nested<'_, '_, DEVICES, RANGES, VCPUS>
-{
-    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        Nested::read(self, address, data, io_type)
-    }
-    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        Nested::write(self, address, data, io_type)
-    }
-    fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        Nested::read_string(self, port, element, data)
-    }
-    fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        Nested::write_string(self, port, element, data)
     }
 }
 

@@ -23,9 +23,4 @@ impl Random {
     pub(crate) fn below(&mut self, limit: usize) -> usize {
         (self.next() % limit as u64) as usize
     }
-
-    /// True once in `n` times.
-    pub(crate) fn once_in(&mut self, n: u64) -> bool {
-        self.next().is_multiple_of(n)
-    }
 }

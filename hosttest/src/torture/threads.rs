@@ -8,7 +8,7 @@ use vm_device::HeavyBarrier;
 
 use super::Options;
 use super::churn::World;
-use super::probe::{Reader, Request};
+use super::probe::{Reader, Request, stay_for};
 use super::random::Random;
 use super::report::Report;
 use crate::bridge::Accesses;
@@ -48,7 +48,7 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
                 }
             });
         }
-        thread::sleep(options.time);
+        options.wait(world);
         stop.store(true, Ordering::Relaxed);
         for reader in readers {
             let (tally, reader) = reader.join().expect("a reader does not panic");
@@ -85,10 +85,10 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
             let mut random = Random::new(options.seed, u64::MAX);
             while !stop.load(Ordering::Relaxed) {
                 world.change(&mut random);
-                (0..random.below(100)).for_each(|_| std::hint::spin_loop());
+                stay_for(random.next() % 1024);
             }
         });
-        thread::sleep(options.time);
+        options.wait(world);
         stop.store(true, Ordering::Relaxed);
         let (tally, reader) = reader.join().expect("a reader does not panic");
         report.add(tally, &reader);
@@ -124,7 +124,7 @@ fn title(options: &Options) -> String {
 }
 
 /// How much memory a reader's other work writes to, in 8-byte words: more than the caches hold.
-const OTHER_WORK: usize = 2 << 20;
+const OTHER_WORK: usize = 8 << 20;
 
 /// What a reader does.
 struct Work {
@@ -154,8 +154,8 @@ impl Work {
             if draw & 3 == 0 {
                 place = &world.places[self.random.below(world.places.len())];
             }
-            self.do_other_work(draw >> 8, stores(draw >> 2));
             let request = Request::draw_at(&mut self.random, place);
+            self.do_other_work(draw >> 8, stores(draw >> 2));
             let mut data = [0; 8];
             self.reader.access(world, caller, request, &mut data[..request.size]);
         }
