@@ -22,6 +22,8 @@ const HOT_PLUG_PORTS: u64 = 0x2000;
 /// Groups in memory, and in ports.
 const MEMORY_GROUPS: u64 = 4;
 const PORT_GROUPS: u64 = 2;
+/// The eject register, which is always there: as wide as the widest access.
+const EJECT: u64 = 0x3000;
 /// A range of 0x100 bytes that shifts to and fro by 0x40.
 const SLIDER: u64 = 0xd010_0000;
 const SLIDE: u64 = 0x40;
@@ -96,6 +98,7 @@ impl<'d> World<'d> {
         }
         world.add_slider();
         world.add_bus();
+        world.add_eject();
         world
     }
 
@@ -105,7 +108,7 @@ impl<'d> World<'d> {
         let mut world = Self { longest_stay: 4096, ..Self::empty(barrier) };
         let place = world.add_place(Place::new(IoType::Mmio, HOT_PLUG_MEMORY, 0x100));
         let device = world.add_probe();
-        world.groups.push(Mutex::new(Group::ComeAndGo(ComeAndGo { place, device, id: None })));
+        world.groups.push(Mutex::new(Group::ComeAndGo(ComeAndGo { place, device, id: None, stays: false })));
         world
     }
 
@@ -143,10 +146,29 @@ impl<'d> World<'d> {
         self.groups.push(Mutex::new(Group::Bus(Bus { places, devices, ids: [None; 3], at: 0 })));
     }
 
+    fn add_eject(&mut self) {
+        let probe = Probe::new(self.probes.len() as u8).that_ejects();
+        self.probes.push(probe);
+        let place = self.add_place(Place::new(IoType::Pio, EJECT, 8));
+        let device = self.probes.len() - 1;
+        self.groups.push(Mutex::new(Group::ComeAndGo(ComeAndGo { place, device, id: None, stays: true })));
+    }
+
     /// Tells the devices where they are.
     pub(crate) fn start(&'d self) {
         for probe in &self.probes {
             let _ = probe.world.set(self);
+        }
+    }
+
+    /// Removes, deferred, a device that another processor may be using, unless somebody else is at it.
+    pub(crate) fn eject(&'d self, random: &mut Random) {
+        let group = random.below(self.groups.len());
+        if let Ok(mut group) = self.groups[group].try_lock()
+            && let Group::HotPlug(group) = &mut *group
+            && let Some(device) = group.devices.iter().position(|(_, state)| matches!(state, State::Plugged { .. }))
+        {
+            group.defer(self, device, Round::Ejected);
         }
     }
 
@@ -316,6 +338,15 @@ impl HotPlug {
         });
     }
 
+    fn defer<'d>(&mut self, world: &'d World<'d>, index: usize, round: Round) {
+        let State::Plugged { id, place, .. } = self.devices[index].1 else { return };
+        if world.claim(round, &[(place, Claim::NOBODY)], || {
+            world.manager.unregister_device_deferred(id).is_ok() || world.refused()
+        }) {
+            self.devices[index].1 = State::Deferred { id, place };
+        }
+    }
+
     fn change<'d>(&mut self, world: &'d World<'d>, caller: Caller, random: &mut Random, index: usize) {
         let (device, state) = self.devices[index];
         let State::Plugged { id, place, decoded } = state else { return };
@@ -335,11 +366,7 @@ impl HotPlug {
                 }
             }
             0..=3 => {
-                if world.claim(Round::Deferred, &nobody, || {
-                    world.manager.unregister_device_deferred(id).is_ok() || world.refused()
-                }) {
-                    self.devices[index].1 = State::Deferred { id, place };
-                }
+                self.defer(world, index, Round::Deferred);
                 world.manager.collect();
             }
             4 => {
@@ -383,19 +410,24 @@ struct ComeAndGo {
     place: usize,
     device: usize,
     id: Option<InstanceId>,
+    /// It only comes.
+    stays: bool,
 }
 
 impl ComeAndGo {
     fn step<'d>(&mut self, world: &'d World<'d>, random: &mut Random) {
-        let Place { base, length, .. } = world.places[self.place];
+        let Place { io_type, base, length, .. } = world.places[self.place];
         let Some(id) = self.id else {
             let claims = [(self.place, Claim::of(self.device as u8, base))];
             world.claim(Round::Registered, &claims, || {
-                self.id = world.register(self.device, None, IoResource::mmio(base, length));
+                self.id = world.register(self.device, None, IoResource::fixed(io_type, base.into(), length.into()));
                 self.id.is_some() || world.refused()
             });
             return;
         };
+        if self.stays {
+            return;
+        }
         let nobody = [(self.place, Claim::NOBODY)];
         let gone = if random.below(2) == 0 {
             world

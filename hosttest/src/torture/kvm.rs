@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::Kvm;
 use vm_device::{GuestAddress, HeavyBarrier, IoType};
 
-use super::Options;
 use super::churn::World;
 use super::oracle::Place;
 use super::probe::{Reader, Request, Tally};
 use super::random::Random;
 use super::report::{Report, Violation};
+use super::{GRACE, Options};
 use crate::bridge::Accesses;
 use crate::guest::{mmio, port};
 use crate::machine::{DATA, Machine};
@@ -32,8 +32,6 @@ const PLACES: u64 = DATA + 0x100;
 const PLACE: u64 = 24;
 /// The port that a processor writes when it has stopped. No device is there.
 const STOPPED: u16 = 0x600;
-/// How long a run may take longer than it should: then it hangs.
-const GRACE: Duration = Duration::from_secs(20);
 
 /// Runs a guest against a writer.
 ///
@@ -46,6 +44,7 @@ pub fn run(kvm: &Kvm, options: &Options, barrier: Option<HeavyBarrier>) -> io::R
     let machine = Machine::new(kvm)?;
     lay_out(machine.ram(), &world.places, options.seed);
     let stop = AtomicBool::new(false);
+    let _watchdog = options.watch();
     let start = Instant::now();
     let fence = if options.asymmetric { "asymmetric" } else { "portable" };
     let title = format!("torture on KVM: {PROCESSORS} processors, {fence} fence, seed {}", options.seed);
@@ -150,7 +149,7 @@ struct Processor<'d> {
 impl<'d> Processor<'d> {
     fn start(machine: &Machine, world: &'d World<'d>, id: u64, options: &Options) -> io::Result<Self> {
         let vcpu = machine.start(id, Ring::User, guest, id)?;
-        let watchdog = Watchdog::start(options.time + GRACE);
+        let watchdog = Watchdog::start(options.time + GRACE / 2);
         Ok(Self { vcpu, world, place: &world.places[0], reader: Reader::new(options.seed, id), watchdog })
     }
 

@@ -16,6 +16,7 @@ mod report;
 pub mod threads;
 mod waits;
 
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -41,7 +42,23 @@ pub struct Options {
     pub until_violation: bool,
 }
 
+/// How much longer than it should a run may take. Then it hangs.
+const GRACE: Duration = Duration::from_secs(30);
+
 impl Options {
+    /// Ends the process if the run has not ended in time, that is, if the result is not dropped by then.
+    fn watch(&self) -> Sender<()> {
+        let (alive, ended) = mpsc::channel();
+        let limit = self.time + GRACE;
+        thread::spawn(move || {
+            if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("hosttest: the torture hangs: it should have ended {GRACE:?} ago");
+                std::process::exit(1);
+            }
+        });
+        alive
+    }
+
     /// Waits until the run is over.
     fn wait(&self, world: &churn::World<'_>) {
         let start = Instant::now();

@@ -63,6 +63,8 @@ pub(crate) fn stay_for(steps: u64) {
 pub(crate) struct Probe<'d> {
     name: String,
     number: u8,
+    /// Whether a write removes another device.
+    ejects: bool,
     /// Odd from before the registration until the removal has returned.
     generation: AtomicU64,
     /// The generation in which the device was last told of its resources.
@@ -77,11 +79,17 @@ impl<'d> Probe<'d> {
         Self {
             name: format!("probe{number}"),
             number,
+            ejects: false,
             generation: AtomicU64::new(0),
             configured: AtomicU64::new(0),
             calls: AtomicU64::new(0),
             world: OnceLock::new(),
         }
+    }
+
+    /// An eject register: a write removes another device, deferred.
+    pub(crate) fn that_ejects(self) -> Self {
+        Self { ejects: true, ..self }
     }
 
     /// It may be called from now on; or, the next time, no more.
@@ -99,7 +107,7 @@ impl<'d> Probe<'d> {
         number * 8 + index as u8 + 1
     }
 
-    fn called(&self, access: &Access<'_>) {
+    fn called(&self, access: &Access<'_>, write: bool) {
         let Some(world) = self.world.get() else { return };
         let generation = self.generation.load(Ordering::Acquire);
         if generation % 2 == 0 {
@@ -119,6 +127,10 @@ impl<'d> Probe<'d> {
             } else {
                 world.access(&mut world.manager().nested(access), nested);
             }
+        }
+        if self.ejects && write {
+            CHANGED.set(true);
+            decide(|random| world.eject(random));
         }
         if draw >> 24 & 0x1ff == 0 {
             CHANGED.set(true);
@@ -140,12 +152,12 @@ impl<'d> Device<'d> for Probe<'d> {
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        self.called(access);
+        self.called(access, false);
         data.iter_mut().enumerate().for_each(|(index, byte)| *byte = Self::byte(self.number, index));
     }
 
     fn write(&self, access: &Access<'_>, _: &[u8]) {
-        self.called(access);
+        self.called(access, true);
     }
 
     fn set_resources(&self, _: &Resources<'_, 'd>) -> Result<(), Rejected> {

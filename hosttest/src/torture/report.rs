@@ -63,6 +63,8 @@ counted! {
         Removed = "removed",
         /// A deferred removal.
         Deferred = "removed deferred",
+        /// A deferred removal through the eject register.
+        Ejected = "ejected",
         /// A range moved to a free place.
         Moved = "moved",
         /// A range moved to a place that overlaps its own.

@@ -19,6 +19,7 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
     let world = &world;
     world.start();
     let stop = AtomicBool::new(false);
+    let _watchdog = options.watch();
     let start = Instant::now();
     let mut report = Report { title: title(options), ..Report::default() };
     thread::scope(|scope| {
@@ -67,6 +68,7 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
     let world = &world;
     world.start();
     let stop = AtomicBool::new(false);
+    let _watchdog = options.watch();
     let start = Instant::now();
     let fence = fence_name(options);
     let title = format!("torture on two threads: one device, {fence} fence, seed {}", options.seed);

@@ -70,8 +70,7 @@ fn was_disturbed() -> bool {
         libc::getrusage(libc::RUSAGE_THREAD, &mut usage);
         usage
     };
-    let switches = usage.ru_nivcsw + usage.ru_nvcsw;
-    SWITCHES.replace(switches) != switches
+    SWITCHES.replace(usage.ru_nivcsw) != usage.ru_nivcsw
 }
 
 /// Eight buckets for each power of two.
