@@ -3,27 +3,32 @@
 use core::fmt;
 
 use crate::address::{GuestAddress, IoType};
-use crate::slots::Line;
+use crate::slots::Place;
 
 /// How deep accesses may nest: a device that accesses another device, which accesses a third, and so on. The access
 /// that would be one deeper is refused as [`IoError::TooDeep`].
 pub const MAX_DEPTH: usize = 8;
 
 /// One access that a guest, or another device, makes to a device: where it goes. The data is passed beside it.
+///
+/// It stays on the thread of the vCPU that makes it:
+///
+/// ```compile_fail
+/// fn elsewhere<T: Send>(_: T) {}
+/// elsewhere(vm_device::Access::new(vm_device::IoType::Pio, 0_u16.into(), 0_u16.into(), 0));
+/// ```
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
     pub(crate) io_type: IoType,
-    /// How many accesses are nested up to and including this one.
-    pub(crate) level: u8,
-    pub(crate) range_index: u16,
     /// The topology node of the device.
     pub(crate) node: u16,
+    pub(crate) range_index: u16,
     pub(crate) address: u64,
     pub(crate) base: u64,
     /// Which manager dispatched it: its address, to compare.
     pub(crate) manager: usize,
-    /// Where that manager's removals look for the accesses of this vCPU.
-    pub(crate) line: Option<&'a Line>,
+    /// Where that manager's removals look for this access.
+    pub(crate) place: Place<'a>,
     /// The access from within whose callback this one was made.
     pub(crate) parent: Option<&'a Access<'a>>,
 }
@@ -34,13 +39,12 @@ impl Access<'static> {
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
         Self {
             io_type,
-            level: 1,
             range_index: range_index as u16,
             node: u16::MAX,
             address: address.0,
             base: base.0,
             manager: 0,
-            line: None,
+            place: Place::ANONYMOUS,
             parent: None,
         }
     }
@@ -88,7 +92,7 @@ impl fmt::Debug for Access<'_> {
             .field("address", &self.address())
             .field("base", &self.base())
             .field("range_index", &self.range_index)
-            .field("level", &self.level)
+            .field("level", &self.place.level())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,114 @@
-//! Device model and device manager for virtual machine monitors.
+//! A device model and device manager for virtual machine monitors that have no operating system under them: `no_std`,
+//! without a heap, all of it in `static`s if need be.
+//!
+//! A VMM registers devices with a [`DeviceManager`]. Each asks for what it needs ([`IoResource`], [`IrqResource`]), is
+//! given it out of the [`SystemAllocator`], and is told. When a guest's access causes a VM exit, the manager finds the
+//! device that owns the address and calls it, from any vCPU, without a lock; and a device can be moved or removed
+//! meanwhile.
+//!
+//! # Example
+//!
+//! The example of the 2019 rust-vmm design this crate descends from: a dummy PCI host bridge at ports `0xcf8` to
+//! `0xcff`, driven by a vCPU's port exits.
+//!
+//! ```
+//! use spin::Mutex;
+//! use vm_device::{
+//!     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, SystemAllocator,
+//! };
+//!
+//! struct PciBridge {
+//!     config_address: Mutex<[u8; 4]>,
+//! }
+//!
+//! impl Device<'_> for PciBridge {
+//!     fn name(&self) -> &str {
+//!         "pci"
+//!     }
+//!     fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+//!         data.iter_mut().zip(*self.config_address.lock()).for_each(|(to, from)| *to = from);
+//!     }
+//!     fn write(&self, _: &Access<'_>, data: &[u8]) {
+//!         self.config_address.lock().iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+//!     }
+//! }
+//!
+//! // Room for 8 devices, 16 ranges and 2 vCPUs. Devices get ports, addresses from 3 GiB on, and lines 5 to 15.
+//! static BRIDGE: PciBridge = PciBridge { config_address: Mutex::new([0; 4]) };
+//! static MANAGER: DeviceManager<'static, 8, 16, 2> =
+//!     DeviceManager::new(SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15));
+//! # const DEVICE_MEMORY: IoRange = match IoRange::new(GuestAddress(0xc000_0000), GuestAddress(0xffff_ffff)) {
+//! #     Ok(range) => range,
+//! #     Err(_) => IoRange::ALL_MEMORY,
+//! # };
+//!
+//! /// What KVM, SVM or VMX tells of a port access.
+//! enum Exit<'a> {
+//!     IoIn(u16, &'a mut [u8]),
+//!     IoOut(u16, &'a [u8]),
+//! }
+//!
+//! let bridge = MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any)?;
+//! assert_eq!(MANAGER.find_by_path("/pci"), Some(bridge));
+//!
+//! let mut vcpu = MANAGER.dispatcher()?;
+//! let mut eax = [0; 4];
+//! let mut nothing_there = [0; 1];
+//! for exit in [
+//!     Exit::IoOut(0xcf8, &[0x00, 0x08, 0x00, 0x80]),
+//!     Exit::IoIn(0xcf8, &mut eax),
+//!     Exit::IoIn(0x60, &mut nothing_there),
+//! ] {
+//!     // The result is for logs: whatever happens, the bytes of a read are the right ones.
+//!     let _ = match exit {
+//!         Exit::IoIn(port, data) => vcpu.read(port.into(), data, IoType::Pio),
+//!         Exit::IoOut(port, data) => vcpu.write(port.into(), data, IoType::Pio),
+//!     };
+//! }
+//! assert_eq!(u32::from_le_bytes(eax), 0x8000_0800);
+//! assert_eq!(nothing_there, [0xff]);
+//!
+//! MANAGER.unregister_device(bridge)?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Map
+//!
+//! An access goes `dispatch` → `table` → `slots` → the device; a registration goes `manager` → `state` (allocator,
+//! topology, lines) → the device → `slots` → `table`. Imports point that way only.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `address`, `resource`, `access`, `device` | the vocabulary: addresses and ranges, requests, one access, the [`Device`] trait |
+//! | `allocator` | [`SystemAllocator`]: pools of addresses and ports, interrupt lines, instance ids |
+//! | `interrupt` | [`InterruptController`], which the VMM implements, and [`IrqLine`], which a device keeps |
+//! | `topology`, `state` | the tree of buses and devices; what writers share behind one lock |
+//! | `slots`, `table` | the quiescence protocol (the one module with `unsafe`); the sorted range table |
+//! | `dispatch` | `read`, `write`, strings; [`Dispatcher`], [`Nested`] |
+//! | [`exit`] | for type-1 hypervisors: VM exits of SVM and VMX, and instructions that touched MMIO, as accesses |
+//! | `manager`, `removal`, `relocation`, `inspection` | [`DeviceManager`]: register, unregister, relocate, walk |
+//!
+//! # What holds
+//!
+//! - Nothing a guest does can panic, overflow, block or corrupt the manager.
+//! - Every byte of a read is defined on every path: by the device, or as the open-bus value, which is all ones unless
+//!   the VMM says otherwise ([`DeviceManager::with_open_bus`]).
+//! - A registration, a removal or a relocation happens as a whole or not at all, and an error names both parties.
+//! - A dispatch takes no lock and waits for nobody.
+//! - When [`DeviceManager::unregister_device`] has returned, no vCPU is inside the device, and none will be.
+//! - Ids are never reused.
+//!
+//! # Memory
+//!
+//! A manager is one value of fixed size; nothing is allocated beside it. `DeviceManager<'_, 8, 16, 2>`, for 8 devices,
+//! 16 ranges and 2 vCPUs, takes
+//! SIZE bytes; the README has a table.
+//!
+//! # Features
+//!
+//! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
+//! - `instruction`: `exit::instruction`, which decodes and executes the instruction that touched MMIO.
+
 #![no_std]
 #![deny(unsafe_code)]
 
@@ -11,10 +121,16 @@ mod allocator;
 mod device;
 mod dispatch;
 mod error;
+pub mod exit;
 mod freelist;
 mod inspection;
 mod interrupt;
 mod manager;
+#[cfg(all(test, loom))]
+mod models;
+#[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
+mod passthrough;
+mod protocol;
 mod relocation;
 mod removal;
 mod resource;
@@ -35,6 +151,8 @@ pub use error::{Owner, RangeRefusal, RegisterError, RelocateError, UnregisterErr
 pub use inspection::{DeviceInfo, MappedRange};
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
 pub use manager::DeviceManager;
+#[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
+pub use passthrough::PortPassthrough;
 pub use relocation::{MAX_RELOCATIONS, Relocation};
 pub use resource::{AccessSizes, Assigned, Fit, IoResource, IrqResource, Placement, Resources};
 pub use slots::{HeavyBarrier, MAX_ANONYMOUS};

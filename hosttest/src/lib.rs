@@ -14,6 +14,7 @@
 //! all. [`platform`] is the whole of it in `static`s. [`torture`] is accesses and changes of the topology against each other,
 //! on threads and in guests.
 
+pub mod bench;
 pub mod bridge;
 pub mod devices;
 pub mod doorbell;
@@ -28,9 +29,15 @@ pub mod platform;
 pub mod run;
 pub mod scenarios;
 pub mod torture;
+pub mod type1;
 pub mod vcpu;
 pub mod vm;
 pub mod watchdog;
 
 /// A manager with room for 16 devices, 32 ranges in each space, and 4 processors.
 pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
+
+/// The README's code blocks, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,8 +1,6 @@
 //! The free parts of an address pool.
 
-use heapless::Vec;
-
-use super::list::{insert_at, remove_at};
+use super::ordered::OrderedList;
 
 /// The integer in which a pool stores addresses: small for ports, so that their pool is small too.
 pub(crate) trait Address: Copy {
@@ -63,7 +61,7 @@ impl<A: Address> Gap<A> {
 /// with n blocks directly in it has at most n + 1 gaps, so a pool with b blocks, w of them windows, has at most
 /// b + w + 1. The pool keeps b + w at or below `N`, so that a gap always finds room.
 pub(super) struct GapList<A, const N: usize> {
-    lower: Vec<Gap<A>, N>,
+    lower: OrderedList<Gap<A>, N>,
     /// The gap that reaches the pool's last address.
     top: Option<Gap<A>>,
     pool_last: A,
@@ -72,7 +70,7 @@ pub(super) struct GapList<A, const N: usize> {
 impl<A: Copy, const N: usize> GapList<A, N> {
     /// One gap from `first` to `last`.
     pub(super) const fn new(first: A, last: A) -> Self {
-        Self { lower: Vec::new(), top: Some(Gap { first, last, depth: 0 }), pool_last: last }
+        Self { lower: OrderedList::new(), top: Some(Gap { first, last, depth: 0 }), pool_last: last }
     }
 }
 
@@ -90,17 +88,20 @@ impl<A: Address, const N: usize> GapList<A, N> {
         self.lower.partition_point(|gap| gap.last() < address)
     }
 
-    /// The gaps that have an address from `first` to `last`, with their indices.
-    pub(super) fn overlapping(
-        &self,
-        first: u64,
-        last: u64,
-    ) -> impl DoubleEndedIterator<Item = (usize, Gap<A>)> + use<'_, A, N> {
-        let from = self.position(first);
-        let to = self.lower.partition_point(|gap| gap.first() <= last);
-        let top = self.top.filter(|gap| gap.first() <= last).map(|gap| (self.lower.len(), gap));
-        let lower = self.lower.get(from..to).unwrap_or_default();
-        lower.iter().enumerate().map(move |(index, gap)| (from.wrapping_add(index), *gap)).chain(top)
+    /// The gaps that do not end before `address`, upwards, with their indices.
+    pub(super) fn upwards(&self, address: u64) -> impl Iterator<Item = (usize, Gap<A>)> {
+        let from = match self.lower.get(0) {
+            Some(lowest) if lowest.last() < address => self.position(address),
+            _ => 0,
+        };
+        (from..).zip(self.lower.iter_from(from).copied().chain(self.top))
+    }
+
+    /// The gaps that do not start after `address`, downwards, with their indices.
+    pub(super) fn downwards(&self, address: u64) -> impl Iterator<Item = (usize, Gap<A>)> {
+        let to = self.lower.partition_point(|gap| gap.first() <= address);
+        let top = self.top.filter(|gap| gap.first() <= address).map(|gap| (self.lower.len(), gap));
+        top.into_iter().chain((0..to).rev().zip(self.lower.iter_to(to).rev().copied()))
     }
 
     /// Adds a gap whose place in the order is `index`.
@@ -109,30 +110,29 @@ impl<A: Address, const N: usize> GapList<A, N> {
             self.top = Some(gap);
         } else {
             // There is room, by the invariant.
-            let _ = insert_at(&mut self.lower, index, gap);
+            let _ = self.lower.insert(index, gap);
         }
     }
 
     pub(super) fn remove(&mut self, index: usize) {
         if index < self.lower.len() {
-            remove_at(&mut self.lower, index);
+            self.lower.remove(index);
         } else {
             self.top = None;
         }
     }
 
     pub(super) fn replace(&mut self, index: usize, gap: Gap<A>) {
-        match self.lower.get_mut(index) {
-            Some(place) if gap.last() != self.pool_last.widen() => *place = gap,
-            _ => {
-                self.remove(index);
-                self.insert(index, gap);
-            }
+        if index < self.lower.len() && gap.last() != self.pool_last.widen() {
+            self.lower.replace(index, gap);
+        } else {
+            self.remove(index);
+            self.insert(index, gap);
         }
     }
 
     #[cfg(test)]
     pub(super) fn iter(&self) -> impl Iterator<Item = Gap<A>> {
-        self.lower.iter().copied().chain(self.top)
+        self.lower.iter_from(0).copied().chain(self.top)
     }
 }

@@ -4,7 +4,7 @@ mod error;
 mod gaps;
 mod id;
 mod irq;
-mod list;
+mod ordered;
 mod pool;
 
 use core::{fmt, mem};

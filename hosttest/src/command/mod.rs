@@ -4,6 +4,7 @@ mod list;
 mod main_job;
 mod run;
 mod torture;
+mod type1;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -25,10 +26,11 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { usage: "list", about: "name the other guests", execute: list::execute },
     Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
+    Command { usage: torture::USAGE, about: torture::ABOUT, execute: torture::execute },
     Command {
-        usage: "torture [OPTIONS]",
-        about: "accesses and changes of the topology against each other",
-        execute: torture::execute,
+        usage: "type1 [--kernel FILE [--initrd FILE] [--append TEXT]]",
+        about: "run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel",
+        execute: type1::execute,
     },
 ];
 
@@ -109,14 +111,16 @@ pub(crate) fn execute(mut arguments: Parser) -> Result<bool, CommandError> {
 fn help() -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     writeln!(out, "Runs guests under KVM against vm-device.\n\nUsage: hosttest [COMMAND]\n")?;
-    writeln!(out, "  {:<19}run the guest that uses a whole platform, and report", "(none)")?;
+    writeln!(out, "  (none)\n          run the guest that uses a whole platform, and report")?;
     for command in COMMANDS {
-        writeln!(out, "  {:<19}{}", command.usage, command.about)?;
+        writeln!(out, "  {}\n          {}", command.usage, command.about)?;
     }
-    writeln!(out, "  {:<19}show this\n", "-h, --help")?;
-    writeln!(out, "Options of torture:\n{}\n", torture::OPTIONS)?;
-    writeln!(out, "Exit code: 0 if every guest passed and every guarantee held, 1 if not, 2 if KVM or membarrier(2)")?;
-    writeln!(out, "is asked for and cannot be used,")?;
+    writeln!(out, "  -h, --help\n          show this\n")?;
+    writeln!(
+        out,
+        "Exit code: 0 if every guest passed and every guarantee held, 1 if not, 2 if KVM (or membarrier(2))"
+    )?;
+    writeln!(out, "cannot be used,")?;
     writeln!(out, "64 if the command line makes no sense.")?;
     Ok(true)
 }

@@ -10,16 +10,14 @@ use lexopt::{Arg, Parser, ValueExt};
 
 use super::CommandError;
 
-pub(super) const OPTIONS: &str = "\
-  --kvm              the accesses are those of a guest with two processors
-  --pair             only one reader, one writer and one device, where a missing fence shows first
-  --until-violation  stop at the first violation
-  --seconds N        how long, 10 unless said
-  --seed N           what the decisions follow from, 1 unless said
-  --asymmetric       dispatch without fences, and membarrier(2) for each removal
-  --handles N        readers with a dispatcher of their own, 2 unless said (threads only)
-  --anonymous N      readers without, 1 unless said (threads only)
-  --writers N        threads that change the topology, 1 unless said";
+pub(super) const USAGE: &str = "torture [--kvm | --pair] [--seconds N] [--seed N] [--asymmetric] [--until-violation]
+          [--handles N] [--anonymous N] [--writers N]";
+
+pub(super) const ABOUT: &str =
+    "accesses against changes of the topology, for 10 seconds: on threads, with 2 readers that
+          have a dispatcher, 1 that has none and 1 writer; then, or with --pair only, by one reader and one
+          writer of one device; or with --kvm by a guest with two processors. --asymmetric takes the fence
+          out of dispatch and has each removal call membarrier(2)";
 
 pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
     let mut options = Options::default();
