@@ -639,8 +639,7 @@ impl<'d> Run<'d> {
         match refusal {
             RangeRefusal::Overlap { wanted, taken, owner } => {
                 assert!(wanted.overlaps(taken));
-                // A registration may stand in its own way; then its place is nobody's in the model.
-                assert!(held(taken, owner) || matches!(owner, Owner::Vmm | Owner::Device { .. }));
+                assert!(held(taken, owner));
             }
             RangeRefusal::WindowInUse { inside, owner } => assert!(held(inside, owner)),
             _ => {}
