@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::sync::atomic::compiler_fence;
 
 use crate::access::MAX_DEPTH;
@@ -125,7 +126,7 @@ struct Slot<'d> {
     state: AtomicU32,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
-    body: UnsafeCell<Option<Body<'d>>>,
+    body: UnsafeCell<MaybeUninit<Body<'d>>>,
 }
 
 impl Slot<'_> {
@@ -135,7 +136,7 @@ impl Slot<'_> {
                 bounds: array![Bounds::new(); 2],
                 state: AtomicU32::new(VACANT),
                 anonymous: AtomicU32::new(0),
-                body: UnsafeCell::new(None),
+                body: UnsafeCell::new(MaybeUninit::uninit()),
             }
         }
     }
@@ -209,8 +210,10 @@ pub(crate) struct Entered<'a, 'd> {
 impl<'d> Entered<'_, 'd> {
     #[inline(always)]
     pub(crate) fn body(&self) -> &Body<'d> {
-        // SAFETY: as long as the announcement stands, which is as long as `self` does, nobody writes the body. See
-        // `Slots::enter`.
+        // SAFETY: `Slots::enter`, which alone makes an `Entered`, announced the slot before it saw its state OCCUPIED, so
+        // that a writer that retires it from then on finds the announcement, and writes the body only after it was
+        // withdrawn, when `self` is gone. The body was written before the state became OCCUPIED, which the load has
+        // acquired.
         unsafe { &*self.body }
     }
 }
@@ -266,10 +269,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         self.lines.iter().find(free).map(Claim)
     }
 
-    /// The version to search under.
+    /// The version to search under. In the single order, so that a writer that has not seen a reader starve has published
+    /// before.
     #[inline(always)]
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.version.load(Ordering::SeqCst)
     }
 
     /// Whether a search under `version` has seen one whole index.
@@ -331,38 +335,13 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
             return Ok(None);
         }
-        // SAFETY: the slot was announced before its state was seen OCCUPIED, so that a writer that retires it from now
-        // on finds the announcement, and writes the body only after it was withdrawn. The body was written before the
-        // state became OCCUPIED, which the load has acquired.
-        let body = target.body.with(|body| unsafe { &*body }.as_ref().map(core::ptr::from_ref));
-        Ok(body.map(|body| Entered { body, _announced: announced }))
+        Ok(Some(Entered { body: target.body.with(<*const MaybeUninit<Body<'d>>>::cast), _announced: announced }))
     }
 
-    /// Searches the index for a slot and enters it, until a search has seen one whole index.
-    ///
-    /// A search is repeated only when a writer has published during it. After a few in vain, writers are asked to hold
-    /// back, so that at most [`RETRIES`]` + 2` are needed.
+    /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
     #[inline(always)]
-    pub(crate) fn search<'a, I: Index>(
-        &'a self,
-        place: Place<'a>,
-        index: I,
-    ) -> Result<(Entered<'a, 'd>, I::Found, u64), Missed<I::Found>> {
-        let mut in_vain = InVain { starving: &self.starving, searches: 0 };
-        loop {
-            let version = self.version();
-            let found = index.find(version);
-            match found.slot() {
-                Some(slot) => match self.enter(place, version, slot) {
-                    Ok(Some(entered)) => return Ok((entered, found, version)),
-                    Ok(None) => {}
-                    Err(TooDeep) => return Err(Missed::TooDeep),
-                },
-                None if self.is_current(version) => return Err(Missed::Nothing(found)),
-                None => {}
-            }
-            in_vain.count();
-        }
+    pub(crate) fn searches(&self) -> Searches<'_> {
+        Searches { starving: &self.starving, count: 0 }
     }
 
     // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
@@ -376,7 +355,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         }
         // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
         // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
-        target.body.with_mut(|place| unsafe { *place = Some(body) });
+        target.body.with_mut(|place| unsafe {
+            (*place).write(body);
+        });
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }
@@ -452,6 +433,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
         }
+        // Whoever comes upon one of the changes that follow finds, when it compares versions, that the index it searches
+        // is not the live one any more, even if it was another writer who replaced that.
+        if protocol::BEGIN_FENCE {
+            fence(Ordering::Release);
+        }
         let other = if protocol::OTHER_COPY { 1 } else { 2 };
         self.version.load(Ordering::Relaxed).wrapping_add(other)
     }
@@ -485,47 +471,28 @@ impl Sign {
     }
 }
 
-/// Where a search looks.
-pub(crate) trait Index {
-    type Found: Found;
-    /// Looks into the copy that `version` selects.
-    fn find(&self, version: u64) -> Self::Found;
-}
-
-/// What a search of the index gives.
-pub(crate) trait Found: Copy {
-    /// The slot to enter, if the search has found one.
-    fn slot(self) -> Option<u16>;
-}
-
-/// Why a search led into no slot.
-pub(crate) enum Missed<F> {
-    /// The current index has nothing there.
-    Nothing(F),
-    /// No word, and no count, is left to announce the access in.
-    TooDeep,
-}
-
-/// The searches of one access that writers have disturbed, and after [`RETRIES`] of them the request to hold back.
-struct InVain<'a> {
+/// How often one access has searched the index. From the search after [`RETRIES`] vain ones on, and until this is
+/// dropped, writers hold back, so that at most [`RETRIES`]` + 2` are needed.
+pub(crate) struct Searches<'a> {
     starving: &'a AtomicU32,
-    searches: u32,
+    count: u32,
 }
 
-impl InVain<'_> {
-    #[cold]
-    fn count(&mut self) {
-        self.searches = self.searches.saturating_add(1);
-        if self.searches == RETRIES {
+impl Searches<'_> {
+    /// One more search begins.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self) {
+        self.count = self.count.saturating_add(1);
+        if self.count == RETRIES + 1 {
             self.starving.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
-impl Drop for InVain<'_> {
+impl Drop for Searches<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.searches >= RETRIES {
+        if self.count > RETRIES {
             self.starving.fetch_sub(1, Ordering::Release);
         }
     }

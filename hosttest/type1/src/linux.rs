@@ -12,7 +12,7 @@ use vm_device::{
 use x86_64::instructions::port::Port;
 
 use crate::boot::{MemoryMapEntry, StartInfo};
-use crate::devices::{Bus, Mapped};
+use crate::devices::Silent;
 use crate::failure::Failure;
 use crate::interrupts::Routing;
 use crate::memory::GuestMemory;
@@ -40,14 +40,14 @@ const UART_MEMORY: u64 = 0xd000_0000;
 /// The guest turned the machine off.
 pub static POWERED_OFF: AtomicBool = AtomicBool::new(false);
 
-static ISA: Bus = Bus("isa");
-static SYSTEM: Bus = Bus("system");
+static ISA: Silent = Silent("isa");
+static SYSTEM: Silent = Silent("system");
 static UART: Uart<'static> = Uart::new("uart");
 static EARLY_UART: Uart<'static> = Uart::new("early uart");
 static POWER: Power = Power;
-static LOCAL_APIC: Mapped = Mapped("local apic");
-static IOAPIC: Mapped = Mapped("ioapic");
-static FIRMWARE: [Mapped; 3] = [Mapped("firmware 1"), Mapped("firmware 2"), Mapped("firmware 3")];
+static LOCAL_APIC: Silent = Silent("local apic");
+static IOAPIC: Silent = Silent("ioapic");
+static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Silent("firmware 3")];
 
 /// The ports of the machine that are the guest's.
 static PORTS: [(PortPassthrough<'static>, u16, u32); 10] = {
