@@ -384,3 +384,28 @@ fn a_device_that_panics_leaves_the_manager_usable() {
         assert_eq!(manager.unregister_device(id), Ok(()));
     }
 }
+
+#[test]
+fn a_device_that_panics_over_its_resources_is_not_registered() {
+    struct Panicking(AtomicUsize);
+    impl<'d> Device<'d> for Panicking {
+        fn name(&self) -> &str {
+            "panicking"
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+        fn set_resources(&self, _: &vm_device::Resources<'_, 'd>) -> Result<(), vm_device::Rejected> {
+            assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 0, "a defect of the device");
+            Ok(())
+        }
+    }
+    let manager = manager();
+    let device = Panicking(AtomicUsize::new(0));
+    let requests = [IoResource::mmio(0, 4), IoResource::pio(0, 4)];
+    let mut register = || manager.register_device(&device, None, &requests, IrqResource::None);
+    assert!(catch_unwind(AssertUnwindSafe(&mut register)).is_err());
+    assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
+    let id = register().unwrap();
+    assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Ok(()));
+    manager.unregister_device(id).unwrap();
+}

@@ -197,9 +197,12 @@ fn ranges() {
         "mmio request 0 of \"new\": [0x180ff, 0x18100] overlaps [0x18000, 0x180ff], which belongs to \"child\" (#1)";
     refuses(&manager, &NEW, Some(bus), &[IoResource::mmio(0x1_80ff, 2)], IrqResource::None, error, words);
     // A window's own device has no place in it.
-    let twice = [IoResource::mmio(0x4000, 0x100).window(), IoResource::mmio(0x4000, 1)];
-    let got = manager.register_device(&NEW, None, &twice, IrqResource::None);
-    assert!(matches!(got, Err(RegisterError::Range { index: 1, refusal: RangeRefusal::Overlap { .. }, .. })));
+    let twice = [IoResource::mmio(0x4000, 0x100).window(), IoResource::mmio(0x4008, 1)];
+    let refusal = RangeRefusal::AskedTwice { wanted: range(0x4008, 0x4008), taken: range(0x4000, 0x40ff) };
+    let error = RegisterError::Range { device: "new", index: 1, io_type: IoType::Mmio, refusal };
+    let words =
+        "mmio request 1 of \"new\": [0x4008, 0x4008] overlaps [0x4000, 0x40ff], which the device itself has asked for";
+    refuses(&manager, &NEW, None, &twice, IrqResource::None, error, words);
 }
 
 #[test]
