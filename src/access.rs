@@ -3,27 +3,32 @@
 use core::fmt;
 
 use crate::address::{GuestAddress, IoType};
-use crate::slots::Line;
+use crate::slots::Place;
 
 /// How deep accesses may nest: a device that accesses another device, which accesses a third, and so on. The access
 /// that would be one deeper is refused as [`IoError::TooDeep`].
 pub const MAX_DEPTH: usize = 8;
 
 /// One access that a guest, or another device, makes to a device: where it goes. The data is passed beside it.
+///
+/// It stays on the thread of the vCPU that makes it:
+///
+/// ```compile_fail
+/// fn elsewhere<T: Send>(_: T) {}
+/// elsewhere(vm_device::Access::new(vm_device::IoType::Pio, 0_u16.into(), 0_u16.into(), 0));
+/// ```
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
     pub(crate) io_type: IoType,
-    /// How many accesses are nested up to and including this one.
-    pub(crate) level: u8,
-    pub(crate) range_index: u16,
     /// The topology node of the device.
     pub(crate) node: u16,
+    pub(crate) range_index: u16,
     pub(crate) address: u64,
     pub(crate) base: u64,
     /// Which manager dispatched it: its address, to compare.
     pub(crate) manager: usize,
-    /// Where that manager's removals look for the accesses of this vCPU.
-    pub(crate) line: Option<&'a Line>,
+    /// Where that manager's removals look for this access.
+    pub(crate) place: Place<'a>,
     /// The access from within whose callback this one was made.
     pub(crate) parent: Option<&'a Access<'a>>,
 }
@@ -34,13 +39,12 @@ impl Access<'static> {
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
         Self {
             io_type,
-            level: 1,
             range_index: range_index as u16,
             node: u16::MAX,
             address: address.0,
             base: base.0,
             manager: 0,
-            line: None,
+            place: Place::ANONYMOUS,
             parent: None,
         }
     }
@@ -88,7 +92,7 @@ impl fmt::Debug for Access<'_> {
             .field("address", &self.address())
             .field("base", &self.base())
             .field("range_index", &self.range_index)
-            .field("level", &self.level)
+            .field("level", &self.place.level())
             .finish_non_exhaustive()
     }
 }
@@ -109,8 +113,7 @@ pub enum IoError {
     /// The access is 0 bytes long, or its length is no multiple of the element size.
     InvalidLength,
     /// Accesses are nested deeper than [`MAX_DEPTH`], or more accesses without a
-    /// [`Dispatcher`](crate::Dispatcher) are inside one device than
-    /// [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
+    /// [`Dispatcher`](crate::Dispatcher) meet in the same ranges than [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
     TooDeep,
     /// [`IoType::PhysicalMmio`] is backed by memory and never dispatched.
     NotDispatched,
@@ -142,17 +145,23 @@ impl OpenBus {
     /// Every bit set. The default of both spaces.
     pub const ALL_ONES: Self = Self(0xff);
 
-    /// Gives every byte of `data` the open-bus value.
-    #[inline(always)]
-    pub(crate) fn fill(self, data: &mut [u8]) {
-        // The lengths that guests use become single stores; the general case would be a call of memset.
-        match data {
-            [a] => *a = self.0,
-            [a, b] => [*a, *b] = [self.0; 2],
-            [a, b, c, d] => [*a, *b, *c, *d] = [self.0; 4],
-            [a, b, c, d, e, f, g, h] => [*a, *b, *c, *d, *e, *f, *g, *h] = [self.0; 8],
-            other => other.fill(self.0),
-        }
+    /// The value of eight bytes, as a manager keeps it: a fill is one store then.
+    pub(crate) const fn bytes(self) -> [u8; 8] {
+        [self.0; 8]
+    }
+}
+
+/// Gives every byte of `data` its open-bus value.
+#[inline(always)]
+pub(crate) fn fill(data: &mut [u8], open_bus: [u8; 8]) {
+    // The lengths that guests use become single stores; the general case would be a call of memset.
+    let [x0, x1, x2, x3, ..] = open_bus;
+    match data {
+        [a] => *a = x0,
+        [a, b] => [*a, *b] = [x0, x1],
+        [a, b, c, d] => [*a, *b, *c, *d] = [x0, x1, x2, x3],
+        [a, b, c, d, e, f, g, h] => [*a, *b, *c, *d, *e, *f, *g, *h] = open_bus,
+        other => other.fill(x0),
     }
 }
 
@@ -170,7 +179,7 @@ mod tests {
     fn open_bus_defines_every_byte() {
         for length in 0..40 {
             let mut data = [0; 40];
-            OpenBus::ALL_ONES.fill(&mut data[..length]);
+            fill(&mut data[..length], OpenBus::ALL_ONES.bytes());
             assert!(data[..length].iter().all(|byte| *byte == 0xff));
             assert!(data[length..].iter().all(|byte| *byte == 0));
         }

@@ -1,12 +1,12 @@
 //! The way of a guest access to its device.
 
-use crate::access::{Access, IoError};
+use crate::access::{Access, IoError, MAX_DEPTH, fill};
 use crate::address::{GuestAddress, IoType};
 use crate::device::Device;
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Entered, Line, Missed, Place};
-use crate::table::Segment;
+use crate::slots::{Body, Claim, Entered, Place, TooDeep};
+use crate::table::{Segment, Start, Table};
 
 /// The data of an access, in one direction, on its way to the device.
 trait Transfer {
@@ -133,7 +133,7 @@ struct Caller<'a> {
 
 impl Caller<'_> {
     /// A caller without a handle, who may or may not be in a callback.
-    const ANONYMOUS: Self = Self { place: Place { line: None, level: 0 }, parent: None };
+    const ANONYMOUS: Self = Self { place: Place::ANONYMOUS, parent: None };
 }
 
 /// The segment a [`Dispatcher`] used last, and the version under which it found it.
@@ -144,7 +144,9 @@ struct LastHit {
 }
 
 impl LastHit {
-    const NONE: Self = Self { version: 0, segment: Segment::NOWHERE };
+    const fn none() -> Self {
+        Self { version: 0, segment: Segment::NOWHERE }
+    }
 }
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
@@ -156,16 +158,18 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ///
     /// # Errors
     /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
+    #[inline]
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.read_by(Caller::ANONYMOUS, &mut LastHit::NONE.clone(), address, data, io_type)
+        self.read_by(Caller::ANONYMOUS, &mut LastHit::none(), address, data, io_type)
     }
 
     /// A guest writes `data` at `address`. As [`read`](Self::read), the other way.
     ///
     /// # Errors
     /// As [`read`](Self::read).
+    #[inline]
     pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        self.dispatch(Caller::ANONYMOUS, &mut LastHit::NONE.clone(), address, io_type, Write { data })
+        self.dispatch(Caller::ANONYMOUS, &mut LastHit::none(), address, io_type, Write { data })
     }
 
     /// A guest reads a string (`REP INS`): `data.len() / element` elements of `element` bytes each, all from `port`.
@@ -174,7 +178,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.read_string_by(Caller::ANONYMOUS, port, element, data)
+        self.read_string_by(Caller::ANONYMOUS, &mut LastHit::none(), port, element, data)
     }
 
     /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other way.
@@ -182,7 +186,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// As [`read`](Self::read).
     pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.write_string_by(Caller::ANONYMOUS, port, element, data)
+        self.dispatch(Caller::ANONYMOUS, &mut LastHit::none(), port.into(), IoType::Pio, WriteString { element, data })
     }
 
     /// A handle of one vCPU, which dispatches faster than the manager itself.
@@ -190,8 +194,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`NoDispatcher`] if there are as many as the manager has room for.
     pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
-        let line = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
-        Ok(Dispatcher { manager: self, line, hits: [LastHit::NONE; 2] })
+        let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
+        Ok(Dispatcher { manager: self, claim, hits: [LastHit::none(); 2] })
     }
 
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
@@ -210,17 +214,20 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         data: &mut [u8],
         io_type: IoType,
     ) -> Result<(), IoError> {
-        self.open_bus(io_type).fill(data);
+        fill(data, self.open_bus(io_type));
         self.dispatch(caller, hit, address, io_type, Read { data })
     }
 
-    fn read_string_by(&self, caller: Caller<'_>, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.open_bus(IoType::Pio).fill(data);
-        self.dispatch(caller, &mut LastHit::NONE.clone(), port.into(), IoType::Pio, ReadString { element, data })
-    }
-
-    fn write_string_by(&self, caller: Caller<'_>, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.dispatch(caller, &mut LastHit::NONE.clone(), port.into(), IoType::Pio, WriteString { element, data })
+    fn read_string_by(
+        &self,
+        caller: Caller<'_>,
+        hit: &mut LastHit,
+        port: u16,
+        element: usize,
+        data: &mut [u8],
+    ) -> Result<(), IoError> {
+        fill(data, self.open_bus(IoType::Pio));
+        self.dispatch(caller, hit, port.into(), IoType::Pio, ReadString { element, data })
     }
 
     /// Finds the device and calls it.
@@ -237,72 +244,114 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return Err(IoError::InvalidLength);
         }
         let address = address.0;
-        let span = transfer.unit() as u64 - 1;
-        let last = address.checked_add(span).filter(|last| *last <= io_type.last_address().0);
-        let Some(last) = last else {
-            return Err(if address > io_type.last_address().0 { IoError::Unclaimed } else { IoError::Straddling });
+        let Some(last) = address.checked_add(transfer.unit() as u64 - 1) else {
+            return Err(unclaimed(io_type.last_address().0, address, u64::MAX, 0));
         };
-        let (entered, base) = self.enter(caller.place, hit, address, last, io_type)?;
-        let body = &entered.body;
+        // Before the last hit is looked at, which the two kinds of MMIO share.
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
+        let entered = match self.enter(caller.place, hit, address, last) {
+            Ok(Some(entered)) => entered,
+            Ok(None) => {
+                let mut searches = self.slots.searches();
+                loop {
+                    searches.begin();
+                    let found = match io_type {
+                        IoType::Pio => self.look_up(&self.ports, hit, address, last),
+                        IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, hit, address, last),
+                    };
+                    if let Err(error) = found {
+                        return Err(error);
+                    }
+                    match self.enter(caller.place, hit, address, last) {
+                        Ok(Some(entered)) => break entered,
+                        Ok(None) => {}
+                        Err(TooDeep) => return Err(IoError::TooDeep),
+                    }
+                }
+            }
+            Err(TooDeep) => return Err(IoError::TooDeep),
+        };
+        let body = entered.body();
         let access = Access {
             io_type,
-            level: caller.place.level.saturating_add(1),
-            range_index: body.range_index,
             node: body.node,
+            range_index: body.range_index,
             address,
-            base,
+            base: hit.segment.base,
             manager: self.identity(),
-            line: caller.place.line,
+            place: caller.place,
             parent: caller.parent,
         };
-        if body.sizes == AccessSizes::ANY || body.sizes.accepts(access.offset(), transfer.unit()) {
-            transfer.whole(body.device, &access);
-            return Ok(());
+        if body.sizes != AccessSizes::ANY {
+            return sized(transfer, body, &access);
         }
-        if body.sizes.splits(access.offset(), transfer.unit()) {
-            transfer.in_pieces(body.device, &access, body.sizes);
-            return Ok(());
-        }
-        Err(IoError::RefusedSize)
+        transfer.whole(body.device, &access);
+        Ok(())
     }
 
-    /// Enters the device that owns the addresses from `address` to `last`.
+    /// Enters the slot of the last hit, if that has the addresses from `address` to `last` and still holds.
     #[inline(always)]
     fn enter<'a>(
         &'a self,
         place: Place<'a>,
+        hit: &LastHit,
+        address: u64,
+        last: u64,
+    ) -> Result<Option<Entered<'a, 'd>>, TooDeep> {
+        let LastHit { version, segment } = *hit;
+        if segment.first <= address && last <= segment.last {
+            self.slots.enter(place, version, segment.slot)
+        } else {
+            Ok(None)
+        }
+    }
+
+    /// Finds the segment that has the addresses from `address` to `last`, and leaves it in `hit`. A function of its own:
+    /// nothing of it is in the way where a hit is repeated.
+    #[inline(never)]
+    fn look_up<A: Start>(
+        &self,
+        table: &Table<A, RANGES>,
         hit: &mut LastHit,
         address: u64,
         last: u64,
-        io_type: IoType,
-    ) -> Result<(Entered<'a, 'd>, u64), IoError> {
-        let LastHit { version, segment } = *hit;
-        if segment.first <= address
-            && last <= segment.last
-            && let Ok(entered) = self.slots.enter(place, version, segment.slot)
-        {
-            return Ok((entered, segment.base));
+    ) -> Result<(), IoError> {
+        let version = self.slots.version();
+        let segment = table.find(&self.slots, version, address);
+        if segment.slot().is_some() && last <= segment.last {
+            *hit = LastHit { version, segment };
+        } else if self.slots.is_current(version) {
+            return Err(if segment.slot().is_some() {
+                IoError::Straddling
+            } else {
+                unclaimed(A::LAST, address, last, segment.last)
+            });
         }
-        let find = |version| match io_type {
-            IoType::Pio => self.ports.find(&self.slots, version, address),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.find(&self.slots, version, address),
-        };
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
-        }
-        match self.slots.search(place, find) {
-            Ok((entered, segment, version)) => {
-                if last > segment.last {
-                    return Err(IoError::Straddling);
-                }
-                *hit = LastHit { version, segment };
-                Ok((entered, segment.base))
-            }
-            Err(Missed::Nothing(hole)) if last > hole.last => Err(IoError::Straddling),
-            Err(Missed::Nothing(_) | Missed::Stale) => Err(IoError::Unclaimed),
-            Err(Missed::TooDeep) => Err(IoError::TooDeep),
-        }
+        Ok(())
     }
+}
+
+/// Hands an access over to a device that does not take every size.
+#[inline(never)]
+fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> Result<(), IoError> {
+    let (offset, unit) = (access.offset(), transfer.unit());
+    if body.sizes.accepts(offset, unit) {
+        transfer.whole(body.device, access);
+    } else if body.sizes.splits(offset, unit) {
+        transfer.in_pieces(body.device, access, body.sizes);
+    } else {
+        return Err(IoError::RefusedSize);
+    }
+    Ok(())
+}
+
+/// Which error it is that an access from `address` to `last` begins in a hole that ends at `hole_last`, in a space that
+/// ends at `space_last`.
+#[cold]
+fn unclaimed(space_last: u64, address: u64, last: u64, hole_last: u64) -> IoError {
+    if address <= space_last && last > hole_last.min(space_last) { IoError::Straddling } else { IoError::Unclaimed }
 }
 
 /// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the
@@ -312,14 +361,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 /// [`DeviceManager::nested`]. Dropping it makes its place free for another.
 pub struct Dispatcher<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    line: &'d Line,
+    claim: Claim<'d>,
     hits: [LastHit; 2],
-}
-
-impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Dispatcher<'_, DEVICES, RANGES, VCPUS> {
-    fn drop(&mut self) {
-        self.line.release();
-    }
 }
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatcher<'d, DEVICES, RANGES, VCPUS> {
@@ -328,32 +371,32 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
         self.manager
     }
 
-    fn caller(&self) -> Caller<'d> {
-        Caller { place: Place { line: Some(self.line), level: 0 }, parent: None }
-    }
-
+    /// The manager, the vCPU as the caller, and what it hit last in a space.
     #[inline(always)]
-    fn hit(&mut self, io_type: IoType) -> &mut LastHit {
+    fn parts(&mut self, io_type: IoType) -> (&'d DeviceManager<'d, DEVICES, RANGES, VCPUS>, Caller<'_>, &mut LastHit) {
         let [ports, memory] = &mut self.hits;
-        if io_type == IoType::Pio { ports } else { memory }
+        let hit = if io_type == IoType::Pio { ports } else { memory };
+        (self.manager, Caller { place: self.claim.place(), parent: None }, hit)
     }
 
     /// As [`DeviceManager::read`].
     ///
     /// # Errors
     /// As [`DeviceManager::read`].
+    #[inline(always)]
     pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        let (manager, caller) = (self.manager, self.caller());
-        manager.read_by(caller, self.hit(io_type), address, data, io_type)
+        let (manager, caller, hit) = self.parts(io_type);
+        manager.read_by(caller, hit, address, data, io_type)
     }
 
     /// As [`DeviceManager::write`].
     ///
     /// # Errors
     /// As [`DeviceManager::read`].
+    #[inline(always)]
     pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        let (manager, caller) = (self.manager, self.caller());
-        manager.dispatch(caller, self.hit(io_type), address, io_type, Write { data })
+        let (manager, caller, hit) = self.parts(io_type);
+        manager.dispatch(caller, hit, address, io_type, Write { data })
     }
 
     /// As [`DeviceManager::read_string`].
@@ -361,7 +404,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.manager.read_string_by(self.caller(), port, element, data)
+        let (manager, caller, hit) = self.parts(IoType::Pio);
+        manager.read_string_by(caller, hit, port, element, data)
     }
 
     /// As [`DeviceManager::write_string`].
@@ -369,7 +413,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.manager.write_string_by(self.caller(), port, element, data)
+        let (manager, caller, hit) = self.parts(IoType::Pio);
+        manager.dispatch(caller, hit, port.into(), IoType::Pio, WriteString { element, data })
     }
 }
 
@@ -397,13 +442,15 @@ pub struct Nested<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS
 
 impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
     fn caller(&self) -> Result<Caller<'a>, IoError> {
-        // Another manager's removals do not look at this one's lines.
-        let line = self.access.line.filter(|_| self.access.manager == self.manager.identity());
-        let level = self.access.level;
-        if level as usize >= crate::MAX_DEPTH {
+        let mut place = self.access.place.deeper();
+        if self.access.manager != self.manager.identity() {
+            // Another manager's removals do not look at this one's lines.
+            place = place.without_line();
+        }
+        if place.level() >= MAX_DEPTH {
             return Err(IoError::TooDeep);
         }
-        Ok(Caller { place: Place { line, level }, parent: Some(self.access) })
+        Ok(Caller { place, parent: Some(self.access) })
     }
 
     /// As [`DeviceManager::read`], one level deeper.
@@ -411,8 +458,8 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.manager.open_bus(io_type).fill(data);
-        self.manager.dispatch(self.caller()?, &mut LastHit::NONE.clone(), address, io_type, Read { data })
+        fill(data, self.manager.open_bus(io_type));
+        self.manager.dispatch(self.caller()?, &mut LastHit::none(), address, io_type, Read { data })
     }
 
     /// As [`DeviceManager::write`], one level deeper.
@@ -420,7 +467,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        self.manager.dispatch(self.caller()?, &mut LastHit::NONE.clone(), address, io_type, Write { data })
+        self.manager.dispatch(self.caller()?, &mut LastHit::none(), address, io_type, Write { data })
     }
 
     /// As [`DeviceManager::read_string`], one level deeper.
@@ -428,8 +475,14 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.manager.open_bus(IoType::Pio).fill(data);
-        self.manager.read_string_by(self.caller()?, port, element, data)
+        fill(data, self.manager.open_bus(IoType::Pio));
+        self.manager.dispatch(
+            self.caller()?,
+            &mut LastHit::none(),
+            port.into(),
+            IoType::Pio,
+            ReadString { element, data },
+        )
     }
 
     /// As [`DeviceManager::write_string`], one level deeper.
@@ -437,6 +490,12 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.manager.write_string_by(self.caller()?, port, element, data)
+        self.manager.dispatch(
+            self.caller()?,
+            &mut LastHit::none(),
+            port.into(),
+            IoType::Pio,
+            WriteString { element, data },
+        )
     }
 }

@@ -85,6 +85,7 @@
 //! | `topology`, `state` | the tree of buses and devices; what writers share behind one lock |
 //! | `slots`, `table` | the quiescence protocol (the one module with `unsafe`); the sorted range table |
 //! | `dispatch` | `read`, `write`, strings; [`Dispatcher`], [`Nested`] |
+//! | [`exit`] | for type-1 hypervisors: VM exits of SVM and VMX, and instructions that touched MMIO, as accesses |
 //! | `manager`, `removal`, `relocation`, `inspection` | [`DeviceManager`]: register, unregister, relocate, walk |
 //!
 //! # What holds
@@ -106,6 +107,7 @@
 //! # Features
 //!
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
+//! - `instruction`: `exit::instruction`, which decodes and executes the instruction that touched MMIO.
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -119,6 +121,7 @@ mod allocator;
 mod device;
 mod dispatch;
 mod error;
+pub mod exit;
 mod freelist;
 mod inspection;
 mod interrupt;

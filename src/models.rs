@@ -17,7 +17,7 @@ use std::time::Instant;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::slots::{Body, Found, HeavyBarrier, Place, Slots};
+use crate::slots::{Body, HeavyBarrier, Place, Slots};
 use crate::{
     Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
     InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
@@ -456,25 +456,15 @@ fn two_callbacks_that_defer_each_others_removal_both_end() {
     });
 }
 
-/// The search that has found slot 0.
-#[derive(Clone, Copy)]
-struct First;
-
-impl Found for First {
-    fn slot(self) -> Option<u16> {
-        Some(0)
-    }
-}
-
 fn body(probe: &'static Probe) -> Body<'static> {
     Body { device: probe, node: 0, range_index: 0, sizes: AccessSizes::ANY }
 }
 
 /// Enters slot 0 under version 0, and is in its device for a while.
-fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'static>, slot: u16) {
-    if let Ok(entered) = slots.enter(place, 0, slot) {
+fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'_>, slot: u16) {
+    if let Ok(Some(entered)) = slots.enter(place, 0, slot) {
         let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
-        entered.body.device.read(&access, &mut []);
+        entered.body().device.read(&access, &mut []);
     }
 }
 
@@ -496,8 +486,8 @@ fn slots_are_sound_without_the_index() {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(0, body(a)));
-        let line = slots.claim_line();
-        let reader = thread::spawn(move || visit(slots, Place { line, level: 0 }, 0));
+        let mut claim = slots.claim_line().unwrap();
+        let reader = thread::spawn(move || visit(slots, claim.place(), 0));
         replace(slots, a, b);
         reader.join().unwrap();
     });
@@ -514,10 +504,10 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
         let slots: &'static Slots<'_, 2, 1> = leak(slots);
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(0, body(a)) && slots.install(1, body(b)));
-        let line = slots.claim_line();
+        let mut claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
-            visit(slots, Place { line, level: 0 }, 0);
-            visit(slots, Place { line, level: 0 }, 1);
+            visit(slots, claim.place(), 0);
+            visit(slots, claim.place(), 1);
         });
         replace(slots, a, b);
         reader.join().unwrap();
@@ -529,16 +519,19 @@ fn a_search_is_repeated_a_bounded_number_of_times() {
     explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
         assert!(slots.install(0, body(Probe::new(b'a'))));
-        let line = slots.claim_line();
+        let mut claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
-            let searches = core::cell::Cell::new(0);
-            let found = slots.search(Place { line, level: 0 }, |_| {
-                searches.set(searches.get() + 1);
+            let (mut searches, mut count) = (slots.searches(), 0);
+            loop {
+                searches.begin();
+                count += 1;
+                let version = slots.version();
                 thread::yield_now();
-                First
-            });
-            assert!(found.is_ok());
-            assert!(searches.get() <= 5, "{} searches", searches.get());
+                if let Ok(Some(_)) = slots.enter(claim.place(), version, 0) {
+                    break;
+                }
+            }
+            assert!(count <= 5, "{count} searches");
         });
         for _ in 0..7 {
             let version = slots.begin_publication();

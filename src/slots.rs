@@ -19,6 +19,8 @@
 
 #![allow(unsafe_code)]
 
+use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::sync::atomic::compiler_fence;
 
 use crate::access::MAX_DEPTH;
@@ -27,8 +29,9 @@ use crate::protocol;
 use crate::resource::AccessSizes;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
 
-/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may be inside one device at once, over all vCPUs: the
-/// bound of a recursion that nothing else can see.
+/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
+/// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
+/// it goes, it is no deeper than the number of their ranges and this together.
 pub const MAX_ANONYMOUS: u32 = 64;
 
 /// How often a reader searches again by itself, before it asks writers to hold back.
@@ -64,10 +67,22 @@ impl Line {
             Self { hazards: array![AtomicU32::new(0); MAX_DEPTH], claimed: AtomicBool::new(false) }
         }
     }
+}
 
-    /// Gives the line back.
-    pub(crate) fn release(&self) {
-        self.claimed.store(false, Ordering::Release);
+/// A line that one vCPU has to itself until this is dropped.
+pub(crate) struct Claim<'a>(&'a Line);
+
+impl Claim<'_> {
+    /// Where the vCPU announces an access that is not nested in another.
+    #[inline(always)]
+    pub(crate) fn place(&mut self) -> Place<'_> {
+        Place { line: Some(self.0), level: 0, one_thread: PhantomData }
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.claimed.store(false, Ordering::Release);
     }
 }
 
@@ -111,7 +126,7 @@ struct Slot<'d> {
     state: AtomicU32,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
-    body: UnsafeCell<Option<Body<'d>>>,
+    body: UnsafeCell<MaybeUninit<Body<'d>>>,
 }
 
 impl Slot<'_> {
@@ -121,39 +136,63 @@ impl Slot<'_> {
                 bounds: array![Bounds::new(); 2],
                 state: AtomicU32::new(VACANT),
                 anonymous: AtomicU32::new(0),
-                body: UnsafeCell::new(None),
+                body: UnsafeCell::new(MaybeUninit::uninit()),
             }
         }
     }
 }
 
-/// Where a reader announces itself.
+/// Where a reader announces itself. Copies stay on the thread of the reader, whose announcements nest, so that a word
+/// is used for one announcement at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     /// The vCPU's line, or none for an anonymous access.
-    pub(crate) line: Option<&'a Line>,
+    line: Option<&'a Line>,
     /// Which of the line's words: the depth of nesting.
-    pub(crate) level: u8,
+    level: u8,
+    one_thread: PhantomData<*mut ()>,
 }
 
-/// Why a reader did not enter a slot.
-pub(crate) enum Barred {
-    /// The index has changed since the search, or a writer has emptied the slot: search again.
-    Stale,
-    /// No word, and no count, is left to announce the access in.
-    TooDeep,
+impl Place<'_> {
+    /// The place of a reader without a line.
+    pub(crate) const ANONYMOUS: Self = Self { line: None, level: 0, one_thread: PhantomData };
+
+    /// How many accesses the next one is nested in.
+    #[inline(always)]
+    pub(crate) fn level(self) -> usize {
+        self.level as usize
+    }
+
+    /// Where an access announces itself that is made from within the callback of this one.
+    #[inline(always)]
+    pub(crate) fn deeper(self) -> Self {
+        Self { level: self.level.saturating_add(1), ..self }
+    }
+
+    /// The same depth, without the line.
+    pub(crate) fn without_line(self) -> Self {
+        Self { line: None, ..self }
+    }
 }
+
+/// No word, and no count, is left to announce the access in; or, what nesting excludes, the word is in use.
+pub(crate) struct TooDeep;
 
 /// An announcement, withdrawn when it is dropped.
 struct Announced<'a> {
     word: &'a AtomicU32,
     anonymous: bool,
+    /// Where the access is counted besides, because it was not the only anonymous one in its slot.
+    crowd: Option<&'a AtomicU32>,
 }
 
 impl Drop for Announced<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.anonymous {
+            if let Some(crowd) = self.crowd {
+                crowd.fetch_sub(1, Ordering::Relaxed);
+            }
             self.word.fetch_sub(1, protocol::WITHDRAW);
         } else {
             self.word.store(0, protocol::WITHDRAW);
@@ -163,8 +202,20 @@ impl Drop for Announced<'_> {
 
 /// A reader inside a slot. The slot's device stays registered until this is dropped.
 pub(crate) struct Entered<'a, 'd> {
-    pub(crate) body: Body<'d>,
+    /// A pointer, and not a copy: what a dispatch reads of the body, it reads straight from the slot's cache line.
+    body: *const Body<'d>,
     _announced: Announced<'a>,
+}
+
+impl<'d> Entered<'_, 'd> {
+    #[inline(always)]
+    pub(crate) fn body(&self) -> &Body<'d> {
+        // SAFETY: `Slots::enter`, which alone makes an `Entered`, announced the slot before it saw its state OCCUPIED, so
+        // that a writer that retires it from then on finds the announcement, and writes the body only after it was
+        // withdrawn, when `self` is gone. The body was written before the state became OCCUPIED, which the load has
+        // acquired.
+        unsafe { &*self.body }
+    }
 }
 
 /// The slots of all ranges, the lines of all vCPUs, and the version.
@@ -172,6 +223,9 @@ pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
     version: AtomicU64,
     /// Readers that have searched in vain too often: no publication begins while there are any.
     starving: AtomicU32,
+    /// Anonymous accesses that were not the only ones in their slots when they came. A recursion comes to a slot it is in
+    /// already, so that this count bounds it, and accesses that do not meet touch nothing that all share.
+    crowd: AtomicU32,
     /// With it the barrier between a reader's announcement and its check is free, and a writer pays for both.
     heavy_barrier: Option<HeavyBarrier>,
     lines: [Line; VCPUS],
@@ -193,6 +247,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             Self {
                 version: AtomicU64::new(0),
                 starving: AtomicU32::new(0),
+                crowd: AtomicU32::new(0),
                 heavy_barrier: None,
                 lines: array![Line::new(); VCPUS],
                 slots: array![Slot::new(); RANGES],
@@ -208,16 +263,17 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     // The reader's side.
 
     /// Takes a line that no vCPU has.
-    pub(crate) fn claim_line(&self) -> Option<&Line> {
-        self.lines
-            .iter()
-            .find(|line| line.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok())
+    pub(crate) fn claim_line(&self) -> Option<Claim<'_>> {
+        let free =
+            |line: &&Line| line.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        self.lines.iter().find(free).map(Claim)
     }
 
-    /// The version to search under.
+    /// The version to search under. In the single order, so that a writer that has not seen a reader starve has published
+    /// before.
     #[inline(always)]
-    fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+    pub(crate) fn version(&self) -> u64 {
+        self.version.load(Ordering::SeqCst)
     }
 
     /// Whether a search under `version` has seen one whole index.
@@ -235,26 +291,38 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         Some((bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed)))
     }
 
-    /// Enters the slot that a search under `version` has found.
+    /// Enters the slot that a search under `version` has found; `None` if the index has changed since, or a writer has
+    /// emptied the slot: search again.
     #[inline(always)]
-    pub(crate) fn enter<'a>(&'a self, place: Place<'a>, version: u64, slot: u16) -> Result<Entered<'a, 'd>, Barred> {
-        let Some(target) = self.slots.get(slot as usize) else { return Err(Barred::Stale) };
+    pub(crate) fn enter<'a>(
+        &'a self,
+        place: Place<'a>,
+        version: u64,
+        slot: u16,
+    ) -> Result<Option<Entered<'a, 'd>>, TooDeep> {
+        let Some(target) = self.slots.get(slot as usize) else { return Ok(None) };
         let announced = match place.line {
             Some(line) => {
-                let Some(word) = line.hazards.get(place.level as usize) else { return Err(Barred::TooDeep) };
+                let Some(word) = line.hazards.get(place.level()) else { return Err(TooDeep) };
+                if word.load(Ordering::Relaxed) != 0 {
+                    return Err(TooDeep);
+                }
                 if self.heavy_barrier.is_some() {
                     word.store(slot as u32 + 1, protocol::ANNOUNCE_ASYMMETRIC);
                     compiler_fence(Ordering::SeqCst);
                 } else {
                     word.store(slot as u32 + 1, protocol::ANNOUNCE);
                 }
-                Announced { word, anonymous: false }
+                Announced { word, anonymous: false, crowd: None }
             }
             None => {
                 let inside = target.anonymous.fetch_add(1, protocol::ANNOUNCE);
-                let announced = Announced { word: &target.anonymous, anonymous: true };
-                if inside >= MAX_ANONYMOUS {
-                    return Err(Barred::TooDeep);
+                let mut announced = Announced { word: &target.anonymous, anonymous: true, crowd: None };
+                if inside > 0 {
+                    announced.crowd = Some(&self.crowd);
+                    if self.crowd.fetch_add(1, Ordering::Relaxed) >= MAX_ANONYMOUS {
+                        return Err(TooDeep);
+                    }
                 }
                 announced
             }
@@ -265,74 +333,15 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let current = self.version.load(Ordering::SeqCst) == version;
         let occupied = target.state.load(Ordering::SeqCst) == OCCUPIED;
         if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
-            return Err(Barred::Stale);
+            return Ok(None);
         }
-        // SAFETY: the slot was announced before its state was seen OCCUPIED, so that a writer that retires it from now
-        // on finds the announcement, and writes the body only after it was withdrawn. The body was written before the
-        // state became OCCUPIED, which the load has acquired.
-        let body = target.body.with(|body| unsafe { *body });
-        body.map(|body| Entered { body, _announced: announced }).ok_or(Barred::Stale)
+        Ok(Some(Entered { body: target.body.with(<*const MaybeUninit<Body<'d>>>::cast), _announced: announced }))
     }
 
-    /// Searches by `find`, which is given the version to search under, until a search has seen one whole index.
-    ///
-    /// A search is repeated only when a writer has published during it. After a few in vain, writers are asked to hold
-    /// back, so that at most [`RETRIES`]` + 2` are needed.
+    /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
     #[inline(always)]
-    pub(crate) fn search<'a, F: Found>(
-        &'a self,
-        place: Place<'a>,
-        find: impl Fn(u64) -> F,
-    ) -> Result<(Entered<'a, 'd>, F, u64), Missed<F>> {
-        let version = self.version();
-        match self.attempt(place, version, &find) {
-            Err(Missed::Stale) => self.search_again(place, find),
-            outcome => outcome.map(|(entered, found)| (entered, found, version)),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn search_again<'a, F: Found>(
-        &'a self,
-        place: Place<'a>,
-        find: impl Fn(u64) -> F,
-    ) -> Result<(Entered<'a, 'd>, F, u64), Missed<F>> {
-        let mut tries = 1;
-        loop {
-            if tries == RETRIES {
-                self.starving.fetch_add(1, Ordering::SeqCst);
-            }
-            // In the single order, so that a writer that has not seen this reader starve has published before.
-            let version = self.version.load(Ordering::SeqCst);
-            let outcome = self.attempt(place, version, &find);
-            if !matches!(outcome, Err(Missed::Stale)) {
-                if tries >= RETRIES {
-                    self.starving.fetch_sub(1, Ordering::Release);
-                }
-                return outcome.map(|(entered, found)| (entered, found, version));
-            }
-            tries = tries.saturating_add(1);
-        }
-    }
-
-    #[inline(always)]
-    fn attempt<'a, F: Found>(
-        &'a self,
-        place: Place<'a>,
-        version: u64,
-        find: &impl Fn(u64) -> F,
-    ) -> Result<(Entered<'a, 'd>, F), Missed<F>> {
-        let found = find(version);
-        match found.slot() {
-            Some(slot) => match self.enter(place, version, slot) {
-                Ok(entered) => Ok((entered, found)),
-                Err(Barred::Stale) => Err(Missed::Stale),
-                Err(Barred::TooDeep) => Err(Missed::TooDeep),
-            },
-            None if self.is_current(version) => Err(Missed::Nothing(found)),
-            None => Err(Missed::Stale),
-        }
+    pub(crate) fn searches(&self) -> Searches<'_> {
+        Searches { starving: &self.starving, count: 0 }
     }
 
     // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
@@ -346,7 +355,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         }
         // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
         // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
-        target.body.with_mut(|place| unsafe { *place = Some(body) });
+        target.body.with_mut(|place| unsafe {
+            (*place).write(body);
+        });
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }
@@ -381,7 +392,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Waits until each reader that is inside the slot now has left it, for at most `patience` turns, of which it takes
     /// what it needs. Whether they have left.
+    ///
+    /// Of two callers that are inside slots and look at each other's, at least one sees the other.
     pub(crate) fn wait_for_current_readers(&self, slot: u16, patience: &mut u32) -> bool {
+        // Between the caller's own announcement, which the asymmetric fence leaves unordered, and its look.
+        fence(Ordering::SeqCst);
         self.words(slot).all(|(word, sign)| {
             while sign.is_in(word) {
                 let Some(left) = patience.checked_sub(1) else { return false };
@@ -456,20 +471,31 @@ impl Sign {
     }
 }
 
-/// What a search of the index gives.
-pub(crate) trait Found: Copy {
-    /// The slot to enter, if the search has found one.
-    fn slot(self) -> Option<u16>;
+/// How often one access has searched the index. From the search after [`RETRIES`] vain ones on, and until this is
+/// dropped, writers hold back, so that at most [`RETRIES`]` + 2` are needed.
+pub(crate) struct Searches<'a> {
+    starving: &'a AtomicU32,
+    count: u32,
 }
 
-/// Why a search led into no slot.
-pub(crate) enum Missed<F> {
-    /// The current index has nothing there.
-    Nothing(F),
-    /// No word, and no count, is left to announce the access in.
-    TooDeep,
-    /// The index has changed meanwhile.
-    Stale,
+impl Searches<'_> {
+    /// One more search begins.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self) {
+        self.count = self.count.saturating_add(1);
+        if self.count == RETRIES + 1 {
+            self.starving.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for Searches<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.count > RETRIES {
+            self.starving.fetch_sub(1, Ordering::Release);
+        }
+    }
 }
 
 /// Keeps the loads of a search before the comparison of versions that follows.

@@ -1,0 +1,400 @@
+//! Random registrations, removals, relocations and accesses against a map of bytes: for every address of a small space,
+//! which range answers it.
+
+#![no_main]
+
+use std::sync::Mutex;
+
+use arbitrary::Arbitrary;
+use libfuzzer_sys::fuzz_target;
+use vm_device::{
+    Access, AccessSizes, Device, DeviceManager, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource,
+    IoType, IrqResource, Relocation, SystemAllocator,
+};
+
+/// Each space is this large: the ports from 0 on, memory up to the last byte of the 64-bit space.
+const SIZE: u64 = 64;
+const DEVICES: usize = 6;
+
+#[derive(Arbitrary, Debug)]
+enum Act {
+    Register { name: u8, parent: u8, requests: Vec<Request> },
+    Unregister { victim: u8, subtree: bool, deferred: bool },
+    Relocate { moves: Vec<Move> },
+    Access { memory: bool, offset: u8, length: u8, write: bool },
+    String { port: u8, element: u8, count: u8, write: bool },
+}
+
+#[derive(Arbitrary, Debug)]
+struct Request {
+    memory: bool,
+    fixed: bool,
+    offset: u8,
+    size: u8,
+    align: u8,
+    window: bool,
+    decoded: bool,
+    dwords: bool,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Move {
+    device: u8,
+    index: u8,
+    to: Option<u8>,
+    decoded: Option<bool>,
+}
+
+fn base(memory: bool) -> u64 {
+    if memory { u64::MAX - (SIZE - 1) } else { 0 }
+}
+
+fn space(memory: bool) -> IoType {
+    if memory { IoType::Mmio } else { IoType::Pio }
+}
+
+/// A device that keeps its accesses: address, base, range, length.
+struct Recorder {
+    name: String,
+    seen: Mutex<Vec<(u64, u64, usize, usize)>>,
+}
+
+impl Recorder {
+    fn record(&self, access: &Access<'_>, length: usize) {
+        let mut seen = self.seen.lock().unwrap();
+        seen.push((access.address().0, access.base().0, access.range_index(), length));
+    }
+}
+
+impl Device<'_> for Recorder {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        self.record(access, data.len());
+        data.fill(0x5a);
+    }
+    fn write(&self, access: &Access<'_>, data: &[u8]) {
+        self.record(access, data.len());
+    }
+}
+
+/// A registered device, as the model knows it.
+struct Known {
+    id: InstanceId,
+    name: usize,
+    parent: Option<InstanceId>,
+    ranges: Vec<KnownRange>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct KnownRange {
+    memory: bool,
+    first: u64,
+    last: u64,
+    window: bool,
+    decoded: bool,
+    depth: usize,
+}
+
+/// Which device and which of its ranges answers an address: of the decoded ranges that hold it, the innermost.
+fn owner(known: &[Known], memory: bool, address: u64) -> Option<(usize, usize)> {
+    let mut found: Option<(usize, usize, usize)> = None;
+    for (device, entry) in known.iter().enumerate() {
+        for (index, range) in entry.ranges.iter().enumerate() {
+            let holds = range.memory == memory && range.decoded && (range.first..=range.last).contains(&address);
+            if holds && found.is_none_or(|(_, _, depth)| depth < range.depth) {
+                found = Some((device, index, range.depth));
+            }
+        }
+    }
+    found.map(|(device, index, _)| (device, index))
+}
+
+fuzz_target!(|acts: Vec<Act>| {
+    let recorders: Vec<_> =
+        (0..DEVICES).map(|number| Recorder { name: format!("device{number}"), seen: Mutex::new(Vec::new()) }).collect();
+    let pool = |memory| IoRange::with_size(GuestAddress(base(memory)), GuestUsize(SIZE)).unwrap();
+    let manager: DeviceManager<'_, 5, 12, 1> =
+        DeviceManager::new(SystemAllocator::new(pool(true)).with_ports(pool(false)).with_irqs(0, 3));
+    let mut vcpu = manager.dispatcher().unwrap();
+    let mut known: Vec<Known> = Vec::new();
+    // The ids that are gone.
+    let mut stale: Vec<InstanceId> = Vec::new();
+
+    for act in acts.into_iter().take(64) {
+        match act {
+            Act::Register { name, parent, requests } => {
+                let number = name as usize % DEVICES;
+                let parent = known.get(parent as usize % (known.len() + 1)).map(|parent| parent.id);
+                let requests: Vec<_> = requests.iter().take(4).map(resource).collect();
+                let result = manager.register_device(&recorders[number], parent, &requests, IrqResource::Any);
+                if let Ok(id) = result {
+                    assert!(!known.iter().any(|known| known.id == id) && !stale.contains(&id), "an id came twice");
+                    assert!(
+                        !known.iter().any(|known| known.parent == parent && known.name == number),
+                        "siblings have the same name"
+                    );
+                    known.push(Known { id, name: number, parent, ranges: Vec::new() });
+                }
+            }
+            Act::Unregister { victim, subtree, deferred } => {
+                if known.is_empty() {
+                    continue;
+                }
+                let victim = victim as usize % known.len();
+                let id = known[victim].id;
+                let children = known.iter().any(|known| known.parent == Some(id));
+                if subtree {
+                    manager.unregister_subtree(id).unwrap();
+                } else {
+                    let result =
+                        if deferred { manager.unregister_device_deferred(id) } else { manager.unregister_device(id) };
+                    assert_eq!(result.is_ok(), !children);
+                    if deferred {
+                        assert_eq!(manager.collect(), 0, "nobody is inside");
+                    }
+                    if children {
+                        continue;
+                    }
+                }
+                let mut gone = vec![id];
+                while let Some(at) = known.iter().position(|known| {
+                    gone.contains(&known.id) || known.parent.is_some_and(|parent| gone.contains(&parent))
+                }) {
+                    let removed = known.swap_remove(at);
+                    gone.push(removed.id);
+                    stale.push(removed.id);
+                }
+            }
+            Act::Relocate { moves } => {
+                if known.is_empty() {
+                    continue;
+                }
+                let moves: Vec<_> = moves
+                    .iter()
+                    .take(4)
+                    .map(|step| {
+                        let device = &known[step.device as usize % known.len()];
+                        let index = step.index as usize % (device.ranges.len() + 1);
+                        let memory = device.ranges.get(index).is_some_and(|range| range.memory);
+                        let mut relocation = Relocation::new(device.id, index);
+                        if let Some(to) = step.to {
+                            relocation = relocation.to(GuestAddress(base(memory).wrapping_add(to as u64 % (SIZE + 2))));
+                        }
+                        match step.decoded {
+                            Some(decoded) => relocation.decoded(decoded),
+                            None => relocation,
+                        }
+                    })
+                    .collect();
+                let before: Vec<_> = known.iter().map(|known| known.ranges.clone()).collect();
+                let result = manager.relocate(&moves);
+                refresh(&manager, &mut known);
+                if result.is_err() {
+                    assert!(
+                        known.iter().map(|known| &known.ranges).eq(before.iter()),
+                        "a refused move changed something"
+                    );
+                }
+            }
+            Act::Access { memory, offset, length, write } => {
+                let address = base(memory).wrapping_add(offset as u64 % SIZE);
+                access(&mut vcpu, &known, &recorders, memory, address, length as usize % 17, write);
+            }
+            Act::String { port, element, count, write } => {
+                string(
+                    &mut vcpu,
+                    &known,
+                    &recorders,
+                    port as u64 % SIZE,
+                    element as usize % 6,
+                    count as usize % 9,
+                    write,
+                );
+            }
+        }
+        refresh(&manager, &mut known);
+        for id in &stale {
+            assert!(manager.device(*id).is_none() && manager.unregister_device(*id).is_err(), "a stale id is alive");
+        }
+        check(&manager, &mut vcpu, &known, &recorders);
+    }
+});
+
+fn resource(request: &Request) -> IoResource {
+    let io_type = space(request.memory);
+    let size = GuestUsize(request.size as u64 % 24);
+    let mut resource = if request.fixed {
+        let first = base(request.memory).wrapping_add(request.offset as u64 % (SIZE + 4));
+        IoResource::fixed(io_type, GuestAddress(first), size)
+    } else {
+        IoResource::any(io_type, size).aligned(1 << (request.align % 5))
+    };
+    if request.align & 0x80 != 0 {
+        resource = resource.last_fit();
+    }
+    if request.window {
+        resource = resource.window();
+    }
+    if !request.decoded {
+        resource = resource.not_decoded();
+    }
+    if request.dwords {
+        resource = resource.sizes(AccessSizes::DWORD);
+    }
+    resource
+}
+
+type Manager<'d> = DeviceManager<'d, 5, 12, 1>;
+type Vcpu<'d> = vm_device::Dispatcher<'d, 5, 12, 1>;
+
+/// Takes the ranges from the address map, and checks that they are disjoint or nested along the tree.
+fn refresh<'d>(manager: &Manager<'d>, known: &mut [Known]) {
+    for device in known.iter_mut() {
+        device.ranges.clear();
+        while let Some(assigned) = manager.range(device.id, device.ranges.len()) {
+            device.ranges.push(KnownRange {
+                memory: assigned.io_type == IoType::Mmio,
+                first: assigned.range.first().0,
+                last: assigned.range.last().0,
+                window: false,
+                decoded: assigned.decoded,
+                depth: 0,
+            });
+        }
+    }
+    for memory in [false, true] {
+        for mapped in manager.address_map(space(memory)) {
+            let vm_device::Owner::Device { id, .. } = mapped.owner else { panic!("the VMM has reserved nothing") };
+            let device = known.iter_mut().find(|known| known.id == id).expect("the map names a device that is gone");
+            let range = &mut device.ranges[mapped.range_index];
+            assert_eq!((range.first, range.last), (mapped.assigned.range.first().0, mapped.assigned.range.last().0));
+            range.window = mapped.window;
+            range.depth = mapped.depth;
+        }
+    }
+    let flat: Vec<_> =
+        known.iter().flat_map(|device| device.ranges.iter().map(move |range| (device.id, *range))).collect();
+    for (a, outer) in flat.iter().enumerate() {
+        for (b, inner) in flat.iter().enumerate() {
+            let overlap =
+                outer.1.memory == inner.1.memory && outer.1.first <= inner.1.last && inner.1.first <= outer.1.last;
+            if a == b || !overlap || outer.1.depth > inner.1.depth {
+                continue;
+            }
+            assert!(outer.1.depth < inner.1.depth, "two ranges of one depth overlap");
+            assert!(outer.1.window && outer.1.first <= inner.1.first && inner.1.last <= outer.1.last, "not nested");
+            let mut at = known.iter().find(|known| known.id == inner.0).and_then(|known| known.parent);
+            while at != Some(outer.0) {
+                let id = at.expect("a range lies in the window of a bus that is not above it");
+                at = known.iter().find(|known| known.id == id).and_then(|known| known.parent);
+            }
+        }
+    }
+}
+
+fn check<'d>(manager: &'d Manager<'d>, vcpu: &mut Vcpu<'d>, known: &[Known], recorders: &[Recorder]) {
+    assert_eq!(manager.walk().count(), known.len());
+    for memory in [false, true] {
+        for offset in 0..SIZE {
+            access(vcpu, known, recorders, memory, base(memory) + offset, 4, offset % 2 == 0);
+        }
+    }
+}
+
+fn access(
+    vcpu: &mut Vcpu<'_>,
+    known: &[Known],
+    recorders: &[Recorder],
+    memory: bool,
+    address: u64,
+    length: usize,
+    write: bool,
+) {
+    let mut data = vec![0; length];
+    let result = if write {
+        vcpu.write(GuestAddress(address), &data, space(memory))
+    } else {
+        vcpu.read(GuestAddress(address), &mut data, space(memory))
+    };
+    let expected = expect(known, memory, address, length);
+    compare(known, recorders, memory, address, length, 1, result, expected);
+    if !write {
+        // A device that accepts only some sizes is not in the model: its refusal shows as open bus.
+        let value = if result.is_ok() { 0x5a } else { 0xff };
+        assert!(data.iter().all(|byte| *byte == value));
+    }
+}
+
+fn string(
+    vcpu: &mut Vcpu<'_>,
+    known: &[Known],
+    recorders: &[Recorder],
+    port: u64,
+    element: usize,
+    count: usize,
+    write: bool,
+) {
+    let mut data = vec![0; element * count];
+    let result = if write {
+        vcpu.write_string(port as u16, element, &data)
+    } else {
+        vcpu.read_string(port as u16, element, &mut data)
+    };
+    let expected = if count == 0 { Err(IoError::InvalidLength) } else { expect(known, false, port, element) };
+    compare(known, recorders, false, port, element, count, result, expected);
+    if !write {
+        let value = if result.is_ok() { 0x5a } else { 0xff };
+        assert!(data.iter().all(|byte| *byte == value));
+    }
+}
+
+/// What is to come of an access to a device that accepts every size.
+fn expect(known: &[Known], memory: bool, address: u64, length: usize) -> Result<(usize, usize), IoError> {
+    if length == 0 {
+        return Err(IoError::InvalidLength);
+    }
+    let top = if memory { u64::MAX } else { 0xffff };
+    let Some(last) = address.checked_add(length as u64 - 1).filter(|last| *last <= top) else {
+        return Err(IoError::Straddling);
+    };
+    let first = owner(known, memory, address);
+    if (address..=last).any(|byte| owner(known, memory, byte) != first) {
+        return Err(IoError::Straddling);
+    }
+    first.ok_or(IoError::Unclaimed)
+}
+
+#[allow(clippy::too_many_arguments)]
+fn compare(
+    known: &[Known],
+    recorders: &[Recorder],
+    memory: bool,
+    address: u64,
+    length: usize,
+    count: usize,
+    result: Result<(), IoError>,
+    expected: Result<(usize, usize), IoError>,
+) {
+    let seen: Vec<_> = recorders
+        .iter()
+        .enumerate()
+        .flat_map(|(number, recorder)| {
+            std::mem::take(&mut *recorder.seen.lock().unwrap()).into_iter().map(move |entry| (number, entry))
+        })
+        .collect();
+    match (result, expected) {
+        (Ok(()), Ok((device, index))) => {
+            let range = known[device].ranges[index];
+            assert_eq!(range.memory, memory);
+            assert_eq!(seen, vec![(known[device].name, (address, range.first, index, length)); count]);
+        }
+        (Err(IoError::RefusedSize), Ok(_)) => assert!(length != 4 && seen.is_empty()),
+        (Err(error), Err(expected)) => {
+            assert_eq!(error, expected);
+            assert!(seen.is_empty(), "a failed access reached a device");
+        }
+        (result, expected) => panic!("{result:?} at {address:#x} for {length}, not {expected:?}"),
+    }
+}

@@ -1,0 +1,10 @@
+//! Devices for guests to find, each a plain user of the crate.
+
+pub mod counted;
+pub mod eject;
+pub mod interrupter;
+pub mod pci;
+pub mod scratch;
+pub mod serial;
+pub mod stream;
+pub mod verdict;

@@ -1,0 +1,100 @@
+//! Memory in the shape of a device, which remembers how it was accessed.
+
+use spin::Mutex;
+use vm_device::{Access, Device, IoType};
+
+/// The direction of a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// A read.
+    Read,
+    /// A write.
+    Write,
+}
+
+/// One call of a device.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Call {
+    /// Read or write.
+    pub direction: Direction,
+    /// The space.
+    pub io_type: IoType,
+    /// Which of the device's ranges.
+    pub range_index: usize,
+    /// The offset into the range.
+    pub offset: u64,
+    /// The length in bytes.
+    pub length: usize,
+}
+
+impl Call {
+    /// A read of `length` bytes at `offset` of MMIO range 0.
+    pub const fn read(offset: u64, length: usize) -> Self {
+        Self { direction: Direction::Read, io_type: IoType::Mmio, range_index: 0, offset, length }
+    }
+
+    /// A write of `length` bytes at `offset` of MMIO range 0.
+    pub const fn write(offset: u64, length: usize) -> Self {
+        Self { direction: Direction::Write, ..Self::read(offset, length) }
+    }
+
+    /// The same for ports.
+    pub const fn port(self) -> Self {
+        Self { io_type: IoType::Pio, ..self }
+    }
+}
+
+/// `SIZE` bytes that a guest can write and read back. All ranges show the same bytes.
+pub struct Scratch<const SIZE: usize> {
+    name: &'static str,
+    state: Mutex<State<SIZE>>,
+}
+
+struct State<const SIZE: usize> {
+    bytes: [u8; SIZE],
+    calls: Vec<Call>,
+}
+
+impl<const SIZE: usize> Scratch<SIZE> {
+    /// All zeros.
+    pub const fn new(name: &'static str) -> Self {
+        Self { name, state: Mutex::new(State { bytes: [0; SIZE], calls: Vec::new() }) }
+    }
+
+    /// What it holds.
+    pub fn bytes(&self) -> [u8; SIZE] {
+        self.state.lock().bytes
+    }
+
+    /// The calls so far, which are forgotten.
+    pub fn take_calls(&self) -> Vec<Call> {
+        std::mem::take(&mut self.state.lock().calls)
+    }
+
+    /// Remembers a call, and says which bytes it concerns.
+    fn note<'s>(state: &'s mut State<SIZE>, direction: Direction, access: &Access<'_>, length: usize) -> &'s mut [u8] {
+        let (io_type, range_index, offset) = (access.io_type(), access.range_index(), access.offset());
+        state.calls.push(Call { direction, io_type, range_index, offset, length });
+        let first = (offset as usize).min(SIZE);
+        let end = first.saturating_add(length).min(SIZE);
+        &mut state.bytes[first..end]
+    }
+}
+
+impl<const SIZE: usize> Device<'_> for Scratch<SIZE> {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        let mut state = self.state.lock();
+        let bytes = Self::note(&mut state, Direction::Read, access, data.len());
+        data[..bytes.len()].copy_from_slice(bytes);
+    }
+
+    fn write(&self, access: &Access<'_>, data: &[u8]) {
+        let mut state = self.state.lock();
+        let bytes = Self::note(&mut state, Direction::Write, access, data.len());
+        bytes.copy_from_slice(&data[..bytes.len()]);
+    }
+}

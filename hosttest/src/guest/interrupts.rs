@@ -1,0 +1,76 @@
+//! The guest's interrupt controllers, as far as the guests here use them.
+
+use super::{mmio, port};
+
+/// Where the local APIC of a processor is (Intel SDM vol. 3A, 11.4.1).
+const LOCAL_APIC: u64 = 0xfee0_0000;
+/// Where the IOAPIC is (Intel 82093AA data sheet, 3.0).
+const IOAPIC: u64 = 0xfec0_0000;
+
+/// How an input of the IOAPIC is triggered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trigger {
+    /// By a rising edge.
+    Edge,
+    /// While it is high.
+    Level,
+}
+
+/// Switches the local APIC on (Intel SDM vol. 3A, 11.9), and the two 8259s off, which get the first 16 GSIs as well.
+pub fn enable() {
+    const SPURIOUS_VECTOR: u64 = LOCAL_APIC + 0xf0;
+    const APIC_ENABLED: u32 = 1 << 8;
+    mmio::write(SPURIOUS_VECTOR, APIC_ENABLED | 0xffu32);
+    port::write(0x21, 0xffu8);
+    port::write(0xa1, 0xffu8);
+}
+
+/// Lets the IOAPIC deliver a GSI to processor 0 as `vector` (Intel 82093AA data sheet, 3.2.4).
+pub fn route(gsi: u32, vector: u8, trigger: Trigger) {
+    const TRIGGERED_BY_LEVEL: u32 = 1 << 15;
+    let low = u32::from(vector) | if trigger == Trigger::Level { TRIGGERED_BY_LEVEL } else { 0 };
+    write_ioapic(0x11 + 2 * gsi, 0);
+    write_ioapic(0x10 + 2 * gsi, low);
+}
+
+fn write_ioapic(register: u32, value: u32) {
+    mmio::write(IOAPIC, register);
+    mmio::write(IOAPIC + 0x10, value);
+}
+
+/// Waits until the word at `address` is at least `count`, which an interrupt handler counts up. False if it takes too long.
+pub fn wait_for(address: u64, count: u64) -> bool {
+    for _ in 0..10_000_000 {
+        if mmio::read::<u64>(address) >= count {
+            return true;
+        }
+    }
+    false
+}
+
+/// An interrupt handler: executes the given instructions, which may use `rax` and `rdx`, and ends the interrupt (Intel SDM
+/// vol. 3A, 11.8.5).
+///
+/// It runs in ring 0, where not every KVM can run what the compiler emits, so it is assembly. It must not rely on the local
+/// APIC to hold back the next interrupt until the end of this one: there are KVMs whose local APIC ends an interrupt when it
+/// delivers it. A level-triggered line that is still asserted then interrupts once more.
+#[macro_export]
+macro_rules! interrupt_handler {
+    ($(#[$attribute:meta])* $name:ident: $($instruction:literal),* ; $($operand:ident = const $value:expr),*) => {
+        $(#[$attribute])*
+        #[unsafe(naked)]
+        extern "C" fn $name() {
+            core::arch::naked_asm!(
+                "push rax",
+                "push rdx",
+                $($instruction,)*
+                "mov eax, 0xfee000b0",
+                "mov dword ptr [rax], 0",
+                "pop rdx",
+                "pop rax",
+                "iretq",
+                $($operand = const $value,)*
+            )
+        }
+    };
+}

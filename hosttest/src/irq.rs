@@ -1,0 +1,52 @@
+//! The interrupt controller of the guest: KVM's own.
+
+use std::sync::{Arc, OnceLock};
+
+use kvm_bindings::kvm_msi;
+use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
+
+use crate::vm::Vm;
+
+/// Passes interrupts on to the in-kernel interrupt controllers of a machine. It stands in a `static` as well as in a scope,
+/// since the machine can be named later.
+#[derive(Default)]
+pub struct KvmIrqchip {
+    vm: OnceLock<Arc<Vm>>,
+}
+
+impl KvmIrqchip {
+    /// Not connected to a machine: every interrupt is refused.
+    pub const fn new() -> Self {
+        Self { vm: OnceLock::new() }
+    }
+
+    /// Connects it to `vm`, which has an irqchip. The first call decides.
+    pub fn connect(&self, vm: &Arc<Vm>) {
+        self.vm.get_or_init(|| Arc::clone(vm));
+    }
+
+    fn vm(&self) -> Result<&Vm, InterruptError> {
+        self.vm.get().map(Arc::as_ref).ok_or(InterruptError::Refused)
+    }
+}
+
+impl InterruptController for KvmIrqchip {
+    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        self.vm()?.fd().set_irq_line(gsi.0, asserted).map_err(|_| InterruptError::Refused)
+    }
+
+    fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError> {
+        self.set_level(gsi, true)?;
+        self.set_level(gsi, false)
+    }
+
+    fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
+        let message =
+            kvm_msi { address_lo: address.0 as u32, address_hi: (address.0 >> 32) as u32, data, ..Default::default() };
+        match self.vm()?.fd().signal_msi(message) {
+            // 0 says that the guest blocked it (Linux, Documentation/virt/kvm/api.rst, KVM_SIGNAL_MSI).
+            Ok(delivered) if delivered > 0 => Ok(()),
+            _ => Err(InterruptError::Refused),
+        }
+    }
+}

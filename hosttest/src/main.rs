@@ -1,0 +1,16 @@
+//! The program `hosttest`: runs guests under KVM against `vm-device`. `hosttest --help` says how.
+
+mod command;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    match command::execute(lexopt::Parser::from_env()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("hosttest: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}

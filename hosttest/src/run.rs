@@ -1,0 +1,113 @@
+//! Runs a guest until it says whether it passed.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use vm_device::IoError;
+
+use crate::bridge::{Accesses, answer};
+use crate::devices::verdict::{Finding, Verdict};
+use crate::vcpu::{Crash, Exit, Vcpu};
+use crate::watchdog::Watchdog;
+
+/// What happened during a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// Accesses, each an exit; a burst of string I/O counts once.
+    pub exits: u64,
+    /// Accesses that no device claims.
+    pub unclaimed: u64,
+    /// Accesses not wholly inside one range.
+    pub straddling: u64,
+    /// Accesses of a size that the device refuses, and anything else that reached none.
+    pub refused: u64,
+    /// How long the run took.
+    pub elapsed: Duration,
+}
+
+impl Tally {
+    fn count(&mut self, result: Result<(), IoError>) {
+        self.exits += 1;
+        match result {
+            Ok(()) => {}
+            Err(IoError::Unclaimed) => self.unclaimed += 1,
+            Err(IoError::Straddling) => self.straddling += 1,
+            Err(_) => self.refused += 1,
+        }
+    }
+}
+
+/// Why a guest did not pass.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The guest itself found something wrong.
+    Failed(Finding),
+    /// The guest halted without a verdict.
+    Halted {
+        /// Where it stands.
+        position: String,
+    },
+    /// The guest gave no verdict in time.
+    Hung {
+        /// The time it had.
+        limit: Duration,
+        /// Where it stands.
+        position: String,
+    },
+    /// The guest cannot go on.
+    Crashed {
+        /// Why.
+        crash: Crash,
+        /// Where it stands.
+        position: String,
+    },
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Failed(finding) => write!(f, "the guest failed: {finding}"),
+            RunError::Halted { position } => write!(f, "the guest halted without a verdict at {position}"),
+            RunError::Hung { limit, position } => {
+                write!(f, "the guest hangs: no verdict within {limit:?}, it is at {position}")
+            }
+            RunError::Crashed { crash, position } => write!(f, "the guest crashed: {crash}, at {position}"),
+        }
+    }
+}
+
+impl std::error::Error for RunError {}
+
+/// Runs `vcpu` until the guest gives its verdict, for at most `limit`.
+///
+/// # Errors
+/// [`RunError`] unless the guest says that it passed.
+pub fn run(
+    vcpu: &mut Vcpu,
+    accesses: &mut impl Accesses,
+    verdict: &Verdict,
+    limit: Duration,
+) -> Result<Tally, RunError> {
+    let watchdog = Watchdog::start(limit);
+    let start = Instant::now();
+    let mut tally = Tally::default();
+    loop {
+        let mut exit = vcpu.run();
+        match answer(&mut exit, accesses) {
+            Some(result) => tally.count(result),
+            None => match exit {
+                Exit::Halted => return Err(RunError::Halted { position: vcpu.position() }),
+                Exit::Crashed(crash) => return Err(RunError::Crashed { crash, position: vcpu.position() }),
+                _ => {}
+            },
+        }
+        if let Some(given) = verdict.given() {
+            tally.elapsed = start.elapsed();
+            return given.map(|()| tally).map_err(RunError::Failed);
+        }
+        if watchdog.expired() {
+            return Err(RunError::Hung { limit, position: vcpu.position() });
+        }
+    }
+}

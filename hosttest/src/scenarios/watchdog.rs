@@ -1,0 +1,76 @@
+//! Guests that never end: the watchdog ends them.
+
+use std::time::Duration;
+
+use kvm_ioctls::Kvm;
+use vm_device::IrqResource;
+
+use super::{Failure, Scenario, expect, manager};
+use crate::devices::verdict::Verdict;
+use crate::guest::{port, real_mode};
+use crate::machine::Machine;
+use crate::run::{RunError, Tally, run};
+use crate::vcpu::{Ring, Vcpu};
+
+/// The guests of this topic.
+pub const ALL: &[Scenario] = &[
+    Scenario { name: "watchdog/ring-3", about: "a guest in ring 3 that hangs without an exit is stopped", run: ring_3 },
+    Scenario {
+        name: "watchdog/real-mode",
+        about: "a guest in real mode that hangs without an exit is stopped",
+        run: real_mode,
+    },
+    Scenario { name: "watchdog/exits", about: "a guest that exits again and again is stopped", run: exits },
+    Scenario { name: "watchdog/crash", about: "a guest that crashes is reported, with where it stood", run: crash },
+];
+
+const LIMIT: Duration = Duration::from_millis(100);
+
+fn expect_hung(mut vcpu: Vcpu) -> Result<Tally, Failure> {
+    let (manager, verdict) = (manager(), Verdict::new());
+    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
+    match run(&mut vcpu, &mut &manager, &verdict, LIMIT) {
+        Err(RunError::Hung { .. }) => Ok(Tally::default()),
+        other => expect("a guest that hangs", other, Err(RunError::Hung { limit: LIMIT, position: String::new() }))
+            .map(|()| Tally::default()),
+    }
+}
+
+extern "C" fn spin(_: u64) {
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+fn ring_3(kvm: &Kvm) -> Result<Tally, Failure> {
+    expect_hung(Machine::new(kvm)?.start(0, Ring::User, spin, 0)?)
+}
+
+fn real_mode(kvm: &Kvm) -> Result<Tally, Failure> {
+    expect_hung(Machine::new(kvm)?.start_real_mode(real_mode::spin())?)
+}
+
+fn exits(kvm: &Kvm) -> Result<Tally, Failure> {
+    extern "C" fn guest(_: u64) {
+        loop {
+            port::write(0x80, 0u8);
+        }
+    }
+    expect_hung(Machine::new(kvm)?.start(0, Ring::User, guest, 0)?)
+}
+
+fn crash(kvm: &Kvm) -> Result<Tally, Failure> {
+    extern "C" fn guest(_: u64) {
+        // Nothing is mapped there, and there is no handler for the page fault, nor for what follows from that.
+        crate::guest::mmio::write(0x1234_5678_9000, 0u8);
+    }
+    let mut vcpu = Machine::new(kvm)?.start(0, Ring::User, guest, 0)?;
+    let (manager, verdict) = (manager(), Verdict::new());
+    match run(&mut vcpu, &mut &manager, &verdict, super::LIMIT) {
+        Err(RunError::Crashed { position, .. }) => {
+            expect("the position names an instruction", position.starts_with("rip 0x"), true)?;
+            Ok(Tally::default())
+        }
+        other => Err(Failure(format!("a guest that crashes: saw {other:?}"))),
+    }
+}

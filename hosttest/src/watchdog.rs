@@ -1,0 +1,89 @@
+//! A limit on how long a guest may run.
+
+use std::marker::PhantomData;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::sync::{Arc, Once};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use vmm_sys_util::signal::register_signal_handler;
+
+/// How often an expired watchdog kicks: a signal that arrives just before `KVM_RUN` is lost, the next one is not.
+const KICK_INTERVAL: Duration = Duration::from_millis(5);
+
+/// Gets the thread that created it out of `KVM_RUN` once the time is over, again and again until it is dropped.
+pub struct Watchdog {
+    expired: Arc<AtomicBool>,
+    stop: Option<Sender<()>>,
+    kicker: Option<JoinHandle<()>>,
+    /// It must be dropped by the thread that it kicks, so that this thread still lives.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl Watchdog {
+    /// Starts to watch the calling thread.
+    pub fn start(limit: Duration) -> Self {
+        install_handler();
+        let (stop, stopped) = mpsc::channel();
+        let expired = Arc::new(AtomicBool::new(false));
+        // SAFETY: it has no preconditions.
+        let watched = unsafe { libc::pthread_self() };
+        let flag = Arc::clone(&expired);
+        let kicker = thread::spawn(move || {
+            let mut wait = limit;
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
+                flag.store(true, Ordering::Release);
+                // SAFETY: the watched thread waits for this one before it ends, in `drop`.
+                unsafe { libc::pthread_kill(watched, kick_signal()) };
+                wait = KICK_INTERVAL;
+            }
+        });
+        Self { expired, stop: Some(stop), kicker: Some(kicker), _not_send: PhantomData }
+    }
+
+    /// Whether the time is over.
+    pub fn expired(&self) -> bool {
+        self.expired.load(Ordering::Acquire)
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.stop.take();
+        if let Some(kicker) = self.kicker.take() {
+            // It cannot panic, and there would be nothing to do about it here.
+            let _ = kicker.join();
+        }
+    }
+}
+
+fn kick_signal() -> libc::c_int {
+    libc::SIGRTMIN()
+}
+
+/// Installs a handler that does nothing: a signal with a handler interrupts `KVM_RUN`, one without ends the process.
+fn install_handler() {
+    extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        register_signal_handler(kick_signal(), nothing).expect("a real-time signal accepts a handler");
+    });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+
+    #[test]
+    fn interrupts_a_blocking_call_of_its_thread() {
+        let watchdog = Watchdog::start(Duration::from_millis(20));
+        assert!(!watchdog.expired());
+        let start = Instant::now();
+        // SAFETY: it only waits for a signal.
+        unsafe { libc::pause() };
+        assert!(watchdog.expired());
+        assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+}

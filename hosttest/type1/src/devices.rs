@@ -1,0 +1,181 @@
+//! The guests' devices. All but the UART are a few lines: what a device is about is its registers.
+
+use core::sync::atomic::{AtomicU8, Ordering};
+
+use spin::Mutex;
+use vm_device::{Access, Device, IrqLine, MappedRange, Owner, Rejected, Resources};
+
+use crate::svm::Page;
+use crate::{MANAGER, TOPOLOGY_CHANGED, guest};
+
+/// A device that never answers: a bus, to which comes what no device on it claims, or a device whose ranges are all
+/// memory.
+pub struct Silent(pub &'static str);
+
+impl Device<'_> for Silent {
+    fn name(&self) -> &str {
+        self.0
+    }
+
+    /// The data stays at the open-bus value, as after a master abort.
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+/// The display of POST codes: it keeps the last one.
+pub struct Post(pub AtomicU8);
+
+impl Device<'_> for Post {
+    fn name(&self) -> &str {
+        "post codes"
+    }
+
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        data.fill(self.0.load(Ordering::Relaxed));
+    }
+
+    fn write(&self, _: &Access<'_>, data: &[u8]) {
+        self.0.store(data[0], Ordering::Relaxed);
+    }
+}
+
+/// 256 bytes of registers that keep what is written. They are seen by ports, the first 16, and in memory, all of them.
+pub struct Scratch(pub Mutex<[u8; 256]>);
+
+impl Device<'_> for Scratch {
+    fn name(&self) -> &str {
+        "scratch"
+    }
+
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        let first = access.offset() as usize;
+        if let Some(registers) = self.0.lock().get(first..first + data.len()) {
+            data.copy_from_slice(registers);
+        }
+    }
+
+    fn write(&self, access: &Access<'_>, data: &[u8]) {
+        let first = access.offset() as usize;
+        if let Some(registers) = self.0.lock().get_mut(first..first + data.len()) {
+            registers.copy_from_slice(data);
+        }
+    }
+}
+
+/// Bytes written come out again in the same order. It takes strings a burst at a time, under one lock.
+pub struct Fifo(pub Mutex<Ring>);
+
+/// The bytes in the FIFO.
+pub struct Ring {
+    bytes: [u8; 64],
+    first: usize,
+    length: usize,
+}
+
+impl Ring {
+    /// No bytes.
+    pub const EMPTY: Self = Self { bytes: [0; 64], first: 0, length: 0 };
+
+    fn push(&mut self, byte: u8) {
+        if self.length < self.bytes.len() {
+            self.bytes[(self.first + self.length) % self.bytes.len()] = byte;
+            self.length += 1;
+        }
+    }
+
+    fn pop(&mut self) -> Option<u8> {
+        self.length = self.length.checked_sub(1)?;
+        let byte = self.bytes[self.first];
+        self.first = (self.first + 1) % self.bytes.len();
+        Some(byte)
+    }
+}
+
+impl Device<'_> for Fifo {
+    fn name(&self) -> &str {
+        "fifo"
+    }
+
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        let mut ring = self.0.lock();
+        data.iter_mut().zip(core::iter::from_fn(|| ring.pop())).for_each(|(to, from)| *to = from);
+    }
+
+    fn write(&self, _: &Access<'_>, data: &[u8]) {
+        let mut ring = self.0.lock();
+        data.iter().for_each(|byte| ring.push(*byte));
+    }
+
+    fn read_string(&self, access: &Access<'_>, _: usize, data: &mut [u8]) {
+        self.read(access, data);
+    }
+
+    fn write_string(&self, access: &Access<'_>, _: usize, data: &[u8]) {
+        self.write(access, data);
+    }
+}
+
+/// An interrupt at the guest's wish: a write asserts the line, a read takes the assertion back.
+pub struct Bell<'d>(pub Mutex<IrqLine<'d>>);
+
+impl<'d> Device<'d> for Bell<'d> {
+    fn name(&self) -> &str {
+        "bell"
+    }
+
+    fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+        *self.0.lock() = resources.irq();
+        Ok(())
+    }
+
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        data.fill(u8::from(self.0.lock().deassert().is_ok()));
+    }
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {
+        // The line cannot be refused: it is one of the 32 that `Lines` has.
+        let _ = self.0.lock().assert();
+    }
+}
+
+/// The frame buffer has memory of its own, which the nested page tables map: accesses do not exit.
+pub static FRAME_BUFFER: Silent = Silent("frame buffer");
+
+/// What the guest sees as the frame buffer.
+static FRAME: Mutex<Page<4096>> = Mutex::new(Page([0; 4096]));
+
+/// Whether the guest filled the whole frame buffer.
+pub fn frame_is_filled() -> bool {
+    FRAME.lock().0.chunks(4).all(|pixel| pixel == guest::FRAME.to_le_bytes())
+}
+
+/// Where in the machine a physically backed range lies: at its own address, but for the frame buffer.
+pub fn host_address(mapped: &MappedRange<'_>) -> u64 {
+    match mapped.owner {
+        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => &raw const *FRAME.lock() as u64,
+        _ => mapped.assigned.range.first().0,
+    }
+}
+
+/// A write removes devices, by their paths, while the guest runs.
+pub struct Eject {
+    /// What it removes.
+    pub paths: [&'static str; 2],
+}
+
+impl Device<'_> for Eject {
+    fn name(&self) -> &str {
+        "eject"
+    }
+
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {
+        for path in self.paths {
+            if MANAGER.find_by_path(path).is_some_and(|id| MANAGER.unregister_device(id).is_ok()) {
+                TOPOLOGY_CHANGED.store(true, Ordering::Relaxed);
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! From the exits of the guest to its devices.
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use vm_device::IoType::{Mmio, Pio};
+use vm_device::exit::instruction::{DecodeError, Direction, Instruction, MAX_LENGTH, decode};
+use vm_device::exit::{ExitError, Gpr, PortAccess, PortDirection, Registers, Segment, svm};
+use vm_device::{GuestAddress, IoType};
+
+use crate::counts::Counts;
+use crate::linux::POWERED_OFF;
+use crate::memory::GuestMemory;
+use crate::nested::Mappings;
+use crate::svm::{Exit, VMEXIT_HLT, Vcpu};
+use crate::{Devices, LINES};
+
+/// A virtual machine: one virtual processor, its memory, and its devices.
+pub struct Machine {
+    pub vcpu: &'static mut Vcpu,
+    pub memory: GuestMemory,
+    pub mappings: &'static mut Mappings,
+    pub devices: Devices,
+    pub counts: Counts,
+}
+
+impl Machine {
+    /// Runs the guest until it halts for good or turns the machine off.
+    pub fn run(&mut self) -> Result<(), Stop> {
+        while !POWERED_OFF.load(Ordering::Relaxed) {
+            self.vcpu.request_interrupt(LINES.vector());
+            let exit = self.vcpu.run();
+            if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {
+                break;
+            }
+            let registers = self.dispatch(exit)?;
+            self.vcpu.complete(registers);
+            self.mappings.refresh(self.memory, self.vcpu);
+        }
+        Ok(())
+    }
+
+    /// Does what the guest exited for. Returns the registers with which it goes on.
+    fn dispatch(&mut self, exit: Exit) -> Result<Registers, Stop> {
+        let (before, mode) = (self.vcpu.registers, self.vcpu.mode());
+        let mut data = [0; 8];
+        match exit.code {
+            svm::VMEXIT_IOIO => {
+                let access = svm::port_access(exit.info_1, exit.info_2, mode)?;
+                if access.string.is_some() {
+                    return self.port_string(access);
+                }
+                data = access.output(&before).to_le_bytes();
+                match access.direction {
+                    PortDirection::In => self.read(access.port.into(), access.size.of(&mut data), Pio),
+                    PortDirection::Out => self.write(access.port.into(), access.size.of(&mut data), Pio),
+                }
+                Ok(access.complete(&before, u64::from_le_bytes(data)))
+            }
+            svm::VMEXIT_NPF => {
+                let fault = svm::memory_access(exit.info_1, exit.info_2);
+                let instruction = decode(self.fetch(&mut [0; MAX_LENGTH]), mode)?;
+                let (source, destination) = self.operands(&instruction, fault.address)?;
+                if instruction.direction().reads() {
+                    self.read(source, instruction.size().of(&mut data), Mmio);
+                }
+                let outcome = instruction.execute(&before, u64::from_le_bytes(data));
+                if let Some(value) = outcome.write {
+                    self.write(destination, instruction.size().of(&mut value.to_le_bytes()), Mmio);
+                }
+                Ok(outcome.registers)
+            }
+            // An interrupt may end it: the guest comes back if there is none yet.
+            VMEXIT_HLT => Ok(Registers { rip: before.rip + 1, ..before }),
+            _ => Err(Stop::Exit(exit)),
+        }
+    }
+
+    /// A read by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
+    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) {
+        if io_type == Pio || self.memory.read(address.0, data).is_none() {
+            self.counts.count(address, io_type);
+            let _ = self.devices.read(address, data, io_type);
+        }
+    }
+
+    /// A write by the guest. What nobody claims goes nowhere.
+    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) {
+        if io_type == Pio || self.memory.write(address.0, data).is_none() {
+            self.counts.count(address, io_type);
+            let _ = self.devices.write(address, data, io_type);
+        }
+    }
+
+    /// `INS` and `OUTS`: a burst of elements at once, as many as fit. The guest comes back for the rest.
+    fn port_string(&mut self, access: PortAccess) -> Result<Registers, Stop> {
+        const BURST: u64 = 64;
+        let access = access.with_prefixes(self.fetch(&mut [0; MAX_LENGTH]), self.vcpu.mode());
+        let before = self.vcpu.registers;
+        let count = access.count(&before).min(BURST);
+        let size = access.size.bytes();
+        let mut burst = [0; BURST as usize * 4];
+        let data = &mut burst[..count as usize * size];
+        self.counts.count(access.port.into(), Pio);
+        if access.direction == PortDirection::In {
+            let _ = self.devices.read_string(access.port, size, data);
+        }
+        for (number, element) in (0..).zip(data.chunks_mut(size)) {
+            let Some((segment, offset)) = access.element(&before, number) else { break };
+            let linear = self.vcpu.linear(segment, offset);
+            let transferred = match access.direction {
+                PortDirection::In => self.memory.write_linear(self.vcpu, linear, element),
+                PortDirection::Out => self.memory.read_linear(self.vcpu, linear, element),
+            };
+            if transferred != size {
+                return Err(Stop::NoMemory { linear });
+            }
+        }
+        if access.direction == PortDirection::Out {
+            let _ = self.devices.write_string(access.port, size, data);
+        }
+        Ok(access.complete_string(&before, count))
+    }
+
+    /// The bytes of the instruction at the instruction pointer, as many as can be fetched.
+    fn fetch<'b>(&self, bytes: &'b mut [u8; MAX_LENGTH]) -> &'b [u8] {
+        let linear = self.vcpu.linear(Segment::Cs, self.vcpu.registers.rip);
+        let length = self.memory.read_linear(self.vcpu, linear, bytes);
+        &bytes[..length]
+    }
+
+    /// Where an instruction reads and where it writes: at the address that faulted, but for `MOVS`, which has two.
+    fn operands(&self, instruction: &Instruction, faulted: GuestAddress) -> Result<(GuestAddress, GuestAddress), Stop> {
+        let Some(string) = instruction.string().filter(|_| instruction.direction() == Direction::Copy) else {
+            return Ok((faulted, faulted));
+        };
+        let operand = |segment, index| {
+            let offset = string.offset(&self.vcpu.registers, index, instruction.size(), 0);
+            let linear = self.vcpu.linear(segment, offset);
+            self.memory.translate(self.vcpu, linear).map(GuestAddress).ok_or(Stop::NoMemory { linear })
+        };
+        Ok((operand(string.segment, Gpr::Rsi)?, operand(Segment::Es, Gpr::Rdi)?))
+    }
+}
+
+/// Why the hypervisor gave its guest up.
+#[derive(Debug)]
+pub enum Stop {
+    /// An exit it does not know.
+    Exit(Exit),
+    /// An exit with impossible information.
+    Information(ExitError),
+    /// An instruction that touched MMIO and cannot be executed.
+    Instruction(DecodeError),
+    /// A string in memory that is not there.
+    NoMemory { linear: u64 },
+}
+
+impl From<ExitError> for Stop {
+    fn from(error: ExitError) -> Self {
+        Stop::Information(error)
+    }
+}
+
+impl From<DecodeError> for Stop {
+    fn from(error: DecodeError) -> Self {
+        Stop::Instruction(error)
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stop::Exit(exit) => write!(f, "exit {:#x} ({:#x}, {:#x})", exit.code, exit.info_1, exit.info_2),
+            Stop::Information(error) => error.fmt(f),
+            Stop::Instruction(error) => error.fmt(f),
+            Stop::NoMemory { linear } => write!(f, "a string at {linear:#x}, which is not mapped"),
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! Why a verdict is not passed.
+
+use core::fmt;
+
+use vm_device::RegisterError;
+
+use crate::exits::Stop;
+use crate::nested::MapError;
+
+/// What was not as it should be.
+pub enum Failure {
+    /// The guest's check with this number.
+    Check(u8),
+    /// Something else.
+    Told(&'static str),
+    /// A device could not be registered.
+    Register(RegisterError<'static>),
+    /// Memory could not be mapped.
+    Map(MapError),
+    /// The guest could not go on.
+    Stop(Stop),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Check(post) => write!(f, "check {post:#04x} of the guest"),
+            Failure::Told(what) => f.write_str(what),
+            Failure::Register(error) => error.fmt(f),
+            Failure::Map(error) => error.fmt(f),
+            Failure::Stop(stop) => stop.fmt(f),
+        }
+    }
+}
+
+impl From<&'static str> for Failure {
+    fn from(what: &'static str) -> Self {
+        Failure::Told(what)
+    }
+}
+
+impl From<RegisterError<'static>> for Failure {
+    fn from(error: RegisterError<'static>) -> Self {
+        Failure::Register(error)
+    }
+}
+
+impl From<MapError> for Failure {
+    fn from(error: MapError) -> Self {
+        Failure::Map(error)
+    }
+}
+
+impl From<Stop> for Failure {
+    fn from(stop: Stop) -> Self {
+        Failure::Stop(stop)
+    }
+}

@@ -1,0 +1,193 @@
+//! An unmodified Linux kernel as the guest (Linux, Documentation/x86/boot.rst: the 32-bit boot protocol).
+//!
+//! The machine's interrupt controllers and timers are the guest's own: their memory is mapped for it, and their ports are
+//! passed through, by the manager like all ports. The serial port and the power switch are emulated, and so is
+//! a second serial port in memory, on which the kernel begins to speak (`earlycon`). Of all other ports and addresses the guest reads all ones.
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use vm_device::{
+    Access, AccessSizes, Device, Gsi, GuestUsize, IoResource, IoType, IrqResource, PortPassthrough, RegisterError,
+};
+use x86_64::instructions::port::Port;
+
+use crate::boot::{MemoryMapEntry, StartInfo};
+use crate::devices::Silent;
+use crate::failure::Failure;
+use crate::interrupts::Routing;
+use crate::memory::GuestMemory;
+use crate::uart::Uart;
+use crate::{LINES, MANAGER};
+
+/// Where QEMU has put the files of the kernel and the initial RAM disk: guest physical addresses. The image's command line
+/// is `linux`, the size of the latter, and the kernel's own command line.
+const KERNEL: u64 = 16 << 20;
+const INITRD: u64 = 256 << 20;
+/// The end of the guest's memory.
+const MEMORY_END: u64 = 384 << 20;
+/// The kind of memory for use in memory maps (ACPI 6.5, table 15.4).
+const MEMORY: u32 = 1;
+/// The structure that the kernel is handed ("zero page"), and its command line.
+pub const BOOT_PARAMETERS: u64 = 0x1_0000;
+const COMMAND_LINE: u64 = 0x2_0000;
+
+/// What the kernel is told besides what the user says: its consoles, first in memory, then at ports; and the speed of the
+/// emulated processor, which it would spend seconds to measure.
+const ARGUMENTS: &str =
+    "earlycon=uart8250,mmio,0xd0000000 console=ttyS0 panic=-1 nokaslr lpj=4000000 tsc_early_khz=1000000 ";
+const UART_MEMORY: u64 = 0xd000_0000;
+
+/// The guest turned the machine off.
+pub static POWERED_OFF: AtomicBool = AtomicBool::new(false);
+
+static ISA: Silent = Silent("isa");
+static SYSTEM: Silent = Silent("system");
+static UART: Uart<'static> = Uart::new("uart");
+static EARLY_UART: Uart<'static> = Uart::new("early uart");
+static POWER: Power = Power;
+static LOCAL_APIC: Silent = Silent("local apic");
+static IOAPIC: Silent = Silent("ioapic");
+static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Silent("firmware 3")];
+
+/// The ports of the machine that are the guest's.
+static PORTS: [(PortPassthrough<'static>, u16, u32); 10] = {
+    const fn pass(name: &'static str, first: u16, count: u32) -> (PortPassthrough<'static>, u16, u32) {
+        // SAFETY: the image runs at CPL 0. None of the devices below accesses memory, and the hypervisor uses none of
+        // them: it takes no interrupt and keeps no time.
+        (unsafe { PortPassthrough::new(name, first) }, first, count)
+    }
+    [
+        pass("pic master", 0x20, 2),
+        pass("pit", 0x40, 4),
+        pass("pit gate", 0x61, 1),
+        pass("rtc", 0x70, 2),
+        pass("pic slave", 0xa0, 2),
+        pass("acpi enable", 0xb2, 2),
+        pass("pic triggers", 0x4d0, 2),
+        pass("acpi events", 0x600, 4),
+        pass("acpi timer", 0x608, 4),
+        pass("acpi gpe", 0xafe0, 4),
+    ]
+};
+
+/// The ACPI PM1 control register (ACPI 6.5, 4.8.3.2.1): the machine's own, but for its power switch.
+struct Power;
+
+const PM1_CONTROL: u16 = 0x604;
+const SLEEP_ENABLE: u16 = 1 << 13;
+
+impl Device<'_> for Power {
+    fn name(&self) -> &str {
+        "power"
+    }
+
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        // SAFETY: reading the register changes nothing.
+        let value = unsafe { Port::<u16>::new(PM1_CONTROL).read() };
+        data.copy_from_slice(&value.to_le_bytes());
+    }
+
+    fn write(&self, _: &Access<'_>, data: &[u8]) {
+        let value = data.iter().rev().fold(0, |value, byte| value << 8 | u16::from(*byte));
+        if value & SLEEP_ENABLE != 0 {
+            POWERED_OFF.store(true, Ordering::Relaxed);
+        } else {
+            // SAFETY: without the sleep enable bit the register only chooses how events are signalled.
+            unsafe { Port::<u16>::new(PM1_CONTROL).write(value) };
+        }
+    }
+}
+
+fn register_devices(info: &StartInfo) -> Result<(), RegisterError<'static>> {
+    const NO_IRQ: IrqResource = IrqResource::None;
+    let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
+    let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
+    MANAGER.register_device(&UART, Some(isa), &[IoResource::pio(0x3f8, 8).sizes(bytes)], IrqResource::Fixed(Gsi(4)))?;
+    MANAGER.register_device(&POWER, Some(isa), &[IoResource::pio(PM1_CONTROL, 2).sizes(AccessSizes::WORD)], NO_IRQ)?;
+    for (device, first, count) in &PORTS {
+        let ports = IoResource::pio(*first, *count).sizes(PortPassthrough::SIZES);
+        MANAGER.register_device(device, Some(isa), &[ports], NO_IRQ)?;
+    }
+    let system = MANAGER.register_device(&SYSTEM, None, &[], NO_IRQ)?;
+    MANAGER.register_device(&EARLY_UART, Some(system), &[IoResource::mmio(UART_MEMORY, 8).sizes(bytes)], NO_IRQ)?;
+    let mapped = |device, address: u64, size| {
+        let range = IoResource::fixed(IoType::PhysicalMmio, address.into(), GuestUsize(size));
+        MANAGER.register_device(device, Some(system), &[range], NO_IRQ)
+    };
+    mapped(&LOCAL_APIC, 0xfee0_0000, 0x1000)?;
+    mapped(&IOAPIC, 0xfec0_0000, 0x1000)?;
+    for (device, tables) in FIRMWARE.iter().zip(firmware_tables(info)) {
+        mapped(device, tables.base, tables.size)?;
+    }
+    Ok(())
+}
+
+/// The ranges of the machine's memory map that hold the firmware's tables, as far as they are whole pages.
+fn firmware_tables(info: &StartInfo) -> impl Iterator<Item = &'static MemoryMapEntry> {
+    let map = info.memory_map().iter();
+    map.filter(|entry| entry.kind != MEMORY && (entry.base | entry.size) % 0x1000 == 0 && entry.base < 1 << 32)
+}
+
+/// Registers the devices and puts the kernel's parameters into the guest's memory. Returns the memory, and where the
+/// kernel begins.
+///
+/// # Errors
+/// A device could not be registered, or the kernel is none.
+pub fn load(info: &StartInfo) -> Result<(GuestMemory, u32), Failure> {
+    register_devices(info)?;
+    LINES.route(Routing::Ioapic);
+    let memory = GuestMemory { end: MEMORY_END };
+    let entry = write_parameters(memory, info).ok_or("the kernel is no bzImage that can be booted")?;
+    Ok((memory, entry))
+}
+
+/// Where the kernel reads what, and where its 32-bit entry point is. `None` if the kernel is none.
+fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Option<u32> {
+    let (initrd_size, arguments) = info.command_line().strip_prefix("linux ")?.split_once(' ')?;
+    let initrd_size: u32 = initrd_size.parse().ok()?;
+
+    let mut parameters = [0; 4096];
+    let header = &mut parameters[0x1f1..0x290];
+    memory.read(KERNEL + 0x1f1, header)?;
+    let setup_sectors = u32::from(header[0]);
+    if &header[0x202 - 0x1f1..][..4] != b"HdrS" {
+        return None;
+    }
+    // What lies behind the header in the file is code, and has to be zero here.
+    let header_end = 0x202 + usize::from(header[0x201 - 0x1f1]);
+    parameters[header_end..0x290].fill(0);
+
+    let mut set = |offset: usize, value: &[u8]| parameters[offset..][..value.len()].copy_from_slice(value);
+    set(0x070, &info.acpi_root_pointer.to_le_bytes());
+    set(0x1fa, &0xffffu16.to_le_bytes()); // The video mode: as it is.
+    set(0x210, &[0xff]); // The type of loader: unknown.
+    set(0x218, &(INITRD as u32).to_le_bytes());
+    set(0x21c, &initrd_size.to_le_bytes());
+    set(0x228, &(COMMAND_LINE as u32).to_le_bytes());
+    // The memory map: the guest's memory, and the firmware's tables as reserved.
+    let own = memory.ranges().map(|(range, _)| (range.first().0, range.last().0 - range.first().0 + 1, MEMORY));
+    let tables = firmware_tables(info).map(|entry| (entry.base, entry.size, entry.kind));
+    let mut entries = 0;
+    for ((base, size, kind), place) in own.chain(tables).zip((0x2d0..).step_by(20)) {
+        set(place, &base.to_le_bytes());
+        set(place + 8, &size.to_le_bytes());
+        set(place + 16, &kind.to_le_bytes());
+        entries += 1;
+    }
+    set(0x1e8, &[entries]);
+
+    memory.write(BOOT_PARAMETERS, &parameters)?;
+    memory.write(COMMAND_LINE, ARGUMENTS.as_bytes())?;
+    let end = COMMAND_LINE + ARGUMENTS.len() as u64;
+    memory.write(end, arguments.as_bytes())?;
+    memory.write(end + arguments.len() as u64, &[0])?;
+    Some(KERNEL as u32 + (setup_sectors + 1) * 512)
+}
+
+/// Judges what the guest did: it came so far as to turn the machine off.
+///
+/// # Errors
+/// It did not.
+pub fn judge() -> Result<(), Failure> {
+    if POWERED_OFF.load(Ordering::Relaxed) { Ok(()) } else { Err("the guest did not turn the machine off".into()) }
+}

@@ -1,0 +1,117 @@
+//! A type-1 hypervisor: a bare-metal image that runs a guest with AMD SVM and nested paging, and whose devices are those
+//! of a `vm_device` [`DeviceManager`] in a `static`. It has no allocator and no operating system.
+//!
+//! The map, in the order of the reading:
+//! - [`exits`]: from the guest's exits to its devices, the reason for the rest;
+//! - [`devices`], [`uart`], [`interrupts`]: what the guest sees;
+//! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest; [`linux`]: the other one;
+//! - [`svm`], [`nested`], [`memory`]: the processor;
+//! - [`boot`], [`serial`]: the machine the hypervisor runs on.
+//!
+//! It is no product: it has one virtual processor, and a guest that has the machine's interrupts can keep them.
+
+#![no_std]
+#![no_main]
+
+mod boot;
+mod counts;
+mod devices;
+mod exits;
+mod failure;
+mod guest;
+mod interrupts;
+mod linux;
+mod memory;
+mod nested;
+mod serial;
+mod small;
+mod svm;
+mod topology;
+mod uart;
+
+use core::sync::atomic::AtomicBool;
+
+use spin::{Mutex, MutexGuard};
+use vm_device::exit::Gpr;
+use vm_device::{DeviceManager, Dispatcher, IoRange, SystemAllocator};
+
+use crate::boot::StartInfo;
+use crate::counts::Counts;
+use crate::exits::Machine;
+use crate::failure::Failure;
+use crate::interrupts::Lines;
+use crate::nested::Mappings;
+use crate::serial::{Ending, leave};
+use crate::svm::Vcpu;
+
+const MAX_DEVICES: usize = 24;
+const MAX_RANGES: usize = 32;
+
+type Manager = DeviceManager<'static, MAX_DEVICES, MAX_RANGES, 1>;
+type Devices = Dispatcher<'static, MAX_DEVICES, MAX_RANGES, 1>;
+
+/// The devices of the guest.
+static MANAGER: Manager =
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23))
+        .with_interrupt_controller(&LINES);
+/// The interrupt lines of the guest.
+static LINES: Lines = Lines::new();
+/// The virtual processor.
+static VCPU: Mutex<Vcpu> = Mutex::new(Vcpu::new());
+/// Which guest physical addresses are memory.
+static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings::new());
+
+/// Whether devices came or went since the guest's memory was mapped.
+static TOPOLOGY_CHANGED: AtomicBool = AtomicBool::new(false);
+
+/// Called by [`boot`], with the physical address of the PVH start info.
+extern "sysv64" fn start(info: u64) -> ! {
+    println!("type-1 hypervisor on vm-device");
+    match run(info) {
+        Ok(()) => {
+            println!("verdict: passed");
+            leave(Ending::Passed)
+        }
+        Err(reason) => {
+            println!("verdict: FAILED, {reason}");
+            leave(Ending::Failed)
+        }
+    }
+}
+
+/// Runs the guest that the command line asks for, to its end, and judges it.
+fn run(info: u64) -> Result<(), Failure> {
+    // SAFETY: the loader passed the address, and nothing writes below the image.
+    let info = unsafe { StartInfo::at(info) }.ok_or("not started by a PVH loader")?;
+    let mappings = MutexGuard::leak(MAPPINGS.lock());
+    let vcpu = MutexGuard::leak(VCPU.lock()).enable(mappings.root())?;
+    let linux = !info.command_line().is_empty();
+    let memory = if linux {
+        let (memory, entry) = linux::load(info)?;
+        vcpu.pass_interrupts();
+        vcpu.start_in_protected_mode(entry);
+        vcpu.registers.set(Gpr::Rsi, linux::BOOT_PARAMETERS);
+        memory
+    } else {
+        vcpu.start_in_real_mode(guest::ENTRY);
+        small::load()?
+    };
+    mappings.map_all(memory)?;
+    println!("topology:");
+    topology::print();
+
+    let devices = MANAGER.dispatcher().map_err(|_| "no dispatcher")?;
+    let mut machine = Machine { vcpu, memory, mappings, devices, counts: Counts::new() };
+    let ended = machine.run();
+    println!("topology at the end:");
+    topology::print();
+    machine.counts.print();
+    ended?;
+    if linux { linux::judge() } else { small::judge(&machine.counts) }
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    println!("{info}");
+    leave(Ending::Failed)
+}

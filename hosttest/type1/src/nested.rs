@@ -1,0 +1,125 @@
+//! The nested page tables: which guest physical addresses are memory, and so cause no exit (AMD APM vol. 2, 15.25).
+
+use core::fmt;
+use core::sync::atomic::Ordering;
+
+use vm_device::{IoRange, IoType};
+
+use crate::devices::host_address;
+use crate::memory::GuestMemory;
+use crate::svm::Vcpu;
+use crate::{MANAGER, TOPOLOGY_CHANGED};
+
+const PRESENT_WRITABLE_USER: u64 = 7;
+const LARGE: u64 = 1 << 7;
+const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+const PAGE: u64 = 1 << 12;
+const LARGE_PAGE: u64 = 1 << 21;
+
+/// How many tables there are: the root, one for 512 GiB, four for the first 4 GiB, and the rest for small pages.
+const TABLES: usize = 16;
+
+#[derive(Clone, Copy)]
+#[repr(C, align(4096))]
+struct Table([u64; 512]);
+
+/// The nested page tables, the root first.
+pub struct Mappings {
+    tables: [Table; TABLES],
+    used: usize,
+}
+
+/// A range cannot be mapped.
+#[derive(Debug)]
+pub enum MapError {
+    /// It does not begin and end on pages.
+    Unaligned(IoRange),
+    /// There are no more tables.
+    Full(IoRange),
+}
+
+impl fmt::Display for MapError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            MapError::Unaligned(range) => write!(f, "{range} does not begin and end on pages"),
+            MapError::Full(range) => write!(f, "no more page tables for {range}"),
+        }
+    }
+}
+
+impl Mappings {
+    /// Tables that map nothing.
+    pub const fn new() -> Self {
+        Self { tables: [Table([0; 512]); TABLES], used: 1 }
+    }
+
+    /// The physical address of the root.
+    pub fn root(&self) -> u64 {
+        &raw const self.tables as u64
+    }
+
+    /// Maps the guest's memory, and every range that the manager lists as backed by memory.
+    ///
+    /// # Errors
+    /// [`MapError`].
+    pub fn map_all(&mut self, memory: GuestMemory) -> Result<(), MapError> {
+        self.tables.iter_mut().for_each(|table| table.0.fill(0));
+        self.used = 1;
+        for (range, host) in memory.ranges() {
+            self.map(range, host)?;
+        }
+        for mapped in MANAGER.address_map(IoType::PhysicalMmio) {
+            if mapped.assigned.io_type == IoType::PhysicalMmio && mapped.assigned.decoded {
+                self.map(mapped.assigned.range, host_address(&mapped))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Maps everything anew if devices came or went, and lets the processor forget what it knew.
+    pub fn refresh(&mut self, memory: GuestMemory, vcpu: &mut Vcpu) {
+        if TOPOLOGY_CHANGED.swap(false, Ordering::Relaxed) {
+            // Devices only go while the guest runs, so that what had room has it still.
+            let _ = self.map_all(memory);
+            vcpu.vmcb.tlb_control = 1;
+        }
+    }
+
+    /// Lets the guest physical addresses of `range` be the memory of the machine from `host` on, in pages of 2 MiB where
+    /// they fit.
+    fn map(&mut self, range: IoRange, host: u64) -> Result<(), MapError> {
+        let (mut guest, last) = (range.first().0, range.last().0);
+        if !(guest | host | last.wrapping_add(1)).is_multiple_of(PAGE) {
+            return Err(MapError::Unaligned(range));
+        }
+        let offset = host.wrapping_sub(guest);
+        while guest <= last {
+            let host = guest.wrapping_add(offset);
+            let large = (guest | host).is_multiple_of(LARGE_PAGE) && last - guest >= LARGE_PAGE - 1;
+            let (level, size, flag) = if large { (1, LARGE_PAGE, LARGE) } else { (0, PAGE, 0) };
+            *self.entry(guest, level).ok_or(MapError::Full(range))? = host | flag | PRESENT_WRITABLE_USER;
+            guest += size;
+        }
+        Ok(())
+    }
+
+    /// The entry for `address` at `level`: 0 for a page of 4 KiB, 1 for one of 2 MiB. `None` if that takes another
+    /// table, and there is none.
+    fn entry(&mut self, address: u64, level: u32) -> Option<&mut u64> {
+        let index = |level: u32| (address >> (12 + 9 * level)) as usize % 512;
+        let root = self.root();
+        let mut table = 0;
+        for upper in (level + 1..=3).rev() {
+            let entry = &mut self.tables[table].0[index(upper)];
+            if *entry == 0 {
+                if self.used == TABLES {
+                    return None;
+                }
+                *entry = (root + self.used as u64 * PAGE) | PRESENT_WRITABLE_USER;
+                self.used += 1;
+            }
+            table = ((*entry & ADDRESS) - root) as usize / PAGE as usize;
+        }
+        Some(&mut self.tables[table].0[index(level)])
+    }
+}

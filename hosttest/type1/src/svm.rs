@@ -1,0 +1,311 @@
+//! AMD SVM: enabling it, the virtual machine control block, and entering the guest (AMD APM vol. 2, chapter 15 and
+//! appendix B).
+
+use core::arch::{naked_asm, x86_64::__cpuid};
+use core::mem::offset_of;
+
+use vm_device::exit::{Mode, Registers};
+use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
+
+/// Memory for the processor: aligned to pages.
+#[repr(C, align(4096))]
+pub struct Page<const BYTES: usize>(pub [u8; BYTES]);
+
+/// A segment register of the guest (APM vol. 2, 15.5.1): `attributes` are bits 55:52 and 47:40 of its descriptor.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Segment {
+    selector: u16,
+    attributes: u16,
+    limit: u32,
+    base: u64,
+}
+
+impl Segment {
+    /// Real mode: 64 KiB of code at 0.
+    const REAL_CODE: Self = Self { selector: 0, attributes: 0x9b, limit: 0xffff, base: 0 };
+    /// Real mode: 64 KiB of data at 0.
+    const REAL_DATA: Self = Self { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
+    /// Protected mode: 4 GiB of 32-bit code.
+    const FLAT_CODE: Self = Self { selector: 0x10, attributes: 0xc9b, limit: 0xffff_ffff, base: 0 };
+    /// Protected mode: 4 GiB of data.
+    const FLAT_DATA: Self = Self { selector: 0x18, attributes: 0xc93, limit: 0xffff_ffff, base: 0 };
+    /// A busy 32-bit TSS.
+    const TSS: Self = Self { selector: 0, attributes: 0x8b, limit: 0xffff, base: 0 };
+    /// An empty LDT.
+    const LDT: Self = Self { selector: 0, attributes: 0x82, limit: 0xffff, base: 0 };
+}
+
+/// The virtual machine control block: what is intercepted, why the guest exited, and the guest's state.
+#[repr(C, align(4096))]
+pub struct Vmcb {
+    intercept_registers: [u32; 2],
+    intercept_exceptions: u32,
+    intercept_instructions: [u32; 2],
+    _unused_014: [u8; 0x2c],
+    io_permissions: u64,
+    msr_permissions: u64,
+    tsc_offset: u64,
+    asid: u32,
+    /// 1 flushes the TLB at the next entry.
+    pub tlb_control: u32,
+    /// V_IRQ (bit 8), its priority, and the vector in bits 39:32.
+    virtual_interrupt: u64,
+    /// Bit 0: the guest is in an interrupt shadow.
+    interrupt_shadow: u64,
+    exit_code: u64,
+    exit_info_1: u64,
+    exit_info_2: u64,
+    _unused_088: [u8; 8],
+    nested_paging: u64,
+    _unused_098: [u8; 0x18],
+    nested_cr3: u64,
+    _unused_0b8: [u8; 0x348],
+    es: Segment,
+    cs: Segment,
+    ss: Segment,
+    ds: Segment,
+    fs: Segment,
+    gs: Segment,
+    gdtr: Segment,
+    ldtr: Segment,
+    idtr: Segment,
+    tr: Segment,
+    _unused_4a0: [u8; 0x30],
+    pub efer: u64,
+    _unused_4d8: [u8; 0x70],
+    pub cr4: u64,
+    pub cr3: u64,
+    pub cr0: u64,
+    dr7: u64,
+    dr6: u64,
+    rflags: u64,
+    rip: u64,
+    _unused_580: [u8; 0x58],
+    rsp: u64,
+    _unused_5e0: [u8; 0x18],
+    rax: u64,
+    _unused_600: [u8; 0x68],
+    pat: u64,
+    _unused_670: [u8; 0x990],
+}
+
+const _: () = {
+    assert!(offset_of!(Vmcb, io_permissions) == 0x40);
+    assert!(offset_of!(Vmcb, exit_code) == 0x70);
+    assert!(offset_of!(Vmcb, nested_cr3) == 0xb0);
+    assert!(offset_of!(Vmcb, es) == 0x400);
+    assert!(offset_of!(Vmcb, efer) == 0x4d0);
+    assert!(offset_of!(Vmcb, cr4) == 0x548);
+    assert!(offset_of!(Vmcb, rsp) == 0x5d8);
+    assert!(offset_of!(Vmcb, rax) == 0x5f8);
+    assert!(offset_of!(Vmcb, pat) == 0x668);
+    assert!(size_of::<Vmcb>() == 4096);
+};
+
+/// `EXITCODE` of an intercepted `HLT`.
+pub const VMEXIT_HLT: u64 = 0x78;
+const EFER_SVME: u64 = 1 << 12;
+
+const INTERCEPT_HLT: u32 = 1 << 24;
+const INTERCEPT_IOIO: u32 = 1 << 27;
+const INTERCEPT_MSR: u32 = 1 << 28;
+const INTERCEPT_SHUTDOWN: u32 = 1 << 31;
+/// `VMRUN`, which has to be intercepted, and the other instructions of SVM.
+const INTERCEPT_SVM: u32 = 0x7f;
+
+const V_IRQ: u64 = 1 << 8;
+/// The highest priority, and no regard to the task priority register.
+const V_PRIORITY: u64 = 0xf << 16 | 1 << 20;
+/// Interrupts of the machine are held back by the hypervisor's interrupt flag, which is clear, and not by the guest's.
+const V_INTR_MASKING: u64 = 1 << 24;
+
+const EFER_LMA: u64 = 1 << 10;
+
+/// RFLAGS.IF.
+const INTERRUPT_FLAG: u64 = 1 << 9;
+
+impl Vmcb {
+    const fn new() -> Self {
+        // SAFETY: every field is an integer, or a structure or array of them, for which all zeros is a value.
+        unsafe { core::mem::MaybeUninit::zeroed().assume_init() }
+    }
+}
+
+/// Why the guest exited: `EXITCODE`, `EXITINFO1` and `EXITINFO2`.
+#[derive(Clone, Copy, Debug)]
+pub struct Exit {
+    pub code: u64,
+    pub info_1: u64,
+    pub info_2: u64,
+}
+
+/// One virtual processor.
+pub struct Vcpu {
+    /// What the processor reads and writes at entry and exit.
+    pub vmcb: Vmcb,
+    /// What an access of the guest reads and changes.
+    pub registers: Registers,
+    host_state: Page<4096>,
+    io_permissions: Page<12288>,
+    msr_permissions: Page<8192>,
+}
+
+impl Vcpu {
+    /// A virtual processor that cannot run yet.
+    pub const fn new() -> Self {
+        Self {
+            vmcb: Vmcb::new(),
+            registers: Registers { gpr: [0; 16], rip: 0, rflags: 2 },
+            host_state: Page([0; 4096]),
+            io_permissions: Page([0; 12288]),
+            msr_permissions: Page([0; 8192]),
+        }
+    }
+
+    /// Turns SVM on, and sets everything of the virtual processor that is the same for each guest: it exits at every
+    /// access to a port, to the model-specific registers of SVM (0xc001_0114 to 0xc001_0117) and to memory that is not
+    /// mapped, at `HLT`, and at the instructions of SVM.
+    ///
+    /// # Errors
+    /// The processor has no SVM, or none with nested paging.
+    pub fn enable(&'static mut self, nested_cr3: u64) -> Result<&'static mut Self, &'static str> {
+        if __cpuid(0x8000_0001).ecx & 1 << 2 == 0 {
+            return Err("the processor has no SVM");
+        }
+        if __cpuid(0x8000_000a).edx & 1 == 0 {
+            return Err("the processor has no nested paging");
+        }
+        // SAFETY: SVM is there, and VM_HSAVE_PA (MSR 0xc001_0117) is given a page that is used for nothing else and
+        // is never freed. Interrupts stay off (global interrupt flag) until the guest runs.
+        unsafe {
+            Efer::update(|efer| efer.insert(EferFlags::SECURE_VIRTUAL_MACHINE_ENABLE));
+            Msr::new(0xc001_0117).write(&raw const self.host_state as u64);
+            core::arch::asm!("clgi", options(nomem, nostack));
+        }
+        self.io_permissions.0.fill(0xff);
+        // Two bits for each register; those from 0xc001_0000 on begin at 0x1000 (APM vol. 2, 15.11).
+        self.msr_permissions.0[0x1000 + (0x114 / 4)] = 0xff;
+        let vmcb = &mut self.vmcb;
+        vmcb.intercept_instructions =
+            [INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
+        vmcb.io_permissions = &raw const self.io_permissions as u64;
+        vmcb.msr_permissions = &raw const self.msr_permissions as u64;
+        vmcb.virtual_interrupt = V_INTR_MASKING;
+        vmcb.asid = 1;
+        vmcb.nested_paging = 1;
+        vmcb.nested_cr3 = nested_cr3;
+        vmcb.efer = EFER_SVME;
+        vmcb.dr7 = 0x400;
+        vmcb.dr6 = 0xffff_0ff0;
+        vmcb.pat = 0x0007_0406_0007_0406;
+        (vmcb.tr, vmcb.ldtr) = (Segment::TSS, Segment::LDT);
+        (vmcb.gdtr.limit, vmcb.idtr.limit) = (0xffff, 0xffff);
+        Ok(self)
+    }
+
+    /// Gives the guest the machine's interrupts: they reach it as if there were no hypervisor, and end its `HLT`.
+    pub fn pass_interrupts(&mut self) {
+        self.vmcb.virtual_interrupt &= !V_INTR_MASKING;
+        self.vmcb.intercept_instructions[0] &= !INTERCEPT_HLT;
+    }
+
+    /// Lets the guest run from `address` in real mode.
+    pub fn start_in_real_mode(&mut self, address: u16) {
+        self.vmcb.cr0 = 0x10;
+        self.start(Segment::REAL_CODE, Segment::REAL_DATA, address.into());
+    }
+
+    /// Lets the guest run from `address` in 32-bit protected mode without paging.
+    pub fn start_in_protected_mode(&mut self, address: u32) {
+        self.vmcb.cr0 = 0x11;
+        self.start(Segment::FLAT_CODE, Segment::FLAT_DATA, address.into());
+    }
+
+    fn start(&mut self, code: Segment, data: Segment, address: u64) {
+        self.registers.rip = address;
+        let vmcb = &mut self.vmcb;
+        vmcb.cs = code;
+        (vmcb.ss, vmcb.ds, vmcb.es, vmcb.fs, vmcb.gs) = (data, data, data, data, data);
+    }
+
+    /// Requests or withdraws an interrupt: the guest takes it as soon as its interrupt flag allows.
+    pub fn request_interrupt(&mut self, vector: Option<u8>) {
+        let request = vector.map_or(0, |vector| V_IRQ | V_PRIORITY | u64::from(vector) << 32);
+        self.vmcb.virtual_interrupt = self.vmcb.virtual_interrupt & V_INTR_MASKING | request;
+    }
+
+    /// What kind of code the guest runs.
+    pub fn mode(&self) -> Mode {
+        let attributes = self.vmcb.cs.attributes;
+        Mode::new(self.vmcb.efer & EFER_LMA != 0, attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
+    }
+
+    /// The linear address of an offset into a segment. In 64-bit mode only FS and GS have a base (APM vol. 1, 2.1.4).
+    pub fn linear(&self, segment: vm_device::exit::Segment, offset: u64) -> u64 {
+        use vm_device::exit::Segment::{Cs, Ds, Es, Fs, Gs, Ss};
+        let base = match (self.mode(), segment) {
+            (_, Fs) => self.vmcb.fs.base,
+            (_, Gs) => self.vmcb.gs.base,
+            (Mode::Bits64, _) => return offset,
+            (_, Es) => self.vmcb.es.base,
+            (_, Cs) => self.vmcb.cs.base,
+            (_, Ss) => self.vmcb.ss.base,
+            (_, Ds) => self.vmcb.ds.base,
+        };
+        base.wrapping_add(offset)
+    }
+
+    /// Whether the guest has its interrupt flag set.
+    pub fn accepts_interrupts(&self) -> bool {
+        self.registers.rflags & INTERRUPT_FLAG != 0
+    }
+
+    /// Lets the guest go on after an instruction that was done for it, which ends an interrupt shadow.
+    pub fn complete(&mut self, registers: Registers) {
+        self.registers = registers;
+        self.vmcb.interrupt_shadow = 0;
+    }
+
+    /// Runs the guest until its next exit.
+    pub fn run(&mut self) -> Exit {
+        let Registers { gpr, rip, rflags } = self.registers;
+        (self.vmcb.rax, self.vmcb.rsp, self.vmcb.rip, self.vmcb.rflags) = (gpr[0], gpr[4], rip, rflags);
+        // SAFETY: `enable` has set up the control block and what it points to, for good, and addresses of the image are
+        // physical addresses. The guest reaches no memory but what the nested page tables map, and cannot change that.
+        unsafe { enter(&raw mut self.vmcb, &raw mut self.registers.gpr) };
+        self.vmcb.tlb_control = 0;
+        let Vmcb { rax, rsp, rip, rflags, .. } = self.vmcb;
+        (self.registers.gpr[0], self.registers.gpr[4]) = (rax, rsp);
+        (self.registers.rip, self.registers.rflags) = (rip, rflags);
+        Exit { code: self.vmcb.exit_code, info_1: self.vmcb.exit_info_1, info_2: self.vmcb.exit_info_2 }
+    }
+}
+
+/// Swaps the general-purpose registers with the guest's but for `rax` and `rsp`, which are in the control block, and runs
+/// the guest until its next exit.
+///
+/// # Safety
+/// `vmcb` is a control block at its physical address that confines the guest to memory of its own.
+#[unsafe(naked)]
+unsafe extern "sysv64" fn enter(vmcb: *mut Vmcb, registers: *mut [u64; 16]) {
+    naked_asm!(
+        "push rbx; push rbp; push r12; push r13; push r14; push r15",
+        "push rsi",
+        "mov rax, rdi",
+        "vmload rax",
+        "mov rcx, [rsi + 8]; mov rdx, [rsi + 16]; mov rbx, [rsi + 24]; mov rbp, [rsi + 40]; mov rdi, [rsi + 56]",
+        "mov r8, [rsi + 64]; mov r9, [rsi + 72]; mov r10, [rsi + 80]; mov r11, [rsi + 88]",
+        "mov r12, [rsi + 96]; mov r13, [rsi + 104]; mov r14, [rsi + 112]; mov r15, [rsi + 120]",
+        "mov rsi, [rsi + 48]",
+        "vmrun rax",
+        "vmsave rax",
+        "xchg rsi, [rsp]",
+        "mov [rsi + 8], rcx; mov [rsi + 16], rdx; mov [rsi + 24], rbx; mov [rsi + 40], rbp; mov [rsi + 56], rdi",
+        "mov [rsi + 64], r8; mov [rsi + 72], r9; mov [rsi + 80], r10; mov [rsi + 88], r11",
+        "mov [rsi + 96], r12; mov [rsi + 104], r13; mov [rsi + 112], r14; mov [rsi + 120], r15",
+        "pop qword ptr [rsi + 48]",
+        "pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
+        "ret",
+    )
+}
