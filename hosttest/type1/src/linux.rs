@@ -1,8 +1,9 @@
 //! An unmodified Linux kernel as the guest (Linux, Documentation/x86/boot.rst: the 32-bit boot protocol).
 //!
 //! The machine's interrupt controllers and timers are the guest's own: their memory is mapped for it, and their ports are
-//! passed through, by the manager like all ports. The serial port and the power switch are emulated, and so is
-//! a second serial port in memory, on which the kernel begins to speak (`earlycon`). Of all other ports and addresses the guest reads all ones.
+//! passed through, by the manager like all ports. The serial port and the power switch are emulated, and so is a second
+//! serial port in memory, on which the kernel begins to speak (`earlycon`). Of all other ports and addresses the guest
+//! reads all ones.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -52,8 +53,8 @@ static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Sile
 /// The ports of the machine that are the guest's.
 static PORTS: [(PortPassthrough<'static>, u16, u32); 10] = {
     const fn pass(name: &'static str, first: u16, count: u32) -> (PortPassthrough<'static>, u16, u32) {
-        // SAFETY: the image runs at CPL 0. None of the devices below accesses memory, and the hypervisor uses none of
-        // them: it takes no interrupt and keeps no time.
+        // SAFETY: the image runs at CPL 0. None of these accesses memory, and the hypervisor uses none of them: it takes
+        // no interrupt and keeps no time.
         (unsafe { PortPassthrough::new(name, first) }, first, count)
     }
     [
@@ -154,7 +155,7 @@ fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Option<u32> {
         return None;
     }
     // What lies behind the header in the file is code, and has to be zero here.
-    let header_end = 0x202 + usize::from(header[0x201 - 0x1f1]);
+    let header_end = 0x202 + usize::from(header[0x201 - 0x1f1]).min(0x290 - 0x202);
     parameters[header_end..0x290].fill(0);
 
     let mut set = |offset: usize, value: &[u8]| parameters[offset..][..value.len()].copy_from_slice(value);
