@@ -20,9 +20,9 @@ pub const MAX_DEPTH: usize = 8;
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
     pub(crate) io_type: IoType,
-    pub(crate) range_index: u16,
     /// The topology node of the device.
     pub(crate) node: u16,
+    pub(crate) range_index: u16,
     pub(crate) address: u64,
     pub(crate) base: u64,
     /// Which manager dispatched it: its address, to compare.

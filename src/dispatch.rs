@@ -5,7 +5,7 @@ use crate::address::{GuestAddress, IoType};
 use crate::device::Device;
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Claim, Entered, Missed, Place};
+use crate::slots::{Claim, Entered, Index, Missed, Place};
 use crate::table::Segment;
 
 /// The data of an access, in one direction, on its way to the device.
@@ -238,21 +238,15 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
-        // Before the last hit is looked at, which the two kinds of MMIO share.
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
-        }
         if !transfer.is_whole() {
             return Err(IoError::InvalidLength);
         }
         let address = address.0;
-        let span = transfer.unit() as u64 - 1;
-        let last = address.checked_add(span).filter(|last| *last <= io_type.last_address().0);
-        let Some(last) = last else {
-            return Err(if address > io_type.last_address().0 { IoError::Unclaimed } else { IoError::Straddling });
+        let Some(last) = address.checked_add(transfer.unit() as u64 - 1) else {
+            return Err(unclaimed(io_type, address, u64::MAX, 0));
         };
         let (entered, base) = self.enter(caller.place, hit, address, last, io_type)?;
-        let body = &entered.body;
+        let body = entered.body();
         let access = Access {
             io_type,
             range_index: body.range_index,
@@ -284,18 +278,18 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         last: u64,
         io_type: IoType,
     ) -> Result<(Entered<'a, 'd>, u64), IoError> {
+        // Before the last hit is looked at, which the two kinds of MMIO share.
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
         let LastHit { version, segment } = *hit;
         if segment.first <= address
             && last <= segment.last
-            && let Ok(entered) = self.slots.enter(place, version, segment.slot)
+            && let Ok(Some(entered)) = self.slots.enter(place, version, segment.slot)
         {
             return Ok((entered, segment.base));
         }
-        let find = |version| match io_type {
-            IoType::Pio => self.ports.find(&self.slots, version, address),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.find(&self.slots, version, address),
-        };
-        match self.slots.search(place, find) {
+        match self.slots.search(place, Wanted { manager: self, io_type, address }) {
             Ok((entered, segment, version)) => {
                 if last > segment.last {
                     return Err(IoError::Straddling);
@@ -303,11 +297,37 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 *hit = LastHit { version, segment };
                 Ok((entered, segment.base))
             }
-            Err(Missed::Nothing(hole)) if last > hole.last => Err(IoError::Straddling),
-            Err(Missed::Nothing(_) | Missed::Stale) => Err(IoError::Unclaimed),
+            Err(Missed::Nothing(hole)) => Err(unclaimed(io_type, address, last, hole.last)),
             Err(Missed::TooDeep) => Err(IoError::TooDeep),
         }
     }
+}
+
+/// An address to find in the tables of a manager.
+struct Wanted<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+    manager: &'a DeviceManager<'d, DEVICES, RANGES, VCPUS>,
+    io_type: IoType,
+    address: u64,
+}
+
+impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Index for Wanted<'_, '_, DEVICES, RANGES, VCPUS> {
+    type Found = Segment;
+
+    #[inline(always)]
+    fn find(&self, version: u64) -> Segment {
+        let Self { manager, io_type, address } = *self;
+        match io_type {
+            IoType::Pio => manager.ports.find(&manager.slots, version, address),
+            IoType::Mmio | IoType::PhysicalMmio => manager.memory.find(&manager.slots, version, address),
+        }
+    }
+}
+
+/// Which error it is that an access from `address` to `last` begins in a hole that ends at `hole_last`.
+#[cold]
+fn unclaimed(io_type: IoType, address: u64, last: u64, hole_last: u64) -> IoError {
+    let space_last = io_type.last_address().0;
+    if address <= space_last && last > hole_last.min(space_last) { IoError::Straddling } else { IoError::Unclaimed }
 }
 
 /// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the

@@ -7,6 +7,7 @@
 use core::fmt;
 
 use crate::address::GuestAddress;
+use crate::protocol;
 use crate::sync::{AtomicU32, AtomicU64, Ordering, const_fn, spin_once};
 
 /// A global system interrupt: the number of an input line of the interrupt controller.
@@ -122,6 +123,9 @@ impl Wire {
                     // Delivered or refused, the level has been told: a refusal is not repeated for ever.
                     let told = self.word.fetch_xor(DELIVERING | DELIVERED, Ordering::AcqRel);
                     word = told ^ (DELIVERING | DELIVERED);
+                    if !protocol::SECOND_LOOK {
+                        return result;
+                    }
                 }
             }
         }
@@ -164,7 +168,7 @@ impl Gate {
 
     /// Waits until no call is under way. Calls are short: they only tell the controller.
     pub(crate) fn wait_idle(&self) {
-        while !self.is_idle() {
+        while protocol::GATE_WAIT && !self.is_idle() {
             spin_once();
         }
     }

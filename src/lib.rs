@@ -126,8 +126,11 @@ mod freelist;
 mod inspection;
 mod interrupt;
 mod manager;
+#[cfg(all(test, loom))]
+mod models;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;
+mod protocol;
 mod relocation;
 mod removal;
 mod resource;

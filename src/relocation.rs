@@ -56,6 +56,8 @@ struct Step<'d> {
     slot: u16,
     name: &'d str,
     parent: u16,
+    /// How many buses are above the device.
+    depth: usize,
     old: Range,
     /// The dispatched window that was around it.
     old_window: Option<u16>,
@@ -142,6 +144,7 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
             slot,
             name: device,
             parent: node.parent,
+            depth: state.topology.depth(id.index),
             old,
             old_window: state.dispatched_window(&old),
             to,
@@ -151,7 +154,8 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
             return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
         }
     }
-    // Windows before the ranges in them, so that they can be taken in this order and given back in the reverse.
+    // Buses before what is below them, and so windows before the ranges in them, at the old places as at the new: they
+    // can be taken in this order and given back in the reverse.
     sort_by_depth(&mut steps);
     Ok(steps)
 }
@@ -161,7 +165,7 @@ fn sort_by_depth(steps: &mut [Step<'_>]) {
     for end in 1..steps.len() {
         for at in (1..=end).rev() {
             let Some([a, b]) = steps.get_mut(at - 1..=at) else { break };
-            if a.old.depth <= b.old.depth {
+            if a.depth <= b.depth {
                 break;
             }
             core::mem::swap(a, b);

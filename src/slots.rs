@@ -24,6 +24,7 @@ use core::sync::atomic::compiler_fence;
 
 use crate::access::MAX_DEPTH;
 use crate::device::Device;
+use crate::protocol;
 use crate::resource::AccessSizes;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
 
@@ -172,13 +173,8 @@ impl Place<'_> {
     }
 }
 
-/// Why a reader did not enter a slot.
-pub(crate) enum Barred {
-    /// The index has changed since the search, or a writer has emptied the slot: search again.
-    Stale,
-    /// No word, and no count, is left to announce the access in; or, what nesting excludes, the word is in use.
-    TooDeep,
-}
+/// No word, and no count, is left to announce the access in; or, what nesting excludes, the word is in use.
+pub(crate) struct TooDeep;
 
 /// An announcement, withdrawn when it is dropped.
 struct Announced<'a> {
@@ -190,17 +186,27 @@ impl Drop for Announced<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.anonymous {
-            self.word.fetch_sub(1, Ordering::Release);
+            self.word.fetch_sub(1, protocol::WITHDRAW);
         } else {
-            self.word.store(0, Ordering::Release);
+            self.word.store(0, protocol::WITHDRAW);
         }
     }
 }
 
 /// A reader inside a slot. The slot's device stays registered until this is dropped.
 pub(crate) struct Entered<'a, 'd> {
-    pub(crate) body: Body<'d>,
+    /// A pointer, and not a copy: what a dispatch reads of the body, it reads straight from the slot's cache line.
+    body: *const Body<'d>,
     _announced: Announced<'a>,
+}
+
+impl<'d> Entered<'_, 'd> {
+    #[inline(always)]
+    pub(crate) fn body(&self) -> &Body<'d> {
+        // SAFETY: as long as the announcement stands, which is as long as `self` does, nobody writes the body. See
+        // `Slots::enter`.
+        unsafe { &*self.body }
+    }
 }
 
 /// The slots of all ranges, the lines of all vCPUs, and the version.
@@ -259,7 +265,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     /// Whether a search under `version` has seen one whole index.
     #[inline(always)]
     pub(crate) fn is_current(&self, version: u64) -> bool {
-        fence(Ordering::Acquire);
+        searched();
         self.version.load(Ordering::Relaxed) == version
     }
 
@@ -271,104 +277,78 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         Some((bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed)))
     }
 
-    /// Enters the slot that a search under `version` has found.
+    /// Enters the slot that a search under `version` has found; `None` if the index has changed since, or a writer has
+    /// emptied the slot: search again.
     #[inline(always)]
-    pub(crate) fn enter<'a>(&'a self, place: Place<'a>, version: u64, slot: u16) -> Result<Entered<'a, 'd>, Barred> {
-        let Some(target) = self.slots.get(slot as usize) else { return Err(Barred::Stale) };
+    pub(crate) fn enter<'a>(
+        &'a self,
+        place: Place<'a>,
+        version: u64,
+        slot: u16,
+    ) -> Result<Option<Entered<'a, 'd>>, TooDeep> {
+        let Some(target) = self.slots.get(slot as usize) else { return Ok(None) };
         let announced = match place.line {
             Some(line) => {
-                let Some(word) = line.hazards.get(place.level()) else { return Err(Barred::TooDeep) };
+                let Some(word) = line.hazards.get(place.level()) else { return Err(TooDeep) };
                 if word.load(Ordering::Relaxed) != 0 {
-                    return Err(Barred::TooDeep);
+                    return Err(TooDeep);
                 }
                 if self.heavy_barrier.is_some() {
-                    word.store(slot as u32 + 1, Ordering::Relaxed);
+                    word.store(slot as u32 + 1, protocol::ANNOUNCE_ASYMMETRIC);
                     compiler_fence(Ordering::SeqCst);
                 } else {
-                    word.store(slot as u32 + 1, Ordering::SeqCst);
+                    word.store(slot as u32 + 1, protocol::ANNOUNCE);
                 }
                 Announced { word, anonymous: false }
             }
             None => {
-                let inside = target.anonymous.fetch_add(1, Ordering::SeqCst);
+                let inside = target.anonymous.fetch_add(1, protocol::ANNOUNCE);
                 let announced = Announced { word: &target.anonymous, anonymous: true };
                 if inside >= MAX_ANONYMOUS {
-                    return Err(Barred::TooDeep);
+                    return Err(TooDeep);
                 }
                 announced
             }
         };
         order();
-        // The acquire fence keeps the loads of the search before the comparison. The two loads are the reader's half of
-        // the protocol.
-        fence(Ordering::Acquire);
-        if self.version.load(Ordering::SeqCst) != version || target.state.load(Ordering::SeqCst) != OCCUPIED {
-            return Err(Barred::Stale);
+        searched();
+        // The reader's half of the protocol.
+        let current = self.version.load(Ordering::SeqCst) == version;
+        let occupied = target.state.load(Ordering::SeqCst) == OCCUPIED;
+        if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
+            return Ok(None);
         }
         // SAFETY: the slot was announced before its state was seen OCCUPIED, so that a writer that retires it from now
         // on finds the announcement, and writes the body only after it was withdrawn. The body was written before the
         // state became OCCUPIED, which the load has acquired.
-        let body = target.body.with(|body| unsafe { *body });
-        body.map(|body| Entered { body, _announced: announced }).ok_or(Barred::Stale)
+        let body = target.body.with(|body| unsafe { &*body }.as_ref().map(core::ptr::from_ref));
+        Ok(body.map(|body| Entered { body, _announced: announced }))
     }
 
-    /// Searches by `find`, which is given the version to search under, until a search has seen one whole index.
+    /// Searches the index for a slot and enters it, until a search has seen one whole index.
     ///
     /// A search is repeated only when a writer has published during it. After a few in vain, writers are asked to hold
     /// back, so that at most [`RETRIES`]` + 2` are needed.
     #[inline(always)]
-    pub(crate) fn search<'a, F: Found>(
+    pub(crate) fn search<'a, I: Index>(
         &'a self,
         place: Place<'a>,
-        find: impl Fn(u64) -> F,
-    ) -> Result<(Entered<'a, 'd>, F, u64), Missed<F>> {
-        let version = self.version();
-        match self.attempt(place, version, &find) {
-            Err(Missed::Stale) => self.search_again(place, find),
-            outcome => outcome.map(|(entered, found)| (entered, found, version)),
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn search_again<'a, F: Found>(
-        &'a self,
-        place: Place<'a>,
-        find: impl Fn(u64) -> F,
-    ) -> Result<(Entered<'a, 'd>, F, u64), Missed<F>> {
-        let mut tries = 1;
+        index: I,
+    ) -> Result<(Entered<'a, 'd>, I::Found, u64), Missed<I::Found>> {
+        let mut in_vain = InVain { starving: &self.starving, searches: 0 };
         loop {
-            if tries == RETRIES {
-                self.starving.fetch_add(1, Ordering::SeqCst);
-            }
             let version = self.version();
-            let outcome = self.attempt(place, version, &find);
-            if !matches!(outcome, Err(Missed::Stale)) {
-                if tries >= RETRIES {
-                    self.starving.fetch_sub(1, Ordering::Release);
-                }
-                return outcome.map(|(entered, found)| (entered, found, version));
+            let found = index.find(version);
+            match found.slot() {
+                Some(slot) => match self.enter(place, version, slot) {
+                    Ok(Some(entered)) => return Ok((entered, found, version)),
+                    Ok(None) => {}
+                    Err(TooDeep) => return Err(Missed::TooDeep),
+                },
+                None if self.is_current(version) => return Err(Missed::Nothing(found)),
+                None => {}
             }
-            tries = tries.saturating_add(1);
-        }
-    }
-
-    #[inline(always)]
-    fn attempt<'a, F: Found>(
-        &'a self,
-        place: Place<'a>,
-        version: u64,
-        find: &impl Fn(u64) -> F,
-    ) -> Result<(Entered<'a, 'd>, F), Missed<F>> {
-        let found = find(version);
-        match found.slot() {
-            Some(slot) => match self.enter(place, version, slot) {
-                Ok(entered) => Ok((entered, found)),
-                Err(Barred::Stale) => Err(Missed::Stale),
-                Err(Barred::TooDeep) => Err(Missed::TooDeep),
-            },
-            None if self.is_current(version) => Err(Missed::Nothing(found)),
-            None => Err(Missed::Stale),
+            in_vain.count();
         }
     }
 
@@ -408,7 +388,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let Some(target) = self.slots.get(slot as usize) else { return false };
         match target.state.load(Ordering::SeqCst) {
             VACANT => true,
-            RETIRED if self.readers(slot).next().is_none() => {
+            RETIRED if !protocol::WAIT || self.readers(slot).next().is_none() => {
                 target.state.store(VACANT, Ordering::SeqCst);
                 true
             }
@@ -452,17 +432,20 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Before the first change of the copy that is not live: waits until no reader is starving.
     pub(crate) fn begin_publication(&self) -> u64 {
-        while self.starving.load(Ordering::SeqCst) != 0 {
+        while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
         }
-        self.version.load(Ordering::Relaxed).wrapping_add(1)
+        let other = if protocol::OTHER_COPY { 1 } else { 2 };
+        self.version.load(Ordering::Relaxed).wrapping_add(other)
     }
 
     /// Makes the other copy the live one. The copy that was live may be changed from now on: whoever is still
     /// searching it compares versions afterwards.
     pub(crate) fn publish(&self, version: u64) {
         self.version.store(version, Ordering::SeqCst);
-        fence(Ordering::Release);
+        if protocol::PUBLISH_FENCE {
+            fence(Ordering::Release);
+        }
     }
 }
 
@@ -485,6 +468,13 @@ impl Sign {
     }
 }
 
+/// Where a search looks.
+pub(crate) trait Index {
+    type Found: Found;
+    /// Looks into the copy that `version` selects.
+    fn find(&self, version: u64) -> Self::Found;
+}
+
 /// What a search of the index gives.
 pub(crate) trait Found: Copy {
     /// The slot to enter, if the search has found one.
@@ -497,14 +487,46 @@ pub(crate) enum Missed<F> {
     Nothing(F),
     /// No word, and no count, is left to announce the access in.
     TooDeep,
-    /// The index has changed meanwhile.
-    Stale,
+}
+
+/// The searches of one access that writers have disturbed, and after [`RETRIES`] of them the request to hold back.
+struct InVain<'a> {
+    starving: &'a AtomicU32,
+    searches: u32,
+}
+
+impl InVain<'_> {
+    #[cold]
+    fn count(&mut self) {
+        self.searches = self.searches.saturating_add(1);
+        if self.searches == RETRIES {
+            self.starving.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+impl Drop for InVain<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.searches >= RETRIES {
+            self.starving.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// Keeps the loads of a search before the comparison of versions that follows.
+#[inline(always)]
+fn searched() {
+    if protocol::SEARCH_FENCE {
+        fence(Ordering::Acquire);
+    }
 }
 
 /// The order between a store and a later load that sequentially consistent operations have by themselves, and that loom,
 /// which takes them for acquire and release, knows of fences only.
 #[inline(always)]
 fn order() {
-    #[cfg(loom)]
-    fence(Ordering::SeqCst);
+    if cfg!(loom) && protocol::FENCE {
+        fence(Ordering::SeqCst);
+    }
 }

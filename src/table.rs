@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! At rest (between publications), for each of the two copies:
-//! - `starts` is strictly ascending over the first `length` entries;
+//! - `starts` is strictly ascending over the first `length` entries, and all ones behind them;
 //! - entry `i` says that from `starts[i]` on, up to the next start or the last address of its slot's range, whichever
 //!   comes first, accesses belong to `slots[i]`;
 //! - so a range without others inside is one entry, and a window has one more for each stretch between its children.
@@ -17,9 +17,9 @@ use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, const_fn};
 pub(crate) trait Start: Sized {
     #[cfg(not(loom))]
     #[allow(clippy::declare_interior_mutable_const, reason = "only used to fill arrays")]
-    const ZERO: Self;
+    const ALL_ONES: Self;
     #[cfg(loom)]
-    fn zero() -> Self;
+    fn all_ones() -> Self;
     fn get(&self) -> u64;
     fn set(&self, start: u64);
 }
@@ -28,10 +28,10 @@ macro_rules! start {
     ($atomic:ty, $integer:ty) => {
         impl Start for $atomic {
             #[cfg(not(loom))]
-            const ZERO: Self = <$atomic>::new(0);
+            const ALL_ONES: Self = <$atomic>::new(<$integer>::MAX);
             #[cfg(loom)]
-            fn zero() -> Self {
-                <$atomic>::new(0)
+            fn all_ones() -> Self {
+                <$atomic>::new(<$integer>::MAX)
             }
             #[inline(always)]
             fn get(&self) -> u64 {
@@ -51,7 +51,7 @@ start!(AtomicU64, u64);
 /// One copy. Its capacity is twice the number of ranges, because a range inside a window splits it in two.
 struct Copy<A, const RANGES: usize> {
     length: AtomicU32,
-    starts: [[A; RANGES]; 2],
+    starts: Starts<A, RANGES>,
     slots: [[AtomicU16; RANGES]; 2],
 }
 
@@ -110,7 +110,7 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
         let copy = self.copy(version);
         let starts = copy.starts.as_flattened();
         let length = copy.length.load(Ordering::Relaxed) as usize;
-        let position = search(starts, length, address);
+        let position = search(&copy.starts, length, address);
         let first = starts.get(position).map_or(u64::MAX, A::get);
         if length == 0 || first > address {
             let last = if length == 0 { u64::MAX } else { first.wrapping_sub(1) };
@@ -129,29 +129,61 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
     }
 }
 
+/// The starts of a copy: twice as many as there are ranges.
+type Starts<A, const RANGES: usize> = [[A; RANGES]; 2];
+
+/// How many starts are searched without a look at how many there are.
+const BLOCK: usize = 64;
+
 /// The position of the last of the first `length` starts that is not above `address`; 0 if there is none.
 ///
 /// A four-ary descent: three independent loads a round, no branch that depends on them, and as many rounds as the
-/// number of segments in use asks for: one for up to 4, then one more for each factor of 4, at most.
+/// number of segments in use asks for: one for up to 4, then one more for each factor of 4, at most. The last three
+/// rounds have constant strides, and their block may reach past the segments in use.
 ///
 /// # Preconditions
-/// `starts` is ascending over its first `length` elements, which it has. Where it is not, the position means nothing.
-#[inline(always)]
-fn search<A: Start>(starts: &[A], length: usize, address: u64) -> usize {
+/// `starts` is ascending over its first `length` elements, and all ones behind them. Where it is not, the position means
+/// nothing.
+#[inline(never)]
+fn search<A: Start, const RANGES: usize>(starts: &Starts<A, RANGES>, length: usize, address: u64) -> usize {
+    let starts = starts.as_flattened();
+    let longest = if starts.len() < BLOCK { 3 } else { BLOCK };
     let mut base = 0;
-    let mut length = length.min(starts.len());
-    while length > 3 {
-        let quarter = length / 4;
+    let mut left = length.min(starts.len());
+    while left > longest {
+        let quarter = left / 4;
         let not_above = |position: usize| starts.get(position).is_some_and(|start| start.get() <= address) as usize;
         let steps = not_above(base + quarter) + not_above(base + 2 * quarter) + not_above(base + 3 * quarter);
         base += steps * quarter;
-        length -= 3 * quarter;
+        left -= 3 * quarter;
     }
-    // One to three are left.
-    for _ in 1..length {
+    if let Some(last) = starts.len().checked_sub(BLOCK) {
+        let base = base.min(last);
+        let Some(block) = starts.get(base..).and_then(|starts| starts.first_chunk::<BLOCK>()) else { return 0 };
+        let mut at = 0;
+        if left > 16 {
+            at = round::<A, 16>(block, at, address);
+        }
+        if left > 4 {
+            at = round::<A, 4>(block, at, address);
+        }
+        at = round::<A, 1>(block, at, address);
+        return (base + at).min(length.saturating_sub(1));
+    }
+    for _ in 1..left {
         base += starts.get(base + 1).is_some_and(|start| start.get() <= address) as usize;
     }
     base
+}
+
+/// One round of the descent, among the `4 * STRIDE` starts from `at` on. The masks tell the compiler what `at` is, so that
+/// nothing is left to check.
+#[inline(always)]
+fn round<A: Start, const STRIDE: usize>(block: &[A; BLOCK], at: usize, address: u64) -> usize {
+    let at = at & (BLOCK - 4 * STRIDE);
+    let not_above = |position: usize| block.get(position).is_some_and(|start| start.get() <= address) as usize;
+    let steps = not_above(at + STRIDE) + not_above(at + 2 * STRIDE) + not_above(at + 3 * STRIDE);
+    at + steps * STRIDE
 }
 
 impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
@@ -159,7 +191,7 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
     const fn new() -> Self {
         Self {
             length: AtomicU32::new(0),
-            starts: [const { [const { A::ZERO }; RANGES] }; 2],
+            starts: [const { [const { A::ALL_ONES }; RANGES] }; 2],
             slots: [const { [const { AtomicU16::new(0) }; RANGES] }; 2],
         }
     }
@@ -168,7 +200,7 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
     fn new() -> Self {
         Self {
             length: AtomicU32::new(0),
-            starts: core::array::from_fn(|_| core::array::from_fn(|_| A::zero())),
+            starts: core::array::from_fn(|_| core::array::from_fn(|_| A::all_ones())),
             slots: core::array::from_fn(|_| core::array::from_fn(|_| AtomicU16::new(0))),
         }
     }
@@ -201,7 +233,7 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
 
     /// The first position whose start is not below `start`.
     fn position(&self, start: u64) -> usize {
-        let found = search(self.starts.as_flattened(), self.length(), start);
+        let found = search(&self.starts, self.length(), start);
         match self.start(found) {
             Some(at) if at < start => found + 1,
             _ => found,
@@ -229,7 +261,18 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
                 self.set(at, start, slot);
             }
         }
-        self.length.store(length.saturating_sub(1) as u32, Ordering::Relaxed);
+        let Some(last) = length.checked_sub(1) else { return };
+        if let Some(start) = self.starts.as_flattened().get(last) {
+            start.set(u64::MAX);
+        }
+        self.length.store(last as u32, Ordering::Relaxed);
+    }
+
+    fn clear(&self) {
+        for start in self.starts.as_flattened().iter().take(self.length()) {
+            start.set(u64::MAX);
+        }
+        self.length.store(0, Ordering::Relaxed);
     }
 }
 
@@ -247,7 +290,7 @@ fn shift_up<T>(array: &[T], position: usize, length: usize, get: impl Fn(&T) -> 
 impl<A: Start, const RANGES: usize> Table<A, RANGES> {
     /// Forgets everything.
     pub(crate) fn clear(&self, version: u64) {
-        self.copy(version).length.store(0, Ordering::Relaxed);
+        self.copy(version).clear();
     }
 
     /// Adds the range of `slot`, which lies in a hole, or in a segment of one window.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_bindings::{
-    KVMIO, kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio,
+    kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio,
 };
 use std::os::fd::AsRawFd;
 use vm_device::{DeviceManager, Doorbell, GuestAddress, IoType};
@@ -15,7 +15,12 @@ use vmm_sys_util::ioctl::ioctl_with_ref;
 use crate::bridge::Accesses;
 use crate::vm::Vm;
 
-vmm_sys_util::ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
+/// `KVM_IOEVENTFD` (Linux, include/uapi/linux/kvm.h).
+#[allow(missing_docs)]
+mod request {
+    use kvm_bindings::{KVMIO, kvm_ioeventfd};
+    vmm_sys_util::ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
+}
 
 /// The doorbells of all devices of a manager, as they lie when it is made: after a relocation or a hot plug, make it anew.
 pub struct Doorbells {
@@ -129,7 +134,7 @@ impl Bell {
         };
         // `kvm-ioctls` offers no doorbell of a given length and any value, hence the ioctl itself.
         // SAFETY: the file descriptor is a virtual machine's, and the kernel only reads the structure.
-        match unsafe { ioctl_with_ref(vm.fd(), KVM_IOEVENTFD(), &request) } {
+        match unsafe { ioctl_with_ref(vm.fd(), request::KVM_IOEVENTFD(), &request) } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }

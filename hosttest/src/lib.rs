@@ -13,6 +13,7 @@
 //! devices in [`devices`], [`run`] runs one with a [`watchdog`] until it says whether it passed, and [`scenarios`] holds them
 //! all. [`platform`] is the whole of it in `static`s.
 
+pub mod bench;
 pub mod bridge;
 pub mod devices;
 pub mod doorbell;
@@ -25,9 +26,15 @@ pub mod paging;
 pub mod platform;
 pub mod run;
 pub mod scenarios;
+pub mod type1;
 pub mod vcpu;
 pub mod vm;
 pub mod watchdog;
 
 /// A manager with room for 16 devices, 32 ranges in each space, and 4 processors.
 pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
+
+/// The README's code blocks, as tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

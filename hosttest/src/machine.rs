@@ -139,9 +139,9 @@ impl Machine {
         }
         // RSP0, the stack for an interrupt from ring 3 (Intel SDM vol. 3A, 7.7).
         self.ram.write_u64(tss + 4, KERNEL_STACKS + KERNEL_STACK * (id + 1));
-        // Ring 3 may use every port: all bits 0, and the byte of ones that has to follow (Intel SDM vol. 1, 19.5.2).
+        // Ring 3 may use every port: all bits are 0 (Intel SDM vol. 1, 19.5.2). So is the byte that follows, which decides
+        // over an access that runs over the end of the port space.
         self.ram.write(tss + 102, &((IO_BITMAP - tss) as u16).to_le_bytes());
-        self.ram.write(IO_BITMAP + IO_BITMAP_LENGTH, &[0xff]);
         let tables = LongMode {
             page_tables: self.page_tables,
             gdt: GuestAddress(gdt),

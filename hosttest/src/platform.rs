@@ -49,24 +49,35 @@ const COUNTED: [&(dyn Count + 'static); 7] = [&BRIDGE, &SERIAL, &SCRATCH, &VIDEO
 
 const NETWORK_PORT: u16 = 0xc000;
 const DISK_PORT: u16 = 0xc010;
-const SHARED_LINE: Gsi = Gsi(16);
+const SHARED_LINE: Gsi = Gsi(20);
 const VECTOR: u8 = 0x50;
 
-/// In the guest's memory: where the VMM says the two ranges are that it may lie anywhere, and what the handler counts.
+/// In the guest's memory: where the two ranges are that may lie anywhere, which the VMM tells, and what the handler counts.
 const SCRATCH_BASE: u64 = DATA;
 const VIDEO_BASE: u64 = DATA + 8;
 const INTERRUPTS: u64 = DATA + 16;
 const VIDEO_SIZE: u64 = 4 * PAGE;
 
 interrupt_handler!(
-    /// Lets both devices on the line take their assertions back.
-    quiet, counts at INTERRUPTS,
-    "xor eax, eax",
+    /// Lets each device that asserts the line take its assertion back, and counts these.
+    quiet:
     "mov dx, {network}",
+    "in al, dx",
+    "test al, al",
+    "jz 2f",
+    "xor eax, eax",
     "out dx, al",
+    "inc qword ptr [{count}]",
+    "2:",
     "mov dx, {disk}",
-    "out dx, al";
-    network = const NETWORK_PORT, disk = const DISK_PORT
+    "in al, dx",
+    "test al, al",
+    "jz 3f",
+    "xor eax, eax",
+    "out dx, al",
+    "inc qword ptr [{count}]",
+    "3:";
+    count = const INTERRUPTS, network = const NETWORK_PORT, disk = const DISK_PORT
 );
 
 extern "C" fn guest(_: u64) {

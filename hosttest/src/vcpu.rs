@@ -29,8 +29,8 @@ pub struct LongMode {
 pub enum Ring {
     /// CPL 0.
     Kernel,
-    /// CPL 3, where the bitmap of the task state segment allows port I/O. (An I/O privilege level of 3 would do the same,
-    /// but not every KVM keeps it.)
+    /// CPL 3. Port I/O is allowed twice, by an I/O privilege level of 3 and by the bitmap of the task state segment: some
+    /// nested KVMs do not keep the one, others do not look at the other.
     User,
 }
 
@@ -216,9 +216,10 @@ impl Vcpu {
 
         const RESERVED_ONE: u64 = 1 << 1;
         const INTERRUPTS: u64 = 1 << 9;
+        const IO_PRIVILEGE_3: u64 = 3 << 12;
         let rflags = match ring {
             Ring::Kernel => RESERVED_ONE,
-            Ring::User => RESERVED_ONE | INTERRUPTS,
+            Ring::User => RESERVED_ONE | INTERRUPTS | IO_PRIVILEGE_3,
         };
         // At the entry of a function the stack is 8 below a multiple of 16, as a call would have left it.
         let rsp = (stack & !0xf) - 8;

@@ -126,8 +126,8 @@ impl Vm {
     /// As [`map`](Self::map).
     pub fn map_image(&self, base: GuestAddress, mapping: &Mapping) -> Result<(), kvm_ioctls::Error> {
         let mut slots = self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // SAFETY: the mappings of the program and of its libraries stay for as long as it runs. The page tables show them to
-        // the guest read-only, except for what it shares with the host through atomics.
+        // SAFETY: the mappings of the program and of its libraries stay for as long as it runs. The guest that uses them is a
+        // function of the same program, and keeps to the same rules as its threads.
         unsafe { self.set_slot(&mut slots, base, mapping.first, mapping.length) }
     }
 

@@ -3,6 +3,7 @@
 mod list;
 mod main_job;
 mod run;
+mod type1;
 
 use std::fmt;
 use std::io::{self, Write};
@@ -23,6 +24,11 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { usage: "list", about: "name the other guests", execute: list::execute },
     Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
+    Command {
+        usage: "type1 [--kernel FILE [--initrd FILE] [--append TEXT]]",
+        about: "run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel",
+        execute: type1::execute,
+    },
 ];
 
 /// Why a command did nothing, or stopped.
@@ -93,11 +99,11 @@ pub(crate) fn execute(mut arguments: Parser) -> Result<bool, CommandError> {
 fn help() -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     writeln!(out, "Runs guests under KVM against vm-device.\n\nUsage: hosttest [COMMAND]\n")?;
-    writeln!(out, "  {:<16}run the guest that uses a whole platform, and report", "(none)")?;
+    writeln!(out, "  (none)\n          run the guest that uses a whole platform, and report")?;
     for command in COMMANDS {
-        writeln!(out, "  {:<16}{}", command.usage, command.about)?;
+        writeln!(out, "  {}\n          {}", command.usage, command.about)?;
     }
-    writeln!(out, "  {:<16}show this\n", "-h, --help")?;
+    writeln!(out, "  -h, --help\n          show this\n")?;
     writeln!(out, "Exit code: 0 if every guest passed, 1 if one did not, 2 if KVM cannot be used,")?;
     writeln!(out, "64 if the command line makes no sense.")?;
     Ok(true)

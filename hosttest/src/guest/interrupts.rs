@@ -48,28 +48,28 @@ pub fn wait_for(address: u64, count: u64) -> bool {
     false
 }
 
-/// An interrupt handler: counts in the word at a constant address, executes the given instructions (which may use `rax` and
-/// `rdx`), and ends the interrupt (Intel SDM vol. 3A, 11.8.5).
+/// An interrupt handler: executes the given instructions, which may use `rax` and `rdx`, and ends the interrupt (Intel SDM
+/// vol. 3A, 11.8.5).
 ///
-/// It runs in ring 0, where not every KVM can run what the compiler emits, so it is assembly.
+/// It runs in ring 0, where not every KVM can run what the compiler emits, so it is assembly. It must not rely on the local
+/// APIC to hold back the next interrupt until the end of this one: there are KVMs whose local APIC ends an interrupt when it
+/// delivers it. A level-triggered line that is still asserted then interrupts once more.
 #[macro_export]
 macro_rules! interrupt_handler {
-    ($(#[$attribute:meta])* $name:ident, counts at $count:expr $(, $instruction:literal)* $(; $($operand:ident = const $value:expr),*)?) => {
+    ($(#[$attribute:meta])* $name:ident: $($instruction:literal),* ; $($operand:ident = const $value:expr),*) => {
         $(#[$attribute])*
         #[unsafe(naked)]
         extern "C" fn $name() {
             core::arch::naked_asm!(
                 "push rax",
                 "push rdx",
-                "inc qword ptr [{count}]",
                 $($instruction,)*
                 "mov eax, 0xfee000b0",
                 "mov dword ptr [rax], 0",
                 "pop rdx",
                 "pop rax",
                 "iretq",
-                count = const $count,
-                $($($operand = const $value,)*)?
+                $($operand = const $value,)*
             )
         }
     };

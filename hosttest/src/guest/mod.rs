@@ -4,6 +4,7 @@
 //! none of it can panic.
 
 pub mod interrupts;
+pub mod long_mode;
 pub mod mmio;
 pub mod port;
 pub mod real_mode;

@@ -9,11 +9,12 @@ use crate::devices::pci::DummyHostBridge;
 use crate::devices::scratch::{Call, Scratch};
 use crate::devices::verdict::Verdict;
 use crate::guest::mmio::Width as _;
-use crate::guest::{mmio, pass, port, real_mode};
+use crate::guest::{long_mode, mmio, pass, port, real_mode};
 use crate::machine::{Machine, TOP_WINDOW};
 use crate::memory::PAGE;
 use crate::paging::LARGE_PAGE;
 use crate::run::{Tally, run};
+use crate::vcpu::Ring;
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[
@@ -22,6 +23,7 @@ pub const ALL: &[Scenario] = &[
         about: "the dummy host bridge of the 2019 design, in real mode",
         run: example,
     },
+    Scenario { name: "access/ring-0", about: "ports and MMIO from ring 0 of long mode", run: ring_0 },
     Scenario { name: "access/ports", about: "port reads and writes of 1, 2 and 4 bytes", run: ports },
     Scenario { name: "access/mmio", about: "MMIO reads and writes of 1, 2, 4 and 8 bytes", run: memory },
     Scenario { name: "access/odd-lengths", about: "MMIO across a page, in pieces of 1 to 7 bytes", run: odd_lengths },
@@ -57,6 +59,23 @@ fn example(kvm: &Kvm) -> Result<Tally, Failure> {
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::config_address())?;
     let tally = run(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
     expect("the configuration address", bridge.config_address(), 0x8000_0800u32)?;
+    Ok(tally)
+}
+
+fn ring_0(kvm: &Kvm) -> Result<Tally, Failure> {
+    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<8>::new("scratch"));
+    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
+    manager.register_device(
+        &scratch,
+        None,
+        &[IoResource::mmio(MMIO, 8), IoResource::pio(PORT, 4)],
+        IrqResource::None,
+    )?;
+    let mut vcpu = Machine::new(kvm)?.start(0, Ring::Kernel, long_mode::port_and_memory::<PORT>, MMIO)?;
+    let tally = run(&mut vcpu, &mut manager.dispatcher()?, &verdict, LIMIT)?;
+    let port = |call: Call| Call { range_index: 1, ..call.port() };
+    let calls = [port(Call::write(0, 4)), port(Call::read(0, 1)), Call::write(0, 8), Call::read(4, 4)];
+    expect("the calls", scratch.take_calls(), calls)?;
     Ok(tally)
 }
 

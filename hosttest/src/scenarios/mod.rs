@@ -54,7 +54,7 @@ impl<E: std::error::Error> From<E> for Failure {
 }
 
 /// How long a guest may run: far more than any of them needs on a slow host.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Where devices in memory lie: above the guest's RAM, below the interrupt controllers.
 const DEVICE_MEMORY: u64 = 0xd000_0000;

@@ -1,0 +1,119 @@
+//! This crate, with a portable and with an asymmetric fence, with and without a handle for each vCPU.
+
+use vm_device::{
+    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource,
+    SystemAllocator,
+};
+
+use super::layout::Layout;
+use super::subject::{Register, Subject, forever, of_kind};
+
+/// Room for the largest layout, and a device that comes and goes: the same for every number of ranges, because the cost
+/// is to follow the ranges in use.
+const CAPACITY: usize = 4100;
+
+pub(super) type Manager = DeviceManager<'static, CAPACITY, CAPACITY, 4>;
+
+pub(super) struct Named<const KIND: u64> {
+    name: String,
+    register: Register<KIND>,
+}
+
+impl<const KIND: u64> Named<KIND> {
+    pub(super) fn new(name: String) -> Self {
+        Self { name, register: Register::new() }
+    }
+}
+
+impl<const KIND: u64> Device<'_> for Named<KIND> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        self.register.answer(access.offset(), data);
+    }
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+fn device<const KIND: u64>(name: String) -> &'static dyn Device<'static> {
+    forever(Named::<KIND>::new(name))
+}
+
+pub(super) fn empty() -> Manager {
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS))
+}
+
+pub(super) fn resource(io_type: IoType, (first, last): (u64, u64)) -> IoResource {
+    let range = IoRange::new(GuestAddress(first), GuestAddress(last)).expect("a layout's ranges are in order");
+    IoResource::at(io_type, range)
+}
+
+/// Registers one device for each range of the layout.
+pub(super) fn fill(manager: &'static Manager, devices: &[&'static dyn Device<'static>], layout: &Layout) {
+    for (device, range) in devices.iter().zip(&layout.ranges) {
+        manager
+            .register_device(*device, None, &[resource(layout.io_type, *range)], IrqResource::None)
+            .expect("a layout's ranges are disjoint");
+    }
+}
+
+pub(super) fn devices(layout: &Layout) -> Vec<&'static dyn Device<'static>> {
+    (0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, device(format!("device-{i}")))).collect()
+}
+
+fn filled(manager: Manager, layout: &Layout) -> &'static Manager {
+    let manager = forever(manager);
+    fill(manager, &devices(layout), layout);
+    manager
+}
+
+pub(super) const PORTABLE: &str = "this crate, handle";
+pub(super) const ASYMMETRIC: &str = "this crate, handle, asymmetric";
+
+/// The barrier of `membarrier(2)`, once the process is registered for it.
+pub(super) fn membarrier() -> HeavyBarrier {
+    fn call(command: libc::c_long) {
+        // SAFETY: membarrier(2) takes two integers and touches no memory of ours.
+        let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0) };
+        assert_eq!(result, 0, "membarrier(2) failed");
+    }
+    call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.into());
+    // SAFETY: MEMBARRIER_CMD_PRIVATE_EXPEDITED makes every running thread of the process execute a full memory barrier
+    // before it returns (membarrier(2)).
+    unsafe { HeavyBarrier::new(|| call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED.into())) }
+}
+
+pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
+    let portable = filled(empty(), layout);
+    let asymmetric = filled(empty().with_asymmetric_fence(membarrier()), layout);
+    let io_type = layout.io_type;
+    let handle = move |manager: &'static Manager| {
+        move || {
+            let mut vcpu = manager.dispatcher().expect("there are more handles than threads");
+            move |address: u64, data: &mut [u8; 4]| {
+                let _ = vcpu.read(GuestAddress(address), data, io_type);
+            }
+        }
+    };
+    let anonymous = move |manager: &'static Manager| {
+        move || {
+            move |address: u64, data: &mut [u8; 4]| {
+                let _ = manager.read(GuestAddress(address), data, io_type);
+            }
+        }
+    };
+    let spare = [resource(io_type, layout.spare())];
+    let guest: &'static dyn Device<'static> = forever(Named::<0>::new("comes-and-goes".into()));
+    let change = move |manager: &'static Manager| {
+        move || {
+            let id = manager.register_device(guest, None, &spare, IrqResource::None).expect("the place is free");
+            manager.unregister_device(id).expect("the device is registered");
+        }
+    };
+    vec![
+        Subject::new(PORTABLE, handle(portable)).with_change(change(portable)),
+        Subject::new(ASYMMETRIC, handle(asymmetric)).with_change(change(asymmetric)),
+        Subject::new("this crate, no handle", anonymous(portable)).with_change(change(portable)),
+        Subject::new("this crate, no handle, asymmetric", anonymous(asymmetric)).with_change(change(asymmetric)),
+    ]
+}

@@ -1,0 +1,129 @@
+//! The locking of VMMs whose buses are no crates, written anew: a sorted map of reference-counted, locked devices; and
+//! the floor, a bare call.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, RwLock, Weak};
+
+use super::layout::Layout;
+use super::subject::{Register, Subject, forever, of_kind};
+
+trait BusDevice: Send {
+    fn read(&mut self, offset: u64, data: &mut [u8]);
+}
+
+impl<const KIND: u64> BusDevice for Register<KIND> {
+    fn read(&mut self, offset: u64, data: &mut [u8]) {
+        self.answer(offset, data);
+    }
+}
+
+trait Bare: Sync {
+    fn read(&self, offset: u64, data: &mut [u8]);
+}
+
+impl<const KIND: u64> Bare for Register<KIND> {
+    fn read(&self, offset: u64, data: &mut [u8]) {
+        self.answer(offset, data);
+    }
+}
+
+type Locked = Arc<Mutex<dyn BusDevice>>;
+/// By first address: the last one, and the device.
+type Map<D> = BTreeMap<u64, (u64, D)>;
+
+fn locked<const KIND: u64>() -> Locked {
+    Arc::new(Mutex::new(Register::<KIND>::new()))
+}
+
+fn bare<const KIND: u64>() -> &'static dyn Bare {
+    forever(Register::<KIND>::new())
+}
+
+fn map(layout: &Layout) -> Map<Locked> {
+    let entry = |(i, range): (usize, &(u64, u64))| (range.0, (range.1, of_kind!(i % layout.types, locked())));
+    layout.ranges.iter().enumerate().map(entry).collect()
+}
+
+/// The range that has the whole access.
+#[inline(always)]
+fn find<D>(map: &Map<D>, address: u64) -> Option<(u64, &D)> {
+    let (first, (last, device)) = map.range(..=address).next_back()?;
+    (address + 3 <= *last).then_some((address - first, device))
+}
+
+fn read(found: Option<(u64, Locked)>, data: &mut [u8]) {
+    if let Some((offset, device)) = found {
+        device.lock().expect("nobody panics").read(offset, data);
+    }
+}
+
+pub(super) const FLOOR: &str = "a bare dyn call";
+pub(super) const FIRECRACKER: &str = "Firecracker's scheme";
+
+pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
+    let firecracker = forever(RwLock::new(map(layout)));
+    let crosvm = forever(Mutex::new(map(layout)));
+    let owned = map(layout);
+    let weak: Map<Weak<Mutex<dyn BusDevice>>> =
+        owned.iter().map(|(first, (last, device))| (*first, (*last, Arc::downgrade(device)))).collect();
+    // The devices stay, as those of a VMM do.
+    forever(owned);
+    let cloud_hypervisor = forever(RwLock::new(weak));
+    let (first, last) = layout.spare();
+    vec![
+        Subject::new(FIRECRACKER, move || {
+            move |address, data| {
+                let found = {
+                    let map = firecracker.read().expect("nobody panics");
+                    find(&map, address).map(|(offset, device)| (offset, Arc::clone(device)))
+                };
+                read(found, data);
+            }
+        })
+        .with_change(move || {
+            firecracker.write().expect("nobody panics").insert(first, (last, locked::<0>()));
+            firecracker.write().expect("nobody panics").remove(&first);
+        }),
+        Subject::new("Cloud Hypervisor's scheme", move || {
+            move |address, data| {
+                let found = {
+                    let map = cloud_hypervisor.read().expect("nobody panics");
+                    find(&map, address).and_then(|(offset, device)| Some((offset, device.upgrade()?)))
+                };
+                read(found, data);
+            }
+        })
+        .with_change(move || {
+            let device = locked::<0>();
+            cloud_hypervisor.write().expect("nobody panics").insert(first, (last, Arc::downgrade(&device)));
+            cloud_hypervisor.write().expect("nobody panics").remove(&first);
+        }),
+        Subject::new("crosvm's scheme", move || {
+            move |address, data| {
+                let found = {
+                    let map = crosvm.lock().expect("nobody panics");
+                    find(&map, address).map(|(offset, device)| (offset, Arc::clone(device)))
+                };
+                read(found, data);
+            }
+        })
+        .with_change(move || {
+            crosvm.lock().expect("nobody panics").insert(first, (last, locked::<0>()));
+            crosvm.lock().expect("nobody panics").remove(&first);
+        }),
+    ]
+}
+
+/// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
+pub(super) fn floor(layout: &Layout) -> Subject {
+    let devices: &'static [&'static dyn Bare] =
+        forever((0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, bare())).collect::<Vec<_>>());
+    Subject::new(FLOOR, move || {
+        move |number, data| {
+            if let Some(device) = devices.get(number as usize) {
+                device.read(number, data);
+            }
+        }
+    })
+    .knowing_ranges()
+}

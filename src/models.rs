@@ -1,0 +1,644 @@
+//! loom models of the concurrency contract. They run the crate itself, with loom's atomics under it: `.ci/loom`.
+//!
+//! loom explores every order of the threads' steps, up to a number of preemptions, and every value that a load may give
+//! under the C++ memory model. A device here notes each call in a cell of loom's, and what a model does to the device
+//! once it is gone is a write of that cell: unless the protocol puts every call before it, loom reports a race. So the
+//! models see a missing ordering, not only an unlucky timing.
+//!
+//! `.ci/loom` names, for each mutation of the protocol, the models that find it.
+
+#![allow(unsafe_code)]
+
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::boxed::Box;
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use loom::cell::UnsafeCell;
+use loom::thread;
+
+use crate::slots::{Body, Found, HeavyBarrier, Place, Slots};
+use crate::{
+    Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
+    InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
+    SystemAllocator,
+};
+
+/// Explores a model with at most `preemptions` preemptions in one execution, and says how many executions there were.
+fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let executions = Arc::new(AtomicUsize::new(0));
+    let count = executions.clone();
+    let mut builder = loom::model::Builder::new();
+    let bound = *builder.preemption_bound.get_or_insert(preemptions);
+    builder.max_branches = 20_000;
+    let start = Instant::now();
+    builder.check(move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        model();
+    });
+    let (executions, seconds) = (executions.load(Ordering::Relaxed), start.elapsed().as_secs_f32());
+    std::println!("{name}: {executions} executions with up to {bound} preemptions in {seconds:.1} s");
+}
+
+/// What a model's threads share has to live for `'static`; the memory of an execution is not reused.
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+type Manager<const DEVICES: usize> = DeviceManager<'static, DEVICES, DEVICES, 2>;
+type Vcpu<const DEVICES: usize> = Dispatcher<'static, DEVICES, DEVICES, 2>;
+
+fn new_manager<const DEVICES: usize>() -> Manager<DEVICES> {
+    let memory = IoRange::ALL_MEMORY;
+    DeviceManager::new(SystemAllocator::new(memory).with_ports(IoRange::ALL_PORTS).with_irqs(5, 5))
+}
+
+/// What a device does in its callback.
+#[derive(Clone, Copy)]
+enum Act {
+    Nothing,
+    ReadNested(&'static Manager<2>, u16),
+    ReadAnonymously(&'static Manager<2>, u16),
+    Remove(&'static Manager<2>, InstanceId),
+    RemoveDeferred(&'static Manager<2>, InstanceId),
+}
+
+/// A device that answers with its letter and the offset of the access.
+struct Probe {
+    letter: u8,
+    /// Read by each callback, written by whoever destroys the device.
+    body: UnsafeCell<()>,
+    act: Mutex<Act>,
+    line: Mutex<IrqLine<'static>>,
+}
+
+// SAFETY: loom checks every use of the cell, and reports one that would be a race; finding it is what the cell is for.
+unsafe impl Sync for Probe {}
+
+impl Probe {
+    fn new(letter: u8) -> &'static Self {
+        leak(Self {
+            letter,
+            body: UnsafeCell::new(()),
+            act: Mutex::new(Act::Nothing),
+            line: Mutex::new(IrqLine::DISCONNECTED),
+        })
+    }
+
+    fn will(&self, act: Act) {
+        *self.act.lock().unwrap() = act;
+    }
+
+    fn line(&self) -> IrqLine<'static> {
+        *self.line.lock().unwrap()
+    }
+
+    /// No callback of the device runs, and none ever will: whoever knows that may destroy it.
+    fn destroy(&self) {
+        self.body.with_mut(|_| ());
+    }
+}
+
+impl Device<'static> for Probe {
+    fn name(&self) -> &str {
+        if self.letter == b'a' { "a" } else { "b" }
+    }
+
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        self.body.with(|_| ());
+        let act = *self.act.lock().unwrap();
+        match act {
+            Act::Nothing => {}
+            Act::ReadNested(manager, port) => {
+                let mut data = [0; 2];
+                answer(manager.nested(access).read(port.into(), &mut data, IoType::Pio), data);
+            }
+            Act::ReadAnonymously(manager, port) => {
+                read_anonymously(manager, port);
+            }
+            Act::Remove(manager, id) => {
+                let _ = manager.nested(access).unregister_device(id);
+            }
+            Act::RemoveDeferred(manager, id) => {
+                let _ = manager.unregister_device_deferred(id);
+            }
+        }
+        self.body.with(|_| ());
+        for (byte, value) in data.iter_mut().zip([self.letter, access.offset() as u8]) {
+            *byte = value;
+        }
+    }
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+
+    fn set_resources(&self, resources: &Resources<'_, 'static>) -> Result<(), Rejected> {
+        *self.line.lock().unwrap() = resources.irq();
+        Ok(())
+    }
+}
+
+/// Registers a device with four ports.
+fn register<const DEVICES: usize>(manager: &'static Manager<DEVICES>, probe: &'static Probe, port: u16) -> InstanceId {
+    manager.register_device(probe, None, &[IoResource::pio(port, 4)], IrqResource::None).unwrap()
+}
+
+/// Moves a device's ports.
+fn relocate<const DEVICES: usize>(manager: &'static Manager<DEVICES>, moves: &[(InstanceId, u16)]) {
+    let moves: std::vec::Vec<_> = moves.iter().map(|(id, port)| Relocation::new(*id, 0).to((*port).into())).collect();
+    manager.relocate(&moves).unwrap();
+}
+
+/// Which device answered, and at which offset.
+type Answer = Option<(u8, u8)>;
+
+fn answer(result: Result<(), IoError>, data: [u8; 2]) -> Answer {
+    if result == Err(IoError::Unclaimed) {
+        assert_eq!(data, [0xff; 2]);
+        return None;
+    }
+    assert_eq!(result, Ok(()));
+    Some((data[0], data[1]))
+}
+
+fn read<const DEVICES: usize>(vcpu: &mut Vcpu<DEVICES>, port: u16) -> Answer {
+    let mut data = [0; 2];
+    answer(vcpu.read(port.into(), &mut data, IoType::Pio), data)
+}
+
+fn read_anonymously<const DEVICES: usize>(manager: &'static Manager<DEVICES>, port: u16) -> Answer {
+    let mut data = [0; 2];
+    answer(manager.read(port.into(), &mut data, IoType::Pio), data)
+}
+
+#[test]
+fn removal_waits_for_a_callback() {
+    explore("removal_waits_for_a_callback", 4, || {
+        let manager = leak(new_manager::<1>());
+        let a = Probe::new(b'a');
+        let id = register(manager, a, 0x10);
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
+        });
+        manager.unregister_device(id).unwrap();
+        a.destroy();
+        assert_eq!(read_anonymously(manager, 0x10), None);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn removal_waits_for_an_anonymous_callback() {
+    explore("removal_waits_for_an_anonymous_callback", 4, || {
+        let manager = leak(new_manager::<1>());
+        let a = Probe::new(b'a');
+        let id = register(manager, a, 0x10);
+        let readers = [0, 1].map(|_| {
+            thread::spawn(move || {
+                assert!(matches!(read_anonymously(manager, 0x10), None | Some((b'a', 0))));
+            })
+        });
+        manager.unregister_device(id).unwrap();
+        a.destroy();
+        readers.map(|reader| reader.join().unwrap());
+    });
+}
+
+#[test]
+fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one() {
+    explore("a_device_in_a_reused_slot_is_not_taken_for_the_old_one", 3, || {
+        let manager = leak(new_manager::<1>());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        let id = register(manager, a, 0x10);
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
+            assert!(matches!(read(&mut vcpu, 0x20), None | Some((b'b', 0))));
+        });
+        manager.unregister_device(id).unwrap();
+        a.destroy();
+        let id = register(manager, b, 0x20);
+        assert_eq!(read_anonymously(manager, 0x20), Some((b'b', 0)));
+        manager.unregister_device(id).unwrap();
+        b.destroy();
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_registered_device_answers_from_then_on() {
+    explore("a_registered_device_answers_from_then_on", 3, || {
+        let manager = leak(new_manager::<2>());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        register(manager, a, 0x20);
+        let registered = leak(loom::sync::atomic::AtomicBool::new(false));
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            let known = registered.load(Ordering::Acquire);
+            let first = read(&mut vcpu, 0x10);
+            let second = read(&mut vcpu, 0x10);
+            assert!(first.is_some() || !known, "the registration had returned");
+            assert!(second.is_some() || first.is_none(), "the device had answered");
+            assert_eq!(read(&mut vcpu, 0x20), Some((b'a', 0)));
+        });
+        register(manager, b, 0x10);
+        registered.store(true, Ordering::Release);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn an_access_finds_a_moving_range_at_the_old_or_the_new_place() {
+    explore("an_access_finds_a_moving_range_at_the_old_or_the_new_place", 3, || {
+        let manager = leak(new_manager::<1>());
+        let id = register(manager, Probe::new(b'a'), 0x10);
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            // Port 0x12 is in both places.
+            let first = read(&mut vcpu, 0x12);
+            let second = read(&mut vcpu, 0x12);
+            assert!(matches!(first, Some((b'a', 2 | 0))), "{first:?}");
+            assert!(second == first || second == Some((b'a', 0)), "{first:?}, then {second:?}");
+        });
+        relocate(manager, &[(id, 0x12)]);
+        assert_eq!(read_anonymously(manager, 0x10), None);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn no_access_finds_a_moving_range_at_both_places() {
+    explore("no_access_finds_a_moving_range_at_both_places", 3, || {
+        let manager = leak(new_manager::<1>());
+        let id = register(manager, Probe::new(b'a'), 0x10);
+        let readers = [(0x10, 0x20), (0x20, 0x10)].map(|(before, behind)| {
+            let mut vcpu = manager.dispatcher().unwrap();
+            thread::spawn(move || (read(&mut vcpu, before), read(&mut vcpu, behind)))
+        });
+        relocate(manager, &[(id, 0x20)]);
+        let [old_first, new_first] = readers.map(|reader| reader.join().unwrap());
+        assert!(old_first.0.is_some() || old_first.1.is_some(), "at neither place");
+        assert!(new_first.0.is_none() || new_first.1.is_none(), "at both places");
+    });
+}
+
+#[test]
+fn two_ranges_change_places_at_once() {
+    explore("two_ranges_change_places_at_once", 3, || {
+        let manager = leak(new_manager::<2>());
+        let a = register(manager, Probe::new(b'a'), 0x10);
+        let b = register(manager, Probe::new(b'b'), 0x20);
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            let letters = [0x10, 0x20].map(|port| read(&mut vcpu, port).unwrap().0);
+            assert!([*b"ab", *b"aa", *b"ba"].contains(&letters), "{letters:?}");
+        });
+        relocate(manager, &[(a, 0x20), (b, 0x10)]);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn two_writers_do_not_confuse_a_reader() {
+    explore("two_writers_do_not_confuse_a_reader", 3, || {
+        let manager = leak(new_manager::<1>());
+        let id = register(manager, Probe::new(b'a'), 0x10);
+        let reader = thread::spawn(move || {
+            // Port 0x12 is in every place.
+            let found = read_anonymously(manager, 0x12);
+            assert!(matches!(found, Some((b'a', 0..=2))), "{found:?}");
+        });
+        let writer = thread::spawn(move || relocate(manager, &[(id, 0x11)]));
+        relocate(manager, &[(id, 0x12)]);
+        writer.join().unwrap();
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_last_hit_is_forgotten_when_its_range_is_gone() {
+    explore("a_last_hit_is_forgotten_when_its_range_is_gone", 3, || {
+        let manager = leak(new_manager::<1>());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        let id = register(manager, a, 0x10);
+        let mut vcpu = manager.dispatcher().unwrap();
+        assert_eq!(read(&mut vcpu, 0x12), Some((b'a', 2)));
+        let reader = thread::spawn(move || {
+            let found = read(&mut vcpu, 0x12);
+            assert!(matches!(found, Some((b'a', 2 | 0)) | None), "{found:?}");
+        });
+        relocate(manager, &[(id, 0x12)]);
+        manager.unregister_device(id).unwrap();
+        a.destroy();
+        register(manager, b, 0x20);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn removal_waits_for_a_nested_callback() {
+    explore("removal_waits_for_a_nested_callback", 3, || {
+        let manager = leak(new_manager::<2>());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        let outer = register(manager, a, 0x10);
+        let inner = register(manager, b, 0x20);
+        a.will(Act::ReadNested(manager, 0x20));
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            read(&mut vcpu, 0x10);
+        });
+        manager.unregister_device(inner).unwrap();
+        b.destroy();
+        manager.unregister_device(outer).unwrap();
+        a.destroy();
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn removal_waits_for_an_anonymous_callback_inside_another() {
+    explore("removal_waits_for_an_anonymous_callback_inside_another", 3, || {
+        let manager = leak(new_manager::<2>());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        register(manager, a, 0x10);
+        let inner = register(manager, b, 0x20);
+        a.will(Act::ReadAnonymously(manager, 0x20));
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            assert_eq!(read(&mut vcpu, 0x10), Some((b'a', 0)));
+        });
+        manager.unregister_device(inner).unwrap();
+        b.destroy();
+        reader.join().unwrap();
+    });
+}
+
+/// Collects until the device is gone.
+fn collect_all(manager: &'static Manager<2>, id: InstanceId) {
+    while manager.collect() != 0 || manager.device(id).is_some() {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_deferred_removal_ends_after_the_callbacks() {
+    explore("a_deferred_removal_ends_after_the_callbacks", 3, || {
+        let manager = leak(new_manager::<2>());
+        let a = Probe::new(b'a');
+        let id = register(manager, a, 0x10);
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
+        });
+        manager.unregister_device_deferred(id).unwrap();
+        assert_eq!(read_anonymously(manager, 0x10), None);
+        collect_all(manager, id);
+        a.destroy();
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_device_removes_itself_from_its_own_callback() {
+    explore("a_device_removes_itself_from_its_own_callback", 3, || {
+        let manager = leak(new_manager::<2>());
+        let a = Probe::new(b'a');
+        let id = register(manager, a, 0x10);
+        a.will(Act::RemoveDeferred(manager, id));
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            assert_eq!(read(&mut vcpu, 0x10), Some((b'a', 0)));
+            assert_eq!(read(&mut vcpu, 0x10), None);
+        });
+        collect_all(manager, id);
+        a.destroy();
+        reader.join().unwrap();
+    });
+}
+
+/// Two vCPUs in two devices' callbacks, each of which acts upon the other's device.
+fn each_acts_on_the_other(act: impl Fn(&'static Manager<2>, InstanceId) -> Act) -> &'static Manager<2> {
+    let manager = leak(new_manager::<2>().with_patience(2));
+    let [a, b] = [b'a', b'b'].map(Probe::new);
+    let ids = [register(manager, a, 0x10), register(manager, b, 0x20)];
+    a.will(act(manager, ids[1]));
+    b.will(act(manager, ids[0]));
+    let mut vcpus = [0, 1].map(|_| manager.dispatcher().unwrap());
+    let [first, second] = &mut vcpus;
+    let _ = (&first, &second);
+    let [mut first, mut second] = vcpus;
+    let reader = thread::spawn(move || {
+        read(&mut first, 0x10);
+    });
+    read(&mut second, 0x20);
+    reader.join().unwrap();
+    manager.collect();
+    for (id, probe) in ids.into_iter().zip([a, b]) {
+        if manager.device(id).is_none() {
+            probe.destroy();
+        }
+    }
+    manager
+}
+
+#[test]
+fn two_callbacks_that_remove_each_others_device_both_end() {
+    explore("two_callbacks_that_remove_each_others_device_both_end", 3, || {
+        each_acts_on_the_other(Act::Remove);
+    });
+}
+
+#[test]
+fn two_callbacks_that_defer_each_others_removal_both_end() {
+    explore("two_callbacks_that_defer_each_others_removal_both_end", 3, || {
+        let manager = each_acts_on_the_other(Act::RemoveDeferred);
+        assert_eq!(manager.collect(), 0, "nobody is in a callback any more");
+    });
+}
+
+/// The search that has found slot 0.
+#[derive(Clone, Copy)]
+struct First;
+
+impl Found for First {
+    fn slot(self) -> Option<u16> {
+        Some(0)
+    }
+}
+
+fn body(probe: &'static Probe) -> Body<'static> {
+    Body { device: probe, node: 0, range_index: 0, sizes: AccessSizes::ANY }
+}
+
+/// Enters slot 0 under version 0, and is in its device for a while.
+fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'static>, slot: u16) {
+    if let Ok(entered) = slots.enter(place, 0, slot) {
+        let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
+        entered.body.device.read(&access, &mut []);
+    }
+}
+
+/// Empties slot 0, destroys the device that was in it, and fills it with another.
+fn replace<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, old: &Probe, new: &'static Probe) {
+    slots.retire(0);
+    slots.barrier();
+    while !slots.reclaim(0) {
+        thread::yield_now();
+    }
+    old.destroy();
+    assert!(slots.install(0, body(new)));
+}
+
+/// Memory safety must not depend on the index: here no version tells the reader that the slot has changed.
+#[test]
+fn slots_are_sound_without_the_index() {
+    explore("slots_are_sound_without_the_index", 6, || {
+        let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        assert!(slots.install(0, body(a)));
+        let line = slots.claim_line();
+        let reader = thread::spawn(move || visit(slots, Place { line, level: 0 }, 0));
+        replace(slots, a, b);
+        reader.join().unwrap();
+    });
+}
+
+/// The heavy barrier itself is beyond loom, which gives the reader a fence of its own in its place. What is left to check
+/// is that a removal that sees the reader's next announcement has also seen the end of its last callback.
+#[test]
+fn an_asymmetric_announcement_ends_the_callback_before() {
+    explore("an_asymmetric_announcement_ends_the_callback_before", 6, || {
+        let mut slots = Slots::<'_, 2, 1>::new();
+        // SAFETY: a reader's announcement is followed by a fence of its own under loom, whatever the barrier does.
+        slots.set_heavy_barrier(unsafe { HeavyBarrier::new(|| ()) });
+        let slots: &'static Slots<'_, 2, 1> = leak(slots);
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        assert!(slots.install(0, body(a)) && slots.install(1, body(b)));
+        let line = slots.claim_line();
+        let reader = thread::spawn(move || {
+            visit(slots, Place { line, level: 0 }, 0);
+            visit(slots, Place { line, level: 0 }, 1);
+        });
+        replace(slots, a, b);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn a_search_is_repeated_a_bounded_number_of_times() {
+    explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
+        let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
+        assert!(slots.install(0, body(Probe::new(b'a'))));
+        let line = slots.claim_line();
+        let reader = thread::spawn(move || {
+            let searches = core::cell::Cell::new(0);
+            let found = slots.search(Place { line, level: 0 }, |_| {
+                searches.set(searches.get() + 1);
+                First
+            });
+            assert!(found.is_ok());
+            assert!(searches.get() <= 5, "{} searches", searches.get());
+        });
+        for _ in 0..6 {
+            let version = slots.begin_publication();
+            slots.publish(version);
+        }
+        reader.join().unwrap();
+    });
+}
+
+/// An interrupt controller that knows the level it was told last.
+struct Controller {
+    /// Written by each call, of which there is one at a time.
+    calls: UnsafeCell<()>,
+    level: AtomicBool,
+}
+
+// SAFETY: as for `Probe`.
+unsafe impl Sync for Controller {}
+
+impl Controller {
+    fn new() -> &'static Self {
+        leak(Self { calls: UnsafeCell::new(()), level: AtomicBool::new(false) })
+    }
+
+    fn level(&self) -> bool {
+        self.level.load(Ordering::Relaxed)
+    }
+}
+
+impl InterruptController for Controller {
+    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        assert_eq!(gsi, Gsi(5));
+        self.calls.with_mut(|_| self.level.store(asserted, Ordering::Relaxed));
+        // The line between two calls: another thread may find the delivery under way.
+        thread::yield_now();
+        Ok(())
+    }
+
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        Ok(())
+    }
+
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        Ok(())
+    }
+}
+
+/// Two devices that share line 5.
+fn two_sources(controller: &'static Controller) -> (&'static Manager<2>, [(InstanceId, &'static Probe); 2]) {
+    let manager = leak(new_manager::<2>().with_interrupt_controller(controller));
+    let sources = [b'a', b'b'].map(|letter| {
+        let probe = Probe::new(letter);
+        let id = manager.register_device(probe, None, &[], IrqResource::Shared(Gsi(5))).unwrap();
+        (id, probe)
+    });
+    (manager, sources)
+}
+
+#[test]
+fn a_removal_deasserts_and_no_handle_asserts_after_it() {
+    explore("a_removal_deasserts_and_no_handle_asserts_after_it", 4, || {
+        let controller = Controller::new();
+        let manager = leak(new_manager::<1>().with_interrupt_controller(controller));
+        let a = Probe::new(b'a');
+        let id = manager.register_device(a, None, &[], IrqResource::Any).unwrap();
+        let line = a.line();
+        let device = thread::spawn(move || {
+            let result = line.assert();
+            assert!(matches!(result, Ok(()) | Err(InterruptError::Removed)), "{result:?}");
+        });
+        manager.unregister_device(id).unwrap();
+        controller.calls.with_mut(|_| assert!(!controller.level()));
+        assert_eq!(line.assert(), Err(InterruptError::Removed));
+        device.join().unwrap();
+        assert!(!controller.level());
+    });
+}
+
+#[test]
+fn the_level_told_last_is_the_true_one() {
+    explore("the_level_told_last_is_the_true_one", 4, || {
+        let controller = Controller::new();
+        let (_, [(_, a), (_, b)]) = two_sources(controller);
+        a.line().assert().unwrap();
+        let device = thread::spawn(move || a.line().deassert().unwrap());
+        b.line().assert().unwrap();
+        b.line().deassert().unwrap();
+        device.join().unwrap();
+        assert!(!controller.level());
+    });
+}
+
+#[test]
+fn removing_one_source_leaves_the_other_asserted() {
+    explore("removing_one_source_leaves_the_other_asserted", 4, || {
+        let controller = Controller::new();
+        let (manager, [(id, a), (_, b)]) = two_sources(controller);
+        a.line().assert().unwrap();
+        let device = thread::spawn(move || b.line().assert().unwrap());
+        manager.unregister_device(id).unwrap();
+        device.join().unwrap();
+        assert!(controller.level());
+    });
+}

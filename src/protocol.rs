@@ -1,0 +1,50 @@
+//! The orderings and the steps of the concurrent protocols that a model shows to be needed.
+//!
+//! A build with `--cfg vm_device_mutation="..."` weakens one or leaves it out, and a model in `models.rs` notices.
+
+use crate::sync::Ordering;
+
+/// Of an announcement: it comes before the reader's look at version and state.
+pub(crate) const ANNOUNCE: Ordering = if FENCE { Ordering::SeqCst } else { Ordering::Release };
+
+/// Of an announcement where the writer's heavy barrier orders it before that look. It still releases what the vCPU's last
+/// callback did: a removal may see it instead of the withdrawal before it.
+pub(crate) const ANNOUNCE_ASYMMETRIC: Ordering =
+    if cfg!(vm_device_mutation = "no_announced_release") { Ordering::Relaxed } else { Ordering::Release };
+
+/// Of the withdrawal: what the callback did comes before it.
+pub(crate) const WITHDRAW: Ordering =
+    if cfg!(vm_device_mutation = "no_release") { Ordering::Relaxed } else { Ordering::Release };
+
+/// The order between a store and a later load, on the side of readers and of writers.
+pub(crate) const FENCE: bool = !cfg!(vm_device_mutation = "no_fence");
+
+/// A reader compares versions after its announcement.
+pub(crate) const VERSION_CHECK: bool = !cfg!(vm_device_mutation = "no_version_check");
+
+/// A reader looks at the slot's state after its announcement.
+pub(crate) const STATE_CHECK: bool = !cfg!(vm_device_mutation = "no_state_check");
+
+/// What a search loads comes before the comparison of versions.
+pub(crate) const SEARCH_FENCE: bool = !cfg!(vm_device_mutation = "no_search_fence");
+
+/// A writer looks for readers before it makes a slot vacant.
+pub(crate) const WAIT: bool = !cfg!(vm_device_mutation = "no_wait");
+
+/// A writer changes the copy of the index that is not live.
+pub(crate) const OTHER_COPY: bool = !cfg!(vm_device_mutation = "no_other_copy");
+
+/// A publication comes before what the same writer then changes in the other copy.
+pub(crate) const PUBLISH_FENCE: bool = !cfg!(vm_device_mutation = "no_publish_fence");
+
+/// A publication comes before what the next writer changes.
+pub(crate) const BEGIN_FENCE: bool = !cfg!(vm_device_mutation = "no_begin_fence");
+
+/// Writers hold back for readers that have searched in vain.
+pub(crate) const HOLD_BACK: bool = !cfg!(vm_device_mutation = "no_hold_back");
+
+/// A removal waits for the calls of the device's interrupt handles.
+pub(crate) const GATE_WAIT: bool = !cfg!(vm_device_mutation = "no_gate_wait");
+
+/// Who tells the controller a level looks again afterwards.
+pub(crate) const SECOND_LOOK: bool = !cfg!(vm_device_mutation = "no_second_look");

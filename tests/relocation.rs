@@ -1,0 +1,83 @@
+//! Moves whose outcome must not depend on how they are written down.
+
+mod observed;
+
+use observed::{Constant, observe};
+use vm_device::{
+    DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, RelocateError, Relocation, SystemAllocator,
+};
+
+type Manager<'d> = DeviceManager<'d, 4, 8, 1>;
+
+fn manager<'d>() -> Manager<'d> {
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS))
+}
+
+fn byte(manager: &Manager<'_>, address: u64) -> u8 {
+    let mut data = [0];
+    let _ = manager.read(GuestAddress(address), &mut data, IoType::Mmio);
+    data[0]
+}
+
+const BUS: Constant = Constant { name: "bus", value: 1 };
+const CHILD: Constant = Constant { name: "child", value: 2 };
+
+#[test]
+fn the_order_of_a_transaction_does_not_matter() {
+    let [forwards, backwards] = [false, true].map(|reversed| {
+        let manager = manager();
+        let window = IoResource::mmio(0x1000, 0x100).window();
+        let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
+        // Beside the window; the transaction brings both together.
+        let beside = IoResource::mmio(0x8000, 0x10);
+        let child = manager.register_device(&CHILD, Some(bus), &[beside], IrqResource::None).unwrap();
+        let mut moves =
+            [Relocation::new(bus, 0).to(GuestAddress(0x4000)), Relocation::new(child, 0).to(GuestAddress(0x4020))];
+        if reversed {
+            moves.reverse();
+        }
+        assert_eq!(manager.relocate(&moves), Ok(()));
+        assert_eq!([0x4000, 0x401f, 0x4020, 0x402f, 0x4030].map(|at| byte(&manager, at)), [1, 1, 2, 2, 1]);
+        assert_eq!([0x1000, 0x8000].map(|at| byte(&manager, at)), [0xff; 2]);
+        (observe(&manager, &[]).devices, observe(&manager, &[]).answers)
+    });
+    assert_eq!(forwards, backwards);
+}
+
+#[test]
+fn a_moved_window_takes_its_contents_along_or_stays() {
+    let manager = manager();
+    let window = IoResource::mmio(0x1000, 0x100).window();
+    let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
+    let inside = [IoResource::mmio(0x1010, 0x10), IoResource::mmio(0x1080, 0x80)];
+    let child = manager.register_device(&CHILD, Some(bus), &inside, IrqResource::None).unwrap();
+    let before = observe(&manager, &[]);
+    // Alone, and with a part of what lies in it. The new place overlaps the old one.
+    let window = Relocation::new(bus, 0).to(GuestAddress(0x1040));
+    let first = Relocation::new(child, 0).to(GuestAddress(0x1050));
+    let second = Relocation::new(child, 1).to(GuestAddress(0x10c0));
+    for moves in [&[window][..], &[window, first], &[second, window]] {
+        assert!(matches!(manager.relocate(moves), Err(RelocateError::Range { device: "bus", index: 0, .. })));
+        assert_eq!(observe(&manager, &[]), before);
+    }
+    assert_eq!(manager.relocate(&[second, first, window]), Ok(()));
+    let seen = [0x103f, 0x1040, 0x104f, 0x1050, 0x105f, 0x1060, 0x10c0, 0x113f, 0x1140].map(|at| byte(&manager, at));
+    assert_eq!(seen, [0xff, 1, 1, 2, 2, 1, 2, 2, 0xff]);
+}
+
+#[test]
+fn a_window_that_is_not_decoded_leaves_its_contents_reachable() {
+    let manager = manager();
+    let window = IoResource::mmio(0, 0x100).window();
+    let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
+    manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x80, 0x10)], IrqResource::None).unwrap();
+    let mut vcpu = manager.dispatcher().unwrap();
+    let mut data = [0];
+    for (decoded, expected) in [(false, 0xff), (true, 1), (true, 1), (false, 0xff)] {
+        assert_eq!(manager.relocate(&[Relocation::new(bus, 0).decoded(decoded)]), Ok(()));
+        assert_eq!(manager.range(bus, 0).unwrap().decoded, decoded);
+        assert_eq!([0x7f, 0x80, 0x8f, 0x90].map(|at| byte(&manager, at)), [expected, 2, 2, expected]);
+        let _ = vcpu.read(GuestAddress(0x7f), &mut data, IoType::Mmio);
+        assert_eq!(data, [expected]);
+    }
+}
