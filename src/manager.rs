@@ -27,7 +27,7 @@ pub struct DeviceManager<'d, const DEVICES: usize, const RANGES: usize, const VC
     pub(crate) slots: Slots<'d, RANGES, VCPUS>,
     pub(crate) ports: Table<AtomicU16, RANGES>,
     pub(crate) memory: Table<AtomicU64, RANGES>,
-    open_bus: [OpenBus; 2],
+    open_bus: [[u8; 8]; 2],
     pub(crate) patience: u32,
     pub(crate) controller: Option<&'d dyn InterruptController>,
     pub(crate) gates: [Gate; DEVICES],
@@ -47,7 +47,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 slots: Slots::new(),
                 ports: Table::new(),
                 memory: Table::new(),
-                open_bus: [OpenBus::ALL_ONES; 2],
+                open_bus: [OpenBus::ALL_ONES.bytes(); 2],
                 patience: PATIENCE,
                 controller: None,
                 gates: array![Gate::new(); DEVICES],
@@ -71,8 +71,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub const fn with_open_bus(mut self, io_type: IoType, value: OpenBus) -> Self {
         let [ports, memory] = &mut self.open_bus;
         match io_type {
-            IoType::Pio => *ports = value,
-            IoType::Mmio | IoType::PhysicalMmio => *memory = value,
+            IoType::Pio => *ports = value.bytes(),
+            IoType::Mmio | IoType::PhysicalMmio => *memory = value.bytes(),
         }
         self
     }
@@ -95,7 +95,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 
     #[inline(always)]
-    pub(crate) fn open_bus(&self, io_type: IoType) -> OpenBus {
+    pub(crate) fn open_bus(&self, io_type: IoType) -> [u8; 8] {
         let [ports, memory] = self.open_bus;
         if io_type == IoType::Pio { ports } else { memory }
     }
@@ -129,8 +129,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let (id, assigned, irq) = {
             let mut state = self.state.lock();
             let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
-            let assigned: Vec<Assigned, MAX_RANGES_PER_DEVICE> =
-                state.ranges_of(id.index).map(|(_, range)| range.assigned()).collect();
+            let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
+            for (_, range) in state.ranges_of(id.index) {
+                // A device has no more ranges than there is room for.
+                let _ = assigned.push(range.assigned());
+            }
             let connection = self.connection(&state, state.topology.node(id.index).and_then(|node| node.irq));
             (id, assigned, connection)
         };

@@ -13,7 +13,7 @@ use crate::dispatch::Nested;
 use crate::error::UnregisterError;
 use crate::interrupt::Connection;
 use crate::manager::DeviceManager;
-use crate::state::{MAX_RANGES_PER_DEVICE, State};
+use crate::state::State;
 use crate::sync::spin_once;
 use crate::topology::{Life, NONE};
 
@@ -114,9 +114,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             let (leaf, slots, connection) = {
                 let state = self.state.lock();
                 let leaf = last_leaf(&state, top);
-                let slots: heapless::Vec<u16, MAX_RANGES_PER_DEVICE> =
-                    state.ranges_of(leaf).map(|(slot, _)| slot).collect();
-                (leaf, slots, self.connection_of(&state, leaf))
+                (leaf, state.slots_of(leaf), self.connection_of(&state, leaf))
             };
             for slot in slots {
                 while !self.slots.reclaim(slot) {
@@ -146,9 +144,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 // Another registration may have changed the subtree meanwhile; what it added has no callback running
                 // that began before this call.
                 let Some(node) = state.topology.node(index) else { return Ok(()) };
-                let slots: heapless::Vec<u16, MAX_RANGES_PER_DEVICE> =
-                    state.ranges_of(index).map(|(slot, _)| slot).collect();
-                (node.name, slots, state.topology.next_in_walk(index, id.index))
+                (node.name, state.slots_of(index), state.topology.next_in_walk(index, id.index))
             };
             if chain(within).any(|access| access.manager == self.identity() && access.node == index) {
                 return Err(UnregisterError::InOwnCallback { device: name });

@@ -1,5 +1,7 @@
 //! The writer's state, behind the manager's lock: allocator, topology, ranges and lines, which always agree.
 
+use heapless::Vec;
+
 use crate::address::{GuestAddress, IoRange, IoType};
 use crate::allocator::{AllocateError, Block, InstanceId, IrqError, PoolError, RESERVED, SystemAllocator};
 use crate::device::Device;
@@ -114,6 +116,16 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     /// The ranges of a node.
     pub(crate) fn ranges_of(&self, node: u16) -> impl Iterator<Item = (u16, &Range)> {
         self.chain(self.topology.node(node).map_or(NONE, |node| node.first_range))
+    }
+
+    /// The numbers of the slots of a node's ranges.
+    pub(crate) fn slots_of(&self, node: u16) -> Vec<u16, MAX_RANGES_PER_DEVICE> {
+        let mut slots = Vec::new();
+        for (slot, _) in self.ranges_of(node) {
+            // A node has no more ranges than there is room for.
+            let _ = slots.push(slot);
+        }
+        slots
     }
 
     pub(crate) fn line(&self, place: u16) -> Option<&Line> {

@@ -10,7 +10,7 @@ use observed::{Observed, observe};
 use proptest::prelude::*;
 use spin::Mutex;
 use vm_device::{
-    Access, AccessSizes, Assigned, Device, DeviceManager, Dispatcher, Fit, Gsi, GuestAddress, GuestUsize, InstanceId,
+    Access, AccessSizes, Assigned, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, GuestUsize, InstanceId,
     IoError, IoRange, IoResource, IoType, IrqResource, Owner, RangeRefusal, RegisterError, RelocateError, Relocation,
     SystemAllocator, UnregisterError,
 };
@@ -140,6 +140,9 @@ struct Instance {
     irq: Option<(Gsi, bool)>,
     deferred: bool,
 }
+
+/// What a registration gives: the ranges, and the line and whether it is shared.
+type Given = (Vec<Place>, Option<(Gsi, bool)>);
 
 #[derive(Clone, Debug, Default)]
 struct Model {
@@ -524,19 +527,19 @@ impl<'d> Run<'d> {
         else {
             return false;
         };
-        let parent = if parent % 3 == 0 { None } else { Some(self.pick(parent)) };
+        let parent = if parent.is_multiple_of(3) { None } else { Some(self.pick(parent)) };
         let expected = self.expect(recorder, parent, asks, irq);
         let requests: Vec<_> = asks.iter().map(Ask::resource).collect();
         let device = &self.recorders[recorder];
         match (self.manager.register_device(device, parent, &requests, irq), expected) {
-            (Ok(id), Ok((places, irq))) => {
+            (Ok(id), Some((places, irq))) => {
                 assert!(!self.stale.contains(&id) && self.model.instances.iter().all(|instance| instance.id != id));
-                let told = places.iter().map(|place| assigned(place)).collect::<Vec<_>>();
+                let told = places.iter().map(assigned).collect::<Vec<_>>();
                 assert_eq!(*device.assigned.lock(), told);
                 self.model.instances.push(Instance { id, recorder, parent, places, irq, deferred: false });
                 false
             }
-            (Err(error), Err(())) => {
+            (Err(error), None) => {
                 self.check_refusal(&error, parent);
                 !pending
             }
@@ -545,26 +548,20 @@ impl<'d> Run<'d> {
     }
 
     /// What the registration is to give.
-    fn expect(
-        &self,
-        recorder: usize,
-        parent: Option<InstanceId>,
-        asks: &[Ask],
-        irq: IrqResource,
-    ) -> Result<(Vec<Place>, Option<(Gsi, bool)>), ()> {
+    fn expect(&self, recorder: usize, parent: Option<InstanceId>, asks: &[Ask], irq: IrqResource) -> Option<Given> {
         let name = self.recorders[recorder].name();
         if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == DEVICES {
-            return Err(());
+            return None;
         }
         if self.model.children(parent).iter().any(|other| self.name(other) == name) {
-            return Err(());
+            return None;
         }
         // The ranges one after the other, each with the ones before it in place, under an id that is nobody's parent.
         let mut model = self.model.clone();
         let mut places = Vec::new();
         let slots: usize = model.instances.iter().map(|instance| instance.places.len()).sum();
         if slots + asks.len() > RANGES {
-            return Err(());
+            return None;
         }
         for ask in asks {
             let top = ask.io_type.last_address().0;
@@ -579,16 +576,15 @@ impl<'d> Run<'d> {
             let place = match ask.place {
                 Where::Fixed { first, size } => {
                     let first = address(ask.io_type, first);
-                    let last = first.checked_add(size.checked_sub(1).ok_or(())?).filter(|last| *last <= top);
-                    Some(Place { first, last: last.ok_or(())?, ..like }).filter(|place| model.fits(place, parent))
+                    let last = first.checked_add(size.checked_sub(1)?).filter(|last| *last <= top);
+                    Some(Place { first, last: last?, ..like }).filter(|place| model.fits(place, parent))
                 }
                 Where::Wide { first, last } => {
                     let (first, last) = (address(ask.io_type, first), address(ask.io_type, last));
                     Some(Place { first, last, ..like }).filter(|place| model.fits(place, parent))
                 }
                 Where::Any { .. } => model.anywhere(ask, parent, like),
-            }
-            .ok_or(())?;
+            }?;
             // What the device itself has taken so far is in the way as anybody else's, its windows too.
             model.reserved.push(place);
             places.push(place);
@@ -598,16 +594,19 @@ impl<'d> Run<'d> {
             IrqResource::None => None,
             IrqResource::Any => {
                 let free = (5..=7).map(Gsi).find(|gsi| taken.iter().all(|(other, _)| other != gsi));
-                Some((free.ok_or(())?, false))
+                Some((free?, false))
             }
             IrqResource::Fixed(gsi) | IrqResource::Shared(gsi) => {
                 let shared = matches!(irq, IrqResource::Shared(_));
                 let others: Vec<_> = taken.iter().filter(|(other, _)| *other == gsi).collect();
                 let free = (5..=7).contains(&gsi.0) && others.iter().all(|(_, other)| shared && *other);
-                Some((gsi, shared)).filter(|_| free).ok_or(()).map(Some)?
+                if !free {
+                    return None;
+                }
+                Some((gsi, shared))
             }
         };
-        Ok((places, irq))
+        Some((places, irq))
     }
 
     fn name(&self, instance: &Instance) -> &'d str {
@@ -877,7 +876,7 @@ impl<'d> Run<'d> {
                 assert_eq!(self.manager.find_by_address(GuestAddress(address), io_type), owner, "{address:#x}");
                 for length in 0..=9 {
                     self.accesses += 1;
-                    let write = self.accesses % 5 == 0;
+                    let write = self.accesses.is_multiple_of(5);
                     let io = Io { io_type, address, write, element: 0, length };
                     self.make(io);
                     if io_type == IoType::Pio && length == 4 && address <= 0xffff {

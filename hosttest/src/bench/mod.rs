@@ -9,7 +9,25 @@ mod subject;
 use layout::*;
 use vm_device::IoType;
 /// quick
-pub fn run(_arguments: impl Iterator<Item = String>) -> ExitCode {
+pub fn run(arguments: impl Iterator<Item = String>) -> ExitCode {
+    let args: Vec<String> = arguments.collect();
+    if args.first().map(|s| s.as_str()) == Some("loop") {
+        let io = if args[4] == "pio" { IoType::Pio } else { IoType::Mmio };
+        let pattern = *Pattern::ALL.iter().find(|p| p.name() == args[2]).unwrap();
+        let layout = Layout::new(io, args[3].parse().unwrap(), pattern.types());
+        let mut subjects = vec![];
+        subjects.push(schemes::floor(&layout));
+        subjects.extend(ours::subjects(&layout));
+        subjects.extend(peers::subjects(&layout));
+        subjects.extend(schemes::subjects(&layout));
+        let s = subjects.iter().find(|s| s.name == args[1]).unwrap();
+        let addresses = layout.addresses(pattern, 1 << 12);
+        let mut r = (s.reader)();
+        for _ in 0..args[5].parse().unwrap() {
+            r.read_all(&addresses);
+        }
+        return ExitCode::SUCCESS;
+    }
     let cpus = measure::processors();
     measure::pin(cpus[0]);
     for (io, n, pattern) in [

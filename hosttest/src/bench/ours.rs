@@ -84,25 +84,35 @@ pub(super) fn membarrier() -> HeavyBarrier {
 }
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
+    match layout.io_type {
+        IoType::Pio => in_space::<true>(layout),
+        _ => in_space::<false>(layout),
+    }
+}
+
+/// A VMM knows at each place of its code whether an exit is one of port I/O, and so do these readers.
+fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
+    const fn io_type<const PORTS: bool>() -> IoType {
+        if PORTS { IoType::Pio } else { IoType::Mmio }
+    }
     let portable = filled(empty(), layout);
     let asymmetric = filled(empty().with_asymmetric_fence(membarrier()), layout);
-    let io_type = layout.io_type;
-    let handle = move |manager: &'static Manager| {
+    let handle = |manager: &'static Manager| {
         move || {
             let mut vcpu = manager.dispatcher().expect("there are more handles than threads");
             move |address: u64, data: &mut [u8; 4]| {
-                let _ = vcpu.read(GuestAddress(address), data, io_type);
+                let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
             }
         }
     };
-    let anonymous = move |manager: &'static Manager| {
+    let anonymous = |manager: &'static Manager| {
         move || {
             move |address: u64, data: &mut [u8; 4]| {
-                let _ = manager.read(GuestAddress(address), data, io_type);
+                let _ = manager.read(GuestAddress(address), data, io_type::<PORTS>());
             }
         }
     };
-    let spare = [resource(io_type, layout.spare())];
+    let spare = [resource(layout.io_type, layout.spare())];
     let guest: &'static dyn Device<'static> = forever(Named::<0>::new("comes-and-goes".into()));
     let change = move |manager: &'static Manager| {
         move || {

@@ -3,11 +3,13 @@
 mod list;
 mod main_job;
 mod run;
+mod torture;
 mod type1;
 
 use std::fmt;
 use std::io::{self, Write};
 
+use hosttest::membarrier::Unsupported;
 use hosttest::vm::Unavailable;
 use lexopt::{Arg, Parser};
 
@@ -24,6 +26,7 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { usage: "list", about: "name the other guests", execute: list::execute },
     Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
+    Command { usage: torture::USAGE, about: torture::ABOUT, execute: torture::execute },
     Command {
         usage: "type1 [--kernel FILE [--initrd FILE] [--append TEXT]]",
         about: "run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel",
@@ -37,16 +40,18 @@ pub(crate) enum CommandError {
     Usage(String),
     /// There is no KVM to run a guest.
     Kvm(Unavailable),
+    /// There is no barrier for the asymmetric fence.
+    Membarrier(Unsupported),
     /// The output went nowhere.
     Output(io::Error),
 }
 
 impl CommandError {
-    /// 2 without KVM, 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 1 otherwise.
+    /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 1 otherwise.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CommandError::Usage(_) => 64,
-            CommandError::Kvm(_) => 2,
+            CommandError::Kvm(_) | CommandError::Membarrier(_) => 2,
             CommandError::Output(_) => 1,
         }
     }
@@ -57,6 +62,7 @@ impl fmt::Display for CommandError {
         match self {
             CommandError::Usage(error) => write!(f, "{error}; see `hosttest --help`"),
             CommandError::Kvm(error) => error.fmt(f),
+            CommandError::Membarrier(error) => error.fmt(f),
             CommandError::Output(error) => error.fmt(f),
         }
     }
@@ -71,6 +77,12 @@ impl From<lexopt::Error> for CommandError {
 impl From<Unavailable> for CommandError {
     fn from(error: Unavailable) -> Self {
         Self::Kvm(error)
+    }
+}
+
+impl From<Unsupported> for CommandError {
+    fn from(error: Unsupported) -> Self {
+        Self::Membarrier(error)
     }
 }
 
@@ -104,7 +116,11 @@ fn help() -> Result<bool, CommandError> {
         writeln!(out, "  {}\n          {}", command.usage, command.about)?;
     }
     writeln!(out, "  -h, --help\n          show this\n")?;
-    writeln!(out, "Exit code: 0 if every guest passed, 1 if one did not, 2 if KVM cannot be used,")?;
+    writeln!(
+        out,
+        "Exit code: 0 if every guest passed and every guarantee held, 1 if not, 2 if KVM (or membarrier(2))"
+    )?;
+    writeln!(out, "cannot be used,")?;
     writeln!(out, "64 if the command line makes no sense.")?;
     Ok(true)
 }
