@@ -138,21 +138,25 @@ pub fn load(info: &StartInfo) -> Result<(GuestMemory, u32), Failure> {
     register_devices(info)?;
     LINES.route(Routing::Ioapic);
     let memory = GuestMemory { end: MEMORY_END };
-    let entry = write_parameters(memory, info).ok_or("the kernel is no bzImage that can be booted")?;
+    let entry = write_parameters(memory, info)?;
     Ok((memory, entry))
 }
 
-/// Where the kernel reads what, and where its 32-bit entry point is. `None` if the kernel is none.
-fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Option<u32> {
-    let (initrd_size, arguments) = info.command_line().strip_prefix("linux ")?.split_once(' ')?;
-    let initrd_size: u32 = initrd_size.parse().ok()?;
+/// Tells the kernel where everything is. Returns its 32-bit entry point.
+fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Result<u32, &'static str> {
+    let words = info.command_line().strip_prefix("linux ").and_then(|words| words.split_once(' '));
+    let (initrd_size, arguments) = words.ok_or("the command line is not `linux SIZE ...`")?;
+    let initrd_size: u32 = initrd_size.parse().map_err(|_| "the size of the initial RAM disk is no number")?;
+    if u64::from(initrd_size) > MEMORY_END - INITRD {
+        return Err("the initial RAM disk does not fit the guest's memory");
+    }
 
     let mut parameters = [0; 4096];
     let header = &mut parameters[0x1f1..0x290];
-    memory.read(KERNEL + 0x1f1, header)?;
+    memory.read(KERNEL + 0x1f1, header).ok_or("no memory at the kernel")?;
     let setup_sectors = u32::from(header[0]);
     if &header[0x202 - 0x1f1..][..4] != b"HdrS" {
-        return None;
+        return Err("the kernel is no bzImage");
     }
     // What lies behind the header in the file is code, and has to be zero here.
     let header_end = 0x202 + usize::from(header[0x201 - 0x1f1]).min(0x290 - 0x202);
@@ -177,12 +181,14 @@ fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Option<u32> {
     }
     set(0x1e8, &[entries]);
 
-    memory.write(BOOT_PARAMETERS, &parameters)?;
-    memory.write(COMMAND_LINE, ARGUMENTS.as_bytes())?;
     let end = COMMAND_LINE + ARGUMENTS.len() as u64;
-    memory.write(end, arguments.as_bytes())?;
-    memory.write(end + arguments.len() as u64, &[0])?;
-    Some(KERNEL as u32 + (setup_sectors + 1) * 512)
+    let written = memory
+        .write(BOOT_PARAMETERS, &parameters)
+        .and_then(|()| memory.write(COMMAND_LINE, ARGUMENTS.as_bytes()))
+        .and_then(|()| memory.write(end, arguments.as_bytes()))
+        .and_then(|()| memory.write(end + arguments.len() as u64, &[0]));
+    written.ok_or("no memory for the kernel's parameters")?;
+    Ok(KERNEL as u32 + (setup_sectors + 1) * 512)
 }
 
 /// Judges what the guest did: it came so far as to turn the machine off.
