@@ -59,9 +59,6 @@ impl Machine {
             }
             svm::VMEXIT_NPF => {
                 let fault = svm::memory_access(exit.info_1, exit.info_2);
-                if fault.page_walk {
-                    return Err(Stop::PageTables(fault.address));
-                }
                 let instruction = decode(self.fetch(&mut [0; MAX_LENGTH]), mode)?;
                 let (source, destination) = self.operands(&instruction, fault.address)?;
                 if instruction.direction().reads() {
@@ -155,8 +152,6 @@ pub enum Stop {
     Information(ExitError),
     /// An instruction that touched MMIO and cannot be executed.
     Instruction(DecodeError),
-    /// The guest's page tables are where no memory is.
-    PageTables(GuestAddress),
     /// A string in memory that is not there.
     NoMemory { linear: u64 },
 }
@@ -179,7 +174,6 @@ impl fmt::Display for Stop {
             Stop::Exit(exit) => write!(f, "exit {:#x} ({:#x}, {:#x})", exit.code, exit.info_1, exit.info_2),
             Stop::Information(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
-            Stop::PageTables(address) => write!(f, "page tables of the guest at {address}, where no memory is"),
             Stop::NoMemory { linear } => write!(f, "a string at {linear:#x}, which is not mapped"),
         }
     }
