@@ -303,7 +303,7 @@ fn two_ranges_change_places_at_once() {
 
 #[test]
 fn two_writers_do_not_confuse_a_reader() {
-    explore("two_writers_do_not_confuse_a_reader", 3, || {
+    explore("two_writers_do_not_confuse_a_reader", 2, || {
         let manager = leak(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
         let reader = thread::spawn(move || {
@@ -620,8 +620,9 @@ fn the_level_told_last_is_the_true_one() {
         let device = thread::spawn(move || a.line().deassert().unwrap());
         b.line().assert().unwrap();
         b.line().deassert().unwrap();
+        b.line().assert().unwrap();
         device.join().unwrap();
-        assert!(!controller.level());
+        assert!(controller.level());
     });
 }
 

@@ -1,0 +1,1 @@
+pub(super) fn run(_: &[usize]) -> Result<(), String> { Err("not measured".into()) }
