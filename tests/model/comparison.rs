@@ -4,9 +4,9 @@ use vm_device::{GuestAddress, InstanceId, IoType, Owner};
 
 use crate::observed::Observed;
 use crate::plain::assigned;
+use crate::platform::{HALF, address};
 use crate::recorder::Io;
 use crate::steps::Run;
-use crate::{HALF, address};
 
 impl Run<'_> {
     /// The manager and the model agree in all that can be seen.

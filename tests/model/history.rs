@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use vm_device::{AccessSizes, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource};
 
-use crate::{HALF, address};
+use crate::platform::{HALF, address};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Where {

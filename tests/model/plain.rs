@@ -2,9 +2,10 @@
 
 use vm_device::{AccessSizes, Assigned, Gsi, GuestAddress, InstanceId, IoError, IoRange, IoType};
 
+use crate::RANGES;
 use crate::history::{Ask, Where};
+use crate::platform::address;
 use crate::recorder::{Call, Io};
-use crate::{RANGES, address};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {

@@ -8,8 +8,9 @@ use vm_device::{
 use crate::history::{Ask, Move, Step, Where};
 use crate::observed::observe;
 use crate::plain::{Given, Instance, Model, Place, assigned};
+use crate::platform::address;
 use crate::recorder::{Recorder, Relay};
-use crate::{DEVICES, Manager, RANGES, address};
+use crate::{DEVICES, Manager, RANGES};
 
 /// The manager and the model, side by side.
 pub(crate) struct Run<'d> {

@@ -14,7 +14,7 @@ use vm_device::{
 
 use super::layout::{Layout, Random};
 use super::measure::{Figure, interleaved, per_operation, pin};
-use super::ours::{self, ASYMMETRIC, Manager, PORTABLE};
+use super::ours::{self, ASYMMETRIC, PORTABLE};
 use super::peers::VM_DEVICE;
 use super::report::{Report, Work};
 use super::subject::{Register, Subject, forever};
@@ -44,7 +44,7 @@ fn fill(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, n, 1);
     let devices = ours::devices(&layout);
-    let manager: &'static Manager = forever(ours::empty());
+    let manager = ours::manager(false);
     let arcs: Vec<_> = (0..n).map(|_| Arc::new(Register::<0>::new())).collect();
     let figures = interleaved(plan.rounds.min(31), 2, |which, _| match which {
         0 => {
@@ -89,7 +89,7 @@ fn relocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     let work = work("relocate", "one range, there and back", n);
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, n, 1);
-    let manager: &'static Manager = forever(ours::empty());
+    let manager = ours::manager(false);
     ours::fill(manager, &ours::devices(&layout), &layout);
     let (first, _) = layout.ranges[n / 2];
     let found = manager.find_by_address(GuestAddress(first), IoType::Mmio);
@@ -175,8 +175,8 @@ fn unregister_under_load(plan: &Plan, report: &mut Report, reader: usize, writer
     let requests = [ours::resource(IoType::Mmio, layout.spare())];
     let address = layout.spare().0;
     let mut figures = Vec::new();
-    for manager in [ours::empty(), ours::empty().with_asymmetric_fence(ours::membarrier())] {
-        let manager: &'static Manager = forever(manager);
+    for asymmetric in [false, true] {
+        let manager = ours::manager(asymmetric);
         ours::fill(manager, &ours::devices(&layout), &layout);
         let stop = AtomicBool::new(false);
         let samples = std::thread::scope(|scope| {

@@ -74,7 +74,15 @@ impl Report {
     }
 
     /// The median of a subject for a piece of work, and its ratio.
-    pub(super) fn find(&self, bench: &str, pattern: &str, space: &str, n: usize, threads: usize, subject: &str) -> Option<&Row> {
+    pub(super) fn find(
+        &self,
+        bench: &str,
+        pattern: &str,
+        space: &str,
+        n: usize,
+        threads: usize,
+        subject: &str,
+    ) -> Option<&Row> {
         self.rows.iter().find(|row| {
             let work = &row.work;
             work.bench == bench
