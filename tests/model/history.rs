@@ -79,24 +79,30 @@ pub(crate) fn io_type() -> impl Strategy<Value = IoType> {
 
 pub(crate) fn ask() -> impl Strategy<Value = Ask> {
     let limits = prop_oneof![
-        1 => Just(None),
-        2 => (0..HALF, 0..HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
-        2 => (HALF..2 * HALF, HALF..2 * HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+        4 => Just(None),
+        1 => (0..HALF, 0..HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+        1 => (HALF..2 * HALF, HALF..2 * HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
     ];
-    let place = prop_oneof![
-        6 => (0..2 * HALF, 0..17_u64).prop_map(|(first, size)| Where::Fixed { first, size }),
-        1 => (0..HALF, HALF..2 * HALF).prop_map(|(first, last)| Where::Wide { first, last }),
-        4 => (1..9_u64, 0..4_u32, limits, any::<bool>())
-            .prop_map(|(size, align, limits, last_fit)| Where::Any { size, align: 1 << align, limits, last_fit }),
-    ];
+    let fixed = |sizes| (0..2 * HALF, sizes).prop_map(|(first, size)| Where::Fixed { first, size });
+    let wide = (0..HALF, HALF..2 * HALF).prop_map(|(first, last)| Where::Wide { first, last });
+    let any = (1..9_u64, 0..4_u32, limits, any::<bool>()).prop_map(|(size, align, limits, last_fit)| Where::Any {
+        size,
+        align: 1 << align,
+        limits,
+        last_fit,
+    });
+    // Windows are large, and what asks for any place lies in them.
+    let window = (prop_oneof![5 => fixed(4..33_u64), 2 => wide, 1 => any.clone()], Just(true));
+    let other = (prop_oneof![4 => fixed(0..9_u64), 5 => any], Just(false));
+    let place = prop_oneof![2 => window, 3 => other];
     let sizes = prop_oneof![
         6 => Just(AccessSizes::ANY),
         1 => Just(AccessSizes::BYTE | AccessSizes::SPLIT),
         1 => Just(AccessSizes::WORD | AccessSizes::DWORD),
         1 => Just(AccessSizes::ANY | AccessSizes::ALIGNED),
     ];
-    let flags = (prop::bool::weighted(0.4), prop::bool::weighted(0.85));
-    (io_type(), place, flags, sizes).prop_map(|(io_type, place, (window, decoded), sizes)| Ask {
+    let decoded = prop::bool::weighted(0.85);
+    (io_type(), place, decoded, sizes).prop_map(|(io_type, (place, window), decoded, sizes)| Ask {
         io_type,
         place,
         window,
