@@ -116,8 +116,8 @@ impl<'d> Probe<'d> {
             world.violations.note(Violation::EnteredBeforeRegistration);
         }
         let draw = decide(Random::next);
-        // Mostly a short stay, now and then one that a removal has to wait for.
-        let stay = if draw & 0xff == 0 { 40 * world.longest_stay } else { (draw >> 8) % world.longest_stay };
+        // A stay of any order of magnitude; now and then one that a removal has to wait for.
+        let stay = if draw & 0xff == 0 { 1 << 14 } else { (draw >> 8) % (1 << (draw >> 40) % world.stays) };
         stay_for(stay);
         DEPTH.set(DEPTH.get() + 1);
         if draw >> 16 & 7 == 0 && DEPTH.get() <= NESTING {
