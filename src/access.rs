@@ -113,8 +113,7 @@ pub enum IoError {
     /// The access is 0 bytes long, or its length is no multiple of the element size.
     InvalidLength,
     /// Accesses are nested deeper than [`MAX_DEPTH`], or more accesses without a
-    /// [`Dispatcher`](crate::Dispatcher) are inside one device than
-    /// [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
+    /// [`Dispatcher`](crate::Dispatcher) meet in the same ranges than [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
     TooDeep,
     /// [`IoType::PhysicalMmio`] is backed by memory and never dispatched.
     NotDispatched,
@@ -146,17 +145,23 @@ impl OpenBus {
     /// Every bit set. The default of both spaces.
     pub const ALL_ONES: Self = Self(0xff);
 
-    /// Gives every byte of `data` the open-bus value.
-    #[inline(always)]
-    pub(crate) fn fill(self, data: &mut [u8]) {
-        // The lengths that guests use become single stores; the general case would be a call of memset.
-        match data {
-            [a] => *a = self.0,
-            [a, b] => [*a, *b] = [self.0; 2],
-            [a, b, c, d] => [*a, *b, *c, *d] = [self.0; 4],
-            [a, b, c, d, e, f, g, h] => [*a, *b, *c, *d, *e, *f, *g, *h] = [self.0; 8],
-            other => other.fill(self.0),
-        }
+    /// The value of eight bytes, as a manager keeps it: a fill is one store then.
+    pub(crate) const fn bytes(self) -> [u8; 8] {
+        [self.0; 8]
+    }
+}
+
+/// Gives every byte of `data` its open-bus value.
+#[inline(always)]
+pub(crate) fn fill(data: &mut [u8], open_bus: [u8; 8]) {
+    // The lengths that guests use become single stores; the general case would be a call of memset.
+    let [x0, x1, x2, x3, ..] = open_bus;
+    match data {
+        [a] => *a = x0,
+        [a, b] => [*a, *b] = [x0, x1],
+        [a, b, c, d] => [*a, *b, *c, *d] = [x0, x1, x2, x3],
+        [a, b, c, d, e, f, g, h] => [*a, *b, *c, *d, *e, *f, *g, *h] = open_bus,
+        other => other.fill(x0),
     }
 }
 
@@ -174,7 +179,7 @@ mod tests {
     fn open_bus_defines_every_byte() {
         for length in 0..40 {
             let mut data = [0; 40];
-            OpenBus::ALL_ONES.fill(&mut data[..length]);
+            fill(&mut data[..length], OpenBus::ALL_ONES.bytes());
             assert!(data[..length].iter().all(|byte| *byte == 0xff));
             assert!(data[length..].iter().all(|byte| *byte == 0));
         }

@@ -1,12 +1,12 @@
 //! The way of a guest access to its device.
 
-use crate::access::{Access, IoError, MAX_DEPTH};
+use crate::access::{Access, IoError, MAX_DEPTH, fill};
 use crate::address::{GuestAddress, IoType};
 use crate::device::Device;
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Claim, Entered, Index, Missed, Place};
-use crate::table::Segment;
+use crate::slots::{Body, Claim, Entered, Place, TooDeep};
+use crate::table::{Segment, Start, Table};
 
 /// The data of an access, in one direction, on its way to the device.
 trait Transfer {
@@ -158,6 +158,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ///
     /// # Errors
     /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
+    #[inline]
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
         self.read_by(Caller::ANONYMOUS, &mut LastHit::none(), address, data, io_type)
     }
@@ -166,6 +167,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ///
     /// # Errors
     /// As [`read`](Self::read).
+    #[inline]
     pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
         self.dispatch(Caller::ANONYMOUS, &mut LastHit::none(), address, io_type, Write { data })
     }
@@ -212,7 +214,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         data: &mut [u8],
         io_type: IoType,
     ) -> Result<(), IoError> {
-        self.open_bus(io_type).fill(data);
+        fill(data, self.open_bus(io_type));
         self.dispatch(caller, hit, address, io_type, Read { data })
     }
 
@@ -224,7 +226,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         element: usize,
         data: &mut [u8],
     ) -> Result<(), IoError> {
-        self.open_bus(IoType::Pio).fill(data);
+        fill(data, self.open_bus(IoType::Pio));
         self.dispatch(caller, hit, port.into(), IoType::Pio, ReadString { element, data })
     }
 
@@ -243,90 +245,110 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
         let address = address.0;
         let Some(last) = address.checked_add(transfer.unit() as u64 - 1) else {
-            return Err(unclaimed(io_type, address, u64::MAX, 0));
+            return Err(unclaimed(io_type.last_address().0, address, u64::MAX, 0));
         };
-        let (entered, base) = self.enter(caller.place, hit, address, last, io_type)?;
-        let body = entered.body();
-        let access = Access {
-            io_type,
-            range_index: body.range_index,
-            node: body.node,
-            address,
-            base,
-            manager: self.identity(),
-            place: caller.place,
-            parent: caller.parent,
-        };
-        if body.sizes == AccessSizes::ANY || body.sizes.accepts(access.offset(), transfer.unit()) {
-            transfer.whole(body.device, &access);
-            return Ok(());
-        }
-        if body.sizes.splits(access.offset(), transfer.unit()) {
-            transfer.in_pieces(body.device, &access, body.sizes);
-            return Ok(());
-        }
-        Err(IoError::RefusedSize)
-    }
-
-    /// Enters the device that owns the addresses from `address` to `last`.
-    #[inline(always)]
-    fn enter<'a>(
-        &'a self,
-        place: Place<'a>,
-        hit: &mut LastHit,
-        address: u64,
-        last: u64,
-        io_type: IoType,
-    ) -> Result<(Entered<'a, 'd>, u64), IoError> {
         // Before the last hit is looked at, which the two kinds of MMIO share.
         if io_type == IoType::PhysicalMmio {
             return Err(IoError::NotDispatched);
         }
-        let LastHit { version, segment } = *hit;
-        if segment.first <= address
-            && last <= segment.last
-            && let Ok(Some(entered)) = self.slots.enter(place, version, segment.slot)
-        {
-            return Ok((entered, segment.base));
-        }
-        match self.slots.search(place, Wanted { manager: self, io_type, address }) {
-            Ok((entered, segment, version)) => {
-                if last > segment.last {
-                    return Err(IoError::Straddling);
+        let entered = match self.enter(caller.place, hit, address, last) {
+            Ok(Some(entered)) => entered,
+            Ok(None) => {
+                let mut searches = self.slots.searches();
+                loop {
+                    searches.begin();
+                    let found = match io_type {
+                        IoType::Pio => self.look_up(&self.ports, hit, address, last),
+                        IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, hit, address, last),
+                    };
+                    found?;
+                    match self.enter(caller.place, hit, address, last) {
+                        Ok(Some(entered)) => break entered,
+                        Ok(None) => {}
+                        Err(TooDeep) => return Err(IoError::TooDeep),
+                    }
                 }
-                *hit = LastHit { version, segment };
-                Ok((entered, segment.base))
             }
-            Err(Missed::Nothing(hole)) => Err(unclaimed(io_type, address, last, hole.last)),
-            Err(Missed::TooDeep) => Err(IoError::TooDeep),
+            Err(TooDeep) => return Err(IoError::TooDeep),
+        };
+        let body = entered.body();
+        let access = Access {
+            io_type,
+            node: body.node,
+            range_index: body.range_index,
+            address,
+            base: hit.segment.base,
+            manager: self.identity(),
+            place: caller.place,
+            parent: caller.parent,
+        };
+        if body.sizes != AccessSizes::ANY {
+            return sized(transfer, body, &access);
         }
+        transfer.whole(body.device, &access);
+        Ok(())
     }
-}
 
-/// An address to find in the tables of a manager.
-struct Wanted<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
-    manager: &'a DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    io_type: IoType,
-    address: u64,
-}
-
-impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Index for Wanted<'_, '_, DEVICES, RANGES, VCPUS> {
-    type Found = Segment;
-
+    /// Enters the slot of the last hit, if that has the addresses from `address` to `last` and still holds.
     #[inline(always)]
-    fn find(&self, version: u64) -> Segment {
-        let Self { manager, io_type, address } = *self;
-        match io_type {
-            IoType::Pio => manager.ports.find(&manager.slots, version, address),
-            IoType::Mmio | IoType::PhysicalMmio => manager.memory.find(&manager.slots, version, address),
+    fn enter<'a>(
+        &'a self,
+        place: Place<'a>,
+        hit: &LastHit,
+        address: u64,
+        last: u64,
+    ) -> Result<Option<Entered<'a, 'd>>, TooDeep> {
+        let LastHit { version, segment } = *hit;
+        if segment.first <= address && last <= segment.last {
+            self.slots.enter(place, version, segment.slot)
+        } else {
+            Ok(None)
         }
+    }
+
+    /// Finds the segment that has the addresses from `address` to `last`, and leaves it in `hit`. A function of its own:
+    /// nothing of it is in the way where a hit is repeated.
+    #[inline(never)]
+    fn look_up<A: Start>(
+        &self,
+        table: &Table<A, RANGES>,
+        hit: &mut LastHit,
+        address: u64,
+        last: u64,
+    ) -> Result<(), IoError> {
+        let version = self.slots.version();
+        let segment = table.find(&self.slots, version, address);
+        if segment.slot().is_some() && last <= segment.last {
+            *hit = LastHit { version, segment };
+        } else if self.slots.is_current(version) {
+            return Err(if segment.slot().is_some() {
+                IoError::Straddling
+            } else {
+                unclaimed(A::LAST, address, last, segment.last)
+            });
+        }
+        Ok(())
     }
 }
 
-/// Which error it is that an access from `address` to `last` begins in a hole that ends at `hole_last`.
+/// Hands an access over to a device that does not take every size.
+#[inline(never)]
+fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> Result<(), IoError> {
+    let (offset, unit) = (access.offset(), transfer.unit());
+    if body.sizes.accepts(offset, unit) {
+        transfer.whole(body.device, access);
+    } else if body.sizes.splits(offset, unit) {
+        transfer.in_pieces(body.device, access, body.sizes);
+    } else {
+        return Err(IoError::RefusedSize);
+    }
+    Ok(())
+}
+
+/// Which error it is that an access from `address` to `last` begins in a hole that ends at `hole_last`, in a space that
+/// ends at `space_last`.
 #[cold]
-fn unclaimed(io_type: IoType, address: u64, last: u64, hole_last: u64) -> IoError {
-    let space_last = io_type.last_address().0;
+fn unclaimed(space_last: u64, address: u64, last: u64, hole_last: u64) -> IoError {
     if address <= space_last && last > hole_last.min(space_last) { IoError::Straddling } else { IoError::Unclaimed }
 }
 
@@ -359,6 +381,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     ///
     /// # Errors
     /// As [`DeviceManager::read`].
+    #[inline(always)]
     pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
         let (manager, caller, hit) = self.parts(io_type);
         manager.read_by(caller, hit, address, data, io_type)
@@ -368,6 +391,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     ///
     /// # Errors
     /// As [`DeviceManager::read`].
+    #[inline(always)]
     pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
         let (manager, caller, hit) = self.parts(io_type);
         manager.dispatch(caller, hit, address, io_type, Write { data })
@@ -432,7 +456,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.manager.open_bus(io_type).fill(data);
+        fill(data, self.manager.open_bus(io_type));
         self.manager.dispatch(self.caller()?, &mut LastHit::none(), address, io_type, Read { data })
     }
 
@@ -449,7 +473,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.manager.open_bus(IoType::Pio).fill(data);
+        fill(data, self.manager.open_bus(IoType::Pio));
         self.manager.dispatch(
             self.caller()?,
             &mut LastHit::none(),

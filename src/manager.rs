@@ -1,5 +1,7 @@
 //! The device manager, and registration.
 
+use core::mem;
+
 use heapless::Vec;
 
 use crate::access::OpenBus;
@@ -27,7 +29,7 @@ pub struct DeviceManager<'d, const DEVICES: usize, const RANGES: usize, const VC
     pub(crate) slots: Slots<'d, RANGES, VCPUS>,
     pub(crate) ports: Table<AtomicU16, RANGES>,
     pub(crate) memory: Table<AtomicU64, RANGES>,
-    open_bus: [OpenBus; 2],
+    open_bus: [[u8; 8]; 2],
     pub(crate) patience: u32,
     pub(crate) controller: Option<&'d dyn InterruptController>,
     pub(crate) gates: [Gate; DEVICES],
@@ -47,7 +49,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 slots: Slots::new(),
                 ports: Table::new(),
                 memory: Table::new(),
-                open_bus: [OpenBus::ALL_ONES; 2],
+                open_bus: [OpenBus::ALL_ONES.bytes(); 2],
                 patience: PATIENCE,
                 controller: None,
                 gates: array![Gate::new(); DEVICES],
@@ -71,8 +73,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub const fn with_open_bus(mut self, io_type: IoType, value: OpenBus) -> Self {
         let [ports, memory] = &mut self.open_bus;
         match io_type {
-            IoType::Pio => *ports = value,
-            IoType::Mmio | IoType::PhysicalMmio => *memory = value,
+            IoType::Pio => *ports = value.bytes(),
+            IoType::Mmio | IoType::PhysicalMmio => *memory = value.bytes(),
         }
         self
     }
@@ -95,7 +97,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 
     #[inline(always)]
-    pub(crate) fn open_bus(&self, io_type: IoType) -> OpenBus {
+    pub(crate) fn open_bus(&self, io_type: IoType) -> [u8; 8] {
         let [ports, memory] = self.open_bus;
         if io_type == IoType::Pio { ports } else { memory }
     }
@@ -129,8 +131,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let (id, assigned, irq) = {
             let mut state = self.state.lock();
             let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
-            let assigned: Vec<Assigned, MAX_RANGES_PER_DEVICE> =
-                state.ranges_of(id.index).map(|(_, range)| range.assigned()).collect();
+            let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
+            for (_, range) in state.ranges_of(id.index) {
+                // A device has no more ranges than there is room for.
+                let _ = assigned.push(range.assigned());
+            }
             let connection = self.connection(&state, state.topology.node(id.index).and_then(|node| node.irq));
             (id, assigned, connection)
         };
@@ -138,12 +143,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return Err(RegisterError::TooManyDevices { device: name, capacity: DEVICES });
         };
         let line = IrqLine::new(gate, irq, self.controller);
+        let undo = Undo { manager: self, node: id.index, connection: irq };
         // No lock is held here: the device may look around, and register others.
         if device.set_resources(&Resources::new(&assigned, line)).is_err() {
-            self.disconnect(id.index, irq);
-            self.state.lock().give_back(id.index);
             return Err(RegisterError::Rejected { device: name });
         }
+        mem::forget(undo);
         let mut state = self.state.lock();
         for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
             if range.io_type != IoType::PhysicalMmio {
@@ -262,6 +267,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if let Some(connection) = connection {
             connection.release(self.controller);
         }
+    }
+}
+
+/// Takes a registration back when it is dropped: because the device has rejected its resources, or has panicked over
+/// them where panics unwind.
+struct Undo<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+    manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
+    node: u16,
+    connection: Option<Connection<'d>>,
+}
+
+impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Undo<'_, DEVICES, RANGES, VCPUS> {
+    fn drop(&mut self) {
+        self.manager.disconnect(self.node, self.connection);
+        self.manager.state.lock().give_back(self.node);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::dispatch::Nested;
 use crate::error::UnregisterError;
 use crate::interrupt::Connection;
 use crate::manager::DeviceManager;
-use crate::state::{MAX_RANGES_PER_DEVICE, State};
+use crate::state::State;
 use crate::sync::spin_once;
 use crate::topology::{Life, NONE};
 
@@ -31,7 +31,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ///
     /// It waits for the callbacks of this device only. A callback that is running when the call is made is waited for
     /// as long as the manager's patience lasts ([`with_patience`](Self::with_patience)), one that starts before the
-    /// device has become unreachable for as long as it takes.
+    /// device has become unreachable for as long as it takes. Callbacks of accesses without a
+    /// [`Dispatcher`](crate::Dispatcher) are counted and not told apart: where several vCPUs keep a device busy in this
+    /// way, the patience may end before there was a moment without any.
+    ///
+    /// When another vCPU is just telling the controller of a change of the same shared line, that vCPU tells it of the
+    /// deassertion too, and the call returns without waiting for it.
     ///
     /// # Errors
     /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
@@ -53,7 +58,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// Removes a device without waiting: for a device that removes itself from its own callback, and for two that
     /// remove each other. When the call returns, no access will enter the device again; callbacks that are running go
     /// on, and what the device had stays taken until they have ended and the next [`collect`](Self::collect), or
-    /// registration, has come by.
+    /// registration, has come by: its place in the topology and in the address map, its name, and its interrupt line,
+    /// asserted if it was.
     ///
     /// # Errors
     /// [`UnregisterError`], all but `InUse` and `InOwnCallback`. Nothing has changed then.
@@ -114,9 +120,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             let (leaf, slots, connection) = {
                 let state = self.state.lock();
                 let leaf = last_leaf(&state, top);
-                let slots: heapless::Vec<u16, MAX_RANGES_PER_DEVICE> =
-                    state.ranges_of(leaf).map(|(slot, _)| slot).collect();
-                (leaf, slots, self.connection_of(&state, leaf))
+                (leaf, state.slots_of(leaf), self.connection_of(&state, leaf))
             };
             for slot in slots {
                 while !self.slots.reclaim(slot) {
@@ -146,9 +150,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 // Another registration may have changed the subtree meanwhile; what it added has no callback running
                 // that began before this call.
                 let Some(node) = state.topology.node(index) else { return Ok(()) };
-                let slots: heapless::Vec<u16, MAX_RANGES_PER_DEVICE> =
-                    state.ranges_of(index).map(|(slot, _)| slot).collect();
-                (node.name, slots, state.topology.next_in_walk(index, id.index))
+                (node.name, state.slots_of(index), state.topology.next_in_walk(index, id.index))
             };
             if chain(within).any(|access| access.manager == self.identity() && access.node == index) {
                 return Err(UnregisterError::InOwnCallback { device: name });

@@ -20,6 +20,7 @@
 #![allow(unsafe_code)]
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::sync::atomic::compiler_fence;
 
 use crate::access::MAX_DEPTH;
@@ -28,8 +29,9 @@ use crate::protocol;
 use crate::resource::AccessSizes;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
 
-/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may be inside one device at once, over all vCPUs: the
-/// bound of a recursion that nothing else can see.
+/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
+/// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
+/// it goes, it is no deeper than the number of their ranges and this together.
 pub const MAX_ANONYMOUS: u32 = 64;
 
 /// How often a reader searches again by itself, before it asks writers to hold back.
@@ -124,7 +126,7 @@ struct Slot<'d> {
     state: AtomicU32,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
-    body: UnsafeCell<Option<Body<'d>>>,
+    body: UnsafeCell<MaybeUninit<Body<'d>>>,
 }
 
 impl Slot<'_> {
@@ -134,7 +136,7 @@ impl Slot<'_> {
                 bounds: array![Bounds::new(); 2],
                 state: AtomicU32::new(VACANT),
                 anonymous: AtomicU32::new(0),
-                body: UnsafeCell::new(None),
+                body: UnsafeCell::new(MaybeUninit::uninit()),
             }
         }
     }
@@ -180,12 +182,17 @@ pub(crate) struct TooDeep;
 struct Announced<'a> {
     word: &'a AtomicU32,
     anonymous: bool,
+    /// Where the access is counted besides, because it was not the only anonymous one in its slot.
+    crowd: Option<&'a AtomicU32>,
 }
 
 impl Drop for Announced<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.anonymous {
+            if let Some(crowd) = self.crowd {
+                crowd.fetch_sub(1, Ordering::Relaxed);
+            }
             self.word.fetch_sub(1, protocol::WITHDRAW);
         } else {
             self.word.store(0, protocol::WITHDRAW);
@@ -203,8 +210,10 @@ pub(crate) struct Entered<'a, 'd> {
 impl<'d> Entered<'_, 'd> {
     #[inline(always)]
     pub(crate) fn body(&self) -> &Body<'d> {
-        // SAFETY: as long as the announcement stands, which is as long as `self` does, nobody writes the body. See
-        // `Slots::enter`.
+        // SAFETY: `Slots::enter`, which alone makes an `Entered`, announced the slot before it saw its state OCCUPIED, so
+        // that a writer that retires it from then on finds the announcement, and writes the body only after it was
+        // withdrawn, when `self` is gone. The body was written before the state became OCCUPIED, which the load has
+        // acquired.
         unsafe { &*self.body }
     }
 }
@@ -214,6 +223,9 @@ pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
     version: AtomicU64,
     /// Readers that have searched in vain too often: no publication begins while there are any.
     starving: AtomicU32,
+    /// Anonymous accesses that were not the only ones in their slots when they came. A recursion comes to a slot it is in
+    /// already, so that this count bounds it, and accesses that do not meet touch nothing that all share.
+    crowd: AtomicU32,
     /// With it the barrier between a reader's announcement and its check is free, and a writer pays for both.
     heavy_barrier: Option<HeavyBarrier>,
     lines: [Line; VCPUS],
@@ -235,6 +247,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             Self {
                 version: AtomicU64::new(0),
                 starving: AtomicU32::new(0),
+                crowd: AtomicU32::new(0),
                 heavy_barrier: None,
                 lines: array![Line::new(); VCPUS],
                 slots: array![Slot::new(); RANGES],
@@ -256,10 +269,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         self.lines.iter().find(free).map(Claim)
     }
 
-    /// The version to search under.
+    /// The version to search under. In the single order, so that a writer that has not seen a reader starve has published
+    /// before.
     #[inline(always)]
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.version.load(Ordering::SeqCst)
     }
 
     /// Whether a search under `version` has seen one whole index.
@@ -299,13 +313,16 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
                 } else {
                     word.store(slot as u32 + 1, protocol::ANNOUNCE);
                 }
-                Announced { word, anonymous: false }
+                Announced { word, anonymous: false, crowd: None }
             }
             None => {
                 let inside = target.anonymous.fetch_add(1, protocol::ANNOUNCE);
-                let announced = Announced { word: &target.anonymous, anonymous: true };
-                if inside >= MAX_ANONYMOUS {
-                    return Err(TooDeep);
+                let mut announced = Announced { word: &target.anonymous, anonymous: true, crowd: None };
+                if inside > 0 {
+                    announced.crowd = Some(&self.crowd);
+                    if self.crowd.fetch_add(1, Ordering::Relaxed) >= MAX_ANONYMOUS {
+                        return Err(TooDeep);
+                    }
                 }
                 announced
             }
@@ -318,38 +335,13 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
             return Ok(None);
         }
-        // SAFETY: the slot was announced before its state was seen OCCUPIED, so that a writer that retires it from now
-        // on finds the announcement, and writes the body only after it was withdrawn. The body was written before the
-        // state became OCCUPIED, which the load has acquired.
-        let body = target.body.with(|body| unsafe { &*body }.as_ref().map(core::ptr::from_ref));
-        Ok(body.map(|body| Entered { body, _announced: announced }))
+        Ok(Some(Entered { body: target.body.with(<*const MaybeUninit<Body<'d>>>::cast), _announced: announced }))
     }
 
-    /// Searches the index for a slot and enters it, until a search has seen one whole index.
-    ///
-    /// A search is repeated only when a writer has published during it. After a few in vain, writers are asked to hold
-    /// back, so that at most [`RETRIES`]` + 2` are needed.
+    /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
     #[inline(always)]
-    pub(crate) fn search<'a, I: Index>(
-        &'a self,
-        place: Place<'a>,
-        index: I,
-    ) -> Result<(Entered<'a, 'd>, I::Found, u64), Missed<I::Found>> {
-        let mut in_vain = InVain { starving: &self.starving, searches: 0 };
-        loop {
-            let version = self.version();
-            let found = index.find(version);
-            match found.slot() {
-                Some(slot) => match self.enter(place, version, slot) {
-                    Ok(Some(entered)) => return Ok((entered, found, version)),
-                    Ok(None) => {}
-                    Err(TooDeep) => return Err(Missed::TooDeep),
-                },
-                None if self.is_current(version) => return Err(Missed::Nothing(found)),
-                None => {}
-            }
-            in_vain.count();
-        }
+    pub(crate) fn searches(&self) -> Searches<'_> {
+        Searches { starving: &self.starving, count: 0 }
     }
 
     // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
@@ -363,7 +355,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         }
         // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
         // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
-        target.body.with_mut(|place| unsafe { *place = Some(body) });
+        target.body.with_mut(|place| unsafe {
+            (*place).write(body);
+        });
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }
@@ -398,7 +392,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Waits until each reader that is inside the slot now has left it, for at most `patience` turns, of which it takes
     /// what it needs. Whether they have left.
+    ///
+    /// Of two callers that are inside slots and look at each other's, at least one sees the other.
     pub(crate) fn wait_for_current_readers(&self, slot: u16, patience: &mut u32) -> bool {
+        // Between the caller's own announcement, which the asymmetric fence leaves unordered, and its look.
+        fence(Ordering::SeqCst);
         self.words(slot).all(|(word, sign)| {
             while sign.is_in(word) {
                 let Some(left) = patience.checked_sub(1) else { return false };
@@ -435,6 +433,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
         }
+        // Whoever comes upon one of the changes that follow finds, when it compares versions, that the index it searches
+        // is not the live one any more, even if it was another writer who replaced that.
+        if protocol::BEGIN_FENCE {
+            fence(Ordering::Release);
+        }
         let other = if protocol::OTHER_COPY { 1 } else { 2 };
         self.version.load(Ordering::Relaxed).wrapping_add(other)
     }
@@ -468,47 +471,28 @@ impl Sign {
     }
 }
 
-/// Where a search looks.
-pub(crate) trait Index {
-    type Found: Found;
-    /// Looks into the copy that `version` selects.
-    fn find(&self, version: u64) -> Self::Found;
-}
-
-/// What a search of the index gives.
-pub(crate) trait Found: Copy {
-    /// The slot to enter, if the search has found one.
-    fn slot(self) -> Option<u16>;
-}
-
-/// Why a search led into no slot.
-pub(crate) enum Missed<F> {
-    /// The current index has nothing there.
-    Nothing(F),
-    /// No word, and no count, is left to announce the access in.
-    TooDeep,
-}
-
-/// The searches of one access that writers have disturbed, and after [`RETRIES`] of them the request to hold back.
-struct InVain<'a> {
+/// How often one access has searched the index. From the search after [`RETRIES`] vain ones on, and until this is
+/// dropped, writers hold back, so that at most [`RETRIES`]` + 2` are needed.
+pub(crate) struct Searches<'a> {
     starving: &'a AtomicU32,
-    searches: u32,
+    count: u32,
 }
 
-impl InVain<'_> {
-    #[cold]
-    fn count(&mut self) {
-        self.searches = self.searches.saturating_add(1);
-        if self.searches == RETRIES {
+impl Searches<'_> {
+    /// One more search begins.
+    #[inline(always)]
+    pub(crate) fn begin(&mut self) {
+        self.count = self.count.saturating_add(1);
+        if self.count == RETRIES + 1 {
             self.starving.fetch_add(1, Ordering::SeqCst);
         }
     }
 }
 
-impl Drop for InVain<'_> {
+impl Drop for Searches<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.searches >= RETRIES {
+        if self.count > RETRIES {
             self.starving.fetch_sub(1, Ordering::Release);
         }
     }

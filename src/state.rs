@@ -1,5 +1,7 @@
 //! The writer's state, behind the manager's lock: allocator, topology, ranges and lines, which always agree.
 
+use heapless::Vec;
+
 use crate::address::{GuestAddress, IoRange, IoType};
 use crate::allocator::{AllocateError, Block, InstanceId, IrqError, PoolError, RESERVED, SystemAllocator};
 use crate::device::Device;
@@ -116,6 +118,16 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         self.chain(self.topology.node(node).map_or(NONE, |node| node.first_range))
     }
 
+    /// The numbers of the slots of a node's ranges.
+    pub(crate) fn slots_of(&self, node: u16) -> Vec<u16, MAX_RANGES_PER_DEVICE> {
+        let mut slots = Vec::new();
+        for (slot, _) in self.ranges_of(node) {
+            // A node has no more ranges than there is room for.
+            let _ = slots.push(slot);
+        }
+        slots
+    }
+
     pub(crate) fn line(&self, place: u16) -> Option<&Line> {
         self.lines.get(place as usize)
     }
@@ -131,7 +143,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// The pool's reason, with the owner of what is in the way.
     pub(crate) fn refusal(&self, error: PoolError) -> RangeRefusal<'d> {
+        // The ranges of a registration have no node before all of them are taken.
+        let asked = |block: Block| self.range(block.owner).is_some_and(|range| range.node == NONE);
         match error {
+            PoolError::Overlap { wanted, taken } if asked(taken) => {
+                RangeRefusal::AskedTwice { wanted, taken: taken.range }
+            }
             PoolError::Overlap { wanted, taken } => {
                 RangeRefusal::Overlap { wanted, taken: taken.range, owner: self.owner(taken) }
             }

@@ -10,11 +10,13 @@
 //! A copy that is being rewritten may be searched by a late reader; the search ends, returns anything, and is thrown
 //! away by the version. That is why every element is an atomic, and why nothing here trusts an index.
 
-use crate::slots::{Found, Slots};
+use crate::slots::Slots;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, const_fn};
 
 /// An atomic that holds the start of a segment: 16 bits for ports, 64 for memory.
 pub(crate) trait Start: Sized {
+    /// The last address of the space.
+    const LAST: u64;
     #[cfg(not(loom))]
     #[allow(clippy::declare_interior_mutable_const, reason = "only used to fill arrays")]
     const ALL_ONES: Self;
@@ -27,6 +29,7 @@ pub(crate) trait Start: Sized {
 macro_rules! start {
     ($atomic:ty, $integer:ty) => {
         impl Start for $atomic {
+            const LAST: u64 = <$integer>::MAX as u64;
             #[cfg(not(loom))]
             const ALL_ONES: Self = <$atomic>::new(<$integer>::MAX);
             #[cfg(loom)]
@@ -79,9 +82,10 @@ impl Segment {
     pub(crate) const NOWHERE: Self = Self { slot: Self::NOBODY, base: 0, first: 1, last: 0 };
 }
 
-impl Found for Segment {
+impl Segment {
+    /// Whose it is, if anybody's.
     #[inline(always)]
-    fn slot(self) -> Option<u16> {
+    pub(crate) fn slot(self) -> Option<u16> {
         (self.slot != Self::NOBODY).then_some(self.slot)
     }
 }
@@ -144,19 +148,11 @@ const BLOCK: usize = 64;
 /// # Preconditions
 /// `starts` is ascending over its first `length` elements, and all ones behind them. Where it is not, the position means
 /// nothing.
-#[inline(never)]
+#[inline(always)]
 fn search<A: Start, const RANGES: usize>(starts: &Starts<A, RANGES>, length: usize, address: u64) -> usize {
     let starts = starts.as_flattened();
     let longest = if starts.len() < BLOCK { 3 } else { BLOCK };
-    let mut base = 0;
-    let mut left = length.min(starts.len());
-    while left > longest {
-        let quarter = left / 4;
-        let not_above = |position: usize| starts.get(position).is_some_and(|start| start.get() <= address) as usize;
-        let steps = not_above(base + quarter) + not_above(base + 2 * quarter) + not_above(base + 3 * quarter);
-        base += steps * quarter;
-        left -= 3 * quarter;
-    }
+    let (mut base, left) = if length > longest { narrow(starts, length, address, longest) } else { (0, length) };
     if let Some(last) = starts.len().checked_sub(BLOCK) {
         let base = base.min(last);
         let Some(block) = starts.get(base..).and_then(|starts| starts.first_chunk::<BLOCK>()) else { return 0 };
@@ -174,6 +170,21 @@ fn search<A: Start, const RANGES: usize>(starts: &Starts<A, RANGES>, length: usi
         base += starts.get(base + 1).is_some_and(|start| start.get() <= address) as usize;
     }
     base
+}
+
+/// The rounds of the descent until at most `longest` starts are left: the first of them, and how many.
+#[inline(never)]
+fn narrow<A: Start>(starts: &[A], length: usize, address: u64, longest: usize) -> (usize, usize) {
+    let mut base = 0;
+    let mut left = length.min(starts.len());
+    while left > longest {
+        let quarter = left / 4;
+        let not_above = |position: usize| starts.get(position).is_some_and(|start| start.get() <= address) as usize;
+        let steps = not_above(base + quarter) + not_above(base + 2 * quarter) + not_above(base + 3 * quarter);
+        base += steps * quarter;
+        left -= 3 * quarter;
+    }
+    (base, left)
 }
 
 /// One round of the descent, among the `4 * STRIDE` starts from `at` on. The masks tell the compiler what `at` is, so that

@@ -120,7 +120,7 @@ pub(super) fn while_changing(subject: &Subject, processors: [usize; 2], interval
             }
         });
         let mut reader = (subject.reader)();
-        let sample = one_thread(&mut *reader, addresses, 0);
+        let sample = per_operation(addresses.len(), || reader.read_all(addresses));
         stop.store(true, Ordering::Relaxed);
         sample
     })

@@ -39,8 +39,12 @@ fn device<const KIND: u64>(name: String) -> &'static dyn Device<'static> {
     forever(Named::<KIND>::new(name))
 }
 
-pub(super) fn empty() -> Manager {
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS))
+/// A manager without devices, with the asymmetric fence or without. In a function of its own, because it is large and comes
+/// by way of the stack.
+#[inline(never)]
+pub(super) fn manager(asymmetric: bool) -> &'static Manager {
+    let manager = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    if asymmetric { forever(manager.with_asymmetric_fence(membarrier())) } else { forever(manager) }
 }
 
 pub(super) fn resource(io_type: IoType, (first, last): (u64, u64)) -> IoResource {
@@ -61,8 +65,8 @@ pub(super) fn devices(layout: &Layout) -> Vec<&'static dyn Device<'static>> {
     (0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, device(format!("device-{i}")))).collect()
 }
 
-fn filled(manager: Manager, layout: &Layout) -> &'static Manager {
-    let manager = forever(manager);
+fn filled(asymmetric: bool, layout: &Layout) -> &'static Manager {
+    let manager = manager(asymmetric);
     fill(manager, &devices(layout), layout);
     manager
 }
@@ -71,7 +75,7 @@ pub(super) const PORTABLE: &str = "this crate, handle";
 pub(super) const ASYMMETRIC: &str = "this crate, handle, asymmetric";
 
 /// The barrier of `membarrier(2)`, once the process is registered for it.
-pub(super) fn membarrier() -> HeavyBarrier {
+fn membarrier() -> HeavyBarrier {
     fn call(command: libc::c_long) {
         // SAFETY: membarrier(2) takes two integers and touches no memory of ours.
         let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0) };
@@ -84,25 +88,35 @@ pub(super) fn membarrier() -> HeavyBarrier {
 }
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
-    let portable = filled(empty(), layout);
-    let asymmetric = filled(empty().with_asymmetric_fence(membarrier()), layout);
-    let io_type = layout.io_type;
-    let handle = move |manager: &'static Manager| {
+    match layout.io_type {
+        IoType::Pio => in_space::<true>(layout),
+        _ => in_space::<false>(layout),
+    }
+}
+
+/// A VMM knows at each place of its code whether an exit is one of port I/O, and so do these readers.
+fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
+    const fn io_type<const PORTS: bool>() -> IoType {
+        if PORTS { IoType::Pio } else { IoType::Mmio }
+    }
+    let portable = filled(false, layout);
+    let asymmetric = filled(true, layout);
+    let handle = |manager: &'static Manager| {
         move || {
             let mut vcpu = manager.dispatcher().expect("there are more handles than threads");
             move |address: u64, data: &mut [u8; 4]| {
-                let _ = vcpu.read(GuestAddress(address), data, io_type);
+                let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
             }
         }
     };
-    let anonymous = move |manager: &'static Manager| {
+    let anonymous = |manager: &'static Manager| {
         move || {
             move |address: u64, data: &mut [u8; 4]| {
-                let _ = manager.read(GuestAddress(address), data, io_type);
+                let _ = manager.read(GuestAddress(address), data, io_type::<PORTS>());
             }
         }
     };
-    let spare = [resource(io_type, layout.spare())];
+    let spare = [resource(layout.io_type, layout.spare())];
     let guest: &'static dyn Device<'static> = forever(Named::<0>::new("comes-and-goes".into()));
     let change = move |manager: &'static Manager| {
         move || {

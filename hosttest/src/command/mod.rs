@@ -1,5 +1,6 @@
 //! The command line: one module for each command.
 
+mod bench;
 mod list;
 mod main_job;
 mod run;
@@ -27,6 +28,11 @@ const COMMANDS: &[Command] = &[
     Command { usage: "list", about: "name the other guests", execute: list::execute },
     Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
     Command { usage: torture::USAGE, about: torture::ABOUT, execute: torture::execute },
+    Command {
+        usage: "bench [exits] [--quick] [--pattern NAME] [--n RANGES] [--json FILE] [--svg FILE]",
+        about: "measure dispatch and registration beside other crates",
+        execute: bench::execute,
+    },
     Command {
         usage: "type1 [--kernel FILE [--initrd FILE] [--append TEXT]]",
         about: "run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel",

@@ -110,11 +110,6 @@ impl Operation {
     const fn only_compares(self) -> bool {
         matches!(self, Operation::Cmp | Operation::Test | Operation::Bt)
     }
-
-    /// Whether a LOCK prefix is allowed with a memory destination (Intel SDM vol. 2A, LOCK).
-    const fn is_lockable(self) -> bool {
-        !self.only_compares() && !matches!(self, Operation::Move)
-    }
 }
 
 /// An operand.

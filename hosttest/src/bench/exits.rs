@@ -1,0 +1,3 @@
+pub(super) fn run(_: &[usize]) -> Result<(), String> {
+    Err("not measured".into())
+}

@@ -1,0 +1,25 @@
+//! What a manager costs in memory, as a function of its capacities.
+
+use vm_device::DeviceManager;
+
+const fn size<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>() -> usize {
+    size_of::<DeviceManager<'static, DEVICES, RANGES, VCPUS>>()
+}
+
+const PER_DEVICE: usize = (size::<72, 64, 1>() - size::<8, 64, 1>()) / 64;
+const PER_RANGE: usize = (size::<8, 128, 1>() - size::<8, 64, 1>()) / 64;
+const PER_VCPU: usize = (size::<8, 64, 9>() - size::<8, 64, 1>()) / 8;
+
+/// `.ci/footprint` shows what this prints.
+#[test]
+fn memory_is_what_the_capacities_ask_for() {
+    println!("| memory | bytes |");
+    println!("|---|---|");
+    println!("| each device | {PER_DEVICE} |");
+    println!("| each range (it can lie in either space) | {PER_RANGE} |");
+    println!("| each vCPU | {PER_VCPU} |");
+    println!("| 8 devices, 16 ranges, 2 vCPUs | {} |", size::<8, 16, 2>());
+    println!("| 32 devices, 64 ranges, 4 vCPUs | {} |", size::<32, 64, 4>());
+    println!("| 256 devices, 1024 ranges, 16 vCPUs | {} |", size::<256, 1024, 16>());
+    const { assert!(PER_DEVICE <= 128 && PER_RANGE <= 256 && PER_VCPU == 64) };
+}
