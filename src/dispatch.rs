@@ -261,9 +261,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                         IoType::Pio => self.look_up(&self.ports, hit, address, last),
                         IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, hit, address, last),
                     };
-                    if let Err(error) = found {
-                        return Err(error);
-                    }
+                    found?;
                     match self.enter(caller.place, hit, address, last) {
                         Ok(Some(entered)) => break entered,
                         Ok(None) => {}

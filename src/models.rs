@@ -19,7 +19,7 @@ use loom::thread;
 
 use crate::slots::{Body, Found, HeavyBarrier, Place, Slots};
 use crate::{
-    Access, AccessSizes, Device, DeviceManager, Dispatcher, GuestAddress, Gsi, InstanceId, InterruptController,
+    Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
     InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
     SystemAllocator,
 };

@@ -341,7 +341,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         }
         // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
         // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
-        target.body.with_mut(|place| unsafe { (*place).write(body); });
+        target.body.with_mut(|place| unsafe {
+            (*place).write(body);
+        });
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }

@@ -386,7 +386,14 @@ mod tests {
         while 4_usize.pow(rounds) < length {
             rounds += 1;
         }
-        3 * rounds as usize + if capacity < BLOCK { 2 } else if length > BLOCK { 3 } else { 0 }
+        3 * rounds as usize
+            + if capacity < BLOCK {
+                2
+            } else if length > BLOCK {
+                3
+            } else {
+                0
+            }
     }
 
     /// Searches for every address around every start, for every number of starts that the table has room for.

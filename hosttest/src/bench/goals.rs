@@ -43,10 +43,7 @@ pub(super) fn print(report: &Report) -> io::Result<()> {
         (
             "fill, n=1024, vm-device",
             3.0,
-            over(
-                ns("register", "fill", "mmio", 1024, 1, VM_DEVICE),
-                ns("register", "fill", "mmio", 1024, 1, PORTABLE),
-            ),
+            over(ns("register", "fill", "mmio", 1024, 1, VM_DEVICE), ns("register", "fill", "mmio", 1024, 1, PORTABLE)),
         ),
         (
             "fragmented allocation, n=1024, vm-allocator",

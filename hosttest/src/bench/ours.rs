@@ -1,7 +1,8 @@
 //! This crate, with a portable and with an asymmetric fence, with and without a handle for each vCPU.
 
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource, SystemAllocator,
+    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource,
+    SystemAllocator,
 };
 
 use super::layout::Layout;

@@ -73,7 +73,15 @@ impl Report {
     }
 
     /// The row of a subject for a piece of work.
-    pub(super) fn find(&self, bench: &str, pattern: &str, space: &str, n: usize, threads: usize, subject: &str) -> Option<&Row> {
+    pub(super) fn find(
+        &self,
+        bench: &str,
+        pattern: &str,
+        space: &str,
+        n: usize,
+        threads: usize,
+        subject: &str,
+    ) -> Option<&Row> {
         self.rows.iter().find(|row| {
             let work = &row.work;
             work.bench == bench
