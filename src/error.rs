@@ -44,6 +44,13 @@ pub enum RangeRefusal<'d> {
         /// Whose it is.
         owner: Owner<'d>,
     },
+    /// Another range that the same registration asks for is in the way.
+    AskedTwice {
+        /// What was asked for.
+        wanted: IoRange,
+        /// What an earlier request of the device is given.
+        taken: IoRange,
+    },
     /// The window cannot move away from under a range that lies in it.
     WindowInUse {
         /// A range in the window.
@@ -61,6 +68,9 @@ impl fmt::Display for RangeRefusal<'_> {
             RangeRefusal::Invalid(error) => error.fmt(f),
             RangeRefusal::Overlap { wanted, taken, owner } => {
                 write!(f, "{wanted} overlaps {taken}, which belongs to {owner}")
+            }
+            RangeRefusal::AskedTwice { wanted, taken } => {
+                write!(f, "{wanted} overlaps {taken}, which the device itself has asked for")
             }
             RangeRefusal::WindowInUse { inside, owner } => {
                 write!(f, "the window holds {inside}, which belongs to {owner}")

@@ -1,5 +1,7 @@
 //! The device manager, and registration.
 
+use core::mem;
+
 use heapless::Vec;
 
 use crate::access::OpenBus;
@@ -141,12 +143,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return Err(RegisterError::TooManyDevices { device: name, capacity: DEVICES });
         };
         let line = IrqLine::new(gate, irq, self.controller);
+        let undo = Undo { manager: self, node: id.index, connection: irq };
         // No lock is held here: the device may look around, and register others.
         if device.set_resources(&Resources::new(&assigned, line)).is_err() {
-            self.disconnect(id.index, irq);
-            self.state.lock().give_back(id.index);
             return Err(RegisterError::Rejected { device: name });
         }
+        mem::forget(undo);
         let mut state = self.state.lock();
         for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
             if range.io_type != IoType::PhysicalMmio {
@@ -265,6 +267,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if let Some(connection) = connection {
             connection.release(self.controller);
         }
+    }
+}
+
+/// Takes a registration back when it is dropped: because the device has rejected its resources, or has panicked over
+/// them where panics unwind.
+struct Undo<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+    manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
+    node: u16,
+    connection: Option<Connection<'d>>,
+}
+
+impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Undo<'_, DEVICES, RANGES, VCPUS> {
+    fn drop(&mut self) {
+        self.manager.disconnect(self.node, self.connection);
+        self.manager.state.lock().give_back(self.node);
     }
 }
 

@@ -17,7 +17,7 @@ use std::time::Instant;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
-use crate::slots::{Body, Found, HeavyBarrier, Place, Slots};
+use crate::slots::{Body, HeavyBarrier, Place, Slots};
 use crate::{
     Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
     InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
@@ -189,7 +189,7 @@ fn removal_waits_for_a_callback() {
 
 #[test]
 fn removal_waits_for_an_anonymous_callback() {
-    explore("removal_waits_for_an_anonymous_callback", 4, || {
+    explore("removal_waits_for_an_anonymous_callback", 3, || {
         let manager = leak(new_manager::<1>());
         let a = Probe::new(b'a');
         let id = register(manager, a, 0x10);
@@ -200,13 +200,15 @@ fn removal_waits_for_an_anonymous_callback() {
         });
         manager.unregister_device(id).unwrap();
         a.destroy();
-        readers.map(|reader| reader.join().unwrap());
+        for reader in readers {
+            reader.join().unwrap();
+        }
     });
 }
 
 #[test]
 fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one() {
-    explore("a_device_in_a_reused_slot_is_not_taken_for_the_old_one", 3, || {
+    explore("a_device_in_a_reused_slot_is_not_taken_for_the_old_one", 2, || {
         let manager = leak(new_manager::<1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let id = register(manager, a, 0x10);
@@ -271,14 +273,15 @@ fn no_access_finds_a_moving_range_at_both_places() {
     explore("no_access_finds_a_moving_range_at_both_places", 3, || {
         let manager = leak(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
-        let readers = [(0x10, 0x20), (0x20, 0x10)].map(|(before, behind)| {
-            let mut vcpu = manager.dispatcher().unwrap();
-            thread::spawn(move || (read(&mut vcpu, before), read(&mut vcpu, behind)))
+        let mut vcpu = manager.dispatcher().unwrap();
+        let reader = thread::spawn(move || {
+            let found = [0x20, 0x10, 0x20].map(|port| read(&mut vcpu, port).is_some());
+            assert!(
+                [[true, false, true], [false, true, true], [false, true, false], [false, false, true]].contains(&found)
+            );
         });
         relocate(manager, &[(id, 0x20)]);
-        let [old_first, new_first] = readers.map(|reader| reader.join().unwrap());
-        assert!(old_first.0.is_some() || old_first.1.is_some(), "at neither place");
-        assert!(new_first.0.is_none() || new_first.1.is_none(), "at both places");
+        reader.join().unwrap();
     });
 }
 
@@ -300,7 +303,7 @@ fn two_ranges_change_places_at_once() {
 
 #[test]
 fn two_writers_do_not_confuse_a_reader() {
-    explore("two_writers_do_not_confuse_a_reader", 3, || {
+    explore("two_writers_do_not_confuse_a_reader", 2, || {
         let manager = leak(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
         let reader = thread::spawn(move || {
@@ -423,10 +426,7 @@ fn each_acts_on_the_other(act: impl Fn(&'static Manager<2>, InstanceId) -> Act) 
     let ids = [register(manager, a, 0x10), register(manager, b, 0x20)];
     a.will(act(manager, ids[1]));
     b.will(act(manager, ids[0]));
-    let mut vcpus = [0, 1].map(|_| manager.dispatcher().unwrap());
-    let [first, second] = &mut vcpus;
-    let _ = (&first, &second);
-    let [mut first, mut second] = vcpus;
+    let [mut first, mut second] = [0, 1].map(|_| manager.dispatcher().unwrap());
     let reader = thread::spawn(move || {
         read(&mut first, 0x10);
     });
@@ -456,25 +456,15 @@ fn two_callbacks_that_defer_each_others_removal_both_end() {
     });
 }
 
-/// The search that has found slot 0.
-#[derive(Clone, Copy)]
-struct First;
-
-impl Found for First {
-    fn slot(self) -> Option<u16> {
-        Some(0)
-    }
-}
-
 fn body(probe: &'static Probe) -> Body<'static> {
     Body { device: probe, node: 0, range_index: 0, sizes: AccessSizes::ANY }
 }
 
 /// Enters slot 0 under version 0, and is in its device for a while.
-fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'static>, slot: u16) {
-    if let Ok(entered) = slots.enter(place, 0, slot) {
+fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'_>, slot: u16) {
+    if let Ok(Some(entered)) = slots.enter(place, 0, slot) {
         let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
-        entered.body.device.read(&access, &mut []);
+        entered.body().device.read(&access, &mut []);
     }
 }
 
@@ -496,8 +486,8 @@ fn slots_are_sound_without_the_index() {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(0, body(a)));
-        let line = slots.claim_line();
-        let reader = thread::spawn(move || visit(slots, Place { line, level: 0 }, 0));
+        let mut claim = slots.claim_line().unwrap();
+        let reader = thread::spawn(move || visit(slots, claim.place(), 0));
         replace(slots, a, b);
         reader.join().unwrap();
     });
@@ -514,10 +504,10 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
         let slots: &'static Slots<'_, 2, 1> = leak(slots);
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(0, body(a)) && slots.install(1, body(b)));
-        let line = slots.claim_line();
+        let mut claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
-            visit(slots, Place { line, level: 0 }, 0);
-            visit(slots, Place { line, level: 0 }, 1);
+            visit(slots, claim.place(), 0);
+            visit(slots, claim.place(), 1);
         });
         replace(slots, a, b);
         reader.join().unwrap();
@@ -529,19 +519,24 @@ fn a_search_is_repeated_a_bounded_number_of_times() {
     explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
         assert!(slots.install(0, body(Probe::new(b'a'))));
-        let line = slots.claim_line();
+        let mut claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
-            let searches = core::cell::Cell::new(0);
-            let found = slots.search(Place { line, level: 0 }, |_| {
-                searches.set(searches.get() + 1);
-                First
-            });
-            assert!(found.is_ok());
-            assert!(searches.get() <= 5, "{} searches", searches.get());
+            let (mut searches, mut count) = (slots.searches(), 0);
+            loop {
+                searches.begin();
+                count += 1;
+                let version = slots.version();
+                thread::yield_now();
+                if let Ok(Some(_)) = slots.enter(claim.place(), version, 0) {
+                    break;
+                }
+            }
+            assert!(count <= 5, "{count} searches");
         });
-        for _ in 0..6 {
+        for _ in 0..7 {
             let version = slots.begin_publication();
             slots.publish(version);
+            thread::yield_now();
         }
         reader.join().unwrap();
     });
@@ -625,8 +620,9 @@ fn the_level_told_last_is_the_true_one() {
         let device = thread::spawn(move || a.line().deassert().unwrap());
         b.line().assert().unwrap();
         b.line().deassert().unwrap();
+        b.line().assert().unwrap();
         device.join().unwrap();
-        assert!(!controller.level());
+        assert!(controller.level());
     });
 }
 

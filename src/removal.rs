@@ -31,7 +31,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ///
     /// It waits for the callbacks of this device only. A callback that is running when the call is made is waited for
     /// as long as the manager's patience lasts ([`with_patience`](Self::with_patience)), one that starts before the
-    /// device has become unreachable for as long as it takes.
+    /// device has become unreachable for as long as it takes. Callbacks of accesses without a
+    /// [`Dispatcher`](crate::Dispatcher) are counted and not told apart: where several vCPUs keep a device busy in this
+    /// way, the patience may end before there was a moment without any.
+    ///
+    /// When another vCPU is just telling the controller of a change of the same shared line, that vCPU tells it of the
+    /// deassertion too, and the call returns without waiting for it.
     ///
     /// # Errors
     /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
@@ -53,7 +58,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// Removes a device without waiting: for a device that removes itself from its own callback, and for two that
     /// remove each other. When the call returns, no access will enter the device again; callbacks that are running go
     /// on, and what the device had stays taken until they have ended and the next [`collect`](Self::collect), or
-    /// registration, has come by.
+    /// registration, has come by: its place in the topology and in the address map, its name, and its interrupt line,
+    /// asserted if it was.
     ///
     /// # Errors
     /// [`UnregisterError`], all but `InUse` and `InOwnCallback`. Nothing has changed then.

@@ -29,8 +29,9 @@ use crate::protocol;
 use crate::resource::AccessSizes;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
 
-/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may be inside one device at once, over all vCPUs: the
-/// bound of a recursion that nothing else can see.
+/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
+/// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
+/// it goes, it is no deeper than the number of their ranges and this together.
 pub const MAX_ANONYMOUS: u32 = 64;
 
 /// How often a reader searches again by itself, before it asks writers to hold back.
@@ -181,12 +182,17 @@ pub(crate) struct TooDeep;
 struct Announced<'a> {
     word: &'a AtomicU32,
     anonymous: bool,
+    /// Where the access is counted besides, because it was not the only anonymous one in its slot.
+    crowd: Option<&'a AtomicU32>,
 }
 
 impl Drop for Announced<'_> {
     #[inline(always)]
     fn drop(&mut self) {
         if self.anonymous {
+            if let Some(crowd) = self.crowd {
+                crowd.fetch_sub(1, Ordering::Relaxed);
+            }
             self.word.fetch_sub(1, protocol::WITHDRAW);
         } else {
             self.word.store(0, protocol::WITHDRAW);
@@ -217,6 +223,9 @@ pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
     version: AtomicU64,
     /// Readers that have searched in vain too often: no publication begins while there are any.
     starving: AtomicU32,
+    /// Anonymous accesses that were not the only ones in their slots when they came. A recursion comes to a slot it is in
+    /// already, so that this count bounds it, and accesses that do not meet touch nothing that all share.
+    crowd: AtomicU32,
     /// With it the barrier between a reader's announcement and its check is free, and a writer pays for both.
     heavy_barrier: Option<HeavyBarrier>,
     lines: [Line; VCPUS],
@@ -238,6 +247,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             Self {
                 version: AtomicU64::new(0),
                 starving: AtomicU32::new(0),
+                crowd: AtomicU32::new(0),
                 heavy_barrier: None,
                 lines: array![Line::new(); VCPUS],
                 slots: array![Slot::new(); RANGES],
@@ -259,10 +269,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         self.lines.iter().find(free).map(Claim)
     }
 
-    /// The version to search under.
+    /// The version to search under. In the single order, so that a writer that has not seen a reader starve has published
+    /// before.
     #[inline(always)]
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::Acquire)
+        self.version.load(Ordering::SeqCst)
     }
 
     /// Whether a search under `version` has seen one whole index.
@@ -302,13 +313,16 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
                 } else {
                     word.store(slot as u32 + 1, protocol::ANNOUNCE);
                 }
-                Announced { word, anonymous: false }
+                Announced { word, anonymous: false, crowd: None }
             }
             None => {
                 let inside = target.anonymous.fetch_add(1, protocol::ANNOUNCE);
-                let announced = Announced { word: &target.anonymous, anonymous: true };
-                if inside >= MAX_ANONYMOUS {
-                    return Err(TooDeep);
+                let mut announced = Announced { word: &target.anonymous, anonymous: true, crowd: None };
+                if inside > 0 {
+                    announced.crowd = Some(&self.crowd);
+                    if self.crowd.fetch_add(1, Ordering::Relaxed) >= MAX_ANONYMOUS {
+                        return Err(TooDeep);
+                    }
                 }
                 announced
             }
@@ -378,7 +392,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Waits until each reader that is inside the slot now has left it, for at most `patience` turns, of which it takes
     /// what it needs. Whether they have left.
+    ///
+    /// Of two callers that are inside slots and look at each other's, at least one sees the other.
     pub(crate) fn wait_for_current_readers(&self, slot: u16, patience: &mut u32) -> bool {
+        // Between the caller's own announcement, which the asymmetric fence leaves unordered, and its look.
+        fence(Ordering::SeqCst);
         self.words(slot).all(|(word, sign)| {
             while sign.is_in(word) {
                 let Some(left) = patience.checked_sub(1) else { return false };
@@ -414,6 +432,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     pub(crate) fn begin_publication(&self) -> u64 {
         while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
+        }
+        // Whoever comes upon one of the changes that follow finds, when it compares versions, that the index it searches
+        // is not the live one any more, even if it was another writer who replaced that.
+        if protocol::BEGIN_FENCE {
+            fence(Ordering::Release);
         }
         let other = if protocol::OTHER_COPY { 1 } else { 2 };
         self.version.load(Ordering::Relaxed).wrapping_add(other)

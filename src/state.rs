@@ -143,7 +143,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// The pool's reason, with the owner of what is in the way.
     pub(crate) fn refusal(&self, error: PoolError) -> RangeRefusal<'d> {
+        // The ranges of a registration have no node before all of them are taken.
+        let asked = |block: Block| self.range(block.owner).is_some_and(|range| range.node == NONE);
         match error {
+            PoolError::Overlap { wanted, taken } if asked(taken) => {
+                RangeRefusal::AskedTwice { wanted, taken: taken.range }
+            }
             PoolError::Overlap { wanted, taken } => {
                 RangeRefusal::Overlap { wanted, taken: taken.range, owner: self.owner(taken) }
             }

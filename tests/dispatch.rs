@@ -4,7 +4,8 @@ mod observed;
 
 use observed::Constant;
 use vm_device::{
-    DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus, SystemAllocator,
+    Access, Device, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus,
+    SystemAllocator,
 };
 
 type Manager<'d> = DeviceManager<'d, 4, 8, 1>;
@@ -82,5 +83,63 @@ fn an_access_past_the_last_byte_of_memory_straddles() {
     for offset in 0..7 {
         let outcome = vcpu.read(GuestAddress(u64::MAX - offset), &mut data, IoType::Mmio);
         assert_eq!((outcome, data), (Err(IoError::Straddling), [0xff; 8]));
+    }
+}
+
+/// A device that answers with the low byte of the base it was found under.
+struct Based(String);
+
+impl Device<'_> for Based {
+    fn name(&self) -> &str {
+        &self.0
+    }
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        data.fill(access.base().0 as u8);
+    }
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+#[test]
+fn a_search_through_any_number_of_ranges_finds_what_the_allocator_has_there() {
+    const RANGES: usize = 320;
+    // Up to both ends of the space, the middle left out.
+    const PORTS: u64 = 512;
+    let port = |n: u64| if n < PORTS { n } else { 0x1_0000 - 2 * PORTS + n };
+    let devices: Vec<_> = (0..32).map(|n| Based(n.to_string())).collect();
+    let manager: DeviceManager<'_, 32, RANGES, 1> =
+        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    let mut vcpu = manager.dispatcher().unwrap();
+    let mut check = || {
+        for n in 0..2 * PORTS {
+            let address = GuestAddress(port(n));
+            let owner = manager.find_by_address(address, IoType::Pio);
+            let base = owner.map(|(id, index)| manager.range(id, index).unwrap().range.first().0 as u8);
+            let mut data = [0];
+            let outcome = vcpu.read(address, &mut data, IoType::Pio);
+            assert_eq!((outcome.is_ok(), data[0]), (base.is_some(), base.unwrap_or(0xff)), "{address}");
+        }
+    };
+    check();
+    // A bus whose window is split by the ranges of every second device, and the others beside it.
+    let window = IoResource::pio(0, PORTS as u32).window();
+    let bus = manager.register_device(&devices[0], None, &[window], IrqResource::None).unwrap();
+    let mut ids = Vec::new();
+    for (n, device) in (0..).zip(&devices[1..17]) {
+        let requests: Vec<_> = (0..16)
+            .map(|i| {
+                let (first, inside) = ((n / 2 * 16 + i) * 4, n % 2 == 0);
+                let first = port(if inside { first } else { 2 * PORTS - 4 - first } + 1);
+                IoResource::pio(first as u16, if i % 3 == 0 { 3 } else { 1 })
+            })
+            .collect();
+        let parent = (n % 2 == 0).then_some(bus);
+        ids.push(manager.register_device(device, parent, &requests, IrqResource::None).unwrap());
+        check();
+    }
+    // The last port of all is somebody's.
+    assert!(manager.find_by_address(GuestAddress(0xffff), IoType::Pio).is_some());
+    for id in ids.into_iter().rev().chain([bus]) {
+        manager.unregister_device(id).unwrap();
+        check();
     }
 }

@@ -263,9 +263,9 @@ fn agree_on_every_opcode_and_modrm() {
     for (mode, bitness) in MODES {
         for opcode_and_modrm in 0..0x2_0000_u32 {
             let [modrm, opcode, map, _] = opcode_and_modrm.to_le_bytes();
-            // A third of the prefixes each time; over the 256 values of modrm every one has its turn many times.
-            for turn in 0..4 {
-                let turn = (4 * usize::from(modrm.wrapping_mul(37)) + turn + usize::from(opcode)) % 66;
+            // A few of the prefixes each time; over the 256 values of modrm every one has its turn many times.
+            for turn in 0..2 {
+                let turn = (2 * usize::from(modrm.wrapping_mul(37)) + turn + usize::from(opcode)) % 66;
                 let rex = if mode == Mode::Bits64 { REX[turn / 11] } else { &[] };
                 let opcode: &[u8] = if map == 0 { &[opcode] } else { &[0x0f, opcode] };
                 let tail = [random(&mut state), random(&mut state)].concat();
@@ -275,7 +275,7 @@ fn agree_on_every_opcode_and_modrm() {
             }
         }
     }
-    assert!(agreed > 100_000, "instructions both decode: {agreed}");
+    assert!(agreed > 60_000, "instructions both decode: {agreed}");
 }
 
 #[test]
@@ -316,6 +316,12 @@ fn endless_prefixes_are_malformed() {
         assert!(matches!(decode(&[0x66; 40], mode), Err(DecodeError::Malformed(_))));
         assert!(matches!(decode(&[], mode), Err(DecodeError::Truncated(_))));
     }
+    // add word [rip], imm16 with so many prefixes that the immediate lies beyond the 15th byte.
+    let mut long = [0x66; 20];
+    long[9..11].copy_from_slice(&[0x81, 0x05]);
+    assert!(matches!(decode(&long[..14], Mode::Bits64), Err(DecodeError::Truncated(_))));
+    assert!(matches!(decode(&long[..15], Mode::Bits64), Err(DecodeError::Malformed(_))));
+    assert!(matches!(decode(&long, Mode::Bits64), Err(DecodeError::Malformed(_))));
 }
 
 #[test]

@@ -21,5 +21,5 @@ fn memory_is_what_the_capacities_ask_for() {
     println!("| 8 devices, 16 ranges, 2 vCPUs | {} |", size::<8, 16, 2>());
     println!("| 32 devices, 64 ranges, 4 vCPUs | {} |", size::<32, 64, 4>());
     println!("| 256 devices, 1024 ranges, 16 vCPUs | {} |", size::<256, 1024, 16>());
-    assert!(PER_DEVICE <= 128 && PER_RANGE <= 256 && PER_VCPU == 64, "{PER_DEVICE} {PER_RANGE} {PER_VCPU}");
+    const { assert!(PER_DEVICE <= 128 && PER_RANGE <= 256 && PER_VCPU == 64) };
 }

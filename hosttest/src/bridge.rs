@@ -1,10 +1,11 @@
 //! From an exit of a virtual processor to a call of the device manager: all that a KVM VMM needs.
 
-use vm_device::{DeviceManager, Dispatcher, GuestAddress, IoError, IoType};
+use vm_device::{DeviceManager, Dispatcher, GuestAddress, IoError, IoType, Nested};
 
 use crate::vcpu::Exit;
 
-/// Whatever answers the accesses of a guest: a manager, or one processor's [`Dispatcher`] of it.
+/// Whatever answers the accesses of a guest: a manager, one processor's [`Dispatcher`] of it, or a callback's
+/// [`Nested`] view.
 pub trait Accesses {
     /// The guest reads. Every byte of `data` is defined afterwards, whatever the result.
     ///
@@ -53,6 +54,7 @@ macro_rules! accesses {
 
 accesses!(Dispatcher<'_, DEVICES, RANGES, VCPUS>, Dispatcher);
 accesses!(&DeviceManager<'_, DEVICES, RANGES, VCPUS>, DeviceManager);
+accesses!(Nested<'_, '_, DEVICES, RANGES, VCPUS>, Nested);
 
 /// Lets the manager answer an access of the guest. `None` if the exit is no access.
 pub fn answer(exit: &mut Exit<'_>, accesses: &mut impl Accesses) -> Option<Result<(), IoError>> {

@@ -11,7 +11,8 @@
 //!
 //! The rest is about guests: [`memory`], [`paging`] and [`machine`] build what they run on, [`guest`] is their side of the
 //! devices in [`devices`], [`run`] runs one with a [`watchdog`] until it says whether it passed, and [`scenarios`] holds them
-//! all. [`platform`] is the whole of it in `static`s.
+//! all. [`platform`] is the whole of it in `static`s. [`torture`] is accesses and changes of the topology against each other,
+//! on threads and in guests.
 
 pub mod bench;
 pub mod bridge;
@@ -21,11 +22,13 @@ pub mod guest;
 pub mod image;
 pub mod irq;
 pub mod machine;
+pub mod membarrier;
 pub mod memory;
 pub mod paging;
 pub mod platform;
 pub mod run;
 pub mod scenarios;
+pub mod torture;
 pub mod type1;
 pub mod vcpu;
 pub mod vm;

@@ -6,6 +6,8 @@ mod initrd;
 use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::iter;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -153,10 +155,12 @@ pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, E
 /// Lets QEMU load a file to an address of the machine, and returns its size.
 fn load(qemu: &mut Command, file: &Path, address: u64) -> Result<u64, Error> {
     let size = file.metadata().map_err(|error| Error::Io(file.display().to_string(), error))?.len();
-    let mut device = OsString::from("loader,force-raw=on,addr=");
-    device.push(format!("{address:#x},file="));
-    device.push(file);
-    qemu.arg("-device").arg(device);
+    let mut device = format!("loader,force-raw=on,addr={address:#x},file=").into_bytes();
+    // In an option of QEMU's a comma ends the value, and two are one.
+    for byte in file.as_os_str().as_bytes() {
+        device.extend(iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));
+    }
+    qemu.arg("-device").arg(OsString::from_vec(device));
     Ok(size)
 }
 

@@ -1,6 +1,6 @@
 //! Everything that can be seen of a manager from outside, to compare before and after.
 
-use std::string::String;
+#![allow(dead_code, unreachable_pub, reason = "each test file that includes this uses a part of it")]
 
 use vm_device::{
     Access, Assigned, Device, DeviceManager, Gsi, GuestAddress, InstanceId, IoError, IoType, MAX_RANGES_PER_DEVICE,

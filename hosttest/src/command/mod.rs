@@ -4,11 +4,13 @@ mod bench;
 mod list;
 mod main_job;
 mod run;
+mod torture;
 mod type1;
 
 use std::fmt;
 use std::io::{self, Write};
 
+use hosttest::membarrier::Unsupported;
 use hosttest::vm::Unavailable;
 use lexopt::{Arg, Parser};
 
@@ -25,6 +27,7 @@ struct Command {
 const COMMANDS: &[Command] = &[
     Command { usage: "list", about: "name the other guests", execute: list::execute },
     Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
+    Command { usage: torture::USAGE, about: torture::ABOUT, execute: torture::execute },
     Command {
         usage: "bench [exits] [--quick] [--pattern NAME] [--n RANGES] [--json FILE] [--svg FILE]",
         about: "measure dispatch and registration beside other crates",
@@ -43,16 +46,18 @@ pub(crate) enum CommandError {
     Usage(String),
     /// There is no KVM to run a guest.
     Kvm(Unavailable),
+    /// There is no barrier for the asymmetric fence.
+    Membarrier(Unsupported),
     /// The output went nowhere.
     Output(io::Error),
 }
 
 impl CommandError {
-    /// 2 without KVM, 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 1 otherwise.
+    /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 1 otherwise.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CommandError::Usage(_) => 64,
-            CommandError::Kvm(_) => 2,
+            CommandError::Kvm(_) | CommandError::Membarrier(_) => 2,
             CommandError::Output(_) => 1,
         }
     }
@@ -63,6 +68,7 @@ impl fmt::Display for CommandError {
         match self {
             CommandError::Usage(error) => write!(f, "{error}; see `hosttest --help`"),
             CommandError::Kvm(error) => error.fmt(f),
+            CommandError::Membarrier(error) => error.fmt(f),
             CommandError::Output(error) => error.fmt(f),
         }
     }
@@ -77,6 +83,12 @@ impl From<lexopt::Error> for CommandError {
 impl From<Unavailable> for CommandError {
     fn from(error: Unavailable) -> Self {
         Self::Kvm(error)
+    }
+}
+
+impl From<Unsupported> for CommandError {
+    fn from(error: Unsupported) -> Self {
+        Self::Membarrier(error)
     }
 }
 
@@ -105,12 +117,16 @@ pub(crate) fn execute(mut arguments: Parser) -> Result<bool, CommandError> {
 fn help() -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     writeln!(out, "Runs guests under KVM against vm-device.\n\nUsage: hosttest [COMMAND]\n")?;
-    writeln!(out, "  {:<16}run the guest that uses a whole platform, and report", "(none)")?;
+    writeln!(out, "  (none)\n          run the guest that uses a whole platform, and report")?;
     for command in COMMANDS {
-        writeln!(out, "  {:<16}{}", command.usage, command.about)?;
+        writeln!(out, "  {}\n          {}", command.usage, command.about)?;
     }
-    writeln!(out, "  {:<16}show this\n", "-h, --help")?;
-    writeln!(out, "Exit code: 0 if every guest passed, 1 if one did not, 2 if KVM cannot be used,")?;
+    writeln!(out, "  -h, --help\n          show this\n")?;
+    writeln!(
+        out,
+        "Exit code: 0 if every guest passed and every guarantee held, 1 if not, 2 if KVM (or membarrier(2))"
+    )?;
+    writeln!(out, "cannot be used,")?;
     writeln!(out, "64 if the command line makes no sense.")?;
     Ok(true)
 }

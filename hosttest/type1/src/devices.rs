@@ -8,15 +8,16 @@ use vm_device::{Access, Device, IrqLine, MappedRange, Owner, Rejected, Resources
 use crate::svm::Page;
 use crate::{MANAGER, TOPOLOGY_CHANGED, guest};
 
-/// A bus without registers of its own.
-pub struct Bus(pub &'static str);
+/// A device that never answers: a bus, to which comes what no device on it claims, or a device whose ranges are all
+/// memory.
+pub struct Silent(pub &'static str);
 
-impl Device<'_> for Bus {
+impl Device<'_> for Silent {
     fn name(&self) -> &str {
         self.0
     }
 
-    /// Master abort: nobody answers, so the data stays at the open-bus value.
+    /// The data stays at the open-bus value, as after a master abort.
     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
 
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
@@ -138,50 +139,23 @@ impl<'d> Device<'d> for Bell<'d> {
     }
 }
 
-/// Memory of its own, which the nested page tables map: accesses do not exit.
-pub struct FrameBuffer;
+/// The frame buffer has memory of its own, which the nested page tables map: accesses do not exit.
+pub static FRAME_BUFFER: Silent = Silent("frame buffer");
 
 /// What the guest sees as the frame buffer.
 static FRAME: Mutex<Page<4096>> = Mutex::new(Page([0; 4096]));
 
-impl FrameBuffer {
-    const NAME: &'static str = "frame buffer";
-
-    /// Whether the guest filled all of it.
-    pub fn is_filled() -> bool {
-        FRAME.lock().0.chunks(4).all(|pixel| pixel == guest::FRAME.to_le_bytes())
-    }
+/// Whether the guest filled the whole frame buffer.
+pub fn frame_is_filled() -> bool {
+    FRAME.lock().0.chunks(4).all(|pixel| pixel == guest::FRAME.to_le_bytes())
 }
 
 /// Where in the machine a physically backed range lies: at its own address, but for the frame buffer.
 pub fn host_address(mapped: &MappedRange<'_>) -> u64 {
     match mapped.owner {
-        Owner::Device { name: FrameBuffer::NAME, .. } => &raw const *FRAME.lock() as u64,
+        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => &raw const *FRAME.lock() as u64,
         _ => mapped.assigned.range.first().0,
     }
-}
-
-impl Device<'_> for FrameBuffer {
-    fn name(&self) -> &str {
-        Self::NAME
-    }
-
-    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
-/// Memory of the machine, or registers of a device in it, which the guest is given at the same address.
-pub struct Mapped(pub &'static str);
-
-impl Device<'_> for Mapped {
-    fn name(&self) -> &str {
-        self.0
-    }
-
-    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
 }
 
 /// A write removes devices, by their paths, while the guest runs.

@@ -35,6 +35,7 @@ impl Machine {
             }
             let registers = self.dispatch(exit)?;
             self.vcpu.complete(registers);
+            self.mappings.refresh(self.memory, self.vcpu);
         }
         Ok(())
     }
@@ -88,7 +89,6 @@ impl Machine {
         if io_type == Pio || self.memory.write(address.0, data).is_none() {
             self.counts.count(address, io_type);
             let _ = self.devices.write(address, data, io_type);
-            self.mappings.refresh(self.memory, self.vcpu);
         }
     }
 

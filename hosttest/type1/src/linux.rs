@@ -1,8 +1,9 @@
 //! An unmodified Linux kernel as the guest (Linux, Documentation/x86/boot.rst: the 32-bit boot protocol).
 //!
 //! The machine's interrupt controllers and timers are the guest's own: their memory is mapped for it, and their ports are
-//! passed through, by the manager like all ports. The serial port and the power switch are emulated, and so is
-//! a second serial port in memory, on which the kernel begins to speak (`earlycon`). Of all other ports and addresses the guest reads all ones.
+//! passed through, by the manager like all ports. The serial port and the power switch are emulated, and so is a second
+//! serial port in memory, on which the kernel begins to speak (`earlycon`). Of all other ports and addresses the guest
+//! reads all ones.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -12,7 +13,7 @@ use vm_device::{
 use x86_64::instructions::port::Port;
 
 use crate::boot::{MemoryMapEntry, StartInfo};
-use crate::devices::{Bus, Mapped};
+use crate::devices::Silent;
 use crate::failure::Failure;
 use crate::interrupts::Routing;
 use crate::memory::GuestMemory;
@@ -40,20 +41,20 @@ const UART_MEMORY: u64 = 0xd000_0000;
 /// The guest turned the machine off.
 pub static POWERED_OFF: AtomicBool = AtomicBool::new(false);
 
-static ISA: Bus = Bus("isa");
-static SYSTEM: Bus = Bus("system");
+static ISA: Silent = Silent("isa");
+static SYSTEM: Silent = Silent("system");
 static UART: Uart<'static> = Uart::new("uart");
 static EARLY_UART: Uart<'static> = Uart::new("early uart");
 static POWER: Power = Power;
-static LOCAL_APIC: Mapped = Mapped("local apic");
-static IOAPIC: Mapped = Mapped("ioapic");
-static FIRMWARE: [Mapped; 3] = [Mapped("firmware 1"), Mapped("firmware 2"), Mapped("firmware 3")];
+static LOCAL_APIC: Silent = Silent("local apic");
+static IOAPIC: Silent = Silent("ioapic");
+static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Silent("firmware 3")];
 
 /// The ports of the machine that are the guest's.
 static PORTS: [(PortPassthrough<'static>, u16, u32); 10] = {
     const fn pass(name: &'static str, first: u16, count: u32) -> (PortPassthrough<'static>, u16, u32) {
-        // SAFETY: the image runs at CPL 0. None of the devices below accesses memory, and the hypervisor uses none of
-        // them: it takes no interrupt and keeps no time.
+        // SAFETY: the image runs at CPL 0. None of these accesses memory, and the hypervisor uses none of them: it takes
+        // no interrupt and keeps no time.
         (unsafe { PortPassthrough::new(name, first) }, first, count)
     }
     [
@@ -137,24 +138,28 @@ pub fn load(info: &StartInfo) -> Result<(GuestMemory, u32), Failure> {
     register_devices(info)?;
     LINES.route(Routing::Ioapic);
     let memory = GuestMemory { end: MEMORY_END };
-    let entry = write_parameters(memory, info).ok_or("the kernel is no bzImage that can be booted")?;
+    let entry = write_parameters(memory, info)?;
     Ok((memory, entry))
 }
 
-/// Where the kernel reads what, and where its 32-bit entry point is. `None` if the kernel is none.
-fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Option<u32> {
-    let (initrd_size, arguments) = info.command_line().strip_prefix("linux ")?.split_once(' ')?;
-    let initrd_size: u32 = initrd_size.parse().ok()?;
+/// Tells the kernel where everything is. Returns its 32-bit entry point.
+fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Result<u32, &'static str> {
+    let words = info.command_line().strip_prefix("linux ").and_then(|words| words.split_once(' '));
+    let (initrd_size, arguments) = words.ok_or("the command line is not `linux SIZE ...`")?;
+    let initrd_size: u32 = initrd_size.parse().map_err(|_| "the size of the initial RAM disk is no number")?;
+    if u64::from(initrd_size) > MEMORY_END - INITRD {
+        return Err("the initial RAM disk does not fit the guest's memory");
+    }
 
     let mut parameters = [0; 4096];
     let header = &mut parameters[0x1f1..0x290];
-    memory.read(KERNEL + 0x1f1, header)?;
+    memory.read(KERNEL + 0x1f1, header).ok_or("no memory at the kernel")?;
     let setup_sectors = u32::from(header[0]);
     if &header[0x202 - 0x1f1..][..4] != b"HdrS" {
-        return None;
+        return Err("the kernel is no bzImage");
     }
     // What lies behind the header in the file is code, and has to be zero here.
-    let header_end = 0x202 + usize::from(header[0x201 - 0x1f1]);
+    let header_end = 0x202 + usize::from(header[0x201 - 0x1f1]).min(0x290 - 0x202);
     parameters[header_end..0x290].fill(0);
 
     let mut set = |offset: usize, value: &[u8]| parameters[offset..][..value.len()].copy_from_slice(value);
@@ -176,12 +181,14 @@ fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Option<u32> {
     }
     set(0x1e8, &[entries]);
 
-    memory.write(BOOT_PARAMETERS, &parameters)?;
-    memory.write(COMMAND_LINE, ARGUMENTS.as_bytes())?;
     let end = COMMAND_LINE + ARGUMENTS.len() as u64;
-    memory.write(end, arguments.as_bytes())?;
-    memory.write(end + arguments.len() as u64, &[0])?;
-    Some(KERNEL as u32 + (setup_sectors + 1) * 512)
+    let written = memory
+        .write(BOOT_PARAMETERS, &parameters)
+        .and_then(|()| memory.write(COMMAND_LINE, ARGUMENTS.as_bytes()))
+        .and_then(|()| memory.write(end, arguments.as_bytes()))
+        .and_then(|()| memory.write(end + arguments.len() as u64, &[0]));
+    written.ok_or("no memory for the kernel's parameters")?;
+    Ok(KERNEL as u32 + (setup_sectors + 1) * 512)
 }
 
 /// Judges what the guest did: it came so far as to turn the machine off.

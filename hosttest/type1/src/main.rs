@@ -4,11 +4,11 @@
 //! The map, in the order of the reading:
 //! - [`exits`]: from the guest's exits to its devices, the reason for the rest;
 //! - [`devices`], [`uart`], [`interrupts`]: what the guest sees;
-//! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest;
+//! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest; [`linux`]: the other one;
 //! - [`svm`], [`nested`], [`memory`]: the processor;
 //! - [`boot`], [`serial`]: the machine the hypervisor runs on.
 //!
-//! It is no product: one virtual processor, no protection of the machine's model-specific registers from the guest.
+//! It is no product: it has one virtual processor, and a guest that has the machine's interrupts can keep them.
 
 #![no_std]
 #![no_main]
@@ -83,9 +83,8 @@ extern "sysv64" fn start(info: u64) -> ! {
 fn run(info: u64) -> Result<(), Failure> {
     // SAFETY: the loader passed the address, and nothing writes below the image.
     let info = unsafe { StartInfo::at(info) }.ok_or("not started by a PVH loader")?;
-    let vcpu = MutexGuard::leak(VCPU.lock());
     let mappings = MutexGuard::leak(MAPPINGS.lock());
-    vcpu.enable(mappings.root())?;
+    let vcpu = MutexGuard::leak(VCPU.lock()).enable(mappings.root())?;
     let linux = !info.command_line().is_empty();
     let memory = if linux {
         let (memory, entry) = linux::load(info)?;

@@ -7,30 +7,29 @@ use core::mem::offset_of;
 use vm_device::exit::{Mode, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
-/// A page, as the processor wants it: aligned.
-#[derive(Clone)]
+/// Memory for the processor: aligned to pages.
 #[repr(C, align(4096))]
 pub struct Page<const BYTES: usize>(pub [u8; BYTES]);
 
 /// A segment register of the guest (APM vol. 2, 15.5.1): `attributes` are bits 55:52 and 47:40 of its descriptor.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
-pub struct Segment {
-    pub selector: u16,
-    pub attributes: u16,
-    pub limit: u32,
-    pub base: u64,
+struct Segment {
+    selector: u16,
+    attributes: u16,
+    limit: u32,
+    base: u64,
 }
 
 impl Segment {
     /// Real mode: 64 KiB of code at 0.
-    pub const REAL_CODE: Self = Self { selector: 0, attributes: 0x9b, limit: 0xffff, base: 0 };
+    const REAL_CODE: Self = Self { selector: 0, attributes: 0x9b, limit: 0xffff, base: 0 };
     /// Real mode: 64 KiB of data at 0.
-    pub const REAL_DATA: Self = Self { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
+    const REAL_DATA: Self = Self { selector: 0, attributes: 0x93, limit: 0xffff, base: 0 };
     /// Protected mode: 4 GiB of 32-bit code.
-    pub const FLAT_CODE: Self = Self { selector: 0x10, attributes: 0xc9b, limit: 0xffff_ffff, base: 0 };
+    const FLAT_CODE: Self = Self { selector: 0x10, attributes: 0xc9b, limit: 0xffff_ffff, base: 0 };
     /// Protected mode: 4 GiB of data.
-    pub const FLAT_DATA: Self = Self { selector: 0x18, attributes: 0xc93, limit: 0xffff_ffff, base: 0 };
+    const FLAT_DATA: Self = Self { selector: 0x18, attributes: 0xc93, limit: 0xffff_ffff, base: 0 };
     /// A busy 32-bit TSS.
     const TSS: Self = Self { selector: 0, attributes: 0x8b, limit: 0xffff, base: 0 };
     /// An empty LDT.
@@ -51,24 +50,23 @@ pub struct Vmcb {
     /// 1 flushes the TLB at the next entry.
     pub tlb_control: u32,
     /// V_IRQ (bit 8), its priority, and the vector in bits 39:32.
-    pub virtual_interrupt: u64,
+    virtual_interrupt: u64,
     /// Bit 0: the guest is in an interrupt shadow.
-    pub interrupt_shadow: u64,
-    pub exit_code: u64,
-    pub exit_info_1: u64,
-    pub exit_info_2: u64,
-    pub exit_interrupt: u64,
+    interrupt_shadow: u64,
+    exit_code: u64,
+    exit_info_1: u64,
+    exit_info_2: u64,
+    _unused_088: [u8; 8],
     nested_paging: u64,
-    _unused_098: [u8; 0x10],
-    pub event_injection: u64,
+    _unused_098: [u8; 0x18],
     nested_cr3: u64,
     _unused_0b8: [u8; 0x348],
-    pub es: Segment,
-    pub cs: Segment,
-    pub ss: Segment,
-    pub ds: Segment,
-    pub fs: Segment,
-    pub gs: Segment,
+    es: Segment,
+    cs: Segment,
+    ss: Segment,
+    ds: Segment,
+    fs: Segment,
+    gs: Segment,
     gdtr: Segment,
     ldtr: Segment,
     idtr: Segment,
@@ -111,6 +109,7 @@ const EFER_SVME: u64 = 1 << 12;
 
 const INTERCEPT_HLT: u32 = 1 << 24;
 const INTERCEPT_IOIO: u32 = 1 << 27;
+const INTERCEPT_MSR: u32 = 1 << 28;
 const INTERCEPT_SHUTDOWN: u32 = 1 << 31;
 /// `VMRUN`, which has to be intercepted, and the other instructions of SVM.
 const INTERCEPT_SVM: u32 = 0x7f;
@@ -149,6 +148,7 @@ pub struct Vcpu {
     pub registers: Registers,
     host_state: Page<4096>,
     io_permissions: Page<12288>,
+    msr_permissions: Page<8192>,
 }
 
 impl Vcpu {
@@ -159,14 +159,17 @@ impl Vcpu {
             registers: Registers { gpr: [0; 16], rip: 0, rflags: 2 },
             host_state: Page([0; 4096]),
             io_permissions: Page([0; 12288]),
+            msr_permissions: Page([0; 8192]),
         }
     }
 
-    /// Turns SVM on, and sets everything of the virtual processor that is the same for each guest.
+    /// Turns SVM on, and sets everything of the virtual processor that is the same for each guest: it exits at every
+    /// access to a port, to the model-specific registers of SVM (0xc001_0114 to 0xc001_0117) and to memory that is not
+    /// mapped, at `HLT`, and at the instructions of SVM.
     ///
     /// # Errors
     /// The processor has no SVM, or none with nested paging.
-    pub fn enable(&mut self, nested_cr3: u64) -> Result<(), &'static str> {
+    pub fn enable(&'static mut self, nested_cr3: u64) -> Result<&'static mut Self, &'static str> {
         if __cpuid(0x8000_0001).ecx & 1 << 2 == 0 {
             return Err("the processor has no SVM");
         }
@@ -181,9 +184,13 @@ impl Vcpu {
             core::arch::asm!("clgi", options(nomem, nostack));
         }
         self.io_permissions.0.fill(0xff);
+        // Two bits for each register; those from 0xc001_0000 on begin at 0x1000 (APM vol. 2, 15.11).
+        self.msr_permissions.0[0x1000 + (0x114 / 4)] = 0xff;
         let vmcb = &mut self.vmcb;
-        vmcb.intercept_instructions = [INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
+        vmcb.intercept_instructions =
+            [INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
         vmcb.io_permissions = &raw const self.io_permissions as u64;
+        vmcb.msr_permissions = &raw const self.msr_permissions as u64;
         vmcb.virtual_interrupt = V_INTR_MASKING;
         vmcb.asid = 1;
         vmcb.nested_paging = 1;
@@ -194,7 +201,7 @@ impl Vcpu {
         vmcb.pat = 0x0007_0406_0007_0406;
         (vmcb.tr, vmcb.ldtr) = (Segment::TSS, Segment::LDT);
         (vmcb.gdtr.limit, vmcb.idtr.limit) = (0xffff, 0xffff);
-        Ok(())
+        Ok(self)
     }
 
     /// Gives the guest the machine's interrupts: they reach it as if there were no hypervisor, and end its `HLT`.
@@ -264,9 +271,8 @@ impl Vcpu {
     pub fn run(&mut self) -> Exit {
         let Registers { gpr, rip, rflags } = self.registers;
         (self.vmcb.rax, self.vmcb.rsp, self.vmcb.rip, self.vmcb.rflags) = (gpr[0], gpr[4], rip, rflags);
-        // SAFETY: the control block and what it points to are set up by `enable`, which is the only way to reach a
-        // virtual processor that runs, and addresses of the image are physical addresses. The guest reaches no memory
-        // but what the nested page tables map.
+        // SAFETY: `enable` has set up the control block and what it points to, for good, and addresses of the image are
+        // physical addresses. The guest reaches no memory but what the nested page tables map, and cannot change that.
         unsafe { enter(&raw mut self.vmcb, &raw mut self.registers.gpr) };
         self.vmcb.tlb_control = 0;
         let Vmcb { rax, rsp, rip, rflags, .. } = self.vmcb;

@@ -120,9 +120,6 @@ impl Parts {
         if destination != Operand::Memory && source != Operand::Memory {
             return Err(Failure::NoMemoryOperand);
         }
-        if self.lock && !(operation.is_lockable() && destination == Operand::Memory) {
-            return Err(Failure::Malformed);
-        }
         Ok(Instruction {
             operation,
             destination,

@@ -110,11 +110,6 @@ impl Operation {
     const fn only_compares(self) -> bool {
         matches!(self, Operation::Cmp | Operation::Test | Operation::Bt)
     }
-
-    /// Whether a LOCK prefix is allowed with a memory destination (Intel SDM vol. 2A, LOCK).
-    const fn is_lockable(self) -> bool {
-        !self.only_compares() && !matches!(self, Operation::Move)
-    }
 }
 
 /// An operand.
@@ -224,8 +219,8 @@ impl Instruction {
 
     /// For STOS, LODS and MOVS, where the operands are and whether a REP prefix repeats the instruction.
     ///
-    /// [`StringForm::offset`] with [`Gpr::Rsi`] is the offset of the source in [`StringForm::segment`], with
-    /// [`Gpr::Rdi`] that of the destination in ES. The operand of MOVS that is not MMIO is read or written there.
+    /// [`StringForm::offset`] with [`Gpr::Rsi`](super::Gpr::Rsi) is the offset of the source in [`StringForm::segment`], with
+    /// [`Gpr::Rdi`](super::Gpr::Rdi) that of the destination in ES. The operand of MOVS that is not MMIO is read or written there.
     pub const fn string(&self) -> Option<StringForm> {
         self.string
     }

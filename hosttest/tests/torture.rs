@@ -1,0 +1,35 @@
+//! Short forms of `hosttest torture`. Without `/dev/kvm` the guest's count as ignored; where `CI` is set, as failed.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use hosttest::membarrier::heavy_barrier;
+use hosttest::torture::{self, Options, Report, threads};
+use hosttest::vm::kvm;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() -> ExitCode {
+    let skipped = kvm().is_err() && std::env::var_os("CI").is_none();
+    let options = Options { time: Duration::from_secs(2), ..Options::default() };
+    let asymmetric = Options { asymmetric: true, ..options };
+    let trials = vec![
+        trial("threads", move || Ok(threads::run(&options, None))),
+        trial("threads/asymmetric", move || Ok(threads::run(&asymmetric, Some(heavy_barrier()?)))),
+        trial("pair", move || Ok(threads::run_pair(&options, None))),
+        trial("pair/asymmetric", move || Ok(threads::run_pair(&asymmetric, Some(heavy_barrier()?)))),
+        trial("kvm", move || Ok(torture::kvm::run(&kvm()?, &options, None)?)).with_ignored_flag(skipped),
+        trial("kvm/asymmetric", move || Ok(torture::kvm::run(&kvm()?, &asymmetric, Some(heavy_barrier()?))?))
+            .with_ignored_flag(skipped),
+    ];
+    // One at a time: each uses every processor.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+fn trial(name: &str, run: impl FnOnce() -> Result<Report, Box<dyn std::error::Error>> + Send + 'static) -> Trial {
+    Trial::test(name, move || {
+        let report = run().map_err(|error| Failed::from(error.to_string()))?;
+        let enough = report.accesses > 1000 && report.rounds.total() > 100;
+        if enough && report.violations.total() == 0 { Ok(()) } else { Err(Failed::from(report.to_string())) }
+    })
+}

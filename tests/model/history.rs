@@ -1,0 +1,141 @@
+//! Random histories: what is asked of the manager, step by step.
+
+use proptest::prelude::*;
+use vm_device::{AccessSizes, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource};
+
+use crate::platform::{HALF, address};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Where {
+    Fixed { first: u64, size: u64 },
+    Wide { first: u64, last: u64 },
+    Any { size: u64, align: u64, limits: Option<(u64, u64)>, last_fit: bool },
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ask {
+    pub(crate) io_type: IoType,
+    pub(crate) place: Where,
+    pub(crate) window: bool,
+    pub(crate) decoded: bool,
+    pub(crate) sizes: AccessSizes,
+}
+
+impl Ask {
+    pub(crate) fn resource(&self) -> IoResource {
+        let mut resource = match self.place {
+            Where::Fixed { first, size } => {
+                IoResource::fixed(self.io_type, GuestAddress(address(self.io_type, first)), GuestUsize(size))
+            }
+            Where::Wide { first, last } => {
+                let (first, last) = (address(self.io_type, first), address(self.io_type, last));
+                IoResource::at(self.io_type, IoRange::new(GuestAddress(first), GuestAddress(last)).unwrap())
+            }
+            Where::Any { size, align, limits, last_fit } => {
+                let mut resource = IoResource::any(self.io_type, GuestUsize(size)).aligned(align);
+                if let Some((low, high)) = limits {
+                    let ends = [low, high].map(|cell| GuestAddress(address(self.io_type, cell)));
+                    resource = resource.within(IoRange::new(ends[0], ends[1]).unwrap());
+                }
+                if last_fit { resource.last_fit() } else { resource }
+            }
+        };
+        resource = resource.sizes(self.sizes);
+        if self.window {
+            resource = resource.window();
+        }
+        if self.decoded { resource } else { resource.not_decoded() }
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Move {
+    /// Which device, and which range of it, by any number.
+    pub(crate) device: usize,
+    pub(crate) range: usize,
+    pub(crate) to: Option<u64>,
+    /// Takes the place of the range of the move before it.
+    pub(crate) swap: bool,
+    /// Takes along everything that lies in it.
+    pub(crate) with_contents: bool,
+    pub(crate) decoded: Option<bool>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Step {
+    Register { parent: usize, asks: Vec<Ask>, irq: IrqResource },
+    Unregister(usize),
+    Subtree(usize),
+    Deferred(usize),
+    Collect,
+    Relocate(Vec<Move>),
+    Reserve(IoType, u64, u64),
+    Release(usize),
+}
+
+pub(crate) fn io_type() -> impl Strategy<Value = IoType> {
+    prop_oneof![3 => Just(IoType::Pio), 3 => Just(IoType::Mmio), 1 => Just(IoType::PhysicalMmio)]
+}
+
+pub(crate) fn ask() -> impl Strategy<Value = Ask> {
+    let limits = prop_oneof![
+        1 => Just(None),
+        2 => (0..HALF, 0..HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+        2 => (HALF..2 * HALF, HALF..2 * HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+    ];
+    let place = prop_oneof![
+        6 => (0..2 * HALF, 0..17_u64).prop_map(|(first, size)| Where::Fixed { first, size }),
+        1 => (0..HALF, HALF..2 * HALF).prop_map(|(first, last)| Where::Wide { first, last }),
+        4 => (1..9_u64, 0..4_u32, limits, any::<bool>())
+            .prop_map(|(size, align, limits, last_fit)| Where::Any { size, align: 1 << align, limits, last_fit }),
+    ];
+    let sizes = prop_oneof![
+        6 => Just(AccessSizes::ANY),
+        1 => Just(AccessSizes::BYTE | AccessSizes::SPLIT),
+        1 => Just(AccessSizes::WORD | AccessSizes::DWORD),
+        1 => Just(AccessSizes::ANY | AccessSizes::ALIGNED),
+    ];
+    let flags = (prop::bool::weighted(0.4), prop::bool::weighted(0.85));
+    (io_type(), place, flags, sizes).prop_map(|(io_type, place, (window, decoded), sizes)| Ask {
+        io_type,
+        place,
+        window,
+        decoded,
+        sizes,
+    })
+}
+
+pub(crate) fn step() -> impl Strategy<Value = Step> {
+    let irq = prop_oneof![
+        3 => Just(IrqResource::None),
+        1 => Just(IrqResource::Any),
+        1 => (4..8_u32).prop_map(|gsi| IrqResource::Fixed(Gsi(gsi))),
+        2 => (4..8_u32).prop_map(|gsi| IrqResource::Shared(Gsi(gsi))),
+    ];
+    let relocation = (
+        any::<[u8; 2]>(),
+        prop::option::weighted(0.8, 0..2 * HALF),
+        prop::bool::weighted(0.3),
+        prop::bool::weighted(0.5),
+        prop::option::weighted(0.3, any::<bool>()),
+    );
+    let relocation = relocation.prop_map(|([device, range], to, swap, with_contents, decoded)| Move {
+        device: device.into(),
+        range: range.into(),
+        to,
+        swap,
+        with_contents,
+        decoded,
+    });
+    prop_oneof![
+        8 => (any::<u8>(), prop::collection::vec(ask(), 0..4), irq)
+            .prop_map(|(parent, asks, irq)| Step::Register { parent: parent.into(), asks, irq }),
+        2 => any::<u8>().prop_map(|pick| Step::Unregister(pick.into())),
+        1 => any::<u8>().prop_map(|pick| Step::Subtree(pick.into())),
+        1 => any::<u8>().prop_map(|pick| Step::Deferred(pick.into())),
+        1 => Just(Step::Collect),
+        6 => prop::collection::vec(relocation, 1..4).prop_map(Step::Relocate),
+        1 => (io_type(), 0..2 * HALF, 1..6_u64).prop_map(|(io_type, first, size)| Step::Reserve(io_type, first, size)),
+        1 => any::<u8>().prop_map(|pick| Step::Release(pick.into())),
+    ]
+}

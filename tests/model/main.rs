@@ -1,0 +1,34 @@
+//! Random histories of a manager against a model that compares everything with everything.
+//!
+//! The model keeps a plain list of devices and their ranges. It has no order, no tree of intervals and no index: it
+//! answers each question by looking at every range, and places a range by trying every address. Both address spaces
+//! are looked at where they end: 32 addresses at the bottom and 32 at the top.
+
+mod comparison;
+mod history;
+#[path = "../observed/mod.rs"]
+mod observed;
+mod plain;
+mod platform;
+mod recorder;
+mod steps;
+
+use proptest::prelude::*;
+use vm_device::DeviceManager;
+
+const DEVICES: usize = 6;
+const RANGES: usize = 10;
+type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases / 16,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_manager_does_what_the_model_does(steps in prop::collection::vec(history::step(), 1..24)) {
+        platform::run(&steps);
+    }
+}

@@ -1,0 +1,235 @@
+//! The model: a list of devices with their ranges, and every question answered by looking at all of them.
+
+use vm_device::{AccessSizes, Assigned, Gsi, GuestAddress, InstanceId, IoError, IoRange, IoType};
+
+use crate::RANGES;
+use crate::history::{Ask, Where};
+use crate::platform::address;
+use crate::recorder::{Call, Io};
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) io_type: IoType,
+    pub(crate) first: u64,
+    pub(crate) last: u64,
+    pub(crate) window: bool,
+    pub(crate) decoded: bool,
+    pub(crate) sizes: AccessSizes,
+}
+
+impl Place {
+    pub(crate) fn overlaps(&self, other: &Place) -> bool {
+        self.io_type.same_space(other.io_type) && self.first <= other.last && other.first <= self.last
+    }
+    pub(crate) fn contains(&self, other: &Place) -> bool {
+        self.io_type.same_space(other.io_type) && self.first <= other.first && other.last <= self.last
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Instance {
+    pub(crate) id: InstanceId,
+    pub(crate) recorder: usize,
+    pub(crate) parent: Option<InstanceId>,
+    pub(crate) places: Vec<Place>,
+    pub(crate) irq: Option<(Gsi, bool)>,
+    pub(crate) deferred: bool,
+}
+
+/// What a registration gives: the ranges, and the line and whether it is shared.
+pub(crate) type Given = (Vec<Place>, Option<(Gsi, bool)>);
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Model {
+    /// In the order of registration.
+    pub(crate) instances: Vec<Instance>,
+    pub(crate) reserved: Vec<Place>,
+}
+
+impl Model {
+    pub(crate) fn instance(&self, id: InstanceId) -> &Instance {
+        self.instances.iter().find(|instance| instance.id == id).unwrap()
+    }
+
+    pub(crate) fn above(&self, id: Option<InstanceId>) -> Vec<InstanceId> {
+        let mut above = Vec::new();
+        let mut next = id;
+        while let Some(id) = next {
+            above.push(id);
+            next = self.instance(id).parent;
+        }
+        above
+    }
+
+    pub(crate) fn children(&self, parent: Option<InstanceId>) -> Vec<&Instance> {
+        self.instances.iter().filter(|instance| instance.parent == parent).collect()
+    }
+
+    pub(crate) fn subtree(&self, id: InstanceId) -> Vec<InstanceId> {
+        let mut all = vec![id];
+        for child in self.children(Some(id)) {
+            all.extend(self.subtree(child.id));
+        }
+        all
+    }
+
+    pub(crate) fn places(&self) -> impl Iterator<Item = (Option<InstanceId>, usize, &Place)> {
+        let devices = self
+            .instances
+            .iter()
+            .flat_map(|instance| instance.places.iter().enumerate().map(|(i, place)| (Some(instance.id), i, place)));
+        devices.chain(self.reserved.iter().map(|place| (None, 0, place)))
+    }
+
+    /// Whether the space has room for one more range.
+    pub(crate) fn has_room(&self, place: &Place) -> bool {
+        let cost = |place: &Place| if place.window { 2 } else { 1 };
+        let used: usize =
+            self.places().filter(|(.., other)| other.io_type.same_space(place.io_type)).map(|(.., p)| cost(p)).sum();
+        used + cost(place) <= RANGES
+    }
+
+    /// Whether a new range of a child of `parent` may lie there: outside of all others, the windows above it excepted.
+    pub(crate) fn fits(&self, place: &Place, parent: Option<InstanceId>) -> bool {
+        let above = self.above(parent);
+        self.has_room(place)
+            && self.places().all(|(owner, _, other)| {
+                !other.overlaps(place)
+                    || (other.window && other.contains(place) && owner.is_some_and(|owner| above.contains(&owner)))
+            })
+    }
+
+    /// Every address from `from` to `to` that is near an end of the space or of those limits, upwards.
+    pub(crate) fn candidates(io_type: IoType, from: u64, to: u64) -> Vec<u64> {
+        let top = io_type.last_address().0;
+        let ends = (0..=200).chain(top - 200..=top);
+        ends.filter(|address| (from..=to).contains(address)).collect()
+    }
+
+    /// The first place that serves, by trying all.
+    pub(crate) fn anywhere(&self, ask: &Ask, parent: Option<InstanceId>, like: Place) -> Option<Place> {
+        let Where::Any { size, align, limits, last_fit } = ask.place else { unreachable!() };
+        let windows = self.above(parent).into_iter().find_map(|bus| {
+            let windows = self.instance(bus).places.iter().filter(|w| w.window && w.io_type.same_space(like.io_type));
+            let windows: Vec<_> = windows.map(|window| (bus, *window)).collect();
+            (!windows.is_empty()).then_some(windows)
+        });
+        let top = like.io_type.last_address().0;
+        let whole = Place { first: 0, last: top, ..like };
+        let containers = windows.unwrap_or_else(|| vec![(InstanceId::clone(&self.relay()), whole)]);
+        let rooted = containers.len() == 1 && containers[0].0 == self.relay();
+        for (bus, container) in containers {
+            let (low, high) =
+                limits.map_or((0, top), |(low, high)| (address(like.io_type, low), address(like.io_type, high)));
+            let (from, to) = (low.max(container.first), high.min(container.last));
+            let mut firsts = Self::candidates(like.io_type, from, to);
+            if last_fit {
+                firsts.reverse();
+            }
+            let above = self.above(Some(bus));
+            let found = firsts.into_iter().find_map(|first| {
+                let last = first.checked_add(size - 1).filter(|last| *last <= to)?;
+                let place = Place { first, last, ..like };
+                let free = self.has_room(&place)
+                    && self.places().all(|(owner, _, other)| {
+                        let around = !rooted
+                            && other.window
+                            && other.contains(&container)
+                            && owner.is_some_and(|owner| above.contains(&owner));
+                        !other.overlaps(&place) || around
+                    });
+                (first % align == 0 && free).then_some(place)
+            });
+            if found.is_some() {
+                return found;
+            }
+        }
+        None
+    }
+
+    /// The relay is the first instance and owns no window.
+    pub(crate) fn relay(&self) -> InstanceId {
+        self.instances[0].id
+    }
+
+    /// Which range answers at an address: of all that have it, the one of the device furthest down the tree.
+    pub(crate) fn dispatched(&self, io_type: IoType, address: u64) -> Option<(&Instance, usize, &Place)> {
+        let all = self.instances.iter().flat_map(|instance| {
+            instance.places.iter().enumerate().map(move |(index, place)| (instance, index, place))
+        });
+        all.filter(|(instance, _, place)| {
+            !instance.deferred
+                && place.decoded
+                && place.io_type != IoType::PhysicalMmio
+                && place.io_type.same_space(io_type)
+                && (place.first..=place.last).contains(&address)
+        })
+        .max_by_key(|(instance, ..)| self.above(Some(instance.id)).len())
+    }
+
+    pub(crate) fn owner(&self, io_type: IoType, address: u64) -> Option<(InstanceId, usize)> {
+        let all = self.places().filter_map(|(owner, index, place)| Some((owner?, index, place)));
+        all.filter(|(.., place)| place.io_type.same_space(io_type) && (place.first..=place.last).contains(&address))
+            .max_by_key(|(owner, ..)| self.above(Some(*owner)).len())
+            .map(|(owner, index, _)| (owner, index))
+    }
+
+    /// What becomes of an access: the device and its calls, or why not.
+    pub(crate) fn access(&self, io: Io) -> Result<(usize, Vec<Call>), IoError> {
+        let Io { io_type, address, write, element, length } = io;
+        let unit = if element == 0 { length } else { element };
+        if length == 0 || length % unit != 0 {
+            return Err(IoError::InvalidLength);
+        }
+        let top = io_type.last_address().0;
+        if address > top {
+            return Err(IoError::Unclaimed);
+        }
+        if unit as u64 - 1 > top - address {
+            return Err(IoError::Straddling);
+        }
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
+        let owner = |offset| self.dispatched(io_type, address + offset).map(|(i, index, _)| (i.id, index));
+        if (1..unit as u64).any(|offset| owner(offset) != owner(0)) {
+            return Err(IoError::Straddling);
+        }
+        let Some((instance, range_index, place)) = self.dispatched(io_type, address) else {
+            return Err(IoError::Unclaimed);
+        };
+        let base = place.first;
+        let call = |offset, length| Call { write, range_index, address: address + offset, base, length };
+        let power = unit.is_power_of_two();
+        let known = match unit {
+            1 => AccessSizes::BYTE,
+            2 => AccessSizes::WORD,
+            4 => AccessSizes::DWORD,
+            8 => AccessSizes::QWORD,
+            _ => AccessSizes::OTHER,
+        };
+        let aligned = !place.sizes.contains(AccessSizes::ALIGNED) || !power || (address - base) % unit as u64 == 0;
+        let each: Vec<Call> = if place.sizes.contains(known) && aligned {
+            vec![call(0, unit)]
+        } else if place.sizes.contains(AccessSizes::SPLIT) {
+            (0..unit as u64).map(|offset| call(offset, 1)).collect()
+        } else {
+            return Err(IoError::RefusedSize);
+        };
+        let count = length / unit;
+        Ok((instance.recorder, (0..count).flat_map(|_| each.iter().copied()).collect()))
+    }
+
+    pub(crate) fn remove(&mut self, ids: &[InstanceId]) {
+        self.instances.retain(|instance| !ids.contains(&instance.id));
+    }
+
+    pub(crate) fn collect(&mut self) {
+        self.instances.retain(|instance| !instance.deferred);
+    }
+}
+
+pub(crate) fn assigned(place: &Place) -> Assigned {
+    let range = IoRange::new(GuestAddress(place.first), GuestAddress(place.last)).unwrap();
+    Assigned { io_type: place.io_type, range, decoded: place.decoded }
+}

@@ -1,0 +1,378 @@
+//! Each step, made by the manager and by the model.
+
+use vm_device::{
+    AccessSizes, Device, Dispatcher, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Owner, RangeRefusal,
+    RegisterError, RelocateError, Relocation, UnregisterError,
+};
+
+use crate::history::{Ask, Move, Step, Where};
+use crate::observed::observe;
+use crate::plain::{Given, Instance, Model, Place, assigned};
+use crate::platform::address;
+use crate::recorder::{Recorder, Relay};
+use crate::{DEVICES, Manager, RANGES};
+
+/// The manager and the model, side by side.
+pub(crate) struct Run<'d> {
+    pub(crate) manager: &'d Manager<'d>,
+    pub(crate) recorders: &'d [Recorder],
+    pub(crate) relay: &'d Relay<'d>,
+    pub(crate) vcpu: Dispatcher<'d, DEVICES, RANGES, 1>,
+    pub(crate) model: Model,
+    pub(crate) stale: Vec<InstanceId>,
+    pub(crate) accesses: usize,
+}
+
+impl<'d> Run<'d> {
+    pub(crate) fn pick(&self, number: usize) -> InstanceId {
+        // The relay, which is the first, stays as it is; the last number is for an id that is no more.
+        let all: Vec<_> =
+            self.model.instances[1..].iter().map(|instance| instance.id).chain(self.stale.last().copied()).collect();
+        if all.is_empty() { self.model.relay() } else { all[number % all.len()] }
+    }
+
+    pub(crate) fn is_live(&self, id: InstanceId) -> bool {
+        self.model.instances.iter().any(|instance| instance.id == id && !instance.deferred)
+    }
+
+    pub(crate) fn step(&mut self, step: &Step) {
+        let before = observe(self.manager, &[]);
+        let failed = match step {
+            Step::Register { parent, asks, irq } => self.register(*parent, asks, *irq),
+            Step::Unregister(pick) => self.unregister(*pick, false),
+            Step::Subtree(pick) => self.unregister(*pick, true),
+            Step::Deferred(pick) => self.defer(*pick),
+            Step::Collect => {
+                assert_eq!(self.manager.collect(), 0);
+                self.model.collect();
+                false
+            }
+            Step::Relocate(moves) => self.relocate(moves),
+            Step::Reserve(io_type, first, size) => self.reserve(*io_type, *first, *size),
+            Step::Release(pick) => self.release(*pick),
+        };
+        let after = observe(self.manager, &[]);
+        if failed {
+            assert_eq!(before, after, "an error has changed something: {step:?}");
+        }
+        // The observation has read from them.
+        self.recorders.iter().for_each(|recorder| recorder.calls.lock().clear());
+        self.compare(&after);
+    }
+
+    pub(crate) fn register(&mut self, parent: usize, asks: &[Ask], irq: IrqResource) -> bool {
+        let pending = self.model.instances.iter().any(|instance| instance.deferred);
+        self.model.collect();
+        let Some(recorder) =
+            (0..self.recorders.len()).find(|n| self.model.instances.iter().all(|instance| instance.recorder != *n))
+        else {
+            return false;
+        };
+        let parent = if parent.is_multiple_of(3) { None } else { Some(self.pick(parent)) };
+        let expected = self.expect(recorder, parent, asks, irq);
+        let requests: Vec<_> = asks.iter().map(Ask::resource).collect();
+        let device = &self.recorders[recorder];
+        match (self.manager.register_device(device, parent, &requests, irq), expected) {
+            (Ok(id), Some((places, irq))) => {
+                assert!(!self.stale.contains(&id) && self.model.instances.iter().all(|instance| instance.id != id));
+                let told = places.iter().map(assigned).collect::<Vec<_>>();
+                assert_eq!(*device.assigned.lock(), told);
+                self.model.instances.push(Instance { id, recorder, parent, places, irq, deferred: false });
+                false
+            }
+            (Err(error), None) => {
+                self.check_refusal(&error, parent);
+                !pending
+            }
+            (got, expected) => panic!("{got:?} where the model has {expected:?}"),
+        }
+    }
+
+    /// What the registration is to give.
+    pub(crate) fn expect(
+        &self,
+        recorder: usize,
+        parent: Option<InstanceId>,
+        asks: &[Ask],
+        irq: IrqResource,
+    ) -> Option<Given> {
+        let name = self.recorders[recorder].name();
+        if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == DEVICES {
+            return None;
+        }
+        if self.model.children(parent).iter().any(|other| self.name(other) == name) {
+            return None;
+        }
+        // The ranges one after the other, each with the ones before it in place, under an id that is nobody's parent.
+        let mut model = self.model.clone();
+        let mut places = Vec::new();
+        let slots: usize = model.instances.iter().map(|instance| instance.places.len()).sum();
+        if slots + asks.len() > RANGES {
+            return None;
+        }
+        for ask in asks {
+            let top = ask.io_type.last_address().0;
+            let like = Place {
+                io_type: ask.io_type,
+                first: 0,
+                last: 0,
+                window: ask.window,
+                decoded: ask.decoded,
+                sizes: ask.sizes,
+            };
+            let place = match ask.place {
+                Where::Fixed { first, size } => {
+                    let first = address(ask.io_type, first);
+                    let last = first.checked_add(size.checked_sub(1)?).filter(|last| *last <= top);
+                    Some(Place { first, last: last?, ..like }).filter(|place| model.fits(place, parent))
+                }
+                Where::Wide { first, last } => {
+                    let (first, last) = (address(ask.io_type, first), address(ask.io_type, last));
+                    Some(Place { first, last, ..like }).filter(|place| model.fits(place, parent))
+                }
+                Where::Any { .. } => model.anywhere(ask, parent, like),
+            }?;
+            // What the device itself has taken so far is in the way as anybody else's, its windows too.
+            model.reserved.push(place);
+            places.push(place);
+        }
+        let taken: Vec<_> = self.model.instances.iter().filter_map(|instance| instance.irq).collect();
+        let irq = match irq {
+            IrqResource::None => None,
+            IrqResource::Any => {
+                let free = (5..=7).map(Gsi).find(|gsi| taken.iter().all(|(other, _)| other != gsi));
+                Some((free?, false))
+            }
+            IrqResource::Fixed(gsi) | IrqResource::Shared(gsi) => {
+                let shared = matches!(irq, IrqResource::Shared(_));
+                let others: Vec<_> = taken.iter().filter(|(other, _)| *other == gsi).collect();
+                let free = (5..=7).contains(&gsi.0) && others.iter().all(|(_, other)| shared && *other);
+                if !free {
+                    return None;
+                }
+                Some((gsi, shared))
+            }
+        };
+        Some((places, irq))
+    }
+
+    pub(crate) fn name(&self, instance: &Instance) -> &'d str {
+        if instance.recorder == usize::MAX { "relay" } else { self.recorders[instance.recorder].name() }
+    }
+
+    /// Whoever a refusal names is there.
+    pub(crate) fn check_refusal(&self, error: &RegisterError<'_>, parent: Option<InstanceId>) {
+        match *error {
+            RegisterError::Range { refusal, .. } => self.check_range(refusal),
+            RegisterError::IrqTaken { gsi, owner: Owner::Device { id, .. }, .. } => {
+                assert_eq!(self.model.instance(id).irq.unwrap().0, gsi);
+            }
+            RegisterError::NameTaken { device, holder } => {
+                let holder = self.model.instance(holder);
+                assert_eq!((self.name(holder), holder.parent), (device, parent));
+            }
+            RegisterError::NoSuchParent { parent, .. } => assert!(!self.is_live(parent)),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn check_range(&self, refusal: RangeRefusal<'_>) {
+        let held = |range: IoRange, owner: Owner<'_>| {
+            let id = if let Owner::Device { id, .. } = owner { Some(id) } else { None };
+            let mut places = self.model.places();
+            places
+                .any(|(owner, _, place)| owner == id && (place.first, place.last) == (range.first().0, range.last().0))
+        };
+        match refusal {
+            RangeRefusal::Overlap { wanted, taken, owner } => {
+                assert!(wanted.overlaps(taken));
+                assert!(held(taken, owner));
+            }
+            RangeRefusal::WindowInUse { inside, owner } => assert!(held(inside, owner)),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn unregister(&mut self, pick: usize, subtree: bool) -> bool {
+        let id = self.pick(pick);
+        if id == self.model.relay() {
+            return false;
+        }
+        let known = self.model.instances.iter().any(|instance| instance.id == id);
+        let ids = if known { self.model.subtree(id) } else { vec![] };
+        let live = ids.iter().all(|id| self.is_live(*id));
+        let got = if subtree { self.manager.unregister_subtree(id) } else { self.manager.unregister_device(id) };
+        match got {
+            Ok(()) => {
+                assert!(live && known && (subtree || ids.len() == 1), "removed against the model");
+                self.stale.extend(&ids);
+                self.model.remove(&ids);
+            }
+            Err(UnregisterError::NotFound { .. }) => assert!(!known),
+            Err(UnregisterError::HasChildren { .. }) => assert!(!subtree && ids.len() > 1),
+            Err(UnregisterError::Busy { .. }) => assert!(!live),
+            Err(error) => panic!("{error}"),
+        }
+        got.is_err()
+    }
+
+    pub(crate) fn defer(&mut self, pick: usize) -> bool {
+        let id = self.pick(pick);
+        if id == self.model.relay() {
+            return false;
+        }
+        let possible = self.is_live(id) && self.model.children(Some(id)).is_empty();
+        let got = self.manager.unregister_device_deferred(id);
+        assert_eq!(got.is_ok(), possible, "{got:?}");
+        if possible {
+            self.stale.push(id);
+            self.model.instances.iter_mut().find(|instance| instance.id == id).unwrap().deferred = true;
+        }
+        !possible
+    }
+
+    pub(crate) fn relocate(&mut self, moves: &[Move]) -> bool {
+        let mut relocations = Vec::new();
+        // Which range, where to, and whether it is decoded then.
+        let mut changes: Vec<(InstanceId, usize, Option<u64>, Option<bool>)> = Vec::new();
+        for step in moves {
+            let id = self.pick(step.device);
+            if id == self.model.relay() {
+                continue;
+            }
+            let Some(instance) = self.model.instances.iter().find(|instance| instance.id == id) else {
+                changes.push((id, step.range, None, None));
+                continue;
+            };
+            let index = if instance.places.is_empty() { 0 } else { step.range % (instance.places.len() + 1) };
+            let Some(place) = instance.places.get(index) else {
+                changes.push((id, index, None, None));
+                continue;
+            };
+            let to = step.to.map(|cell| address(place.io_type, cell));
+            if let (true, Some((other, other_index, _, _))) = (step.swap, changes.last().copied())
+                && let Some(other_place) = self.place(other, other_index)
+            {
+                changes.last_mut().unwrap().2 = Some(place.first);
+                changes.push((id, index, Some(other_place.first), step.decoded));
+                continue;
+            }
+            changes.push((id, index, to, step.decoded));
+            if let (true, true, Some(to)) = (step.with_contents, place.window, to) {
+                for below in self.model.subtree(id) {
+                    for (index, inside) in self.model.instance(below).places.iter().enumerate() {
+                        if below != id && place.contains(inside) {
+                            let offset = inside.first - place.first;
+                            // The contents first, so that the order of the list is put to the test.
+                            changes.insert(0, (below, index, Some(to.wrapping_add(offset)), None));
+                        }
+                    }
+                }
+            }
+        }
+        for (id, index, to, decoded) in &changes {
+            let mut relocation = Relocation::new(*id, *index);
+            if let Some(to) = to {
+                relocation = relocation.to(GuestAddress(*to));
+            }
+            if let Some(decoded) = decoded {
+                relocation = relocation.decoded(*decoded);
+            }
+            relocations.push(relocation);
+        }
+        let moved = self.moved(&changes);
+        match (self.manager.relocate(&relocations), moved) {
+            (Ok(()), Some(model)) => {
+                self.model = model;
+                false
+            }
+            (Err(error), None) => {
+                if let RelocateError::Range { refusal: refusal @ RangeRefusal::WindowInUse { .. }, .. } = error {
+                    self.check_range(refusal);
+                }
+                true
+            }
+            (got, model) => panic!("{got:?} for {changes:?}, where the model has {model:?} after {:?}", self.model),
+        }
+    }
+
+    pub(crate) fn place(&self, id: InstanceId, index: usize) -> Option<&Place> {
+        self.model.instances.iter().find(|instance| instance.id == id)?.places.get(index)
+    }
+
+    /// The model after the moves, if they are possible.
+    pub(crate) fn moved(&self, changes: &[(InstanceId, usize, Option<u64>, Option<bool>)]) -> Option<Model> {
+        let mut after = self.model.clone();
+        let mut moved = Vec::new();
+        for (position, (id, index, to, decoded)) in changes.iter().enumerate() {
+            if !self.is_live(*id) || changes[..position].iter().any(|(a, b, ..)| (a, b) == (id, index)) {
+                return None;
+            }
+            let instance = after.instances.iter_mut().find(|instance| instance.id == *id)?;
+            let place = instance.places.get_mut(*index)?;
+            place.decoded = decoded.unwrap_or(place.decoded);
+            let to = to.unwrap_or(place.first);
+            if to != place.first {
+                moved.push((*id, *index));
+            }
+            let top = place.io_type.last_address().0;
+            place.last = to.checked_add(place.last - place.first).filter(|last| *last <= top)?;
+            place.first = to;
+        }
+        for (id, index) in &moved {
+            let old = self.place(*id, *index)?;
+            let new = after.instance(*id).places[*index];
+            let above = after.above(after.instance(*id).parent);
+            for (owner, other_index, other) in after.places() {
+                let too = owner.is_some_and(|owner| moved.contains(&(owner, other_index)));
+                if (owner, other_index) == (Some(*id), *index) {
+                    continue;
+                }
+                let below = owner.is_some_and(|owner| owner != *id && after.above(Some(owner)).contains(id));
+                // What stays while a window moves away from around it.
+                if !too && old.window && below && old.contains(other) {
+                    return None;
+                }
+                let outer = owner.is_some_and(|owner| above.contains(&owner)) && other.window && other.contains(&new);
+                let inner = below && new.window && new.contains(other) && too;
+                if new.overlaps(other) && !outer && !inner {
+                    return None;
+                }
+            }
+        }
+        Some(after)
+    }
+
+    pub(crate) fn reserve(&mut self, io_type: IoType, first: u64, size: u64) -> bool {
+        let first = address(io_type, first);
+        let Some(last) = first.checked_add(size - 1) else { return false };
+        let place = Place { io_type, first, last, window: false, decoded: false, sizes: AccessSizes::ANY };
+        let possible = last <= io_type.last_address().0 && self.model.fits(&place, None);
+        let got = self.manager.reserve(io_type, IoRange::new(GuestAddress(first), GuestAddress(last)).unwrap());
+        assert_eq!(got.is_ok(), possible, "{got:?}");
+        if possible {
+            self.model.reserved.push(place);
+        }
+        !possible
+    }
+
+    pub(crate) fn release(&mut self, pick: usize) -> bool {
+        // Sometimes what is a device's.
+        let all: Vec<_> = self.model.places().map(|(owner, _, place)| (owner, *place)).collect();
+        let (owner, place) = all[pick % all.len()];
+        let range = IoRange::new(GuestAddress(place.first), GuestAddress(place.last)).unwrap();
+        let got = self.manager.release(place.io_type, range);
+        if owner.is_some() {
+            let also = |other: &&Place| (other.first, other.last) == (place.first, place.last);
+            let same_space = |other: &&Place| other.io_type.same_space(place.io_type);
+            assert!(got.is_err() || self.model.reserved.iter().filter(same_space).any(|other| also(&other)));
+            return true;
+        }
+        assert_eq!(got, Ok(()));
+        let at = self.model.reserved.iter().position(|other| {
+            other.io_type.same_space(place.io_type) && (other.first, other.last) == (place.first, place.last)
+        });
+        self.model.reserved.remove(at.unwrap());
+        false
+    }
+}

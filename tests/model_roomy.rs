@@ -1,0 +1,36 @@
+//! The histories of `model`, with a manager that has room for more ranges than one block of the search.
+
+#[path = "model/comparison.rs"]
+mod comparison;
+#[path = "model/history.rs"]
+mod history;
+#[path = "observed/mod.rs"]
+mod observed;
+#[path = "model/plain.rs"]
+mod plain;
+#[path = "model/platform.rs"]
+mod platform;
+#[path = "model/recorder.rs"]
+mod recorder;
+#[path = "model/steps.rs"]
+mod steps;
+
+use proptest::prelude::*;
+use vm_device::DeviceManager;
+
+const DEVICES: usize = 12;
+const RANGES: usize = 48;
+type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
+
+proptest! {
+    #![proptest_config(ProptestConfig {
+        cases: ProptestConfig::default().cases / 42,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    })]
+
+    #[test]
+    fn a_roomy_manager_does_what_the_model_does(steps in prop::collection::vec(history::step(), 1..40)) {
+        platform::run(&steps);
+    }
+}

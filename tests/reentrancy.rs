@@ -1,0 +1,411 @@
+//! Devices that use the manager from within their own callbacks.
+
+mod observed;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use observed::Constant;
+use spin::Mutex;
+use vm_device::{
+    Access, Device, DeviceManager, GuestAddress, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource,
+    MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Relocation, SystemAllocator, UnregisterError,
+};
+
+type Manager<'d> = DeviceManager<'d, 80, 80, 2>;
+type Act<'d> = dyn Fn(&Access<'_>, &mut [u8]) + Sync + 'd;
+
+fn manager<'d>() -> Manager<'d> {
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS)).with_patience(2000)
+}
+
+/// A device that does anything when it is read.
+struct Acting<'d> {
+    name: &'static str,
+    act: &'d Act<'d>,
+}
+
+impl<'d> Device<'d> for Acting<'d> {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        (self.act)(access, data);
+    }
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+const OTHER: Constant = Constant { name: "other", value: 0x77 };
+
+fn at(address: u64) -> GuestAddress {
+    GuestAddress(address)
+}
+
+fn register<'d>(manager: &'d Manager<'d>, device: &'d dyn Device<'d>, address: u64) -> InstanceId {
+    manager.register_device(device, None, &[IoResource::mmio(address, 4)], IrqResource::None).unwrap()
+}
+
+/// Reads a byte by the manager, and by a handle.
+fn both_ways<'d>(manager: &'d Manager<'d>, address: u64) -> [(Result<(), IoError>, u8); 2] {
+    let (mut plain, mut handle) = ([0], [0]);
+    let first = manager.read(at(address), &mut plain, IoType::Mmio);
+    let second = manager.dispatcher().unwrap().read(at(address), &mut handle, IoType::Mmio);
+    [(first, plain[0]), (second, handle[0])]
+}
+
+/// Runs on a stack of 2 MiB, which is what a thread gets that asks for none.
+fn on_a_small_stack(act: impl FnOnce() + Send) {
+    thread::scope(|scope| {
+        thread::Builder::new().stack_size(2 << 20).spawn_scoped(scope, act).unwrap().join().unwrap();
+    });
+}
+
+#[test]
+fn a_device_accesses_another_from_within() {
+    let manager = manager();
+    let nested = |access: &Access<'_>, data: &mut [u8]| {
+        assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Ok(()));
+        assert_eq!(manager.nested(access).write(at(0x100), data, IoType::Mmio), Ok(()));
+        assert_eq!(manager.nested(access).read_string(0x10, 1, data), Err(IoError::Unclaimed));
+        assert_eq!(manager.nested(access).write_string(0x10, 1, data), Err(IoError::Unclaimed));
+        assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Ok(()));
+    };
+    let plain = |_: &Access<'_>, data: &mut [u8]| {
+        assert_eq!(manager.read(at(0x100), data, IoType::Mmio), Ok(()));
+    };
+    let devices = [Acting { name: "nested", act: &nested }, Acting { name: "plain", act: &plain }];
+    register(&manager, &OTHER, 0x100);
+    for (device, address) in devices.iter().zip([0, 8]) {
+        register(&manager, device, address);
+        assert_eq!(both_ways(&manager, address), [(Ok(()), 0x77); 2]);
+    }
+}
+
+/// How deep a device gets that reads itself, when it is reached by the manager and when it is by a handle.
+fn recursion(by_nested: bool) -> [usize; 2] {
+    let manager = manager();
+    let depth = AtomicUsize::new(0);
+    let last = Mutex::new(Ok(()));
+    let act = |access: &Access<'_>, data: &mut [u8]| {
+        depth.fetch_add(1, Ordering::Relaxed);
+        let outcome = if by_nested {
+            manager.nested(access).read(at(0), data, IoType::Mmio)
+        } else {
+            manager.read(at(0), data, IoType::Mmio)
+        };
+        if outcome.is_err() {
+            *last.lock() = outcome;
+            assert_eq!(data, [0xff], "the refused access leaves the open-bus value");
+        }
+    };
+    let device = Acting { name: "ouroboros", act: &act };
+    let id = register(&manager, &device, 0);
+    let depths = [false, true].map(|handle| {
+        let mut data = [0];
+        on_a_small_stack(|| {
+            let outcome = if handle {
+                manager.dispatcher().unwrap().read(at(0), &mut data, IoType::Mmio)
+            } else {
+                manager.read(at(0), &mut data, IoType::Mmio)
+            };
+            assert_eq!(outcome, Ok(()), "the access of the guest itself has reached the device");
+        });
+        assert_eq!(*last.lock(), Err(IoError::TooDeep));
+        depth.swap(0, Ordering::Relaxed)
+    });
+    // Nothing is left of the refused ones.
+    assert_eq!(manager.unregister_device(id), Ok(()));
+    depths
+}
+
+#[test]
+fn endless_recursion_through_nested_accesses_ends() {
+    assert_eq!(recursion(true), [MAX_DEPTH; 2]);
+}
+
+#[test]
+fn endless_recursion_that_the_manager_cannot_see_ends() {
+    // The first access finds the range empty. Through a handle it is announced there and not counted at all.
+    let limit = MAX_ANONYMOUS as usize;
+    assert_eq!(recursion(false), [limit + 1, limit + 2]);
+}
+
+/// A device that reads the next of a ring.
+struct Link<'d> {
+    name: String,
+    manager: &'d Manager<'d>,
+    next: u64,
+    deepest: &'d AtomicUsize,
+}
+
+impl<'d> Device<'d> for Link<'d> {
+    fn name(&self) -> &str {
+        &self.name
+    }
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        self.deepest.fetch_add(1, Ordering::Relaxed);
+        let _ = self.manager.read(at(self.next), data, IoType::Mmio);
+    }
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+#[test]
+fn endless_recursion_through_a_ring_of_devices_ends() {
+    const RING: u64 = 64;
+    let manager = manager();
+    let depth = AtomicUsize::new(0);
+    let link = |n: u64| Link { name: format!("{n}"), manager: &manager, next: (n + 1) % RING * 4, deepest: &depth };
+    let ring: Vec<_> = (0..RING).map(link).collect();
+    for (n, link) in (0..).zip(&ring) {
+        register(&manager, link, n * 4);
+    }
+    on_a_small_stack(|| assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Ok(())));
+    assert_eq!(depth.load(Ordering::Relaxed), RING as usize + MAX_ANONYMOUS as usize);
+}
+
+#[test]
+fn a_device_registers_moves_and_removes_others_from_within() {
+    let manager = manager();
+    let act = |access: &Access<'_>, data: &mut [u8]| {
+        assert_eq!(access.base(), at(0));
+        let other = register(&manager, &OTHER, 0x100);
+        assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Ok(()));
+        assert_eq!(manager.relocate(&[Relocation::new(other, 0).to(at(0x200))]), Ok(()));
+        assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Err(IoError::Unclaimed));
+        assert_eq!(manager.read(at(0x200), data, IoType::Mmio), Ok(()));
+        // Itself too: this access keeps the base it was found under.
+        let myself = manager.find_by_address(at(0), IoType::Mmio).unwrap().0;
+        assert_eq!(manager.relocate(&[Relocation::new(myself, 0).to(at(0x300))]), Ok(()));
+        assert_eq!(access.base(), at(0));
+        assert_eq!(manager.nested(access).unregister_device(other), Ok(()));
+        assert_eq!(manager.relocate(&[Relocation::new(myself, 0).to(at(0))]), Ok(()));
+    };
+    let device = Acting { name: "busy", act: &act };
+    register(&manager, &device, 0);
+    assert_eq!(both_ways(&manager, 0), [(Ok(()), 0x77); 2]);
+    assert_eq!(manager.walk().count(), 1);
+}
+
+#[test]
+fn a_device_that_removes_itself_is_told_at_once() {
+    let manager = manager().with_patience(u32::MAX);
+    let act = |access: &Access<'_>, _: &mut [u8]| {
+        let id = manager.find_by_path("/suicidal").unwrap();
+        let refused = UnregisterError::InOwnCallback { device: "suicidal" };
+        assert_eq!(manager.nested(access).unregister_device(id), Err(refused));
+        assert_eq!(manager.nested(access).unregister_subtree(id), Err(refused));
+    };
+    let device = Acting { name: "suicidal", act: &act };
+    let id = register(&manager, &device, 0);
+    // From further in, too: through a device that reads it.
+    let outer = |access: &Access<'_>, data: &mut [u8]| {
+        assert_eq!(manager.nested(access).read(at(0), data, IoType::Mmio), Ok(()));
+    };
+    let outer = Acting { name: "outer", act: &outer };
+    register(&manager, &outer, 8);
+    for address in [0, 8] {
+        assert_eq!(both_ways(&manager, address).map(|(outcome, _)| outcome), [Ok(()); 2]);
+    }
+    assert_eq!(manager.unregister_device(id), Ok(()));
+}
+
+#[test]
+fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
+    let manager = manager().with_patience(u32::MAX);
+    let inner = |access: &Access<'_>, _: &mut [u8]| {
+        for (path, device) in [("/outer", "outer"), ("/inner", "inner")] {
+            let id = manager.find_by_path(path).unwrap();
+            let refused = UnregisterError::InOwnCallback { device };
+            assert_eq!(manager.nested(access).unregister_device(id), Err(refused));
+        }
+    };
+    let inner = Acting { name: "inner", act: &inner };
+    let outer = |access: &Access<'_>, data: &mut [u8]| {
+        assert_eq!(manager.nested(access).read(at(0), data, IoType::Mmio), Ok(()));
+    };
+    let outer = Acting { name: "outer", act: &outer };
+    register(&manager, &inner, 0);
+    register(&manager, &outer, 8);
+    assert_eq!(both_ways(&manager, 8).map(|(outcome, _)| outcome), [Ok(()); 2]);
+}
+
+#[test]
+fn a_device_that_removes_itself_without_saying_so_is_told_after_the_patience() {
+    let manager = manager();
+    let act = |_: &Access<'_>, _: &mut [u8]| {
+        let id = manager.find_by_path("/suicidal").unwrap();
+        let refused = UnregisterError::InUse { device: "suicidal" };
+        assert_eq!(manager.unregister_device(id), Err(refused));
+        assert_eq!(manager.unregister_subtree(id), Err(refused));
+    };
+    let device = Acting { name: "suicidal", act: &act };
+    let id = register(&manager, &device, 0);
+    // Still reachable, both times.
+    assert_eq!(both_ways(&manager, 0).map(|(outcome, _)| outcome), [Ok(()); 2]);
+    assert_eq!(manager.unregister_device(id), Ok(()));
+}
+
+#[test]
+fn a_device_removes_itself_deferred() {
+    let manager = manager();
+    let calls = AtomicUsize::new(0);
+    let act = |access: &Access<'_>, data: &mut [u8]| {
+        calls.fetch_add(1, Ordering::Relaxed);
+        let id = manager.find_by_path("/ejected").unwrap();
+        assert_eq!(manager.unregister_device_deferred(id), Ok(()));
+        assert_eq!(manager.unregister_device_deferred(id), Err(UnregisterError::Busy { device: "ejected" }));
+        assert_eq!(manager.nested(access).read(at(0), data, IoType::Mmio), Err(IoError::Unclaimed));
+        assert_eq!(manager.collect(), 1, "its callback is running");
+        // Its place is not free before it has ended.
+        let again = manager.register_device(&OTHER, None, &[IoResource::mmio(0, 4)], IrqResource::None);
+        assert!(matches!(again, Err(RegisterError::Range { .. })));
+    };
+    let device = Acting { name: "ejected", act: &act };
+    for handle in [false, true] {
+        let id = register(&manager, &device, 0);
+        let mut data = [0];
+        if handle {
+            let mut vcpu = manager.dispatcher().unwrap();
+            assert_eq!(vcpu.read(at(0), &mut data, IoType::Mmio), Ok(()));
+            assert_eq!(vcpu.read(at(0), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
+        } else {
+            assert_eq!(manager.read(at(0), &mut data, IoType::Mmio), Ok(()));
+            assert_eq!(manager.read(at(0), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
+        }
+        assert_eq!(manager.collect(), 0);
+        assert!(manager.device(id).is_none());
+        assert_eq!(manager.unregister_device(id), Err(UnregisterError::NotFound { id }));
+    }
+    assert_eq!(calls.load(Ordering::Relaxed), 2);
+    // A registration collects as well.
+    let id = register(&manager, &OTHER, 0);
+    assert_eq!(manager.unregister_device_deferred(id), Ok(()));
+    register(&manager, &OTHER, 0);
+}
+
+#[test]
+fn two_callbacks_that_remove_each_others_device_do_not_wait_for_ever() {
+    for deferred in [false, true] {
+        let manager = manager();
+        let together = Barrier::new(2);
+        let outcomes = Mutex::new(Vec::new());
+        let remove_other = |access: &Access<'_>, path: &str| {
+            let other = manager.find_by_path(path).unwrap();
+            together.wait();
+            let outcome = if deferred {
+                manager.unregister_device_deferred(other)
+            } else {
+                manager.nested(access).unregister_device(other)
+            };
+            outcomes.lock().push(outcome.is_ok());
+            together.wait();
+        };
+        let left = |access: &Access<'_>, _: &mut [u8]| remove_other(access, "/right");
+        let right = |access: &Access<'_>, _: &mut [u8]| remove_other(access, "/left");
+        let (left, right) = (Acting { name: "left", act: &left }, Acting { name: "right", act: &right });
+        register(&manager, &left, 0);
+        register(&manager, &right, 8);
+        thread::scope(|scope| {
+            for address in [0, 8] {
+                let manager = &manager;
+                scope.spawn(move || {
+                    let mut vcpu = manager.dispatcher().unwrap();
+                    assert_eq!(vcpu.read(at(address), &mut [0], IoType::Mmio), Ok(()));
+                });
+            }
+        });
+        assert_eq!(*outcomes.lock(), [deferred; 2]);
+        assert_eq!(manager.collect(), 0);
+        assert_eq!(manager.walk().count(), if deferred { 0 } else { 2 });
+    }
+}
+
+#[test]
+fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
+    struct Early<'d> {
+        manager: &'d Manager<'d>,
+        accept: bool,
+    }
+    impl<'d> Device<'d> for Early<'d> {
+        fn name(&self) -> &str {
+            "early"
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {
+            panic!("reached");
+        }
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+        fn set_resources(&self, resources: &vm_device::Resources<'_, 'd>) -> Result<(), vm_device::Rejected> {
+            let manager = self.manager;
+            assert_eq!(resources.ranges()[0].range.first(), at(0));
+            assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Err(IoError::Unclaimed));
+            let id = manager.find_by_path("/early").unwrap();
+            let busy = UnregisterError::Busy { device: "early" };
+            assert_eq!(manager.unregister_device(id), Err(busy));
+            assert_eq!(manager.unregister_device_deferred(id), Err(busy));
+            assert!(manager.relocate(&[Relocation::new(id, 0).to(at(8))]).is_err());
+            let below = manager.register_device(&OTHER, Some(id), &[], IrqResource::None);
+            assert_eq!(below, Err(RegisterError::NoSuchParent { device: "other", parent: id }));
+            let beside = manager.register_device(&OTHER, None, &[], IrqResource::None).unwrap();
+            assert_eq!(manager.unregister_device(beside), Ok(()));
+            if self.accept { Ok(()) } else { Err(vm_device::Rejected) }
+        }
+    }
+    let manager = manager();
+    let (accepting, rejecting) =
+        (Early { manager: &manager, accept: true }, Early { manager: &manager, accept: false });
+    let requests = [IoResource::mmio(0, 4)];
+    let rejected = manager.register_device(&rejecting, None, &requests, IrqResource::None);
+    assert_eq!(rejected, Err(RegisterError::Rejected { device: "early" }));
+    assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
+    assert!(manager.register_device(&accepting, None, &requests, IrqResource::None).is_ok());
+}
+
+#[test]
+fn a_device_that_panics_leaves_the_manager_usable() {
+    let manager = manager();
+    let inner = |_: &Access<'_>, _: &mut [u8]| panic!("a defect of the device");
+    let inner = Acting { name: "inner", act: &inner };
+    let nested = |access: &Access<'_>, data: &mut [u8]| {
+        let _ = manager.nested(access).read(at(0), data, IoType::Mmio);
+    };
+    let nested = Acting { name: "nested", act: &nested };
+    let ids = [register(&manager, &inner, 0), register(&manager, &nested, 8)];
+    let mut vcpu = manager.dispatcher().unwrap();
+    for address in [0, 8] {
+        let mut data = [0];
+        assert!(catch_unwind(AssertUnwindSafe(|| manager.read(at(address), &mut data, IoType::Mmio))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| vcpu.read(at(address), &mut data, IoType::Mmio))).is_err());
+        assert_eq!(data, [0xff]);
+    }
+    // No announcement is left that the removals would wait for.
+    for id in ids {
+        assert_eq!(manager.unregister_device(id), Ok(()));
+    }
+}
+
+#[test]
+fn a_device_that_panics_over_its_resources_is_not_registered() {
+    struct Panicking(AtomicUsize);
+    impl<'d> Device<'d> for Panicking {
+        fn name(&self) -> &str {
+            "panicking"
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+        fn set_resources(&self, _: &vm_device::Resources<'_, 'd>) -> Result<(), vm_device::Rejected> {
+            assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 0, "a defect of the device");
+            Ok(())
+        }
+    }
+    let manager = manager();
+    let device = Panicking(AtomicUsize::new(0));
+    let requests = [IoResource::mmio(0, 4), IoResource::pio(0, 4)];
+    let mut register = || manager.register_device(&device, None, &requests, IrqResource::None);
+    assert!(catch_unwind(AssertUnwindSafe(&mut register)).is_err());
+    assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
+    let id = register().unwrap();
+    assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Ok(()));
+    manager.unregister_device(id).unwrap();
+}
