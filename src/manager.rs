@@ -81,7 +81,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// The same manager with another patience: how many turns of a waiting loop
     /// [`unregister_device`](Self::unregister_device) spends on the callbacks that were running when it was called,
-    /// before it gives up with [`InUse`](crate::UnregisterError::InUse). One turn takes 50 to 250 ns, most of it the PAUSE instruction.
+    /// before it gives up with [`InUse`](crate::UnregisterError::InUse). One turn takes 50 to 250 ns, most of it the
+    /// `PAUSE` instruction.
     #[must_use]
     pub const fn with_patience(mut self, turns: u32) -> Self {
         self.patience = turns;
