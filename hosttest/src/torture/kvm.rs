@@ -149,7 +149,7 @@ struct Processor<'d> {
 impl<'d> Processor<'d> {
     fn start(machine: &Machine, world: &'d World<'d>, id: u64, options: &Options) -> io::Result<Self> {
         let vcpu = machine.start(id, Ring::User, guest, id)?;
-        let watchdog = Watchdog::start(options.time + GRACE / 2);
+        let watchdog = Watchdog::start(options.time.saturating_add(GRACE / 2));
         Ok(Self { vcpu, world, place: &world.places[0], reader: Reader::new(options.seed, id), watchdog })
     }
 

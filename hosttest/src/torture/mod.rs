@@ -32,7 +32,7 @@ pub struct Options {
     pub seed: u64,
     /// Dispatch without fences, and a `membarrier(2)` for each removal.
     pub asymmetric: bool,
-    /// How many readers have a [`Dispatcher`](vm_device::Dispatcher).
+    /// How many readers have a [`Dispatcher`](vm_device::Dispatcher): at most [`MAX_HANDLES`].
     pub handles: usize,
     /// How many have none.
     pub anonymous: usize,
@@ -49,7 +49,7 @@ impl Options {
     /// Ends the process if the run has not ended in time, that is, if the result is not dropped by then.
     fn watch(&self) -> Sender<()> {
         let (alive, ended) = mpsc::channel();
-        let limit = self.time + GRACE;
+        let limit = self.time.saturating_add(GRACE);
         thread::spawn(move || {
             if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("hosttest: the torture hangs: it should have ended {GRACE:?} ago");
@@ -84,5 +84,8 @@ impl Default for Options {
     }
 }
 
+/// How many readers can have a dispatcher.
+pub const MAX_HANDLES: usize = 8;
+
 /// The manager under test.
-pub(crate) type Manager<'d> = vm_device::DeviceManager<'d, 48, 48, 8>;
+pub(crate) type Manager<'d> = vm_device::DeviceManager<'d, 48, 48, MAX_HANDLES>;
