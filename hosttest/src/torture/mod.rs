@@ -8,6 +8,7 @@
 //! exits.
 
 mod churn;
+mod groups;
 pub mod kvm;
 mod oracle;
 mod probe;
