@@ -269,11 +269,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         self.lines.iter().find(free).map(Claim)
     }
 
-    /// The version to search under. In the single order, so that a writer that has not seen a reader starve has published
-    /// before.
+    /// The version to search under.
     #[inline(always)]
     pub(crate) fn version(&self) -> u64 {
-        self.version.load(Ordering::SeqCst)
+        self.version.load(Ordering::Acquire)
     }
 
     /// Whether a search under `version` has seen one whole index.
@@ -485,6 +484,8 @@ impl Searches<'_> {
         self.count = self.count.saturating_add(1);
         if self.count == RETRIES + 1 {
             self.starving.fetch_add(1, Ordering::SeqCst);
+            // What was published before a writer that has not seen this, the next search sees.
+            fence(Ordering::SeqCst);
         }
     }
 }

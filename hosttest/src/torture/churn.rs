@@ -40,8 +40,8 @@ pub(crate) struct World<'d> {
     pub(crate) probes: Vec<Probe<'d>>,
     pub(crate) places: Vec<Place>,
     groups: Vec<Mutex<Group>>,
-    /// How long most callbacks take at most, in the steps of [`stay_for`](super::probe::stay_for).
-    pub(crate) longest_stay: u64,
+    /// How long most callbacks take at most: less than 2 to this power steps of [`stay_for`](super::probe::stay_for).
+    pub(crate) stays: u64,
     pub(crate) violations: Violations,
     pub(crate) rounds: Rounds,
     pub(crate) gave_up: AtomicU64,
@@ -77,7 +77,7 @@ impl<'d> World<'d> {
             probes: Vec::new(),
             places: Vec::new(),
             groups: Vec::new(),
-            longest_stay: 256,
+            stays: 9,
             violations: Violations::default(),
             rounds: Rounds::default(),
             gave_up: AtomicU64::new(0),
@@ -102,10 +102,10 @@ impl<'d> World<'d> {
         world
     }
 
-    /// One device at one place, which comes and goes. Its callbacks take longer than a removal, so that one which does not
-    /// wait returns before they do.
+    /// One device at one place, which comes and goes. Some of its callbacks take longer than a removal, so that
+    /// one which does not wait returns before they do.
     pub(crate) fn with_one_device(barrier: Option<HeavyBarrier>) -> Self {
-        let mut world = Self { longest_stay: 4096, ..Self::empty(barrier) };
+        let mut world = Self { stays: 14, ..Self::empty(barrier) };
         let place = world.add_place(Place::new(IoType::Mmio, HOT_PLUG_MEMORY, 0x100));
         let device = world.add_probe();
         world.groups.push(Mutex::new(Group::ComeAndGo(ComeAndGo { place, device, id: None, stays: false })));

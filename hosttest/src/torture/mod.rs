@@ -1,7 +1,7 @@
 //! Accesses and changes at full speed against each other, with a record of what each access may find.
 //!
 //! Writers plug, move, swap and remove devices; readers access the places where these are, or are not. Around each change a
-//! writer notes in the [`oracle`] what is at the place before and after; each access is judged by what was noted before it
+//! writer notes in the `oracle` what is at the place before and after; each access is judged by what was noted before it
 //! began and after it ended. The devices themselves note whether they are called while they should not be.
 //!
 //! On [`threads`] the readers are threads of this program; on [`kvm`] they are processors of a guest, and the accesses are
