@@ -142,8 +142,12 @@ const BLOCK: usize = 64;
 /// The position of the last of the first `length` starts that is not above `address`; 0 if there is none.
 ///
 /// A four-ary descent: three independent loads a round, no branch that depends on them, and as many rounds as the
-/// number of segments in use asks for: one for up to 4, then one more for each factor of 4, at most. The last three
-/// rounds have constant strides, and their block may reach past the segments in use.
+/// number of segments in use asks for, whatever the capacity. The last three rounds have constant strides, and their block
+/// may reach past the segments in use.
+///
+/// # Worst case
+/// For n segments it looks at 3 starts for each factor of 4: 3 for up to 4, 6 for up to 16, 9 for up to 64, and at most
+/// 3 ⌈log₄ n⌉ + 3 for more, which is 18 for up to 1024. A table with less room than [`BLOCK`] segments may look at 2 more.
 ///
 /// # Preconditions
 /// `starts` is ascending over its first `length` elements, and all ones behind them. Where it is not, the position means
@@ -154,6 +158,7 @@ fn search<A: Start, const RANGES: usize>(starts: &Starts<A, RANGES>, length: usi
     let longest = if starts.len() < BLOCK { 3 } else { BLOCK };
     let (mut base, left) = if length > longest { narrow(starts, length, address, longest) } else { (0, length) };
     if let Some(last) = starts.len().checked_sub(BLOCK) {
+        // More than a quarter of a block is left wherever the block has to begin before the first start that is left.
         let base = base.min(last);
         let Some(block) = starts.get(base..).and_then(|starts| starts.first_chunk::<BLOCK>()) else { return 0 };
         let mut at = 0;
@@ -347,5 +352,82 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
             Some(before) if copy.slot(before) == Some(window) => copy.remove(position),
             _ => copy.set(position, base, window),
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use core::cell::Cell;
+
+    use super::*;
+
+    std::thread_local! {
+        static PROBES: Cell<usize> = const { Cell::new(0) };
+    }
+
+    /// A start that counts who looks at it.
+    struct Counted(AtomicU64);
+
+    impl Start for Counted {
+        const LAST: u64 = u64::MAX;
+        const ALL_ONES: Self = Self(AtomicU64::new(u64::MAX));
+        fn get(&self) -> u64 {
+            PROBES.set(PROBES.get() + 1);
+            self.0.load(Ordering::Relaxed)
+        }
+        fn set(&self, start: u64) {
+            self.0.store(start, Ordering::Relaxed);
+        }
+    }
+
+    /// The bound that the documentation of [`search`] states.
+    fn bound(length: usize, capacity: usize) -> usize {
+        let mut rounds = 1;
+        while 4_usize.pow(rounds) < length {
+            rounds += 1;
+        }
+        3 * rounds as usize
+            + if capacity < BLOCK {
+                2
+            } else if length > BLOCK {
+                3
+            } else {
+                0
+            }
+    }
+
+    /// Searches for every address around every start, for every number of starts that the table has room for.
+    fn check<const RANGES: usize>() {
+        let starts: Starts<Counted, RANGES> = [const { [const { Counted::ALL_ONES }; RANGES] }; 2];
+        let capacity = 2 * RANGES;
+        let mut worst = 0;
+        for length in 0..=capacity {
+            if let Some(added) = length.checked_sub(1) {
+                starts.as_flattened()[added].set(10 * added as u64 + 10);
+            }
+            let around = (0..length as u64 + 2).flat_map(|i| [10 * i, 10 * i + 9]);
+            for address in around.chain([u64::MAX - 1, u64::MAX]) {
+                PROBES.set(0);
+                let found = search(&starts, length, address);
+                let probes = PROBES.get();
+                let not_above = (0..length).filter(|i| 10 * *i as u64 + 10 <= address).count();
+                assert_eq!(found, not_above.saturating_sub(1), "{length} of {capacity}, {address}");
+                assert!(probes <= bound(length, capacity), "{probes} probes, {length} of {capacity}");
+                worst = worst.max(probes);
+            }
+        }
+        assert!(worst + 5 >= bound(capacity, capacity), "no search needs more than {worst} probes");
+    }
+
+    #[test]
+    fn every_address_is_found_with_as_many_probes_as_stated() {
+        check::<1>();
+        check::<3>();
+        check::<16>();
+        check::<31>();
+        check::<32>();
+        check::<33>();
+        check::<50>();
+        check::<130>();
     }
 }

@@ -221,6 +221,53 @@ fn a_removal_returns_when_no_callback_is_running_and_none_can_begin() {
 }
 
 #[test]
+fn an_access_and_a_removal_that_meet_see_each_other() {
+    /// Notes calls that run while it is not registered. All orders are relaxed, so that they add no fence.
+    struct Watched {
+        registered: AtomicBool,
+        strays: AtomicUsize,
+    }
+    impl Watched {
+        fn look(&self) {
+            if !self.registered.load(Ordering::Relaxed) {
+                self.strays.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+    impl Device<'_> for Watched {
+        fn name(&self) -> &str {
+            "watched"
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {
+            self.look();
+            (0..10).for_each(|_| std::hint::spin_loop());
+            self.look();
+        }
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    }
+    let manager = manager();
+    let device = Watched { registered: AtomicBool::new(false), strays: AtomicUsize::new(0) };
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut vcpu = manager.dispatcher().unwrap();
+            while !done.load(Ordering::Relaxed) {
+                let _ = vcpu.read(GuestAddress(0), &mut [0], IoType::Mmio);
+            }
+        });
+        for _ in 0..ROUNDS {
+            device.registered.store(true, Ordering::Relaxed);
+            let id = register(&manager, &device, 0, 4);
+            thread::yield_now();
+            manager.unregister_device(id).unwrap();
+            device.registered.store(false, Ordering::Relaxed);
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(device.strays.load(Ordering::Relaxed), 0);
+}
+
+#[test]
 fn an_id_of_a_removed_device_is_an_error_for_ever() {
     let manager = manager();
     let old = register(&manager, &FIRST, 0, 4);

@@ -24,13 +24,13 @@ type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases / 42,
+        cases: ProptestConfig::default().cases / 16,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
-    fn a_roomy_manager_does_what_the_model_does(steps in prop::collection::vec(history::step(), 1..40)) {
+    fn a_roomy_manager_does_what_the_model_does(steps in history::history(40)) {
         platform::run(&steps);
     }
 }

@@ -190,7 +190,7 @@ fn a_device_registers_moves_and_removes_others_from_within() {
 
 #[test]
 fn a_device_that_removes_itself_is_told_at_once() {
-    let manager = manager().with_patience(u32::MAX);
+    let manager = manager().with_patience(1 << 22);
     let act = |access: &Access<'_>, _: &mut [u8]| {
         let id = manager.find_by_path("/suicidal").unwrap();
         let refused = UnregisterError::InOwnCallback { device: "suicidal" };
@@ -213,7 +213,7 @@ fn a_device_that_removes_itself_is_told_at_once() {
 
 #[test]
 fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
-    let manager = manager().with_patience(u32::MAX);
+    let manager = manager().with_patience(1 << 22);
     let inner = |access: &Access<'_>, _: &mut [u8]| {
         for (path, device) in [("/outer", "outer"), ("/inner", "inner")] {
             let id = manager.find_by_path(path).unwrap();

@@ -1,7 +1,6 @@
 //! The bare-metal hypervisor under QEMU. Without QEMU its tests count as ignored; where `CI` is set, as failed. The test
 //! of a Linux kernel is ignored unless `VM_DEVICE_KERNEL` names one.
 
-use std::io;
 use std::process::ExitCode;
 
 use hosttest::type1::{Guest, available, boot};

@@ -77,7 +77,8 @@ impl<A: Address> Entry<A> {
 /// # Worst case
 /// For n blocks and g gaps, g being at most n + 1 and one more for each window: `allocate` at a fixed place and `free`
 /// take O(log n) comparisons, and move up to n + 3 g numbers of 2 bytes by one place. `allocate` anywhere looks at up to
-/// g gaps besides. Only a refused overlap and [`innermost`](Self::innermost) look at up to n blocks.
+/// g gaps besides. Only a refused overlap looks at up to n blocks, and [`innermost`](Self::innermost) at those of the
+/// outermost window that has the address, or ends before it.
 ///
 /// # Invariants
 /// - `blocks` is sorted by first address, and where several blocks start at one address, by depth: a window stands
@@ -221,8 +222,10 @@ impl<A: Address, const N: usize> AddressPool<A, N> {
     /// The innermost block that has `address`.
     pub(crate) fn innermost(&self, address: u64) -> Option<Block> {
         let end = self.blocks.partition_point(|block| block.first.widen() <= address);
-        // Of two blocks that both have the address, the inner one stands later.
-        self.blocks.iter_to(end).rev().find(|block| block.last.widen() >= address)?.block()
+        // Of two blocks that both have the address, the inner one stands later. Blocks of depth 0 are disjoint: behind one
+        // that ends before the address, or in it, nothing earlier has it.
+        let found = self.blocks.iter_to(end).rev().find(|block| block.depth == 0 || block.last.widen() >= address)?;
+        if found.last.widen() < address { None } else { found.block() }
     }
 
     /// The block that follows the one with this [`key`](Block::key) in the order, whether that one is still there or

@@ -7,9 +7,30 @@ use crate::platform::{HALF, address};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Where {
-    Fixed { first: u64, size: u64 },
-    Wide { first: u64, last: u64 },
-    Any { size: u64, align: u64, limits: Option<(u64, u64)>, last_fit: bool },
+    Fixed {
+        first: u64,
+        size: u64,
+    },
+    /// At an address, not a cell.
+    At {
+        first: u64,
+        size: u64,
+    },
+    /// In a window of the parent, if it has one.
+    Inside {
+        offset: u64,
+        size: u64,
+    },
+    Wide {
+        first: u64,
+        last: u64,
+    },
+    Any {
+        size: u64,
+        align: u64,
+        limits: Option<(u64, u64)>,
+        last_fit: bool,
+    },
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +47,9 @@ impl Ask {
         let mut resource = match self.place {
             Where::Fixed { first, size } => {
                 IoResource::fixed(self.io_type, GuestAddress(address(self.io_type, first)), GuestUsize(size))
+            }
+            Where::At { first, size } | Where::Inside { offset: first, size } => {
+                IoResource::fixed(self.io_type, GuestAddress(first), GuestUsize(size))
             }
             Where::Wide { first, last } => {
                 let (first, last) = (address(self.io_type, first), address(self.io_type, last));
@@ -77,26 +101,34 @@ pub(crate) fn io_type() -> impl Strategy<Value = IoType> {
     prop_oneof![3 => Just(IoType::Pio), 3 => Just(IoType::Mmio), 1 => Just(IoType::PhysicalMmio)]
 }
 
-pub(crate) fn ask() -> impl Strategy<Value = Ask> {
+/// One range. `windows` of ten are windows.
+fn ask(windows: u32) -> impl Strategy<Value = Ask> {
     let limits = prop_oneof![
-        1 => Just(None),
-        2 => (0..HALF, 0..HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
-        2 => (HALF..2 * HALF, HALF..2 * HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+        4 => Just(None),
+        1 => (0..HALF, 0..HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
+        1 => (HALF..2 * HALF, HALF..2 * HALF).prop_map(|(a, b)| Some((a.min(b), a.max(b)))),
     ];
-    let place = prop_oneof![
-        6 => (0..2 * HALF, 0..17_u64).prop_map(|(first, size)| Where::Fixed { first, size }),
-        1 => (0..HALF, HALF..2 * HALF).prop_map(|(first, last)| Where::Wide { first, last }),
-        4 => (1..9_u64, 0..4_u32, limits, any::<bool>())
-            .prop_map(|(size, align, limits, last_fit)| Where::Any { size, align: 1 << align, limits, last_fit }),
-    ];
+    let fixed = |sizes| (0..2 * HALF, sizes).prop_map(|(first, size)| Where::Fixed { first, size });
+    let wide = (0..HALF, HALF..2 * HALF).prop_map(|(first, last)| Where::Wide { first, last });
+    let any = (1..9_u64, 0..4_u32, limits, any::<bool>()).prop_map(|(size, align, limits, last_fit)| Where::Any {
+        size,
+        align: 1 << align,
+        limits,
+        last_fit,
+    });
+    let inside = (0..128_u64, 1..9_u64).prop_map(|(offset, size)| Where::Inside { offset, size });
+    // Windows are large, and what asks for any place lies in them.
+    let window = (prop_oneof![5 => fixed(4..33_u64), 2 => wide, 1 => any.clone(), 2 => inside.clone()], Just(true));
+    let other = (prop_oneof![3 => fixed(0..9_u64), 4 => any, 6 => inside.clone()], Just(false));
+    let place = prop_oneof![windows => window, 10 - windows => other];
     let sizes = prop_oneof![
         6 => Just(AccessSizes::ANY),
         1 => Just(AccessSizes::BYTE | AccessSizes::SPLIT),
         1 => Just(AccessSizes::WORD | AccessSizes::DWORD),
         1 => Just(AccessSizes::ANY | AccessSizes::ALIGNED),
     ];
-    let flags = (prop::bool::weighted(0.4), prop::bool::weighted(0.85));
-    (io_type(), place, flags, sizes).prop_map(|(io_type, place, (window, decoded), sizes)| Ask {
+    let decoded = prop::bool::weighted(0.85);
+    (io_type(), place, decoded, sizes).prop_map(|(io_type, (place, window), decoded, sizes)| Ask {
         io_type,
         place,
         window,
@@ -105,7 +137,7 @@ pub(crate) fn ask() -> impl Strategy<Value = Ask> {
     })
 }
 
-pub(crate) fn step() -> impl Strategy<Value = Step> {
+fn step() -> impl Strategy<Value = Step> {
     let irq = prop_oneof![
         3 => Just(IrqResource::None),
         1 => Just(IrqResource::Any),
@@ -128,7 +160,7 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         decoded,
     });
     prop_oneof![
-        8 => (any::<u8>(), prop::collection::vec(ask(), 0..4), irq)
+        16 => (any::<u8>(), prop::collection::vec(ask(3), 0..4), irq)
             .prop_map(|(parent, asks, irq)| Step::Register { parent: parent.into(), asks, irq }),
         2 => any::<u8>().prop_map(|pick| Step::Unregister(pick.into())),
         1 => any::<u8>().prop_map(|pick| Step::Subtree(pick.into())),
@@ -138,4 +170,15 @@ pub(crate) fn step() -> impl Strategy<Value = Step> {
         1 => (io_type(), 0..2 * HALF, 1..6_u64).prop_map(|(io_type, first, size)| Step::Reserve(io_type, first, size)),
         1 => any::<u8>().prop_map(|pick| Step::Release(pick.into())),
     ]
+}
+
+/// A few buses, and what becomes of them.
+pub(crate) fn history(length: usize) -> impl Strategy<Value = Vec<Step>> {
+    let bus = (any::<u8>(), prop::collection::vec(ask(9), 1..3)).prop_map(|(parent, asks)| Step::Register {
+        parent: parent.into(),
+        asks,
+        irq: IrqResource::None,
+    });
+    (prop::collection::vec(bus, 1..4), prop::collection::vec(step(), 4..length))
+        .prop_map(|(buses, steps)| buses.into_iter().chain(steps).collect())
 }

@@ -22,13 +22,13 @@ type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
 
 proptest! {
     #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases / 16,
+        cases: ProptestConfig::default().cases / 5,
         failure_persistence: None,
         ..ProptestConfig::default()
     })]
 
     #[test]
-    fn a_manager_does_what_the_model_does(steps in prop::collection::vec(history::step(), 1..24)) {
+    fn a_manager_does_what_the_model_does(steps in history::history(24)) {
         platform::run(&steps);
     }
 }

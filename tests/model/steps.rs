@@ -8,7 +8,7 @@ use vm_device::{
 use crate::history::{Ask, Move, Step, Where};
 use crate::observed::observe;
 use crate::plain::{Given, Instance, Model, Place, assigned};
-use crate::platform::address;
+use crate::platform::{HALF, address};
 use crate::recorder::{Recorder, Relay};
 use crate::{DEVICES, Manager, RANGES};
 
@@ -68,8 +68,17 @@ impl<'d> Run<'d> {
         else {
             return false;
         };
-        let parent = if parent.is_multiple_of(3) { None } else { Some(self.pick(parent)) };
-        let expected = self.expect(recorder, parent, asks, irq);
+        // Every fourth at the root, every fourth anywhere, the others on a bus that has a window.
+        let with_window = |instance: &&Instance| instance.places.iter().any(|place| place.window);
+        let buses: Vec<_> = self.model.instances.iter().filter(with_window).map(|instance| instance.id).collect();
+        let parent = match parent % 4 {
+            0 => None,
+            1 => Some(self.pick(parent / 4)),
+            _ if buses.is_empty() => None,
+            _ => Some(buses[parent / 4 % buses.len()]),
+        };
+        let asks: Vec<_> = asks.iter().map(|ask| self.resolve(*ask, parent)).collect();
+        let expected = self.expect(recorder, parent, &asks, irq);
         let requests: Vec<_> = asks.iter().map(Ask::resource).collect();
         let device = &self.recorders[recorder];
         match (self.manager.register_device(device, parent, &requests, irq), expected) {
@@ -86,6 +95,19 @@ impl<'d> Run<'d> {
             }
             (got, expected) => panic!("{got:?} where the model has {expected:?}"),
         }
+    }
+
+    /// A range in a window of the parent becomes one at an address, in the space of that window.
+    fn resolve(&self, ask: Ask, parent: Option<InstanceId>) -> Ask {
+        let Where::Inside { offset, size } = ask.place else { return ask };
+        let parent = self.model.instances.iter().find(|instance| Some(instance.id) == parent);
+        let window = parent.and_then(|parent| parent.places.iter().find(|place| place.window));
+        let Some(window) = window else { return Ask { place: Where::At { first: offset, size }, ..ask } };
+        // Near either end of the window, and sometimes past it.
+        let offset = offset % HALF;
+        let first =
+            if size % 2 == 0 { window.first.saturating_add(offset) } else { window.last.saturating_sub(offset) };
+        Ask { io_type: window.io_type, place: Where::At { first, size }, ..ask }
     }
 
     /// What the registration is to give.
@@ -125,6 +147,10 @@ impl<'d> Run<'d> {
                     let first = address(ask.io_type, first);
                     let last = first.checked_add(size.checked_sub(1)?).filter(|last| *last <= top);
                     Some(Place { first, last: last?, ..like }).filter(|place| model.fits(place, parent))
+                }
+                Where::At { first, size } | Where::Inside { offset: first, size } => {
+                    let last = first.checked_add(size - 1).filter(|last| *last <= top)?;
+                    Some(Place { first, last, ..like }).filter(|place| model.fits(place, parent))
                 }
                 Where::Wide { first, last } => {
                     let (first, last) = (address(ask.io_type, first), address(ask.io_type, last));

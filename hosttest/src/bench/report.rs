@@ -22,8 +22,6 @@ pub(super) struct Row {
     pub(super) work: Work,
     pub(super) subject: &'static str,
     pub(super) figure: Figure,
-    /// The subject's time over that of this crate with the portable fence.
-    pub(super) ratio: f64,
 }
 
 /// Collects rows, and says on a terminal how far the work is.
@@ -57,6 +55,7 @@ impl Report {
         writeln!(out, "  {:<36}{:>10}{:>10}{:>12}{:>8}", "ns", "median", "min", "max", "ratio")?;
         for (subject, figure) in subjects.iter().zip(figures) {
             let Figure { median, min, max } = *figure;
+            // Of the subject's time to that of this crate with the portable fence.
             let ratio = median / own;
             writeln!(out, "  {subject:<36}{median:>10.1}{min:>10.1}{max:>12.1}{ratio:>8.2}")?;
             if let Some(json) = &mut self.json {
@@ -68,12 +67,12 @@ impl Report {
                     if ratio.is_finite() { format!("{ratio:.3}") } else { "null".into() }
                 )?;
             }
-            self.rows.push(Row { work: work.clone(), subject, figure: *figure, ratio });
+            self.rows.push(Row { work: work.clone(), subject, figure: *figure });
         }
         Ok(())
     }
 
-    /// The median of a subject for a piece of work, and its ratio.
+    /// The row of a subject for a piece of work.
     pub(super) fn find(
         &self,
         bench: &str,

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use hosttest::membarrier::heavy_barrier;
-use hosttest::torture::{self, Options, Report, threads};
+use hosttest::torture::{self, MAX_HANDLES, Options, Report, threads};
 use hosttest::vm::kvm;
 use lexopt::{Arg, Parser, ValueExt};
 
@@ -35,6 +35,9 @@ pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
             Arg::Long("writers") => options.writers = arguments.value()?.parse()?,
             other => return Err(other.unexpected().into()),
         }
+    }
+    if options.handles > MAX_HANDLES {
+        return Err(CommandError::Usage(format!("there can be {MAX_HANDLES} readers with a dispatcher")));
     }
     let barrier = options.asymmetric.then(heavy_barrier).transpose()?;
     if in_guest {

@@ -110,7 +110,7 @@ extern "C" fn guest(id: u64) {
         let (base, length, ports) =
             (mmio::read::<u64>(place), mmio::read::<u64>(place + 8), mmio::read::<u64>(place + 16));
         let in_ports = ports != 0;
-        let size = 1 << (draw >> 3 & 3) % if in_ports { 3 } else { 4 };
+        let size = 1 << ((draw >> 3 & 3) % if in_ports { 3 } else { 4 });
         let address = base + (draw >> 8 & 0xff_ffff) % (length - size + 1).max(1);
         match (in_ports, size, draw & 4 != 0) {
             (false, 1, false) => _ = mmio::read::<u8>(address),
@@ -149,7 +149,7 @@ struct Processor<'d> {
 impl<'d> Processor<'d> {
     fn start(machine: &Machine, world: &'d World<'d>, id: u64, options: &Options) -> io::Result<Self> {
         let vcpu = machine.start(id, Ring::User, guest, id)?;
-        let watchdog = Watchdog::start(options.time + GRACE / 2);
+        let watchdog = Watchdog::start(options.time.saturating_add(GRACE / 2));
         Ok(Self { vcpu, world, place: &world.places[0], reader: Reader::new(options.seed, id), watchdog })
     }
 

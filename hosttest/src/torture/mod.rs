@@ -1,13 +1,14 @@
 //! Accesses and changes at full speed against each other, with a record of what each access may find.
 //!
 //! Writers plug, move, swap and remove devices; readers access the places where these are, or are not. Around each change a
-//! writer notes in the [`oracle`] what is at the place before and after; each access is judged by what was noted before it
+//! writer notes in the `oracle` what is at the place before and after; each access is judged by what was noted before it
 //! began and after it ended. The devices themselves note whether they are called while they should not be.
 //!
 //! On [`threads`] the readers are threads of this program; on [`kvm`] they are processors of a guest, and the accesses are
 //! exits.
 
 mod churn;
+mod groups;
 pub mod kvm;
 mod oracle;
 mod probe;
@@ -32,7 +33,7 @@ pub struct Options {
     pub seed: u64,
     /// Dispatch without fences, and a `membarrier(2)` for each removal.
     pub asymmetric: bool,
-    /// How many readers have a [`Dispatcher`](vm_device::Dispatcher).
+    /// How many readers have a [`Dispatcher`](vm_device::Dispatcher): at most [`MAX_HANDLES`].
     pub handles: usize,
     /// How many have none.
     pub anonymous: usize,
@@ -49,7 +50,7 @@ impl Options {
     /// Ends the process if the run has not ended in time, that is, if the result is not dropped by then.
     fn watch(&self) -> Sender<()> {
         let (alive, ended) = mpsc::channel();
-        let limit = self.time + GRACE;
+        let limit = self.time.saturating_add(GRACE);
         thread::spawn(move || {
             if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("hosttest: the torture hangs: it should have ended {GRACE:?} ago");
@@ -84,5 +85,8 @@ impl Default for Options {
     }
 }
 
+/// How many readers can have a dispatcher.
+pub const MAX_HANDLES: usize = 8;
+
 /// The manager under test.
-pub(crate) type Manager<'d> = vm_device::DeviceManager<'d, 48, 48, 8>;
+pub(crate) type Manager<'d> = vm_device::DeviceManager<'d, 48, 48, MAX_HANDLES>;

@@ -32,7 +32,7 @@ impl Claim {
     }
 
     fn base(self) -> u64 {
-        self.0 & (1 << 48) - 1
+        self.0 & ((1 << 48) - 1)
     }
 }
 

@@ -110,14 +110,14 @@ impl<'d> Probe<'d> {
     fn called(&self, access: &Access<'_>, write: bool) {
         let Some(world) = self.world.get() else { return };
         let generation = self.generation.load(Ordering::Acquire);
-        if generation % 2 == 0 {
+        if generation.is_multiple_of(2) {
             world.violations.note(Violation::EnteredAfterRemoval);
         } else if self.configured.load(Ordering::Acquire) != generation {
             world.violations.note(Violation::EnteredBeforeRegistration);
         }
         let draw = decide(Random::next);
-        // Mostly a short stay, now and then one that a removal has to wait for.
-        let stay = if draw & 0xff == 0 { 40 * world.longest_stay } else { (draw >> 8) % world.longest_stay };
+        // A stay of any order of magnitude; now and then one that a removal has to wait for.
+        let stay = if draw & 0xff == 0 { 1 << 14 } else { (draw >> 8) % (1 << ((draw >> 40) % world.stays)) };
         stay_for(stay);
         DEPTH.set(DEPTH.get() + 1);
         if draw >> 16 & 7 == 0 && DEPTH.get() <= NESTING {

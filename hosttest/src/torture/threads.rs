@@ -1,6 +1,6 @@
 //! Torture by threads of this program.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
@@ -18,23 +18,22 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
     let world = World::new(barrier);
     let world = &world;
     world.start();
-    let stop = AtomicBool::new(false);
+    let (stop, contended) = (AtomicBool::new(false), Contended::new());
     let _watchdog = options.watch();
     let start = Instant::now();
     let mut report = Report { title: title(options), ..Report::default() };
     thread::scope(|scope| {
-        let stop = &stop;
+        let (stop, contended) = (&stop, &contended);
         let readers: Vec<_> = (0..options.handles + options.anonymous)
             .map(|number| {
                 let seed = options.seed;
                 scope.spawn(move || {
-                    let mut work = Work::new(seed, number as u64);
-                    let stores = |draw: u64| if draw & 7 == 0 { 8 } else { 0 };
+                    let mut work = Work::new(seed, number as u64, contended);
                     if number < options.handles {
                         let mut dispatcher = world.manager.dispatcher().expect("there is room for every reader");
-                        work.until(stop, world, &mut dispatcher, stores);
+                        work.until(stop, world, &mut dispatcher, 8);
                     } else {
-                        work.until(stop, world, &mut { &world.manager }, stores);
+                        work.until(stop, world, &mut { &world.manager }, 8);
                     }
                     (work.reader.tally(), work.reader)
                 })
@@ -45,6 +44,7 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
             let mut random = Random::new(options.seed, u64::MAX - number);
             scope.spawn(move || {
                 while !stop.load(Ordering::Relaxed) {
+                    contended.store(8);
                     world.change(&mut random);
                 }
             });
@@ -67,27 +67,30 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
     let world = World::with_one_device(barrier);
     let world = &world;
     world.start();
-    let stop = AtomicBool::new(false);
+    let (stop, contended) = (AtomicBool::new(false), Contended::new());
     let _watchdog = options.watch();
     let start = Instant::now();
     let fence = fence_name(options);
     let title = format!("torture on two threads: one device, {fence} fence, seed {}", options.seed);
     let mut report = Report { title, ..Report::default() };
     thread::scope(|scope| {
-        let stop = &stop;
+        let (stop, contended) = (&stop, &contended);
         let reader = scope.spawn(move || {
             pin(0);
-            let mut work = Work::new(options.seed, 0);
+            let mut work = Work::new(options.seed, 0, contended);
             let mut dispatcher = world.manager.dispatcher().expect("there is room for one reader");
-            work.until(stop, world, &mut dispatcher, |draw| draw as usize % 48);
+            work.until(stop, world, &mut dispatcher, 1);
             (work.reader.tally(), work.reader)
         });
         scope.spawn(move || {
             pin(1);
             let mut random = Random::new(options.seed, u64::MAX);
             while !stop.load(Ordering::Relaxed) {
+                contended.store(random.below(64));
                 world.change(&mut random);
-                stay_for(random.next() % 1024);
+                // Now and then a moment, now and then long enough for many accesses.
+                let longest = 1 << random.below(14);
+                stay_for(random.below(longest) as u64);
             }
         });
         options.wait(world);
@@ -125,30 +128,87 @@ fn title(options: &Options) -> String {
     )
 }
 
-/// How much memory a reader's other work writes to, in 8-byte words: more than the caches hold.
-const OTHER_WORK: usize = 8 << 20;
+/// Cache lines that all threads write.
+struct Contended([Line; 64]);
 
-/// What a reader does.
-struct Work {
-    random: Random,
-    reader: Reader,
-    other: Vec<u64>,
-}
+#[repr(align(64))]
+struct Line(AtomicU64);
 
-impl Work {
-    fn new(seed: u64, number: u64) -> Self {
-        Self { random: Random::new(seed, number), reader: Reader::new(seed, number), other: vec![0; OTHER_WORK] }
+impl Contended {
+    const fn new() -> Self {
+        Self([const { Line(AtomicU64::new(0)) }; 64])
     }
 
-    /// Accesses until it is told to stop. Before each access, `stores` says how many stores of other work there are, given a
-    /// random number.
-    fn until(
-        &mut self,
-        stop: &AtomicBool,
-        world: &World<'_>,
-        caller: &mut impl Accesses,
-        stores: impl Fn(u64) -> usize,
-    ) {
+    fn store(&self, lines: usize) {
+        for line in self.0.iter().take(lines) {
+            line.0.store(lines as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+/// How much memory of its own a thread writes, in 8-byte words: what a second-level TLB covers, and more than the caches
+/// of one processor hold.
+const MEMORY: usize = 2 << 20;
+
+/// Stores that are slow to reach memory. They fill the processor's store buffer, and with it waits the store that announces
+/// an access: without a fence it then comes late. Which kind is slow enough differs between hosts.
+struct SlowStores<'c> {
+    contended: &'c Contended,
+    memory: Vec<u64>,
+}
+
+impl<'c> SlowStores<'c> {
+    fn new(contended: &'c Contended) -> Self {
+        Self { contended, memory: vec![0; MEMORY] }
+    }
+
+    /// None, or up to 127 of one kind.
+    fn make(&mut self, random: &mut Random) {
+        let draw = random.next();
+        let count = random.below(1 << (draw >> 8 & 7));
+        match draw & 3 {
+            0 => {}
+            1 => self.contended.store(count),
+            2 => (0..count).for_each(|_| self.memory[random.below(MEMORY)] = draw),
+            _ => self.stream(count, draw),
+        }
+    }
+
+    /// Stores past the caches.
+    fn stream(&mut self, count: usize, value: u64) {
+        for word in self.memory.iter_mut().step_by(8).take(count) {
+            // SAFETY: the word is borrowed for writing, and aligned. Only this thread reads it, whose own stores it sees in
+            // order, streamed or not.
+            #[cfg(target_arch = "x86_64")]
+            unsafe {
+                std::arch::x86_64::_mm_stream_si64(std::ptr::from_mut(word).cast(), value as i64);
+            }
+            #[cfg(not(target_arch = "x86_64"))]
+            {
+                *word = value;
+            }
+        }
+    }
+}
+
+/// What a reader does.
+struct Work<'c> {
+    random: Random,
+    reader: Reader,
+    stores: SlowStores<'c>,
+}
+
+impl<'c> Work<'c> {
+    fn new(seed: u64, number: u64, contended: &'c Contended) -> Self {
+        Self {
+            random: Random::new(seed, number),
+            reader: Reader::new(seed, number),
+            stores: SlowStores::new(contended),
+        }
+    }
+
+    /// Accesses until it is told to stop; one of `every` after slow stores.
+    fn until(&mut self, stop: &AtomicBool, world: &World<'_>, caller: &mut impl Accesses, every: u64) {
         let mut place = &world.places[0];
         while !stop.load(Ordering::Relaxed) {
             let draw = self.random.next();
@@ -157,18 +217,11 @@ impl Work {
                 place = &world.places[self.random.below(world.places.len())];
             }
             let request = Request::draw_at(&mut self.random, place);
-            self.do_other_work(draw >> 8, stores(draw >> 2));
+            if (draw >> 2).is_multiple_of(every) {
+                self.stores.make(&mut self.random);
+            }
             let mut data = [0; 8];
             self.reader.access(world, caller, request, &mut data[..request.size]);
-        }
-    }
-
-    /// Stores that miss the caches keep the processor's store buffer full, and with it a store that announces an access:
-    /// without a fence it then comes late.
-    fn do_other_work(&mut self, draw: u64, stores: usize) {
-        for number in 0..stores {
-            let word = (draw as usize).wrapping_add(number * 0x9_e377) % OTHER_WORK;
-            self.other[word] = draw;
         }
     }
 }

@@ -1,0 +1,300 @@
+//! Devices and places that change among themselves.
+
+use vm_device::{GuestAddress, InstanceId, IoResource, Relocation};
+
+use super::churn::{CHILD_SIZE, CHILDREN, Caller, SLIDE, SLIDER, SLIDER_SIZE, WINDOW_SIZE, WINDOWS, World};
+use super::oracle::{Claim, Place};
+use super::random::Random;
+use super::report::Round;
+
+/// Three devices that take turns at two places.
+pub(super) struct HotPlug {
+    pub(super) places: [usize; 2],
+    pub(super) devices: [(usize, State); 3],
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    Absent,
+    Plugged {
+        id: InstanceId,
+        place: usize,
+        decoded: bool,
+    },
+    /// Removed, but perhaps with callbacks running.
+    Deferred {
+        id: InstanceId,
+        place: usize,
+    },
+}
+
+impl State {
+    fn is_plugged_at(self, place: usize) -> bool {
+        matches!(self, State::Plugged { place: at, .. } if at == place)
+    }
+
+    /// Whether it may still take the place.
+    fn lingers_at(self, place: usize) -> bool {
+        matches!(self, State::Deferred { place: at, .. } if at == place)
+    }
+}
+
+impl HotPlug {
+    pub(super) fn step<'d>(&mut self, world: &'d World<'d>, caller: Caller, random: &mut Random) {
+        self.collect(world);
+        let place = self.places[random.below(2)];
+        match self.devices.iter().position(|(_, state)| state.is_plugged_at(place)) {
+            Some(device) => self.change(world, caller, random, device),
+            None => self.plug(world, random, place),
+        }
+    }
+
+    /// Frees the devices whose deferred removal has ended.
+    fn collect(&mut self, world: &World<'_>) {
+        for (device, state) in &mut self.devices {
+            if let State::Deferred { id, .. } = *state
+                && world.manager.device(id).is_none()
+            {
+                world.probes[*device].next_generation();
+                *state = State::Absent;
+            }
+        }
+    }
+
+    fn plug<'d>(&mut self, world: &'d World<'d>, random: &mut Random, place: usize) {
+        let may_fail = self.devices.iter().any(|(_, state)| state.lingers_at(place));
+        let first = random.below(3);
+        let Some(index) = (0..3).map(|n| (first + n) % 3).find(|n| self.devices[*n].1 == State::Absent) else {
+            return;
+        };
+        let (device, state) = &mut self.devices[index];
+        let Place { io_type, base, length, .. } = world.places[place];
+        let request = IoResource::fixed(io_type, base.into(), length.into());
+        world.claim(Round::Registered, &[(place, Claim::of(*device as u8, base))], || {
+            match world.register(*device, None, request) {
+                Some(id) => *state = State::Plugged { id, place, decoded: true },
+                None => return !may_fail && world.refused(),
+            }
+            true
+        });
+    }
+
+    pub(super) fn defer<'d>(&mut self, world: &'d World<'d>, index: usize, round: Round) {
+        let State::Plugged { id, place, .. } = self.devices[index].1 else { return };
+        if world.claim(round, &[(place, Claim::NOBODY)], || {
+            world.manager.unregister_device_deferred(id).is_ok() || world.refused()
+        }) {
+            self.devices[index].1 = State::Deferred { id, place };
+        }
+    }
+
+    fn change<'d>(&mut self, world: &'d World<'d>, caller: Caller, random: &mut Random, index: usize) {
+        let (device, state) = self.devices[index];
+        let State::Plugged { id, place, decoded } = state else { return };
+        let other = if place == self.places[0] { self.places[1] } else { self.places[0] };
+        let claim_of = |device: usize, place: usize, decoded: bool| match decoded {
+            true => Claim::of(device as u8, world.places[place].base),
+            false => Claim::NOBODY,
+        };
+        let base = |place: usize| GuestAddress(world.places[place].base);
+        let nobody = [(place, Claim::NOBODY)];
+        match random.below(8) {
+            0..=2 if caller == Caller::Writer => {
+                if world
+                    .claim(Round::Removed, &nobody, || world.remove(&[device], || world.manager.unregister_device(id)))
+                {
+                    self.devices[index].1 = State::Absent;
+                }
+            }
+            0..=3 => {
+                self.defer(world, index, Round::Deferred);
+                world.manager.collect();
+            }
+            4 => {
+                let claims = [(place, claim_of(device, place, !decoded))];
+                if world.claim(Round::Decoding, &claims, || {
+                    world.relocate(&[Relocation::new(id, 0).decoded(!decoded)], false)
+                }) {
+                    self.devices[index].1 = State::Plugged { id, place, decoded: !decoded };
+                }
+            }
+            _ => match self.devices.iter().position(|(_, state)| state.is_plugged_at(other)) {
+                None => {
+                    let may_fail = self.devices.iter().any(|(_, state)| state.lingers_at(other));
+                    let claims = [(place, Claim::NOBODY), (other, claim_of(device, other, decoded))];
+                    if world.claim(Round::Moved, &claims, || {
+                        world.relocate(&[Relocation::new(id, 0).to(base(other))], may_fail)
+                    }) {
+                        self.devices[index].1 = State::Plugged { id, place: other, decoded };
+                    }
+                }
+                Some(partner) => {
+                    let (its_device, State::Plugged { id: its_id, decoded: its_decoded, .. }) = self.devices[partner]
+                    else {
+                        return;
+                    };
+                    let claims =
+                        [(place, claim_of(its_device, place, its_decoded)), (other, claim_of(device, other, decoded))];
+                    let swap = [Relocation::new(id, 0).to(base(other)), Relocation::new(its_id, 0).to(base(place))];
+                    if world.claim(Round::Swapped, &claims, || world.relocate(&swap, false)) {
+                        self.devices[index].1 = State::Plugged { id, place: other, decoded };
+                        self.devices[partner].1 = State::Plugged { id: its_id, place, decoded: its_decoded };
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// A device that is registered and removed, in both ways, and nothing else.
+pub(super) struct ComeAndGo {
+    pub(super) place: usize,
+    pub(super) device: usize,
+    pub(super) id: Option<InstanceId>,
+    /// It only comes.
+    pub(super) stays: bool,
+}
+
+impl ComeAndGo {
+    pub(super) fn step<'d>(&mut self, world: &'d World<'d>, random: &mut Random) {
+        let Place { io_type, base, length, .. } = world.places[self.place];
+        let Some(id) = self.id else {
+            let claims = [(self.place, Claim::of(self.device as u8, base))];
+            world.claim(Round::Registered, &claims, || {
+                self.id = world.register(self.device, None, IoResource::fixed(io_type, base.into(), length.into()));
+                self.id.is_some() || world.refused()
+            });
+            return;
+        };
+        if self.stays {
+            return;
+        }
+        let nobody = [(self.place, Claim::NOBODY)];
+        let gone = if random.below(2) == 0 {
+            world
+                .claim(Round::Removed, &nobody, || world.remove(&[self.device], || world.manager.unregister_device(id)))
+        } else {
+            world.claim(Round::Deferred, &nobody, || {
+                world.remove(&[self.device], || {
+                    world.manager.unregister_device_deferred(id)?;
+                    while world.manager.collect() != 0 {
+                        std::hint::spin_loop();
+                    }
+                    Ok(())
+                })
+            })
+        };
+        if gone {
+            self.id = None;
+        }
+    }
+}
+
+/// A device that is always there, at one of two places that overlap.
+pub(super) struct Slider {
+    /// What only the lower place holds, what both hold, and what only the upper one holds.
+    pub(super) places: [usize; 3],
+    pub(super) device: usize,
+    pub(super) id: Option<InstanceId>,
+    pub(super) base: u64,
+}
+
+impl Slider {
+    pub(super) fn step<'d>(&mut self, world: &'d World<'d>) {
+        let base = if self.base == SLIDER && self.id.is_some() { SLIDER + SLIDE } else { SLIDER };
+        let claim = Claim::of(self.device as u8, base);
+        let [low, middle, high] = self.places;
+        let ends = if base == SLIDER { [claim, Claim::NOBODY] } else { [Claim::NOBODY, claim] };
+        let claims = [(low, ends[0]), (middle, claim), (high, ends[1])];
+        let Some(id) = self.id else {
+            world.claim(Round::Registered, &claims, || {
+                self.id = world.register(self.device, None, IoResource::mmio(base, SLIDER_SIZE));
+                self.id.is_some() || world.refused()
+            });
+            return;
+        };
+        if world
+            .claim(Round::Shifted, &claims, || world.relocate(&[Relocation::new(id, 0).to(GuestAddress(base))], false))
+        {
+            self.base = base;
+        }
+    }
+}
+
+/// A bus with two devices on it, which comes and goes and moves as a whole.
+pub(super) struct Bus {
+    /// For each window: a part that no child claims, and the children's.
+    pub(super) places: [[usize; 3]; 2],
+    /// The bus and its children.
+    pub(super) devices: [usize; 3],
+    pub(super) ids: [Option<InstanceId>; 3],
+    pub(super) at: usize,
+}
+
+impl Bus {
+    /// Who claims the places of the window at `at`, if it is there, with the given children present.
+    fn claims(&self, at: usize, present: [bool; 3]) -> [(usize, Claim); 3] {
+        let [bus, a, b] = self.devices.map(|device| device as u8);
+        let window = if present[0] { Claim::of(bus, WINDOWS[at]) } else { Claim::NOBODY };
+        let child = |present, device, offset| if present { Claim::of(device, WINDOWS[at] + offset) } else { window };
+        let [hole, first, second] = self.places[at];
+        [(hole, window), (first, child(present[1], a, CHILDREN[0])), (second, child(present[2], b, CHILDREN[1]))]
+    }
+
+    pub(super) fn step<'d>(&mut self, world: &'d World<'d>, caller: Caller, random: &mut Random) {
+        let present = self.ids.map(|id| id.is_some());
+        let Some(bus) = self.ids[0] else {
+            self.at = random.below(2);
+            let request = IoResource::mmio(WINDOWS[self.at], WINDOW_SIZE).window();
+            return self.plug(world, 0, None, request);
+        };
+        let child = 1 + random.below(2);
+        match random.below(8) {
+            0..=2 => match self.ids[child] {
+                None => {
+                    let request = IoResource::mmio(WINDOWS[self.at] + CHILDREN[child - 1], CHILD_SIZE);
+                    self.plug(world, child, Some(bus), request);
+                }
+                Some(id) if caller == Caller::Writer => {
+                    let mut after = present;
+                    after[child] = false;
+                    if world.claim(Round::Removed, &self.claims(self.at, after), || {
+                        world.remove(&[self.devices[child]], || world.manager.unregister_device(id))
+                    }) {
+                        self.ids[child] = None;
+                    }
+                }
+                Some(_) => {}
+            },
+            3 if caller == Caller::Writer => {
+                let gone: Vec<usize> = (0..3).filter(|n| present[*n]).map(|n| self.devices[n]).collect();
+                if world.claim(Round::SubtreeRemoved, &self.claims(self.at, [false; 3]), || {
+                    world.remove(&gone, || world.manager.unregister_subtree(bus))
+                }) {
+                    self.ids = [None; 3];
+                }
+            }
+            _ => self.move_all(world, present),
+        }
+    }
+
+    fn plug<'d>(&mut self, world: &'d World<'d>, index: usize, parent: Option<InstanceId>, request: IoResource) {
+        let mut present = self.ids.map(|id| id.is_some());
+        present[index] = true;
+        world.claim(Round::Registered, &self.claims(self.at, present), || {
+            self.ids[index] = world.register(self.devices[index], parent, request);
+            self.ids[index].is_some() || world.refused()
+        });
+    }
+
+    fn move_all<'d>(&mut self, world: &'d World<'d>, present: [bool; 3]) {
+        let to = 1 - self.at;
+        let bases = [0, CHILDREN[0], CHILDREN[1]].map(|offset| GuestAddress(WINDOWS[to] + offset));
+        let relocations: Vec<Relocation> =
+            self.ids.iter().zip(bases).filter_map(|(id, base)| Some(Relocation::new((*id)?, 0).to(base))).collect();
+        let claims = [self.claims(self.at, [false; 3]), self.claims(to, present)].concat();
+        if world.claim(Round::SubtreeMoved, &claims, || world.relocate(&relocations, false)) {
+            self.at = to;
+        }
+    }
+}
