@@ -170,10 +170,10 @@ mod tests {
     const B: Claim = Claim::of(2, 0x1000);
 
     fn judge(place: &Place, before: Stage, found: Claim) -> Result<Judged, Violation> {
-        let offset = ADDRESS.0 - (found.0 & 0xffff);
         match found.device() {
             None => place.judge(before, place.stage(), ADDRESS, Err(IoError::Unclaimed), None),
             Some(_) => {
+                let offset = ADDRESS.0 - (found.0 & 0xffff);
                 let answer = Answer { claim: found, address: ADDRESS, offset };
                 place.judge(before, place.stage(), ADDRESS, Ok(()), Some(answer))
             }
