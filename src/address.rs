@@ -68,7 +68,8 @@ pub enum IoType {
     /// Memory-mapped I/O: guest physical addresses whose accesses cause a VM exit and reach the device.
     Mmio,
     /// Guest physical addresses that belong to a device but are backed by memory: the VMM maps them, accesses do not
-    /// exit and are never dispatched.
+    /// exit and are never dispatched. Which memory that is, is for the VMM to know: the
+    /// [`address_map`](crate::DeviceManager::address_map) tells it where the range lies and whose it is.
     PhysicalMmio,
 }
 

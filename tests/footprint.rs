@@ -23,3 +23,14 @@ fn memory_is_what_the_capacities_ask_for() {
     println!("| 256 devices, 1024 ranges, 16 vCPUs | {} |", size::<256, 1024, 16>());
     const { assert!(PER_DEVICE <= 128 && PER_RANGE <= 256 && PER_VCPU == 64) };
 }
+
+#[test]
+fn the_documentation_gives_the_true_sizes() {
+    let small = size::<8, 16, 2>();
+    let documentation = include_str!("../src/lib.rs");
+    let sizes = format!(
+        "takes {small} bytes: {PER_DEVICE} for each further device, {PER_RANGE} for each range, {PER_VCPU} for each vCPU"
+    );
+    assert!(documentation.contains(&sizes), "{sizes}");
+    assert!(include_str!("../README.md").contains(&format!("8 devices, 16 ranges, 2 vCPUs | {small} |")));
+}
