@@ -14,7 +14,7 @@ use vm_device::{
 type Manager<'d> = DeviceManager<'d, 8, 8, 2>;
 
 /// How often what has to meet by chance is repeated.
-const ROUNDS: usize = if cfg!(miri) { 20 } else { 20_000 };
+const ROUNDS: usize = if cfg!(miri) { 5 } else { 20_000 };
 
 fn manager<'d>() -> Manager<'d> {
     DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(u32::MAX)
