@@ -7,6 +7,7 @@ use std::{io, iter};
 
 use vm_device::{DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
 
+use super::Error;
 use super::measure::{Figure, interleaved, pin};
 use super::ours::Named;
 use crate::bridge::{Accesses, answer};
@@ -60,21 +61,28 @@ fn serve(vcpu: &mut Vcpu, accesses: &mut impl Accesses) {
 }
 
 /// Prints exits per second with one virtual processor and with two, with a dispatch for each exit and without.
-pub(super) fn run(processors: &[usize]) -> Result<(), String> {
-    let kvm = kvm().map_err(|error| error.to_string())?;
+pub(super) fn run(processors: &[usize]) -> Result<(), Error> {
+    let kvm = kvm().map_err(Error::Kvm)?;
+    let failed = |error: &dyn std::error::Error| Error::Guest(error.to_string());
     let device = Named::<0>::new("register".into());
     let manager: DeviceManager<'_, 4, 4, 2> =
         DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
     let requests = [IoResource::pio(PORT, 4), IoResource::mmio(MMIO, 4)];
-    manager.register_device(&device, None, &requests, IrqResource::None).map_err(|error| error.to_string())?;
-    println!(
+    manager.register_device(&device, None, &requests, IrqResource::None).map_err(|error| failed(&error))?;
+    writeln!(
+        io::stdout(),
         "{:<10}{:>8}{:>16}{:>16}{:>16}{:>12}",
-        "exit", "vCPUs", "exits/s", "ns, dispatched", "ns, not", "dispatch"
-    );
+        "exit",
+        "vCPUs",
+        "exits/s",
+        "ns, dispatched",
+        "ns, not",
+        "dispatch"
+    )?;
     for (name, guest) in [("port", reads_a_port as extern "C" fn(u64)), ("mmio", reads_memory)] {
         for count in 1..=processors.len().min(2) {
-            let machine = Machine::new(&kvm).map_err(|error| error.to_string())?;
-            let start = |id| machine.start(id, Ring::User, guest, 0).map_err(|error| error.to_string());
+            let machine = Machine::new(&kvm).map_err(|error| failed(&error))?;
+            let start = |id| machine.start(id, Ring::User, guest, 0).map_err(|error| failed(&error));
             let mut vcpus = (0..count as u64).map(start).collect::<Result<Vec<_>, _>>()?;
             let figures = interleaved(ROUNDS, 2, |which, _| {
                 let ready = Barrier::new(count);
@@ -103,8 +111,7 @@ pub(super) fn run(processors: &[usize]) -> Result<(), String> {
             let [Figure { median: dispatched, .. }, Figure { median: not, .. }] = figures[..] else { continue };
             let part = 100.0 * (dispatched - not) / dispatched;
             let rate = 1e9 * count as f64 / dispatched;
-            writeln!(io::stdout(), "{name:<10}{count:>8}{rate:>16.0}{dispatched:>16.1}{not:>16.1}{part:>11.2}%")
-                .map_err(|error| error.to_string())?;
+            writeln!(io::stdout(), "{name:<10}{count:>8}{rate:>16.0}{dispatched:>16.1}{not:>16.1}{part:>11.2}%")?;
         }
     }
     Ok(())

@@ -28,6 +28,8 @@ use measure::{Eviction, interleaved};
 use report::{Report, Work};
 use subject::Subject;
 
+use crate::vm::Unavailable;
+
 /// Why there is no benchmark, or why it stopped.
 #[derive(Debug)]
 pub enum Error {
@@ -35,14 +37,17 @@ pub enum Error {
     Usage(String),
     /// The output went nowhere.
     Output(io::Error),
-    /// There is no KVM, or it failed.
-    Kvm(String),
+    /// There is no KVM.
+    Kvm(Unavailable),
+    /// A guest could not be started.
+    Guest(String),
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::Usage(error) | Error::Kvm(error) => f.write_str(error),
+            Error::Usage(error) | Error::Guest(error) => f.write_str(error),
+            Error::Kvm(error) => error.fmt(f),
             Error::Output(error) => error.fmt(f),
         }
     }
@@ -100,7 +105,7 @@ pub fn run(arguments: &mut Parser) -> Result<(), Error> {
             Arg::Long("n") => plan.n = Some(ranges(arguments.value()?.parse()?)?),
             Arg::Long("json") => json = Some(PathBuf::from(arguments.value()?)),
             Arg::Long("svg") => svg = Some(PathBuf::from(arguments.value()?)),
-            Arg::Value(word) if word == "exits" => return exits::run(&plan.processors).map_err(Error::Kvm),
+            Arg::Value(word) if word == "exits" => return exits::run(&plan.processors),
             Arg::Value(word) if word == "loop" => return repeat(arguments),
             other => return Err(other.unexpected().into()),
         }

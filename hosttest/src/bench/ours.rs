@@ -7,6 +7,7 @@ use vm_device::{
 
 use super::layout::Layout;
 use super::subject::{Register, Subject, forever, of_kind};
+use crate::membarrier::heavy_barrier;
 
 /// Room for the largest layout, and a device that comes and goes: the same for every number of ranges, because the cost
 /// is to follow the ranges in use.
@@ -74,17 +75,9 @@ fn filled(asymmetric: bool, layout: &Layout) -> &'static Manager {
 pub(super) const PORTABLE: &str = "this crate, handle";
 pub(super) const ASYMMETRIC: &str = "this crate, handle, asymmetric";
 
-/// The barrier of `membarrier(2)`, once the process is registered for it.
+/// The barrier of `membarrier(2)`.
 fn membarrier() -> HeavyBarrier {
-    fn call(command: libc::c_long) {
-        // SAFETY: membarrier(2) takes two integers and touches no memory of ours.
-        let result = unsafe { libc::syscall(libc::SYS_membarrier, command, 0) };
-        assert_eq!(result, 0, "membarrier(2) failed");
-    }
-    call(libc::MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED.into());
-    // SAFETY: MEMBARRIER_CMD_PRIVATE_EXPEDITED makes every running thread of the process execute a full memory barrier
-    // before it returns (membarrier(2)).
-    unsafe { HeavyBarrier::new(|| call(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED.into())) }
+    heavy_barrier().unwrap_or_else(|unsupported| panic!("{unsupported}"))
 }
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {

@@ -1,4 +1,4 @@
-//! Peers from crates.io, each used as its documentation shows.
+//! Published peers, each used as its documentation shows.
 //!
 //! `axdevice` is not among them: the `axdevice_base` 0.7 it stands on asks for a nightly compiler
 //! (`#![feature(trait_upcasting)]`).

@@ -9,6 +9,11 @@ pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
     match bench::run(arguments) {
         Ok(()) => Ok(true),
         Err(Error::Output(error)) => Err(CommandError::Output(error)),
-        Err(error) => Err(CommandError::Usage(error.to_string())),
+        Err(Error::Kvm(unavailable)) => Err(CommandError::Kvm(unavailable)),
+        Err(Error::Usage(error)) => Err(CommandError::Usage(error)),
+        Err(error) => {
+            eprintln!("hosttest: {error}");
+            Ok(false)
+        }
     }
 }
