@@ -35,7 +35,8 @@ fuzz_target!(|input: &[u8]| {
             instruction_length: registers.get(Gpr::Rbx) as u32,
             rip: registers.rip,
         };
-        for access in [svm::port_access(read, registers.rip, mode), vmx::port_access(exit, mode)].into_iter().flatten() {
+        for access in [svm::port_access(read, registers.rip, mode), vmx::port_access(exit, mode)].into_iter().flatten()
+        {
             let access = access.with_prefixes(bytes, mode);
             let count = access.count(&registers);
             let complete = access.complete_string(&registers, count);
