@@ -258,17 +258,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let wire = self.wires.get(irq.wire as usize)?;
         Some(Connection { wire, source: irq.source, gsi: line.gsi, shared: line.shared })
     }
-
-    /// Turns the handles of a device's interrupt away and takes its assertion back.
-    pub(crate) fn disconnect(&self, node: u16, connection: Option<Connection<'d>>) {
-        if let Some(gate) = self.gates.get(node as usize) {
-            gate.close();
-            gate.wait_idle();
-        }
-        if let Some(connection) = connection {
-            connection.release(self.controller);
-        }
-    }
 }
 
 /// Takes a registration back when it is dropped: because the device has rejected its resources, or has panicked over
@@ -281,8 +270,10 @@ struct Undo<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
 
 impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Undo<'_, DEVICES, RANGES, VCPUS> {
     fn drop(&mut self) {
-        self.manager.disconnect(self.node, self.connection);
-        self.manager.state.lock().give_back(self.node);
+        if let Some(gate) = self.manager.gates.get(self.node as usize) {
+            gate.close();
+        }
+        self.manager.finish(self.node, self.connection);
     }
 }
 

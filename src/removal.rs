@@ -224,8 +224,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.connection(state, state.topology.node(index)?.irq)
     }
 
-    /// The last step, for a leaving node that no reader is in.
-    fn finish(&self, index: u16, connection: Option<Connection<'d>>) {
+    /// The last step, for a node that no reader is in and whose interrupt handles are turned away.
+    pub(crate) fn finish(&self, index: u16, connection: Option<Connection<'d>>) {
         if let Some(gate) = self.gates.get(index as usize) {
             gate.wait_idle();
         }

@@ -381,7 +381,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let Some(target) = self.slots.get(slot as usize) else { return false };
         match target.state.load(Ordering::SeqCst) {
             VACANT => true,
-            RETIRED if !protocol::WAIT || self.readers(slot).next().is_none() => {
+            RETIRED if !protocol::WAIT || !self.words(slot).any(|(word, sign)| sign.is_in(word)) => {
                 target.state.store(VACANT, Ordering::SeqCst);
                 true
             }
@@ -411,10 +411,6 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let hazards = self.lines.iter().flat_map(|line| &line.hazards);
         let anonymous = self.slots.get(slot as usize).map(|target| (&target.anonymous, Sign::Count));
         hazards.map(move |word| (word, Sign::Number(slot as u32 + 1))).chain(anonymous)
-    }
-
-    fn readers(&self, slot: u16) -> impl Iterator<Item = &AtomicU32> {
-        self.words(slot).filter(|(word, sign)| sign.is_in(word)).map(|(word, _)| word)
     }
 
     /// Sets the place of the slot's range in the copy that `version` selects.

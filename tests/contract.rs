@@ -1,5 +1,7 @@
 //! The concurrency contract of the README: a test for each of its sentences.
 
+mod observed;
+
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::mpsc;
 use std::thread;
@@ -10,6 +12,8 @@ use vm_device::{
     IrqResource, MAX_ANONYMOUS, MAX_DEPTH, NoDispatcher, RegisterError, Rejected, Relocation, Resources,
     SystemAllocator, UnregisterError,
 };
+
+use observed::Constant;
 
 type Manager<'d> = DeviceManager<'d, 8, 8, 2>;
 
@@ -36,24 +40,8 @@ fn wait_for(flag: &AtomicBool) {
     }
 }
 
-/// Answers with its number.
-struct Numbered {
-    name: &'static str,
-    number: u8,
-}
-
-impl Device<'_> for Numbered {
-    fn name(&self) -> &str {
-        self.name
-    }
-    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-        data.fill(self.number);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
-const FIRST: Numbered = Numbered { name: "first", number: 1 };
-const SECOND: Numbered = Numbered { name: "second", number: 2 };
+const FIRST: Constant = Constant { name: "first", value: 1 };
+const SECOND: Constant = Constant { name: "second", value: 2 };
 
 /// A device whose callback does not end before it is let go.
 #[derive(Default)]
@@ -293,12 +281,12 @@ fn a_handles_last_hit_never_reaches_a_removed_or_moved_device() {
         // In the same slot, at the same address.
         for device in [&FIRST, &SECOND] {
             let id = register(&manager, device, 0, 4);
-            see(Ok(device.number));
-            see(Ok(device.number));
+            see(Ok(device.value));
+            see(Ok(device.value));
             manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(8))]).unwrap();
             see(Err(IoError::Unclaimed));
             manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(0))]).unwrap();
-            see(Ok(device.number));
+            see(Ok(device.value));
             manager.unregister_device(id).unwrap();
             see(Err(IoError::Unclaimed));
         }
@@ -479,7 +467,7 @@ fn an_access_finds_a_moving_range_at_the_old_or_the_new_place_and_two_that_swap_
 #[test]
 fn writers_on_several_threads_take_turns() {
     let manager = manager();
-    let devices = ["a", "b", "c"].map(|name| Numbered { name, number: 1 });
+    let devices = ["a", "b", "c"].map(|name| Constant { name, value: 1 });
     thread::scope(|scope| {
         for (device, base) in devices.iter().zip([0, 0x100, 0x200]) {
             let manager = &manager;

@@ -1,26 +1,13 @@
 //! Two devices that take turns in the only slot there is, while vCPUs access both: what a sanitizer is to look at.
 
+mod observed;
+
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator,
-};
+use vm_device::{DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
 
-struct Numbered {
-    name: &'static str,
-    number: u8,
-}
-
-impl Device<'_> for Numbered {
-    fn name(&self) -> &str {
-        self.name
-    }
-    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-        data.fill(self.number);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
+use observed::Constant;
 
 const PLACES: [u64; 2] = [0x10, 0x20];
 
@@ -39,7 +26,7 @@ fn look(mut read: impl FnMut(GuestAddress, &mut [u8]) -> Result<(), IoError>) {
 fn two_devices_take_turns_in_one_slot() {
     let manager: DeviceManager<'_, 1, 1, 1> =
         DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(u32::MAX);
-    let devices = [Numbered { name: "zero", number: 0 }, Numbered { name: "one", number: 1 }];
+    let devices = [Constant { name: "zero", value: 0 }, Constant { name: "one", value: 1 }];
     let rounds = if cfg!(miri) { 20 } else { 2000 };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
