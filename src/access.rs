@@ -1,6 +1,7 @@
 //! One access of a guest, as a device sees it, and what can become of it.
 
 use core::fmt;
+use core::marker::PhantomData;
 
 use crate::address::{GuestAddress, IoType};
 use crate::slots::Place;
@@ -19,41 +20,58 @@ pub const MAX_DEPTH: usize = 8;
 /// ```
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
-    pub(crate) io_type: IoType,
-    /// The topology node of the device.
-    pub(crate) node: u16,
-    pub(crate) range_index: u16,
     pub(crate) address: u64,
     pub(crate) base: u64,
-    /// Which manager dispatched it: its address, to compare.
-    pub(crate) manager: usize,
-    /// Where that manager's removals look for this access.
-    pub(crate) place: Place<'a>,
+    pub(crate) target: Target,
+    pub(crate) caller: &'a Caller<'a>,
     /// The access from within whose callback this one was made.
     pub(crate) parent: Option<&'a Access<'a>>,
+    one_thread: PhantomData<*mut ()>,
+}
+
+/// Whose range it is that an access goes to.
+#[derive(Clone, Copy)]
+pub(crate) struct Target {
+    /// The topology node of the device.
+    pub(crate) node: u16,
+    /// Which of the device's ranges.
+    pub(crate) range_index: u8,
+    /// The space.
+    pub(crate) io_type: IoType,
+}
+
+/// Who makes an access, as far as the manager can know.
+#[derive(Clone, Copy)]
+pub(crate) struct Caller<'a> {
+    /// Which manager dispatches it: its address, to compare.
+    pub(crate) manager: usize,
+    /// Where that manager's removals look for the access.
+    pub(crate) place: Place<'a>,
 }
 
 impl Access<'static> {
-    /// An access for a test of a device without a manager: to `address`, in the device's range number `range_index`,
-    /// which starts at `base`.
+    /// An access for a test of a device without a manager: to `address`, in the device's range number `range_index`
+    /// (of 0 to 15), which starts at `base`.
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
-        Self {
-            io_type,
-            range_index: range_index as u16,
-            node: u16::MAX,
-            address: address.0,
-            base: base.0,
-            manager: 0,
-            place: Place::ANONYMOUS,
-            parent: None,
-        }
+        let target = Target { node: u16::MAX, range_index: range_index as u8, io_type };
+        Self::made(address.0, base.0, target, &Caller { manager: 0, place: Place::ANONYMOUS }, None)
     }
 }
 
-impl Access<'_> {
+impl<'a> Access<'a> {
+    pub(crate) const fn made(
+        address: u64,
+        base: u64,
+        target: Target,
+        caller: &'a Caller<'a>,
+        parent: Option<&'a Access<'a>>,
+    ) -> Self {
+        Self { address, base, target, caller, parent, one_thread: PhantomData }
+    }
+
     /// The space: [`IoType::Pio`] or [`IoType::Mmio`].
     pub const fn io_type(&self) -> IoType {
-        self.io_type
+        self.target.io_type
     }
 
     /// The address of the first byte accessed.
@@ -74,7 +92,7 @@ impl Access<'_> {
 
     /// Which of the device's ranges is accessed: the index of the request it was given for.
     pub const fn range_index(&self) -> usize {
-        self.range_index as usize
+        self.target.range_index as usize
     }
 
     /// The same access `bytes` further on: an element of a string, a piece of a split access.
@@ -88,11 +106,11 @@ impl Access<'_> {
 impl fmt::Debug for Access<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access")
-            .field("io_type", &self.io_type)
+            .field("io_type", &self.io_type())
             .field("address", &self.address())
             .field("base", &self.base())
-            .field("range_index", &self.range_index)
-            .field("level", &self.place.level())
+            .field("range_index", &self.range_index())
+            .field("level", &self.caller.place.level())
             .finish_non_exhaustive()
     }
 }

@@ -1,151 +1,89 @@
 //! The way of a guest access to its device.
 
-use crate::access::{Access, IoError, MAX_DEPTH, fill};
+use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
-use crate::device::Device;
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Body, Claim, Entered, Place, TooDeep};
-use crate::table::{Segment, Start, Table};
+use crate::slots::{Announce, Body, Claim, Entered, Found, Place, Refused, Top};
+use crate::sync::AtomicU32;
+use crate::table::{Entry, Start, Table};
+use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
-/// The data of an access, in one direction, on its way to the device.
-trait Transfer {
-    /// The length of what is accessed at once, in bytes: the whole access, or one element of a string.
-    fn unit(&self) -> usize;
-    /// Whether the data is a whole number of units, and not empty.
-    fn is_whole(&self) -> bool;
-    /// Hands the access to the device as it is.
-    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
-    /// Hands it over in pieces of accepted sizes, which there are.
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes);
-}
-
-struct Read<'b> {
-    data: &'b mut [u8],
-}
-
-struct Write<'b> {
-    data: &'b [u8],
-}
-
-struct ReadString<'b> {
-    element: usize,
-    data: &'b mut [u8],
-}
-
-struct WriteString<'b> {
-    element: usize,
-    data: &'b [u8],
-}
-
-impl Transfer for Read<'_> {
-    #[inline(always)]
-    fn unit(&self) -> usize {
-        self.data.len()
-    }
-    #[inline(always)]
-    fn is_whole(&self) -> bool {
-        !self.data.is_empty()
-    }
-    #[inline(always)]
-    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.read(access, self.data);
-    }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        let mut access = *access;
-        let mut rest = &mut *self.data;
-        while let Some((piece, behind)) =
-            sizes.piece(access.offset(), rest.len()).and_then(|size| rest.split_at_mut_checked(size))
-        {
-            device.read(&access, piece);
-            access = access.advanced(piece.len() as u64);
-            rest = behind;
-        }
-    }
-}
-
-impl Transfer for Write<'_> {
-    #[inline(always)]
-    fn unit(&self) -> usize {
-        self.data.len()
-    }
-    #[inline(always)]
-    fn is_whole(&self) -> bool {
-        !self.data.is_empty()
-    }
-    #[inline(always)]
-    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.write(access, self.data);
-    }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        let mut access = *access;
-        let mut rest = self.data;
-        while let Some((piece, behind)) =
-            sizes.piece(access.offset(), rest.len()).and_then(|size| rest.split_at_checked(size))
-        {
-            device.write(&access, piece);
-            access = access.advanced(size_of_val(piece) as u64);
-            rest = behind;
-        }
-    }
-}
-
-impl Transfer for ReadString<'_> {
-    fn unit(&self) -> usize {
-        self.element
-    }
-    fn is_whole(&self) -> bool {
-        !self.data.is_empty() && self.data.len().is_multiple_of(self.element)
-    }
-    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.read_string(access, self.element, self.data);
-    }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        for data in self.data.chunks_mut(self.element.max(1)) {
-            Read { data }.in_pieces(device, access, sizes);
-        }
-    }
-}
-
-impl Transfer for WriteString<'_> {
-    fn unit(&self) -> usize {
-        self.element
-    }
-    fn is_whole(&self) -> bool {
-        !self.data.is_empty() && self.data.len().is_multiple_of(self.element)
-    }
-    fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.write_string(access, self.element, self.data);
-    }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        for data in self.data.chunks(self.element.max(1)) {
-            Write { data }.in_pieces(device, access, sizes);
-        }
-    }
-}
-
-/// Who makes an access, as far as the manager can know.
+/// The segment that a search found last, whose it is, and the version under which that holds.
 #[derive(Clone, Copy)]
-struct Caller<'a> {
+struct LastHit<'a, 'd> {
+    version: u64,
+    /// The first address of the segment, and how far the last one is from it.
+    first: u64,
+    span: u64,
+    /// Where the range starts that the segment is a part of.
+    base: u64,
+    found: Option<Found<'a, 'd>>,
+}
+
+impl LastHit<'_, '_> {
+    /// Before anything was found.
+    const fn none() -> Self {
+        Self { version: 0, first: 0, span: 0, base: 0, found: None }
+    }
+
+    /// Whether all of an access lies in the segment. Where it starts decides, as a rule, which is one branch.
+    #[inline(always)]
+    fn has(&self, address: u64, unit: usize) -> bool {
+        let left = self.span.checked_sub(address.wrapping_sub(self.first));
+        left.is_some_and(|left| left >= unit as u64 - 1)
+    }
+}
+
+/// From where an access comes: a vCPU's handle, or anywhere else.
+trait Origin<'a>: Announce<'a> + Into<Place<'a>> {
+    /// The access from within whose callback it is made, if that is known.
+    fn parent(self) -> Option<&'a Access<'a>>;
+}
+
+impl<'a> Origin<'a> for Top<'a> {
+    #[inline(always)]
+    fn parent(self) -> Option<&'a Access<'a>> {
+        None
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Anywhere<'a> {
     place: Place<'a>,
     parent: Option<&'a Access<'a>>,
 }
 
-impl Caller<'_> {
-    /// A caller without a handle, who may or may not be in a callback.
-    const ANONYMOUS: Self = Self { place: Place::ANONYMOUS, parent: None };
+impl<'a> Announce<'a> for Anywhere<'a> {
+    type Announced = <Place<'a> as Announce<'a>>::Announced;
+
+    fn announce(self, found: Found<'a, '_>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Self::Announced> {
+        self.place.announce(found, crowd, asymmetric)
+    }
 }
 
-/// The segment a [`Dispatcher`] used last, and the version under which it found it.
-#[derive(Clone, Copy)]
-struct LastHit {
-    version: u64,
-    segment: Segment,
+impl<'a> From<Anywhere<'a>> for Place<'a> {
+    fn from(anywhere: Anywhere<'a>) -> Self {
+        anywhere.place
+    }
 }
 
-impl LastHit {
-    const fn none() -> Self {
-        Self { version: 0, segment: Segment::NOWHERE }
+impl<'a> Origin<'a> for Anywhere<'a> {
+    fn parent(self) -> Option<&'a Access<'a>> {
+        self.parent
+    }
+}
+
+/// The way into one space: what stays the same from one access to the next, and what was hit last.
+struct Way<'a, 'd, O> {
+    origin: O,
+    caller: Caller<'a>,
+    hit: LastHit<'a, 'd>,
+}
+
+impl<'a, O: Origin<'a>> Way<'a, '_, O> {
+    fn new(manager: usize, origin: O) -> Self {
+        Self { origin, caller: Caller { manager, place: origin.into() }, hit: LastHit::none() }
     }
 }
 
@@ -160,7 +98,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
     #[inline]
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.read_by(Caller::ANONYMOUS, &mut LastHit::none(), address, data, io_type)
+        self.dispatch_without_handle(address, io_type, &mut Read { data })
     }
 
     /// A guest writes `data` at `address`. As [`read`](Self::read), the other way.
@@ -169,7 +107,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// As [`read`](Self::read).
     #[inline]
     pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        self.dispatch(Caller::ANONYMOUS, &mut LastHit::none(), address, io_type, Write { data })
+        self.dispatch_without_handle(address, io_type, &mut Write { data })
     }
 
     /// A guest reads a string (`REP INS`): `data.len() / element` elements of `element` bytes each, all from `port`.
@@ -178,7 +116,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.read_string_by(Caller::ANONYMOUS, &mut LastHit::none(), port, element, data)
+        self.dispatch_without_handle(port.into(), IoType::Pio, &mut ReadString { element, data })
     }
 
     /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other way.
@@ -186,7 +124,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// As [`read`](Self::read).
     pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.dispatch(Caller::ANONYMOUS, &mut LastHit::none(), port.into(), IoType::Pio, WriteString { element, data })
+        self.dispatch_without_handle(port.into(), IoType::Pio, &mut WriteString { element, data })
     }
 
     /// A handle of one vCPU, which dispatches faster than the manager itself.
@@ -195,7 +133,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`NoDispatcher`] if there are as many as the manager has room for.
     pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
         let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
-        Ok(Dispatcher { manager: self, claim, hits: [LastHit::none(); 2] })
+        let way = || Way::new(self.identity(), claim.top());
+        Ok(Dispatcher { manager: self, ports: way(), memory: way(), _claim: claim })
     }
 
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
@@ -205,130 +144,153 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         Nested { manager: self, access }
     }
 
-    #[inline(always)]
-    fn read_by(
+    /// For a caller without a handle, who may or may not be in a callback.
+    fn dispatch_without_handle(
         &self,
-        caller: Caller<'_>,
-        hit: &mut LastHit,
         address: GuestAddress,
-        data: &mut [u8],
         io_type: IoType,
+        transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        fill(data, self.open_bus(io_type));
-        self.dispatch(caller, hit, address, io_type, Read { data })
+        self.dispatch_from(Anywhere { place: Place::ANONYMOUS, parent: None }, address, io_type, transfer)
     }
 
-    fn read_string_by(
-        &self,
-        caller: Caller<'_>,
-        hit: &mut LastHit,
-        port: u16,
-        element: usize,
-        data: &mut [u8],
+    /// As [`dispatch`](Self::dispatch), for one access of somebody who remembers nothing.
+    #[inline(never)]
+    fn dispatch_from<'a>(
+        &'a self,
+        origin: Anywhere<'a>,
+        address: GuestAddress,
+        io_type: IoType,
+        transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        fill(data, self.open_bus(IoType::Pio));
-        self.dispatch(caller, hit, port.into(), IoType::Pio, ReadString { element, data })
+        self.dispatch(&mut Way::new(self.identity(), origin), address, io_type, transfer)
     }
 
     /// Finds the device and calls it.
     #[inline(always)]
-    fn dispatch(
-        &self,
-        caller: Caller<'_>,
-        hit: &mut LastHit,
+    fn dispatch<'a, 'w>(
+        &'a self,
+        way: &'w mut Way<'a, 'd, impl Origin<'a>>,
         address: GuestAddress,
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
+        transfer.fill(self.open_bus(io_type));
         if !transfer.is_whole() {
             return Err(IoError::InvalidLength);
         }
-        let address = address.0;
-        let Some(last) = address.checked_add(transfer.unit() as u64 - 1) else {
-            return Err(unclaimed(io_type.last_address().0, address, u64::MAX, 0));
-        };
         // Before the last hit is looked at, which the two kinds of MMIO share.
         if io_type == IoType::PhysicalMmio {
             return Err(IoError::NotDispatched);
         }
-        let entered = match self.enter(caller.place, hit, address, last) {
-            Ok(Some(entered)) => entered,
-            Ok(None) => {
-                let mut searches = self.slots.searches();
-                loop {
-                    searches.begin();
-                    let found = match io_type {
-                        IoType::Pio => self.look_up(&self.ports, hit, address, last),
-                        IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, hit, address, last),
-                    };
-                    found?;
-                    match self.enter(caller.place, hit, address, last) {
-                        Ok(Some(entered)) => break entered,
-                        Ok(None) => {}
-                        Err(TooDeep) => return Err(IoError::TooDeep),
+        if way.hit.has(address.0, transfer.unit()) {
+            match self.enter(way) {
+                Ok(entered) => return hand_over(&entered, way, address.0, transfer),
+                Err(Refused::TooDeep) => return Err(IoError::TooDeep),
+                Err(Refused::Stale) => {}
+            }
+        }
+        match io_type {
+            IoType::Pio => self.search(&self.ports, way, address.0, transfer),
+            IoType::Mmio | IoType::PhysicalMmio => self.search(&self.memory, way, address.0, transfer),
+        }
+    }
+
+    /// Enters the slot of the last hit, if that still holds.
+    #[inline(always)]
+    fn enter<'a, O: Origin<'a>>(&'a self, way: &Way<'a, 'd, O>) -> Result<Entered<'a, 'd, O::Announced>, Refused> {
+        let found = way.hit.found.ok_or(Refused::Stale)?;
+        self.slots.enter(way.origin, way.hit.version, found)
+    }
+
+    /// Goes on where the last hit is of no use. A function of its own: nothing of it is in the way where a hit is repeated.
+    #[inline(never)]
+    fn search<'a, A: Start>(
+        &'a self,
+        table: &Table<A, RANGES>,
+        way: &mut Way<'a, 'd, impl Origin<'a>>,
+        address: u64,
+        transfer: impl Transfer,
+    ) -> Result<(), IoError> {
+        if let Some(last) = address.checked_add(transfer.unit() as u64 - 1)
+            && last < A::LAST
+        {
+            let version = self.slots.version();
+            let entry = table.find(version, address);
+            if let Some(found) = self.slots.slot(entry.owner) {
+                let (base, range_last) = found.bounds(version);
+                let segment_last = entry.last.min(range_last);
+                if entry.first <= address && last <= segment_last {
+                    let span = segment_last.wrapping_sub(entry.first);
+                    way.hit = LastHit { version, first: entry.first, span, base, found: Some(found) };
+                    if let Ok(entered) = self.enter(way) {
+                        return hand_over(&entered, way, address, transfer);
                     }
                 }
             }
-            Err(TooDeep) => return Err(IoError::TooDeep),
-        };
-        let body = entered.body();
-        let access = Access {
-            io_type,
-            node: body.node,
-            range_index: body.range_index,
-            address,
-            base: hit.segment.base,
-            manager: self.identity(),
-            place: caller.place,
-            parent: caller.parent,
-        };
-        if body.sizes != AccessSizes::ANY {
-            return sized(transfer, body, &access);
         }
-        transfer.whole(body.device, &access);
-        Ok(())
+        self.search_patiently(table, way, address, transfer)
     }
 
-    /// Enters the slot of the last hit, if that has the addresses from `address` to `last` and still holds.
-    #[inline(always)]
-    fn enter<'a>(
-        &'a self,
-        place: Place<'a>,
-        hit: &LastHit,
-        address: u64,
-        last: u64,
-    ) -> Result<Option<Entered<'a, 'd>>, TooDeep> {
-        let LastHit { version, segment } = *hit;
-        if segment.first <= address && last <= segment.last {
-            self.slots.enter(place, version, segment.slot)
-        } else {
-            Ok(None)
-        }
-    }
-
-    /// Finds the segment that has the addresses from `address` to `last`, and leaves it in `hit`. A function of its own:
-    /// nothing of it is in the way where a hit is repeated.
+    /// Searches until it is known what becomes of the access.
+    #[cold]
     #[inline(never)]
-    fn look_up<A: Start>(
-        &self,
+    fn search_patiently<'a, A: Start>(
+        &'a self,
         table: &Table<A, RANGES>,
-        hit: &mut LastHit,
+        way: &mut Way<'a, 'd, impl Origin<'a>>,
         address: u64,
-        last: u64,
+        transfer: impl Transfer,
     ) -> Result<(), IoError> {
-        let version = self.slots.version();
-        let segment = table.find(&self.slots, version, address);
-        if segment.slot().is_some() && last <= segment.last {
-            *hit = LastHit { version, segment };
-        } else if self.slots.is_current(version) {
-            return Err(if segment.slot().is_some() {
-                IoError::Straddling
-            } else {
-                unclaimed(A::LAST, address, last, segment.last)
-            });
+        let last = address.checked_add(transfer.unit() as u64 - 1);
+        let mut searches = self.slots.searches();
+        loop {
+            let version = self.slots.version();
+            let Entry { owner, first, last: entry_last } = table.find_exactly(version, address);
+            let found = self.slots.slot(owner);
+            let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
+            match found.filter(|_| address <= range_last) {
+                Some(found) if last.is_some_and(|last| last <= entry_last.min(range_last)) => {
+                    let span = entry_last.min(range_last).wrapping_sub(first);
+                    way.hit = LastHit { version, first, span, base, found: Some(found) };
+                    match self.enter(way) {
+                        Ok(entered) => {
+                            // Writers do not hold back for a reader who has found what it searched for: the callback may
+                            // be a writer.
+                            searches.end();
+                            return hand_over(&entered, way, address, transfer);
+                        }
+                        Err(Refused::TooDeep) => return Err(IoError::TooDeep),
+                        Err(Refused::Stale) => {}
+                    }
+                }
+                found => {
+                    let whole = address > A::LAST || last.is_some_and(|last| last <= entry_last.min(A::LAST));
+                    if self.slots.is_current(version) {
+                        return Err(if found.is_none() && whole { IoError::Unclaimed } else { IoError::Straddling });
+                    }
+                }
+            }
+            searches.again();
         }
-        Ok(())
     }
+}
+
+/// Hands an access over to the device of the slot.
+#[inline(always)]
+fn hand_over<'a, 'd, O: Origin<'a>>(
+    entered: &Entered<'a, 'd, O::Announced>,
+    way: &Way<'a, 'd, O>,
+    address: u64,
+    mut transfer: impl Transfer,
+) -> Result<(), IoError> {
+    let body = entered.body();
+    let access = Access::made(address, way.hit.base, body.target, &way.caller, way.origin.parent());
+    if body.sizes != AccessSizes::ANY {
+        return sized(transfer, body, &access);
+    }
+    transfer.whole(body.device, &access);
+    Ok(())
 }
 
 /// Hands an access over to a device that does not take every size.
@@ -345,13 +307,6 @@ fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> R
     Ok(())
 }
 
-/// Which error it is that an access from `address` to `last` begins in a hole that ends at `hole_last`, in a space that
-/// ends at `space_last`.
-#[cold]
-fn unclaimed(space_last: u64, address: u64, last: u64, hole_last: u64) -> IoError {
-    if address <= space_last && last > hole_last.min(space_last) { IoError::Straddling } else { IoError::Unclaimed }
-}
-
 /// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the
 /// range it used last in each space.
 ///
@@ -359,8 +314,9 @@ fn unclaimed(space_last: u64, address: u64, last: u64, hole_last: u64) -> IoErro
 /// [`DeviceManager::nested`]. Dropping it makes its place free for another.
 pub struct Dispatcher<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    claim: Claim<'d>,
-    hits: [LastHit; 2],
+    ports: Way<'d, 'd, Top<'d>>,
+    memory: Way<'d, 'd, Top<'d>>,
+    _claim: Claim<'d>,
 }
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatcher<'d, DEVICES, RANGES, VCPUS> {
@@ -369,12 +325,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
         self.manager
     }
 
-    /// The manager, the vCPU as the caller, and what it hit last in a space.
     #[inline(always)]
-    fn parts(&mut self, io_type: IoType) -> (&'d DeviceManager<'d, DEVICES, RANGES, VCPUS>, Caller<'_>, &mut LastHit) {
-        let [ports, memory] = &mut self.hits;
-        let hit = if io_type == IoType::Pio { ports } else { memory };
-        (self.manager, Caller { place: self.claim.place(), parent: None }, hit)
+    fn way(&mut self, io_type: IoType) -> &mut Way<'d, 'd, Top<'d>> {
+        if io_type == IoType::Pio { &mut self.ports } else { &mut self.memory }
     }
 
     /// As [`DeviceManager::read`].
@@ -383,8 +336,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// As [`DeviceManager::read`].
     #[inline(always)]
     pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        let (manager, caller, hit) = self.parts(io_type);
-        manager.read_by(caller, hit, address, data, io_type)
+        self.manager.dispatch(self.way(io_type), address, io_type, Read { data })
     }
 
     /// As [`DeviceManager::write`].
@@ -393,8 +345,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// As [`DeviceManager::read`].
     #[inline(always)]
     pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        let (manager, caller, hit) = self.parts(io_type);
-        manager.dispatch(caller, hit, address, io_type, Write { data })
+        self.manager.dispatch(self.way(io_type), address, io_type, Write { data })
     }
 
     /// As [`DeviceManager::read_string`].
@@ -402,8 +353,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        let (manager, caller, hit) = self.parts(IoType::Pio);
-        manager.read_string_by(caller, hit, port, element, data)
+        self.dispatch_string(port, &mut ReadString { element, data })
     }
 
     /// As [`DeviceManager::write_string`].
@@ -411,8 +361,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        let (manager, caller, hit) = self.parts(IoType::Pio);
-        manager.dispatch(caller, hit, port.into(), IoType::Pio, WriteString { element, data })
+        self.dispatch_string(port, &mut WriteString { element, data })
+    }
+
+    fn dispatch_string(&mut self, port: u16, transfer: &mut dyn Transfer) -> Result<(), IoError> {
+        let origin = Anywhere { place: self.ports.origin.into(), parent: None };
+        self.manager.dispatch_from(origin, port.into(), IoType::Pio, transfer)
     }
 }
 
@@ -439,16 +393,14 @@ pub struct Nested<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS
 }
 
 impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
-    fn caller(&self) -> Result<Caller<'a>, IoError> {
-        let mut place = self.access.place.deeper();
-        if self.access.manager != self.manager.identity() {
+    fn dispatch(&self, address: GuestAddress, io_type: IoType, transfer: &mut dyn Transfer) -> Result<(), IoError> {
+        let Caller { manager, place, .. } = *self.access.caller;
+        let mut place = place.deeper();
+        if manager != self.manager.identity() {
             // Another manager's removals do not look at this one's lines.
             place = place.without_line();
         }
-        if place.level() >= MAX_DEPTH {
-            return Err(IoError::TooDeep);
-        }
-        Ok(Caller { place, parent: Some(self.access) })
+        self.manager.dispatch_from(Anywhere { place, parent: Some(self.access) }, address, io_type, transfer)
     }
 
     /// As [`DeviceManager::read`], one level deeper.
@@ -456,8 +408,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        fill(data, self.manager.open_bus(io_type));
-        self.manager.dispatch(self.caller()?, &mut LastHit::none(), address, io_type, Read { data })
+        self.dispatch(address, io_type, &mut Read { data })
     }
 
     /// As [`DeviceManager::write`], one level deeper.
@@ -465,7 +416,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        self.manager.dispatch(self.caller()?, &mut LastHit::none(), address, io_type, Write { data })
+        self.dispatch(address, io_type, &mut Write { data })
     }
 
     /// As [`DeviceManager::read_string`], one level deeper.
@@ -473,14 +424,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        fill(data, self.manager.open_bus(IoType::Pio));
-        self.manager.dispatch(
-            self.caller()?,
-            &mut LastHit::none(),
-            port.into(),
-            IoType::Pio,
-            ReadString { element, data },
-        )
+        self.dispatch(port.into(), IoType::Pio, &mut ReadString { element, data })
     }
 
     /// As [`DeviceManager::write_string`], one level deeper.
@@ -488,12 +432,6 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.manager.dispatch(
-            self.caller()?,
-            &mut LastHit::none(),
-            port.into(),
-            IoType::Pio,
-            WriteString { element, data },
-        )
+        self.dispatch(port.into(), IoType::Pio, &mut WriteString { element, data })
     }
 }

@@ -138,6 +138,7 @@ mod state;
 mod sync;
 mod table;
 mod topology;
+mod transfer;
 
 pub use access::{Access, IoError, MAX_DEPTH, OpenBus};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};

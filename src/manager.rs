@@ -4,7 +4,7 @@ use core::mem;
 
 use heapless::Vec;
 
-use crate::access::OpenBus;
+use crate::access::{OpenBus, Target};
 use crate::address::{IoRange, IoType};
 use crate::allocator::{InstanceId, RESERVED, SystemAllocator};
 use crate::device::Device;
@@ -14,7 +14,7 @@ use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
 use crate::slots::{Body, HeavyBarrier, Slots};
 use crate::state::{MAX_RANGES_PER_DEVICE, Range, Request, State};
 use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
-use crate::table::Table;
+use crate::table::{NOBODY, Table};
 use crate::topology::{Life, NONE, WireUse};
 
 /// The topology of a virtual machine's buses and devices, and the way of accesses to them.
@@ -153,7 +153,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let mut state = self.state.lock();
         for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
             if range.io_type != IoType::PhysicalMmio {
-                let body = Body { device, node: id.index, range_index: range.index, sizes: request.access_sizes() };
+                let target = Target { node: id.index, range_index: range.index as u8, io_type: range.io_type };
+                let body = Body { device, target, sizes: request.access_sizes() };
                 let installed = self.slots.install(slot, body);
                 debug_assert!(installed, "a free range has a vacant slot");
             }
@@ -164,7 +165,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if state.ranges_of(id.index).any(|(_, range)| range.is_dispatched()) {
             self.publish(|version| {
                 for (slot, range) in state.ranges_of(id.index) {
-                    self.index_insert(version, slot, range);
+                    self.index_insert(version, slot, range, state.dispatched_window(range));
                 }
             });
         }
@@ -205,26 +206,25 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         change(version.wrapping_add(1));
     }
 
-    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range) {
-        if !range.is_dispatched() {
-            return;
-        }
-        let (base, last) = (range.range.first().0, range.range.last().0);
-        match range.io_type {
-            IoType::Pio => self.ports.insert(&self.slots, version, slot, base, last),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.insert(&self.slots, version, slot, base, last),
-        }
+    /// Adds a range to the index, in which the slot `window`, if any, is that of the innermost window around it.
+    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
+        self.slots.set_bounds(version, slot, range.range.first().0, range.range.last().0);
+        self.index_assign(version, range, slot, window);
     }
 
     /// Takes a range in which no other lies out of the index; its addresses go to the slot `window`, if any.
-    pub(crate) fn index_remove(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
+    pub(crate) fn index_remove(&self, version: u64, range: &Range, window: Option<u16>) {
+        self.index_assign(version, range, window.unwrap_or(NOBODY), window);
+    }
+
+    fn index_assign(&self, version: u64, range: &Range, owner: u16, window: Option<u16>) {
         if !range.is_dispatched() {
             return;
         }
-        let (base, last) = (range.range.first().0, range.range.last().0);
+        let (base, last, around) = (range.range.first().0, range.range.last().0, window.unwrap_or(NOBODY));
         match range.io_type {
-            IoType::Pio => self.ports.remove(version, slot, base, last, window),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.remove(version, slot, base, last, window),
+            IoType::Pio => self.ports.assign(version, base, last, owner, around),
+            IoType::Mmio | IoType::PhysicalMmio => self.memory.assign(version, base, last, owner, around),
         }
     }
 
@@ -242,7 +242,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 if let Some(range) = state.range(block.owner)
                     && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
                 {
-                    self.index_insert(version, block.owner, range);
+                    self.index_insert(version, block.owner, range, state.dispatched_window(range));
                 }
             }
         }

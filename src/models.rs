@@ -17,6 +17,7 @@ use std::time::Instant;
 use loom::cell::UnsafeCell;
 use loom::thread;
 
+use crate::access::Target;
 use crate::slots::{Body, HeavyBarrier, Place, Slots};
 use crate::{
     Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
@@ -454,12 +455,12 @@ fn two_callbacks_that_defer_each_others_removal_both_end() {
 }
 
 fn body(probe: &'static Probe) -> Body<'static> {
-    Body { device: probe, node: 0, range_index: 0, sizes: AccessSizes::ANY }
+    Body { device: probe, target: Target { node: 0, range_index: 0, io_type: IoType::Pio }, sizes: AccessSizes::ANY }
 }
 
 /// Enters slot 0 under version 0, and is in its device for a while.
 fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'_>, slot: u16) {
-    if let Ok(Some(entered)) = slots.enter(place, 0, slot) {
+    if let Ok(entered) = slots.enter(place, 0, slots.slot(slot).unwrap()) {
         let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
         entered.body().device.read(&access, &mut []);
     }
@@ -483,8 +484,8 @@ fn slots_are_sound_without_the_index() {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(0, body(a)));
-        let mut claim = slots.claim_line().unwrap();
-        let reader = thread::spawn(move || visit(slots, claim.place(), 0));
+        let claim = slots.claim_line().unwrap();
+        let reader = thread::spawn(move || visit(slots, claim.top().into(), 0));
         replace(slots, a, b);
         reader.join().unwrap();
     });
@@ -501,10 +502,10 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
         let slots: &'static Slots<'_, 2, 1> = leak(slots);
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(0, body(a)) && slots.install(1, body(b)));
-        let mut claim = slots.claim_line().unwrap();
+        let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
-            visit(slots, claim.place(), 0);
-            visit(slots, claim.place(), 1);
+            visit(slots, claim.top().into(), 0);
+            visit(slots, claim.top().into(), 1);
         });
         replace(slots, a, b);
         reader.join().unwrap();
@@ -516,17 +517,17 @@ fn a_search_is_repeated_a_bounded_number_of_times() {
     explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
         assert!(slots.install(0, body(Probe::new(b'a'))));
-        let mut claim = slots.claim_line().unwrap();
+        let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
             let (mut searches, mut count) = (slots.searches(), 0);
             loop {
-                searches.begin();
                 count += 1;
                 let version = slots.version();
                 thread::yield_now();
-                if let Ok(Some(_)) = slots.enter(claim.place(), version, 0) {
+                if slots.enter(claim.top(), version, slots.slot(0).unwrap()).is_ok() {
                     break;
                 }
+                searches.again();
             }
             assert!(count <= 5, "{count} searches");
         });

@@ -102,11 +102,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 return self.index_rebuild(version, &state);
             }
             for step in &steps {
-                self.index_remove(version, step.slot, &step.old, step.old_window);
+                self.index_remove(version, &step.old, step.old_window);
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {
-                    self.index_insert(version, step.slot, range);
+                    self.index_insert(version, step.slot, range, state.dispatched_window(range));
                 }
             }
         });

@@ -152,7 +152,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 let Some(node) = state.topology.node(index) else { return Ok(()) };
                 (node.name, state.slots_of(index), state.topology.next_in_walk(index, id.index))
             };
-            if chain(within).any(|access| access.manager == self.identity() && access.node == index) {
+            if chain(within).any(|access| access.caller.manager == self.identity() && access.target.node == index) {
                 return Err(UnregisterError::InOwnCallback { device: name });
             }
             if !slots.iter().all(|slot| self.slots.wait_for_current_readers(*slot, &mut patience)) {
@@ -203,8 +203,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 if !alone {
                     return self.index_rebuild(version, state);
                 }
-                for (slot, range) in state.ranges_of(top) {
-                    self.index_remove(version, slot, range, state.dispatched_window(range));
+                for (_, range) in state.ranges_of(top) {
+                    self.index_remove(version, range, state.dispatched_window(range));
                 }
             });
         }

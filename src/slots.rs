@@ -23,7 +23,7 @@ use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::sync::atomic::compiler_fence;
 
-use crate::access::MAX_DEPTH;
+use crate::access::{MAX_DEPTH, Target};
 use crate::device::Device;
 use crate::protocol;
 use crate::resource::AccessSizes;
@@ -54,7 +54,10 @@ impl HeavyBarrier {
     }
 }
 
-/// The cache line of one vCPU: which slots it is in, by depth, each as the slot's number plus 1, or 0 for none.
+/// What a hazard word holds that announces no slot.
+const NO_SLOT: u32 = u32::MAX;
+
+/// The cache line of one vCPU: the numbers of the slots it is in, by depth.
 #[repr(align(64))]
 pub(crate) struct Line {
     hazards: [AtomicU32; MAX_DEPTH],
@@ -64,7 +67,7 @@ pub(crate) struct Line {
 impl Line {
     const_fn! {
         fn new() -> Self {
-            Self { hazards: array![AtomicU32::new(0); MAX_DEPTH], claimed: AtomicBool::new(false) }
+            Self { hazards: array![AtomicU32::new(NO_SLOT); MAX_DEPTH], claimed: AtomicBool::new(false) }
         }
     }
 }
@@ -72,11 +75,21 @@ impl Line {
 /// A line that one vCPU has to itself until this is dropped.
 pub(crate) struct Claim<'a>(&'a Line);
 
-impl Claim<'_> {
-    /// Where the vCPU announces an access that is not nested in another.
+impl<'a> Claim<'a> {
+    /// Where the vCPU announces accesses, as long as it has the claim.
+    pub(crate) fn top(&self) -> Top<'a> {
+        Top(self.0)
+    }
+}
+
+/// Where a vCPU announces an access that is not nested in another.
+#[derive(Clone, Copy)]
+pub(crate) struct Top<'a>(&'a Line);
+
+impl<'a> From<Top<'a>> for Place<'a> {
     #[inline(always)]
-    pub(crate) fn place(&mut self) -> Place<'_> {
-        Place { line: Some(self.0), level: 0, one_thread: PhantomData }
+    fn from(Top(line): Top<'a>) -> Self {
+        Self { line: Some(line), level: 0 }
     }
 }
 
@@ -90,8 +103,7 @@ impl Drop for Claim<'_> {
 #[derive(Clone, Copy)]
 pub(crate) struct Body<'d> {
     pub(crate) device: &'d dyn Device<'d>,
-    pub(crate) node: u16,
-    pub(crate) range_index: u16,
+    pub(crate) target: Target,
     pub(crate) sizes: AccessSizes,
 }
 
@@ -142,20 +154,45 @@ impl Slot<'_> {
     }
 }
 
-/// Where a reader announces itself. Copies stay on the thread of the reader, whose announcements nest, so that a word
-/// is used for one announcement at a time.
+// SAFETY: all fields but `body` and the references in it are `Sync` by themselves. A body is written by one thread at a
+// time, the one whose exchange made the slot's state WRITING, and read only by threads that have announced the slot and
+// then seen it OCCUPIED; the module's protocol keeps the two apart. What a body refers to is `Sync` (`Device: Sync`), so
+// that using it from several threads is sound.
+unsafe impl Sync for Slot<'_> {}
+
+// SAFETY: a `&dyn Device` may be sent to another thread because `Device: Sync`; all else is `Send` by itself.
+unsafe impl Send for Slot<'_> {}
+
+/// A slot, and its number: what a search remembers of what it found.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a, 'd> {
+    slot: &'a Slot<'d>,
+    number: u32,
+}
+
+impl Found<'_, '_> {
+    /// The base and the last address of the slot's range, under `version`.
+    #[inline(always)]
+    pub(crate) fn bounds(self, version: u64) -> (u64, u64) {
+        let [even, odd] = &self.slot.bounds;
+        let bounds = if version & 1 == 0 { even } else { odd };
+        (bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed))
+    }
+}
+
+/// Where a reader announces itself. Copies stay with the vCPU, in its handle and in its accesses, which stay on its thread
+/// and nest, so that a word is used for one announcement at a time.
 #[derive(Clone, Copy)]
 pub(crate) struct Place<'a> {
     /// The vCPU's line, or none for an anonymous access.
     line: Option<&'a Line>,
     /// Which of the line's words: the depth of nesting.
     level: u8,
-    one_thread: PhantomData<*mut ()>,
 }
 
 impl Place<'_> {
     /// The place of a reader without a line.
-    pub(crate) const ANONYMOUS: Self = Self { line: None, level: 0, one_thread: PhantomData };
+    pub(crate) const ANONYMOUS: Self = Self { line: None, level: 0 };
 
     /// How many accesses the next one is nested in.
     #[inline(always)]
@@ -175,39 +212,116 @@ impl Place<'_> {
     }
 }
 
-/// No word, and no count, is left to announce the access in; or, what nesting excludes, the word is in use.
-pub(crate) struct TooDeep;
+/// Why a slot was not entered.
+pub(crate) enum Refused {
+    /// The index has changed since the search, or a writer has emptied the slot: search again.
+    Stale,
+    /// No word, and no count, is left to announce the access in; or, what nesting excludes, the word is in use.
+    TooDeep,
+}
 
-/// An announcement, withdrawn when it is dropped.
-struct Announced<'a> {
-    word: &'a AtomicU32,
-    anonymous: bool,
-    /// Where the access is counted besides, because it was not the only anonymous one in its slot.
+/// A way to announce an access.
+pub(crate) trait Announce<'a>: Copy {
+    /// Withdraws the announcement when it is dropped.
+    type Announced: 'a;
+    /// Announces an access to the slot; `None` if there is no place to.
+    fn announce(self, found: Found<'a, '_>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Self::Announced>;
+}
+
+/// An announcement in a line.
+pub(crate) struct InLine<'a>(&'a AtomicU32);
+
+impl<'a> InLine<'a> {
+    #[inline(always)]
+    fn announce(word: &'a AtomicU32, found: Found<'a, '_>, asymmetric: bool) -> Option<Self> {
+        if word.load(Ordering::Relaxed) != NO_SLOT {
+            return None;
+        }
+        if asymmetric {
+            word.store(found.number, protocol::ANNOUNCE_ASYMMETRIC);
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            word.store(found.number, protocol::ANNOUNCE);
+        }
+        Some(Self(word))
+    }
+}
+
+impl Drop for InLine<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.store(NO_SLOT, protocol::WITHDRAW);
+    }
+}
+
+/// An access that is counted in its slot.
+pub(crate) struct Counted<'a> {
+    slot: &'a AtomicU32,
+    /// Where it is counted besides, because it was not the only anonymous one in its slot.
     crowd: Option<&'a AtomicU32>,
 }
 
-impl Drop for Announced<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        if self.anonymous {
-            if let Some(crowd) = self.crowd {
-                crowd.fetch_sub(1, Ordering::Relaxed);
+impl<'a> Counted<'a> {
+    fn announce(found: Found<'a, '_>, crowd: &'a AtomicU32) -> Option<Self> {
+        let slot = &found.slot.anonymous;
+        let others = slot.fetch_add(1, protocol::ANNOUNCE);
+        let mut counted = Self { slot, crowd: None };
+        if others > 0 {
+            counted.crowd = Some(crowd);
+            if crowd.fetch_add(1, Ordering::Relaxed) >= MAX_ANONYMOUS {
+                return None;
             }
-            self.word.fetch_sub(1, protocol::WITHDRAW);
-        } else {
-            self.word.store(0, protocol::WITHDRAW);
+        }
+        Some(counted)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(crowd) = self.crowd {
+            crowd.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.slot.fetch_sub(1, protocol::WITHDRAW);
+    }
+}
+
+impl<'a> Announce<'a> for Top<'a> {
+    type Announced = InLine<'a>;
+
+    #[inline(always)]
+    fn announce(self, found: Found<'a, '_>, _: &'a AtomicU32, asymmetric: bool) -> Option<InLine<'a>> {
+        let [word, ..] = &self.0.hazards;
+        InLine::announce(word, found, asymmetric)
+    }
+}
+
+/// The announcement of an access from any [`Place`].
+pub(crate) enum Anyhow<'a> {
+    InLine(#[expect(dead_code, reason = "dropped")] InLine<'a>),
+    Counted(#[expect(dead_code, reason = "dropped")] Counted<'a>),
+}
+
+impl<'a> Announce<'a> for Place<'a> {
+    type Announced = Anyhow<'a>;
+
+    fn announce(self, found: Found<'a, '_>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Anyhow<'a>> {
+        match self.line {
+            Some(line) => InLine::announce(line.hazards.get(self.level())?, found, asymmetric).map(Anyhow::InLine),
+            None if self.level() < MAX_DEPTH => Counted::announce(found, crowd).map(Anyhow::Counted),
+            None => None,
         }
     }
 }
 
 /// A reader inside a slot. The slot's device stays registered until this is dropped.
-pub(crate) struct Entered<'a, 'd> {
+pub(crate) struct Entered<'a, 'd, A> {
     /// A pointer, and not a copy: what a dispatch reads of the body, it reads straight from the slot's cache line.
     body: *const Body<'d>,
-    _announced: Announced<'a>,
+    _announced: A,
+    slot: PhantomData<&'a Slot<'d>>,
 }
 
-impl<'d> Entered<'_, 'd> {
+impl<'d, A> Entered<'_, 'd, A> {
     #[inline(always)]
     pub(crate) fn body(&self) -> &Body<'d> {
         // SAFETY: `Slots::enter`, which alone makes an `Entered`, announced the slot before it saw its state OCCUPIED, so
@@ -231,15 +345,6 @@ pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
     lines: [Line; VCPUS],
     slots: [Slot<'d>; RANGES],
 }
-
-// SAFETY: all fields but `Slot::body` and the references in it are `Sync` by themselves. A body is written by one
-// thread at a time, the one whose exchange made the slot's state WRITING, and read only by threads that have announced
-// the slot and then seen it OCCUPIED; the module's protocol keeps the two apart. What a body refers to is `Sync`
-// (`Device: Sync`), so that using it from several threads is sound.
-unsafe impl<const RANGES: usize, const VCPUS: usize> Sync for Slots<'_, RANGES, VCPUS> {}
-
-// SAFETY: a `&dyn Device` may be sent to another thread because `Device: Sync`; all else is `Send` by itself.
-unsafe impl<const RANGES: usize, const VCPUS: usize> Send for Slots<'_, RANGES, VCPUS> {}
 
 impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     const_fn! {
@@ -282,65 +387,39 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         self.version.load(Ordering::Relaxed) == version
     }
 
-    /// The base and the last address of the slot's range, under `version`.
+    /// The slot with this number, if there is one.
     #[inline(always)]
-    pub(crate) fn bounds(&self, version: u64, slot: u16) -> Option<(u64, u64)> {
-        let [even, odd] = &self.slots.get(slot as usize)?.bounds;
-        let bounds = if version & 1 == 0 { even } else { odd };
-        Some((bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed)))
+    pub(crate) fn slot(&self, number: u16) -> Option<Found<'_, 'd>> {
+        let slot = self.slots.get(number as usize)?;
+        Some(Found { slot, number: number as u32 })
     }
 
-    /// Enters the slot that a search under `version` has found; `None` if the index has changed since, or a writer has
-    /// emptied the slot: search again.
+    /// Enters the slot that a search under `version` has found.
     #[inline(always)]
-    pub(crate) fn enter<'a>(
+    pub(crate) fn enter<'a, A: Announce<'a>>(
         &'a self,
-        place: Place<'a>,
+        place: A,
         version: u64,
-        slot: u16,
-    ) -> Result<Option<Entered<'a, 'd>>, TooDeep> {
-        let Some(target) = self.slots.get(slot as usize) else { return Ok(None) };
-        let announced = match place.line {
-            Some(line) => {
-                let Some(word) = line.hazards.get(place.level()) else { return Err(TooDeep) };
-                if word.load(Ordering::Relaxed) != 0 {
-                    return Err(TooDeep);
-                }
-                if self.heavy_barrier.is_some() {
-                    word.store(slot as u32 + 1, protocol::ANNOUNCE_ASYMMETRIC);
-                    compiler_fence(Ordering::SeqCst);
-                } else {
-                    word.store(slot as u32 + 1, protocol::ANNOUNCE);
-                }
-                Announced { word, anonymous: false, crowd: None }
-            }
-            None => {
-                let inside = target.anonymous.fetch_add(1, protocol::ANNOUNCE);
-                let mut announced = Announced { word: &target.anonymous, anonymous: true, crowd: None };
-                if inside > 0 {
-                    announced.crowd = Some(&self.crowd);
-                    if self.crowd.fetch_add(1, Ordering::Relaxed) >= MAX_ANONYMOUS {
-                        return Err(TooDeep);
-                    }
-                }
-                announced
-            }
-        };
+        found: Found<'a, 'd>,
+    ) -> Result<Entered<'a, 'd, A::Announced>, Refused> {
+        let announced = place.announce(found, &self.crowd, self.heavy_barrier.is_some()).ok_or(Refused::TooDeep)?;
         order();
         searched();
+        let slot = found.slot;
         // The reader's half of the protocol.
         let current = self.version.load(Ordering::SeqCst) == version;
-        let occupied = target.state.load(Ordering::SeqCst) == OCCUPIED;
+        let occupied = slot.state.load(Ordering::SeqCst) == OCCUPIED;
         if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
-            return Ok(None);
+            return Err(Refused::Stale);
         }
-        Ok(Some(Entered { body: target.body.with(<*const MaybeUninit<Body<'d>>>::cast), _announced: announced }))
+        let body = slot.body.with(<*const MaybeUninit<Body<'d>>>::cast);
+        Ok(Entered { body, _announced: announced, slot: PhantomData })
     }
 
     /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
     #[inline(always)]
     pub(crate) fn searches(&self) -> Searches<'_> {
-        Searches { starving: &self.starving, count: 0 }
+        Searches { starving: &self.starving, vain: 0 }
     }
 
     // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
@@ -410,7 +489,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     fn words(&self, slot: u16) -> impl Iterator<Item = (&AtomicU32, Sign)> {
         let hazards = self.lines.iter().flat_map(|line| &line.hazards);
         let anonymous = self.slots.get(slot as usize).map(|target| (&target.anonymous, Sign::Count));
-        hazards.map(move |word| (word, Sign::Number(slot as u32 + 1))).chain(anonymous)
+        hazards.map(move |word| (word, Sign::Number(slot as u32))).chain(anonymous)
     }
 
     /// Sets the place of the slot's range in the copy that `version` selects.
@@ -466,32 +545,39 @@ impl Sign {
     }
 }
 
-/// How often one access has searched the index. From the search after [`RETRIES`] vain ones on, and until this is
-/// dropped, writers hold back, so that at most [`RETRIES`]` + 2` are needed.
+/// How often one access has searched the index in vain. From [`RETRIES`] vain searches on, and until one was not in vain,
+/// writers hold back, so that at most [`RETRIES`]` + 2` are needed.
 pub(crate) struct Searches<'a> {
     starving: &'a AtomicU32,
-    count: u32,
+    vain: u32,
 }
 
 impl Searches<'_> {
-    /// One more search begins.
-    #[inline(always)]
-    pub(crate) fn begin(&mut self) {
-        self.count = self.count.saturating_add(1);
-        if self.count == RETRIES + 1 {
+    /// A search was in vain.
+    #[cold]
+    pub(crate) fn again(&mut self) {
+        self.vain = self.vain.saturating_add(1);
+        if self.vain == RETRIES {
             self.starving.fetch_add(1, Ordering::SeqCst);
             // What was published before a writer that has not seen this, the next search sees.
             fence(Ordering::SeqCst);
         }
+    }
+
+    /// A search was not.
+    #[inline(always)]
+    pub(crate) fn end(&mut self) {
+        if self.vain >= RETRIES {
+            self.starving.fetch_sub(1, Ordering::Release);
+        }
+        self.vain = 0;
     }
 }
 
 impl Drop for Searches<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.count > RETRIES {
-            self.starving.fetch_sub(1, Ordering::Release);
-        }
+        self.end();
     }
 }
 

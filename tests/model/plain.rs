@@ -181,15 +181,15 @@ impl Model {
         if length == 0 || length % unit != 0 {
             return Err(IoError::InvalidLength);
         }
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
         let top = io_type.last_address().0;
         if address > top {
             return Err(IoError::Unclaimed);
         }
         if unit as u64 - 1 > top - address {
             return Err(IoError::Straddling);
-        }
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
         }
         let owner = |offset| self.dispatched(io_type, address + offset).map(|(i, index, _)| (i.id, index));
         if (1..unit as u64).any(|offset| owner(offset) != owner(0)) {
