@@ -13,9 +13,9 @@ use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 #[derive(Clone, Copy)]
 struct LastHit<'a, 'd> {
     version: u64,
-    /// The first address of the segment, and how far the last one is from it.
+    /// The first address of the segment, and its length in bytes; at most `u64::MAX`.
     first: u64,
-    span: u64,
+    length: u64,
     /// Where the range starts that the segment is a part of.
     base: u64,
     found: Option<Found<'a, 'd>>,
@@ -24,14 +24,14 @@ struct LastHit<'a, 'd> {
 impl LastHit<'_, '_> {
     /// Before anything was found.
     const fn none() -> Self {
-        Self { version: 0, first: 0, span: 0, base: 0, found: None }
+        Self { version: 0, first: 0, length: 0, base: 0, found: None }
     }
 
-    /// Whether all of an access lies in the segment. Where it starts decides, as a rule, which is one branch.
+    /// Whether all of an access of `unit` bytes, at least one, lies in the segment. In one branch: where it starts alone is
+    /// hard to predict.
     #[inline(always)]
     fn has(&self, address: u64, unit: usize) -> bool {
-        let left = self.span.checked_sub(address.wrapping_sub(self.first));
-        left.is_some_and(|left| left >= unit as u64 - 1)
+        self.length.saturating_sub(address.wrapping_sub(self.first)) >= unit as u64
     }
 }
 
@@ -204,7 +204,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 
     /// Goes on where the last hit is of no use. A function of its own: nothing of it is in the way where a hit is repeated.
-    #[inline(never)]
+    #[inline(always)]
     fn search<'a, A: Start>(
         &'a self,
         table: &Table<A, RANGES>,
@@ -221,44 +221,46 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 let (base, range_last) = found.bounds(version);
                 let segment_last = entry.last.min(range_last);
                 if entry.first <= address && last <= segment_last {
-                    let span = segment_last.wrapping_sub(entry.first);
-                    way.hit = LastHit { version, first: entry.first, span, base, found: Some(found) };
+                    // It is below the last address of the space, so that the length is no more than that.
+                    let length = segment_last.wrapping_sub(entry.first).wrapping_add(1);
+                    way.hit = LastHit { version, first: entry.first, length, base, found: Some(found) };
                     if let Ok(entered) = self.enter(way) {
                         return hand_over(&entered, way, address, transfer);
                     }
                 }
             }
         }
-        self.search_patiently(table, way, address, transfer)
+        let (place, parent, mut transfer) = (way.origin.into(), way.origin.parent(), transfer);
+        self.search_patiently(table, Anywhere { place, parent }, address, &mut transfer)
     }
 
-    /// Searches until it is known what becomes of the access.
+    /// Searches until it is known what becomes of the access. It remembers nothing.
     #[cold]
     #[inline(never)]
     fn search_patiently<'a, A: Start>(
         &'a self,
         table: &Table<A, RANGES>,
-        way: &mut Way<'a, 'd, impl Origin<'a>>,
+        origin: Anywhere<'a>,
         address: u64,
-        transfer: impl Transfer,
+        transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
+        let mut way = Way::new(self.identity(), origin);
         let last = address.checked_add(transfer.unit() as u64 - 1);
         let mut searches = self.slots.searches();
         loop {
             let version = self.slots.version();
-            let Entry { owner, first, last: entry_last } = table.find_exactly(version, address);
+            let Entry { owner, last: entry_last, .. } = table.find_exactly(version, address);
             let found = self.slots.slot(owner);
             let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
             match found.filter(|_| address <= range_last) {
                 Some(found) if last.is_some_and(|last| last <= entry_last.min(range_last)) => {
-                    let span = entry_last.min(range_last).wrapping_sub(first);
-                    way.hit = LastHit { version, first, span, base, found: Some(found) };
-                    match self.enter(way) {
+                    way.hit = LastHit { version, base, found: Some(found), ..LastHit::none() };
+                    match self.enter(&way) {
                         Ok(entered) => {
                             // Writers do not hold back for a reader who has found what it searched for: the callback may
                             // be a writer.
                             searches.end();
-                            return hand_over(&entered, way, address, transfer);
+                            return hand_over(&entered, &way, address, transfer);
                         }
                         Err(Refused::TooDeep) => return Err(IoError::TooDeep),
                         Err(Refused::Stale) => {}
@@ -294,6 +296,7 @@ fn hand_over<'a, 'd, O: Origin<'a>>(
 }
 
 /// Hands an access over to a device that does not take every size.
+#[cold]
 #[inline(never)]
 fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, unit) = (access.offset(), transfer.unit());

@@ -233,17 +233,15 @@ pub(crate) struct InLine<'a>(&'a AtomicU32);
 
 impl<'a> InLine<'a> {
     #[inline(always)]
-    fn announce(word: &'a AtomicU32, found: Found<'a, '_>, asymmetric: bool) -> Option<Self> {
-        if word.load(Ordering::Relaxed) != NO_SLOT {
-            return None;
-        }
+    fn announce(word: &'a AtomicU32, found: Found<'a, '_>, asymmetric: bool) -> Self {
+        debug_assert!(word.load(Ordering::Relaxed) == NO_SLOT, "a word is for one announcement at a time");
         if asymmetric {
             word.store(found.number, protocol::ANNOUNCE_ASYMMETRIC);
             compiler_fence(Ordering::SeqCst);
         } else {
             word.store(found.number, protocol::ANNOUNCE);
         }
-        Some(Self(word))
+        Self(word)
     }
 }
 
@@ -291,7 +289,7 @@ impl<'a> Announce<'a> for Top<'a> {
     #[inline(always)]
     fn announce(self, found: Found<'a, '_>, _: &'a AtomicU32, asymmetric: bool) -> Option<InLine<'a>> {
         let [word, ..] = &self.0.hazards;
-        InLine::announce(word, found, asymmetric)
+        Some(InLine::announce(word, found, asymmetric))
     }
 }
 
@@ -306,7 +304,11 @@ impl<'a> Announce<'a> for Place<'a> {
 
     fn announce(self, found: Found<'a, '_>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Anyhow<'a>> {
         match self.line {
-            Some(line) => InLine::announce(line.hazards.get(self.level())?, found, asymmetric).map(Anyhow::InLine),
+            Some(line) => {
+                let word = line.hazards.get(self.level())?;
+                let is_free = word.load(Ordering::Relaxed) == NO_SLOT;
+                is_free.then(|| Anyhow::InLine(InLine::announce(word, found, asymmetric)))
+            }
             None if self.level() < MAX_DEPTH => Counted::announce(found, crowd).map(Anyhow::Counted),
             None => None,
         }

@@ -150,7 +150,8 @@ fn search_block<A: Start, const BLOCK: usize>(starts: &[A], length: usize, addre
     }
     // More than half of a block is left wherever the block has to begin before the first start that is left.
     let base = base.min(starts.len().saturating_sub(BLOCK));
-    let mut part = starts.get(base..).unwrap_or_default();
+    let Some(block) = starts.get(base..).and_then(|starts| starts.first_chunk::<BLOCK>()) else { return 0 };
+    let mut part = block.as_slice();
     if BLOCK >= 256 && left > 64 {
         part = round::<A, 64>(part, address);
     }
@@ -163,7 +164,9 @@ fn search_block<A: Start, const BLOCK: usize>(starts: &[A], length: usize, addre
     if BLOCK >= 4 {
         part = round::<A, 1>(part, address);
     }
-    part.as_ptr().addr().wrapping_sub(starts.as_ptr().addr()) / size_of::<A>()
+    // The mask tells the compiler that the position is in the block.
+    let at = part.as_ptr().addr().wrapping_sub(block.as_ptr().addr()) / size_of::<A>();
+    base + (at & (BLOCK - 1))
 }
 
 /// One round of the descent, among the first four strides of `part`. The three loads do not wait for each other.
