@@ -6,13 +6,13 @@ use heapless::Vec;
 
 use crate::access::OpenBus;
 use crate::address::{IoRange, IoType};
-use crate::allocator::{InstanceId, RESERVED, SystemAllocator};
+use crate::allocator::{InstanceId, MAX_RANGES_PER_DEVICE, RESERVED, Range, SystemAllocator};
 use crate::device::Device;
 use crate::error::{RangeRefusal, RegisterError};
 use crate::interrupt::{Connection, Gate, InterruptController, IrqLine, Wire};
 use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
 use crate::slots::{Body, HeavyBarrier, Slots};
-use crate::state::{MAX_RANGES_PER_DEVICE, Range, Request, State};
+use crate::state::{Request, State};
 use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
 use crate::table::Table;
 use crate::topology::{Life, NONE, WireUse};
@@ -152,8 +152,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         mem::forget(undo);
         let mut state = self.state.lock();
         for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
-            if range.io_type != IoType::PhysicalMmio {
-                let body = Body { device, node: id.index, range_index: range.index, sizes: request.access_sizes() };
+            if range.io_type() != IoType::PhysicalMmio {
+                let body =
+                    Body { device, node: id.index, range_index: range.index().into(), sizes: request.access_sizes() };
                 let installed = self.slots.install(slot, body);
                 debug_assert!(installed, "a free range has a vacant slot");
             }
@@ -177,7 +178,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`RangeRefusal`] tells what is in the way and whose that is.
     pub fn reserve(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
         let mut state = self.state.lock();
-        match state.allocator.io_allocate(io_type, Placement::Fixed(range), None, false, RESERVED) {
+        match state.allocator.pool.reserve(io_type, Placement::Fixed(range)) {
             Ok(_) => Ok(()),
             Err(error) => Err(state.refusal(error)),
         }
@@ -190,10 +191,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// a device's among them.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
         let mut state = self.state.lock();
-        match state.allocator.io_free(io_type, range, RESERVED) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(state.refusal(error)),
-        }
+        state.allocator.pool.release(io_type, range).map_err(|error| state.refusal(error))
     }
 
     /// Publishes a change of the index. `change` is made twice: to the copy that nobody uses yet, and, when that one
@@ -210,7 +208,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return;
         }
         let (base, last) = (range.range.first().0, range.range.last().0);
-        match range.io_type {
+        match range.io_type() {
             IoType::Pio => self.ports.insert(&self.slots, version, slot, base, last),
             IoType::Mmio | IoType::PhysicalMmio => self.memory.insert(&self.slots, version, slot, base, last),
         }
@@ -222,28 +220,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return;
         }
         let (base, last) = (range.range.first().0, range.range.last().0);
-        match range.io_type {
+        match range.io_type() {
             IoType::Pio => self.ports.remove(version, slot, base, last, window),
             IoType::Mmio | IoType::PhysicalMmio => self.memory.remove(version, slot, base, last, window),
         }
     }
 
-    /// Makes the index anew from the allocator's blocks: for changes of windows with ranges in them.
+    /// Makes the index anew from the allocator's ranges: for changes of windows with ranges in them.
     pub(crate) fn index_rebuild(&self, version: u64, state: &State<'d, DEVICES, RANGES>) {
         self.ports.clear(version);
         self.memory.clear(version);
-        for io_type in [IoType::Pio, IoType::Mmio] {
-            let mut key = None;
-            while let Some(block) = state.allocator.io_next_after(io_type, key) {
-                key = Some(block.key());
-                if block.owner == RESERVED {
-                    continue;
-                }
-                if let Some(range) = state.range(block.owner)
-                    && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
-                {
-                    self.index_insert(version, block.owner, range);
-                }
+        for &slot in state.allocator.pool.numbers() {
+            if let Some(range) = state.range(slot)
+                && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
+            {
+                self.index_insert(version, slot, range);
             }
         }
     }
@@ -277,4 +268,4 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Und
     }
 }
 
-const _: () = assert!(NONE == RESERVED, "no range carries the number that the allocator's own blocks carry");
+const _: () = assert!(NONE == RESERVED, "the VMM's own ranges have no node");

@@ -8,12 +8,12 @@
 use heapless::Vec;
 
 use crate::address::{GuestAddress, IoRange};
-use crate::allocator::InstanceId;
+use crate::allocator::{InstanceId, Place, Range};
 use crate::error::{RangeRefusal, RelocateError};
 use crate::manager::DeviceManager;
 use crate::resource::Placement;
-use crate::state::{Range, State};
-use crate::topology::Life;
+use crate::state::State;
+use crate::topology::{Life, NONE};
 
 /// How many ranges one transaction can move.
 pub const MAX_RELOCATIONS: usize = 32;
@@ -52,26 +52,24 @@ impl Relocation {
 
 /// One range of the transaction.
 #[derive(Clone, Copy)]
-struct Step<'d> {
+struct Step {
     slot: u16,
-    name: &'d str,
-    parent: u16,
+    /// The dispatched window that was around it.
+    old_window: Option<u16>,
     /// How many buses are above the device.
     depth: usize,
     old: Range,
-    /// The dispatched window that was around it.
-    old_window: Option<u16>,
     to: IoRange,
     decoded: bool,
 }
 
-impl Step<'_> {
+impl Step {
     fn moves(&self) -> bool {
         self.to != self.old.range
     }
 }
 
-type Steps<'d> = Vec<Step<'d>, MAX_RELOCATIONS>;
+type Steps = Vec<Step, MAX_RELOCATIONS>;
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
     /// Makes several changes of ranges at once, or none of them. A range may move to a place that another one of the
@@ -86,15 +84,15 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let mut state = self.state.lock();
         let steps = resolve(&state, relocations)?;
         state.move_all(&steps)?;
+        let (mut windows, mut dispatched) = (false, false);
         for step in &steps {
             if let Some(range) = state.range_mut(step.slot) {
-                range.decoded = step.decoded;
+                range.set_decoded(step.decoded);
+                windows |= range.is_window();
+                dispatched |= range.is_dispatched() || step.old.is_dispatched();
             }
         }
-        let windows = steps.iter().any(|step| step.old.window);
-        let dispatched =
-            |step: &Step<'_>| step.old.is_dispatched() || state.range(step.slot).is_some_and(Range::is_dispatched);
-        if !steps.iter().any(dispatched) {
+        if !dispatched {
             return Ok(());
         }
         self.publish(|version| {
@@ -118,7 +116,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
     state: &State<'d, DEVICES, RANGES>,
     relocations: &[Relocation],
-) -> Result<Steps<'d>, RelocateError<'d>> {
+) -> Result<Steps, RelocateError<'d>> {
     let mut steps = Steps::new();
     for relocation in relocations {
         let Relocation { device: id, index, to, decoded } = *relocation;
@@ -128,7 +126,7 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
             return Err(RelocateError::Busy { device });
         }
         let (slot, &old) = state.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
-        if steps.iter().any(|step: &Step<'_>| step.slot == slot) {
+        if steps.iter().any(|step| step.slot == slot) {
             return Err(RelocateError::NamedTwice { device, index });
         }
         let to = match to {
@@ -142,13 +140,11 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
         };
         let step = Step {
             slot,
-            name: device,
-            parent: node.parent,
+            old_window: state.dispatched_window(&old),
             depth: state.topology.depth(id.index),
             old,
-            old_window: state.dispatched_window(&old),
             to,
-            decoded: decoded.unwrap_or(old.decoded),
+            decoded: decoded.unwrap_or(old.is_decoded()),
         };
         if steps.push(step).is_err() {
             return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
@@ -161,7 +157,7 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
 }
 
 /// An insertion sort: the steps are few, and mostly in order.
-fn sort_by_depth(steps: &mut [Step<'_>]) {
+fn sort_by_depth(steps: &mut [Step]) {
     for end in 1..steps.len() {
         for at in (1..=end).rev() {
             let Some([a, b]) = steps.get_mut(at - 1..=at) else { break };
@@ -175,56 +171,37 @@ fn sort_by_depth(steps: &mut [Step<'_>]) {
 
 impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     /// Moves all ranges in the allocator, or none.
-    fn move_all(&mut self, steps: &[Step<'d>]) -> Result<(), RelocateError<'d>> {
-        let refused = |step: &Step<'d>, refusal| RelocateError::Range {
-            device: step.name,
-            index: step.old.index as usize,
-            to: step.to.first(),
-            refusal,
-        };
-        let moved = || steps.iter().filter(|step| step.moves());
-        for (freed, step) in moved().rev().enumerate() {
-            if let Err(error) = self.allocator.io_free(step.old.io_type, step.old.range, step.slot) {
-                let error = refused(step, self.refusal(error));
-                let kept = moved().count() - freed;
-                self.put_back(moved().skip(kept));
-                return Err(error);
+    fn move_all(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
+        self.try_to_move(steps).map_err(|(step, refusal)| {
+            // Whatever is linked goes, all that was first at its old place comes back: nobody else has taken any.
+            for step in steps.iter().rev().filter(|step| step.moves()) {
+                let _ = self.allocator.pool.unlink(step.slot);
             }
+            for step in steps.iter().filter(|step| step.moves()) {
+                self.put(step, step.old.place());
+            }
+            let device = self.topology.node(step.old.node).map_or("", |node| node.name);
+            RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal }
+        })
+    }
+
+    /// On an error, the ranges are where it has left them.
+    fn try_to_move<'s>(&mut self, steps: &'s [Step]) -> Result<(), (&'s Step, RangeRefusal<'d>)> {
+        for step in steps.iter().rev().filter(|step| step.moves()) {
+            self.allocator.pool.unlink(step.slot).map_err(|error| (step, self.refusal(error)))?;
         }
-        for (placed, step) in moved().enumerate() {
-            let placement = Placement::Fixed(step.to);
-            match self.place(step.old.io_type, placement, step.parent, step.old.window, step.slot) {
-                Ok(place) => self.set_place(step.slot, place),
-                Err(refusal) => {
-                    for step in moved().rev().skip(moved().count() - placed) {
-                        let _ = self.allocator.io_free(step.old.io_type, step.to, step.slot);
-                    }
-                    self.put_back(moved());
-                    return Err(refused(step, refusal));
-                }
-            }
+        for step in steps.iter().filter(|step| step.moves()) {
+            let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
+            let place = self.place(step.old.io_type(), Placement::Fixed(step.to), parent);
+            self.put(step, place.map_err(|refusal| (step, refusal))?);
         }
         Ok(())
     }
 
-    /// Takes the old places again, which have been given back and which nobody has taken since.
-    fn put_back<'s>(&mut self, steps: impl Iterator<Item = &'s Step<'d>>)
-    where
-        'd: 's,
-    {
-        for step in steps {
-            let placement = Placement::Fixed(step.old.range);
-            if let Ok(place) = self.place(step.old.io_type, placement, step.parent, step.old.window, step.slot) {
-                self.set_place(step.slot, place);
-            }
-        }
-    }
-
-    fn set_place(&mut self, slot: u16, (range, container, depth): (IoRange, u16, u8)) {
-        if let Some(place) = self.range_mut(slot) {
-            place.range = range;
-            place.container = container;
-            place.depth = depth;
+    fn put(&mut self, step: &Step, place: Place) {
+        if let Some(range) = self.range_mut(step.slot) {
+            range.set_place(place);
+            self.allocator.pool.link(step.slot);
         }
     }
 }
