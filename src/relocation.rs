@@ -8,7 +8,7 @@
 use heapless::Vec;
 
 use crate::address::{GuestAddress, IoRange};
-use crate::allocator::{InstanceId, Place, Range};
+use crate::allocator::{InstanceId, Range};
 use crate::error::{RangeRefusal, RelocateError};
 use crate::manager::DeviceManager;
 use crate::resource::Placement;
@@ -178,7 +178,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
                 let _ = self.allocator.pool.unlink(step.slot);
             }
             for step in steps.iter().filter(|step| step.moves()) {
-                self.put(step, step.old.place());
+                self.allocator.pool.put_back(step.slot, &step.old);
             }
             let device = self.topology.node(step.old.node).map_or("", |node| node.name);
             RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal }
@@ -193,15 +193,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         for step in steps.iter().filter(|step| step.moves()) {
             let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
             let place = self.place(step.old.io_type(), Placement::Fixed(step.to), parent);
-            self.put(step, place.map_err(|refusal| (step, refusal))?);
+            self.allocator.pool.put(step.slot, place.map_err(|refusal| (step, refusal))?);
         }
         Ok(())
-    }
-
-    fn put(&mut self, step: &Step, place: Place) {
-        if let Some(range) = self.range_mut(step.slot) {
-            range.set_place(place);
-            self.allocator.pool.link(step.slot);
-        }
     }
 }

@@ -185,9 +185,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     fn take_range(&mut self, parent: u16, index: usize, request: &IoResource) -> Result<u16, RangeRefusal<'d>> {
         let placement = request.placement().map_err(RangeRefusal::Invalid)?;
         let place = self.place(request.io_type(), placement, parent)?;
-        let range = Range::new(place, PENDING, request.io_type());
+        let range = Range::new(PENDING, request.io_type());
         let range = range.described(index, request.is_window(), request.is_decoded());
-        self.allocator.pool.insert(range).map_err(RangeRefusal::Pool)
+        self.allocator.pool.insert(place, range).map_err(RangeRefusal::Pool)
     }
 
     fn give_back_ranges(&mut self, first: u16) {

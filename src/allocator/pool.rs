@@ -77,7 +77,7 @@ impl<const N: usize> Pool<N> {
     /// As [`find`](Self::find), and [`PoolError::Full`].
     pub(crate) fn reserve(&mut self, io_type: IoType, placement: Placement) -> Result<IoRange, PoolError> {
         let place = self.find(io_type, placement, NONE)?;
-        self.insert(Range::new(place, RESERVED, io_type))?;
+        self.insert(place, Range::new(RESERVED, io_type))?;
         Ok(place.range)
     }
 
@@ -88,18 +88,20 @@ impl<const N: usize> Pool<N> {
     pub(crate) fn release(&mut self, io_type: IoType, range: IoRange) -> Result<(), PoolError> {
         self.space(io_type).bounds(io_type)?;
         // The VMM's ranges lie in no window.
-        let at = self.position(io_type, (range.first().0, 0));
+        let at = self.position_of(io_type, (range.first().0, 0));
         match self.before(io_type, at) {
-            Some((number, found)) if found.range == range && found.node == RESERVED => self.remove(number),
+            Some((number, &found)) if found.range == range && found.node == RESERVED => {
+                self.remove_at(number, found, at)
+            }
             _ => Err(PoolError::NotAllocated { range }),
         }
     }
 
-    /// Takes a free place into use. The number of the range, which stays until it is removed.
+    /// Takes a place that was just found for a new range. The number of the range, which stays until it is removed.
     ///
     /// # Errors
     /// [`PoolError::Full`].
-    pub(crate) fn insert(&mut self, range: Range) -> Result<u16, PoolError> {
+    pub(crate) fn insert(&mut self, place: Place, range: Range) -> Result<u16, PoolError> {
         let number = if self.free == NONE { self.unused } else { self.free };
         let record = self.ranges.get_mut(usize::from(number)).ok_or(PoolError::Full { capacity: N })?;
         if self.free == NONE {
@@ -108,7 +110,7 @@ impl<const N: usize> Pool<N> {
             self.free = record.next;
         }
         *record = range;
-        self.link(number);
+        self.put(number, place);
         Ok(number)
     }
 
@@ -117,7 +119,12 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn remove(&mut self, number: u16) -> Result<(), PoolError> {
-        self.unlink(number)?;
+        let (range, after) = self.linked(number)?;
+        self.remove_at(number, range, after)
+    }
+
+    fn remove_at(&mut self, number: u16, range: Range, after: usize) -> Result<(), PoolError> {
+        self.unlink_at(range, after)?;
         let next = mem::replace(&mut self.free, number);
         if let Some(record) = self.range_mut(number) {
             record.next = next;
@@ -125,29 +132,34 @@ impl<const N: usize> Pool<N> {
         Ok(())
     }
 
-    /// Links a range at its place, which is free. Does nothing if it is linked.
-    pub(crate) fn link(&mut self, number: u16) {
-        let Some(&range) = self.range(number) else { return };
-        let io_type = range.io_type();
-        let at = self.position(io_type, range.key());
-        if self.before(io_type, at).is_some_and(|(before, _)| before == number) {
-            return;
-        }
+    /// Takes a place that was just found for a range that was unlinked.
+    pub(crate) fn put(&mut self, number: u16, place: Place) {
+        let Some(record) = self.range_mut(number) else { return };
+        record.set_place(place);
+        let io_type = record.io_type();
         self.len = self.len.wrapping_add(1);
         if io_type == IoType::Pio {
             self.ports = self.ports.wrapping_add(1);
         }
-        let cells = self.cells_from(at);
+        let cells = self.cells_from(place.at);
         for pair in cells.windows(2).rev() {
             if let [from, to] = pair {
                 to.set(from.get());
             }
         }
-        if let Some(place) = cells.first() {
-            place.set(number);
+        if let Some(cell) = cells.first() {
+            cell.set(number);
         }
-        if range.depth == 0 {
-            self.space_mut(io_type).taken(range.range);
+        if place.depth == 0 {
+            self.space_mut(io_type).taken(place.range);
+        }
+    }
+
+    /// Puts a range that may have been unlinked where it was, which is free.
+    pub(crate) fn put_back(&mut self, number: u16, old: &Range) {
+        let &Range { range, container, depth, .. } = old;
+        if self.linked(number).is_err() {
+            self.put(number, Place { range, container, depth, at: self.position_of(old.io_type(), old.key()) });
         }
     }
 
@@ -156,12 +168,12 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn unlink(&mut self, number: u16) -> Result<(), PoolError> {
-        let range = *self.range(number).unwrap_or(&Range::UNUSED);
+        let (range, after) = self.linked(number)?;
+        self.unlink_at(range, after)
+    }
+
+    fn unlink_at(&mut self, range: Range, after: usize) -> Result<(), PoolError> {
         let io_type = range.io_type();
-        let after = self.position(io_type, range.key());
-        if self.before(io_type, after).is_none_or(|(before, _)| before != number) {
-            return Err(PoolError::NotAllocated { range: range.range });
-        }
         if let Some(inside) = self.at(io_type, after).filter(|next| next.range.first() <= range.range.last()) {
             return Err(PoolError::WindowInUse { window: range.block(), inside: inside.block() });
         }
@@ -180,9 +192,19 @@ impl<const N: usize> Pool<N> {
         Ok(())
     }
 
+    /// A range that is linked, and the place in the order behind it.
+    fn linked(&self, number: u16) -> Result<(Range, usize), PoolError> {
+        let range = *self.range(number).unwrap_or(&Range::UNUSED);
+        let after = self.position_of(range.io_type(), range.key());
+        match self.before(range.io_type(), after) {
+            Some((before, _)) if before == number => Ok((range, after)),
+            _ => Err(PoolError::NotAllocated { range: range.range }),
+        }
+    }
+
     /// The innermost range that has `address`, and its number.
     pub(crate) fn innermost(&self, io_type: IoType, address: GuestAddress) -> Option<(u16, &Range)> {
-        let mut found = self.before(io_type, self.position(io_type, (address.0, u8::MAX)))?;
+        let mut found = self.before(io_type, self.position(io_type, address.0))?;
         while found.1.range.last() < address {
             let number = found.1.container;
             found = (number, self.range(number)?);
@@ -193,7 +215,7 @@ impl<const N: usize> Pool<N> {
     /// The range that follows the one with this [`key`](Range::key) in the order of its space, whether that one is still
     /// there or not; the first for `None`. A caller that cannot hold the pool all the time goes through it in this way.
     pub(crate) fn next_after(&self, io_type: IoType, key: Option<(u64, u8)>) -> Option<&Range> {
-        self.at(io_type, key.map_or(self.space_of(io_type).start, |key| self.position(io_type, key)))
+        self.at(io_type, key.map_or(self.space_of(io_type).start, |key| self.position_of(io_type, key)))
     }
 
     /// Finds a free place in the window with the number `container`, or directly in the space for [`NONE`].
@@ -208,7 +230,7 @@ impl<const N: usize> Pool<N> {
             None => 0,
             Some(window) => window.depth.checked_add(1).ok_or(PoolError::TooDeep { window: window.block() })?,
         };
-        let range = match placement {
+        let (range, at) = match placement {
             Placement::Fixed(wanted) => {
                 if !limits.contains_range(wanted) {
                     return Err(match window {
@@ -216,10 +238,14 @@ impl<const N: usize> Pool<N> {
                         Some(window) => PoolError::OutsideWindow { wanted, window: window.block() },
                     });
                 }
-                if let Some(taken) = self.in_the_way(io_type, wanted, depth) {
+                let at = self.position(io_type, wanted.first().0);
+                let below = self.at_depth(io_type, at, depth).filter(|below| below.range.last() >= wanted.first());
+                // Behind the one below and all that lies in it, the next is in the same container, or behind that.
+                let above = || self.at(io_type, at).filter(|above| above.range.first() <= wanted.last());
+                if let Some(taken) = below.or_else(above) {
                     return Err(PoolError::Overlap { wanted, taken: taken.block() });
                 }
-                wanted
+                (wanted, at)
             }
             Placement::Any { size, align, within, fit } => {
                 let span = size.0.checked_sub(1).ok_or(PoolError::Empty)?;
@@ -230,86 +256,87 @@ impl<const N: usize> Pool<N> {
                 let lowest = limits.first().max(within.first()).0;
                 let highest = limits.last().min(within.last()).0;
                 let wanted = Wanted { io_type, depth, span, low_bits: align.wrapping_sub(1) };
-                let first = match (fit, depth) {
+                let found = match (fit, depth) {
                     (Fit::Last, _) => self.highest_place(&wanted, lowest, highest),
                     (Fit::First, 0) => self.lowest_place_in_space(&wanted, bounds, lowest, highest),
                     (Fit::First, _) => self.lowest_place(&wanted, lowest, highest),
                 };
-                let range = first.and_then(|first| IoRange::with_size(GuestAddress(first), size).ok());
-                range.ok_or(PoolError::NoRoom { size, align, within })?
+                let no_room = PoolError::NoRoom { size, align, within };
+                let (first, at) = found.ok_or(no_room)?;
+                (IoRange::with_size(GuestAddress(first), size).map_err(|_| no_room)?, at)
             }
         };
-        Ok(Place { range, container, depth })
-    }
-
-    /// The lowest range at this depth that has an address of `wanted`, which lies in their container.
-    fn in_the_way(&self, io_type: IoType, wanted: IoRange, depth: u8) -> Option<&Range> {
-        let at = self.position(io_type, (wanted.first().0, u8::MAX));
-        let below = self.at_depth(io_type, at, depth).filter(|below| below.range.last() >= wanted.first());
-        // Behind the one below and all that lies in it, the next is in the same container, or behind that.
-        below.or_else(|| self.at(io_type, at).filter(|above| above.range.first() <= wanted.last()))
+        Ok(Place { range, container, depth, at })
     }
 
     /// The lowest place directly in a space, without a look at places that are known to be of no use.
-    fn lowest_place_in_space(&mut self, wanted: &Wanted, bounds: IoRange, lowest: u64, highest: u64) -> Option<u64> {
+    fn lowest_place_in_space(
+        &mut self,
+        wanted: &Wanted,
+        bounds: IoRange,
+        lowest: u64,
+        highest: u64,
+    ) -> Option<(u64, usize)> {
         let Wanted { io_type, span, low_bits, .. } = *wanted;
         let (first_part, rest) = self.space(io_type).starts(span, low_bits);
         let in_first_part = first_part
             .and_then(|(from, to)| self.lowest_place(wanted, lowest.max(from), highest.min(to.saturating_add(span))));
-        let first = match in_first_part {
-            Some(first) => first,
+        let found = match in_first_part {
+            Some(found) => found,
             None => self.lowest_place(wanted, lowest.max(rest), highest)?,
         };
         if lowest == bounds.first().0 {
-            self.space_mut(io_type).found(span, low_bits, first);
+            self.space_mut(io_type).found(span, low_bits, found.0);
         }
-        Some(first)
+        Some(found)
     }
 
-    /// The lowest place between two addresses that lie in one container.
-    fn lowest_place(&self, wanted: &Wanted, lowest: u64, highest: u64) -> Option<u64> {
+    /// The lowest place between two addresses that lie in one container, and where in the order it belongs.
+    fn lowest_place(&self, wanted: &Wanted, lowest: u64, highest: u64) -> Option<(u64, usize)> {
         let Wanted { io_type, depth, span, low_bits } = *wanted;
-        let at = self.position(io_type, (lowest, u8::MAX));
+        let mut at = self.position(io_type, lowest);
         let mut bottom = match self.at_depth(io_type, at, depth) {
             Some(below) => lowest.max(below.range.last().0.checked_add(1)?),
             None => lowest,
         };
-        let mut above = self.order.get(at..self.space_of(io_type).end).unwrap_or_default().iter();
         loop {
             let first = bottom.checked_add(low_bits)? & !low_bits;
             let last = first.checked_add(span)?;
             if last > highest {
                 return None;
             }
-            match above.next().and_then(|number| self.range(*number)) {
+            match self.at(io_type, at) {
                 // What lies in a window that was passed ends where the window does, or before.
                 Some(next) if next.range.first().0 <= last => {
                     bottom = bottom.max(next.range.last().0.checked_add(1)?);
+                    at = at.wrapping_add(1);
                 }
-                _ => return Some(first),
+                _ => return Some((first, at)),
             }
         }
     }
 
-    /// The highest place between two addresses that lie in one container.
-    fn highest_place(&self, wanted: &Wanted, lowest: u64, highest: u64) -> Option<u64> {
+    /// The highest place between two addresses that lie in one container, and where in the order it belongs.
+    fn highest_place(&self, wanted: &Wanted, lowest: u64, highest: u64) -> Option<(u64, usize)> {
         let Wanted { io_type, depth, span, low_bits } = *wanted;
-        let at = self.position(io_type, (highest, u8::MAX));
-        let below = self.order.get(self.space_of(io_type).start..at).unwrap_or_default();
-        let mut top = highest;
-        for number in below.iter().rev() {
-            let Some(next) = self.range(*number) else { break };
-            if next.depth > depth {
-                continue;
-            }
+        let (mut at, mut top) = (self.position(io_type, highest), highest);
+        let mut before = at;
+        loop {
             let first = top.checked_sub(span)? & !low_bits;
-            if next.depth < depth || first < lowest || first > next.range.last().0 {
-                break;
+            if first < lowest {
+                return None;
             }
-            top = next.range.first().0.checked_sub(1)?;
+            match self.before(io_type, before) {
+                // It lies in the next at this depth.
+                Some((_, next)) if next.depth > depth => {}
+                Some((_, next)) if next.depth == depth && next.range.last().0 >= first => {
+                    top = next.range.first().0.checked_sub(1)?;
+                    at = before.wrapping_sub(1);
+                }
+                _ => return Some((first, at)),
+            }
+            before = before.wrapping_sub(1);
         }
-        let first = top.checked_sub(span)? & !low_bits;
-        (first >= lowest).then_some(first)
     }
 
     /// The last range at this depth, in the container that the place before `at` belongs to, that stands before `at`.
@@ -321,13 +348,27 @@ impl<const N: usize> Pool<N> {
         (range.depth == depth).then_some(range)
     }
 
-    /// How many numbers stand before those of this space with a key greater than `key`.
-    fn position(&self, io_type: IoType, key: (u64, u8)) -> usize {
+    /// The place in the order behind those of this space that start at `address` or before.
+    fn position(&self, io_type: IoType, address: u64) -> usize {
         let space = self.space_of(io_type);
         let start = space.start;
         let numbers = self.order.get(space).unwrap_or_default();
-        start
-            .wrapping_add(numbers.partition_point(|number| self.range(*number).is_some_and(|range| range.key() <= key)))
+        // All of this compiles without a branch that a random address could mislead.
+        start.wrapping_add(
+            numbers.partition_point(|number| {
+                self.range(*number).map_or(u64::MAX, |range| range.range.first().0) <= address
+            }),
+        )
+    }
+
+    /// The place in the order behind those of this space whose key is not greater.
+    fn position_of(&self, io_type: IoType, key: (u64, u8)) -> usize {
+        let mut at = self.position(io_type, key.0);
+        // Few windows start at one address.
+        while self.before(io_type, at).is_some_and(|(_, range)| range.key() > key) {
+            at = at.wrapping_sub(1);
+        }
+        at
     }
 
     /// The range whose number stands at a place of the order, if it is one of this space.

@@ -79,7 +79,7 @@ impl<const N: usize> Tested<N> {
         owner: u16,
     ) -> Result<IoRange, PoolError> {
         let place = self.find(placement, container)?;
-        self.pool.insert(Range::new(place, owner, self.io_type).described(0, window, false))?;
+        self.pool.insert(place, Range::new(owner, self.io_type).described(0, window, false))?;
         Ok(place.range)
     }
 
@@ -92,12 +92,14 @@ impl<const N: usize> Tested<N> {
         let number = self.number(block);
         self.pool.unlink(number)?;
         assert!(matches!(self.pool.unlink(number), Err(PoolError::NotAllocated { .. })));
+        let old = *self.pool.range(number).unwrap();
         let place = self.find(placement, None);
-        if let Ok(place) = place {
-            self.pool.range_mut(number).unwrap().set_place(place);
+        match place {
+            Ok(place) => self.pool.put(number, place),
+            Err(_) => self.pool.put_back(number, &old),
         }
-        self.pool.link(number);
-        self.pool.link(number);
+        let now = *self.pool.range(number).unwrap();
+        self.pool.put_back(number, &now);
         place.map(|place| place.range)
     }
 

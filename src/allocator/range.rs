@@ -57,6 +57,8 @@ pub(crate) struct Place {
     pub(crate) container: u16,
     /// How many windows are around it.
     pub(crate) depth: u8,
+    /// Where in the order of the ranges it belongs, until the next change of the pool.
+    pub(super) at: usize,
 }
 
 /// One range, a device's or the VMM's.
@@ -81,15 +83,14 @@ impl Range {
     pub(super) const UNUSED: Self =
         Self { range: IoRange::ALL_PORTS, container: NONE, node: RESERVED, next: NONE, depth: 0, kind: 0 };
 
-    /// A range of the device with index `node`, and the last one of its chain.
-    pub(crate) fn new(place: Place, node: u16, io_type: IoType) -> Self {
-        let Place { range, container, depth } = place;
+    /// A range of the device with index `node`, the last one of its chain, as yet without a place.
+    pub(crate) fn new(node: u16, io_type: IoType) -> Self {
         let kind = match io_type {
             IoType::Pio => 0,
             IoType::Mmio => MMIO,
             IoType::PhysicalMmio => MMIO | PHYSICAL,
         };
-        Self { range, container, node, next: NONE, depth, kind }
+        Self { node, kind, ..Self::UNUSED }
     }
 
     /// The same range as number `index` of its device.
@@ -102,12 +103,8 @@ impl Range {
         self
     }
 
-    pub(crate) fn place(&self) -> Place {
-        Place { range: self.range, container: self.container, depth: self.depth }
-    }
-
-    pub(crate) fn set_place(&mut self, place: Place) {
-        Place { range: self.range, container: self.container, depth: self.depth } = place;
+    pub(super) fn set_place(&mut self, place: Place) {
+        (self.range, self.container, self.depth) = (place.range, place.container, place.depth);
     }
 
     /// Which of the device's ranges.
