@@ -74,14 +74,18 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// The device at a path of names from the root: `/pci/serial`.
     pub fn find_by_path(&self, path: &str) -> Option<InstanceId> {
         let state = self.state.lock();
-        let mut found = None;
         let mut parent = NONE;
-        for name in path.strip_prefix('/')?.split('/') {
+        let mut rest = path.strip_prefix('/')?;
+        loop {
+            // Byte by byte: the search of `str` for a character is longer than all of this.
+            let end = rest.bytes().position(|byte| byte == b'/');
+            let (name, more) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
             let node = state.topology.child(parent, name)?;
-            parent = node.id.index;
-            found = Some(node.id);
+            match more.get(1..) {
+                Some(more) => (parent, rest) = (node.id.index, more),
+                None => return Some(node.id),
+            }
         }
-        found
     }
 
     /// The device whose range holds an address, and which of its ranges: the innermost, whether it is decoded or not.

@@ -54,8 +54,6 @@ impl Relocation {
 #[derive(Clone, Copy)]
 struct Step {
     slot: u16,
-    /// The dispatched window that was around it.
-    old_window: Option<u16>,
     /// How many buses are above the device.
     depth: usize,
     old: Range,
@@ -82,7 +80,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
     pub fn relocate(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
         let mut state = self.state.lock();
-        let steps = resolve(&state, relocations)?;
+        let mut steps = Steps::new();
+        resolve(&state, relocations, &mut steps)?;
         state.move_all(&steps)?;
         let (mut windows, mut dispatched) = (false, false);
         for step in &steps {
@@ -100,7 +99,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 return self.index_rebuild(version, &state);
             }
             for step in &steps {
-                self.index_remove(version, step.slot, &step.old, step.old_window);
+                self.index_remove(version, step.slot, &step.old, state.dispatched_window(&step.old));
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {
@@ -116,8 +115,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
     state: &State<'d, DEVICES, RANGES>,
     relocations: &[Relocation],
-) -> Result<Steps, RelocateError<'d>> {
-    let mut steps = Steps::new();
+    steps: &mut Steps,
+) -> Result<(), RelocateError<'d>> {
     for relocation in relocations {
         let Relocation { device: id, index, to, decoded } = *relocation;
         let node = state.topology.get(id).ok_or(RelocateError::NotFound { id })?;
@@ -138,22 +137,16 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
                 refusal: RangeRefusal::Invalid(error),
             })?,
         };
-        let step = Step {
-            slot,
-            old_window: state.dispatched_window(&old),
-            depth: state.topology.depth(id.index),
-            old,
-            to,
-            decoded: decoded.unwrap_or(old.is_decoded()),
-        };
+        let step =
+            Step { slot, depth: state.topology.depth(id.index), old, to, decoded: decoded.unwrap_or(old.is_decoded()) };
         if steps.push(step).is_err() {
             return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
         }
     }
     // Buses before what is below them, and so windows before the ranges in them, at the old places as at the new: they
     // can be taken in this order and given back in the reverse.
-    sort_by_depth(&mut steps);
-    Ok(steps)
+    sort_by_depth(steps);
+    Ok(())
 }
 
 /// An insertion sort: the steps are few, and mostly in order.
@@ -172,29 +165,38 @@ fn sort_by_depth(steps: &mut [Step]) {
 impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     /// Moves all ranges in the allocator, or none.
     fn move_all(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
-        self.try_to_move(steps).map_err(|(step, refusal)| {
-            // Whatever is linked goes, all that was first at its old place comes back: nobody else has taken any.
+        let outcome = self.try_to_move(steps);
+        if outcome.is_err() {
+            // Whatever is linked goes, and all comes back to its old place: nobody else has taken any.
             for step in steps.iter().rev().filter(|step| step.moves()) {
                 let _ = self.allocator.pool.unlink(step.slot);
             }
             for step in steps.iter().filter(|step| step.moves()) {
                 self.allocator.pool.put_back(step.slot, &step.old);
             }
-            let device = self.topology.node(step.old.node).map_or("", |node| node.name);
-            RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal }
-        })
+        }
+        outcome
     }
 
     /// On an error, the ranges are where it has left them.
-    fn try_to_move<'s>(&mut self, steps: &'s [Step]) -> Result<(), (&'s Step, RangeRefusal<'d>)> {
+    fn try_to_move(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
         for step in steps.iter().rev().filter(|step| step.moves()) {
-            self.allocator.pool.unlink(step.slot).map_err(|error| (step, self.refusal(error)))?;
+            if let Err(error) = self.allocator.pool.unlink(step.slot) {
+                return Err(self.refused(step, self.refusal(error)));
+            }
         }
         for step in steps.iter().filter(|step| step.moves()) {
             let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
-            let place = self.place(step.old.io_type(), Placement::Fixed(step.to), parent);
-            self.allocator.pool.put(step.slot, place.map_err(|refusal| (step, refusal))?);
+            match self.place(step.old.io_type(), Placement::Fixed(step.to), parent) {
+                Ok(place) => self.allocator.pool.put(step.slot, place),
+                Err(refusal) => return Err(self.refused(step, refusal)),
+            }
         }
         Ok(())
+    }
+
+    fn refused(&self, step: &Step, refusal: RangeRefusal<'d>) -> RelocateError<'d> {
+        let device = self.topology.node(step.old.node).map_or("", |node| node.name);
+        RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal }
     }
 }

@@ -112,7 +112,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     /// Takes everything a device asks for and links its node, or takes nothing.
     pub(crate) fn take(&mut self, request: &Request<'_, 'd>) -> Result<InstanceId, RegisterError<'d>> {
         let Request { device, name, ranges, .. } = *request;
-        if name.is_empty() || name.contains('/') {
+        if name.is_empty() || name.bytes().any(|byte| byte == b'/') {
             return Err(RegisterError::InvalidName { device: name });
         }
         let parent = match request.parent {
