@@ -15,9 +15,9 @@ use crate::resource::{Fit, Placement};
 /// nothing else. What a range lies directly in, a window or the whole space, is its *container*.
 ///
 /// # Worst case
-/// With n ranges, d of them around one another: a fixed place is found or refused in O(log n + d) comparisons; linking
-/// and unlinking take O(log n), and move up to n numbers of 2 bytes by one place. A place anywhere looks at up to n
-/// ranges besides, but not at those below the places that the last search from the bottom has shown to be of no use.
+/// With n ranges, at most d of them around one another: every operation takes O(log n + d) comparisons, and a change moves
+/// up to n numbers of 2 bytes by one place. Only a place anywhere is looked for among up to n ranges besides; the lowest
+/// one directly in a space not among those below which earlier searches have left nothing: see [`Space`].
 ///
 /// # Invariants
 /// - `order` has the numbers of the linked ranges: `ports` of them ports, then up to `len` those of memory, and each
@@ -353,12 +353,8 @@ impl<const N: usize> Pool<N> {
         let space = self.space_of(io_type);
         let start = space.start;
         let numbers = self.order.get(space).unwrap_or_default();
-        // All of this compiles without a branch that a random address could mislead.
-        start.wrapping_add(
-            numbers.partition_point(|number| {
-                self.range(*number).map_or(u64::MAX, |range| range.range.first().0) <= address
-            }),
-        )
+        let before = |number: &u16| self.range(*number).is_some_and(|range| range.range.first().0 <= address);
+        start.wrapping_add(numbers.partition_point(before))
     }
 
     /// The place in the order behind those of this space whose key is not greater.

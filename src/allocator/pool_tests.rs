@@ -453,10 +453,12 @@ fn placements(base: u64) -> impl Strategy<Value = Placement> {
     let align =
         prop_oneof![8 => Just(1u64), 8 => Just(2), 4 => Just(8), 1 => Just(32), 1 => Just(1 << 63), 1 => 0..8u64];
     let size = prop_oneof![20 => 0..=SPACE / 6, 5 => Just(2), 1 => Just(SPACE), 1 => Just(u64::MAX)];
+    // From the bottom of the pool, or in the middle.
+    let limits = prop_oneof![(0..SPACE).prop_map(move |span| range(base, base + span)), ranges(base)];
     let fit = prop_oneof![3 => Just(Fit::First), 1 => Just(Fit::Last)];
     prop_oneof![
         1 => ranges(base).prop_map(Placement::Fixed),
-        2 => (size, align, prop::option::weighted(0.2, ranges(base)), fit)
+        2 => (size, align, prop::option::weighted(0.2, limits), fit)
             .prop_map(|(size, align, within, fit)| Placement::Any { size: GuestUsize(size), align, within, fit }),
     ]
 }
