@@ -367,6 +367,32 @@ fn a_cursor_goes_on_when_its_block_is_gone() {
     assert_eq!(pool.pool.next_after(IoType::Mmio, Some(next.key())), None);
 }
 
+#[test]
+fn a_search_leaves_out_what_is_full() {
+    let mut pool = Memory::memory(range(0, 0xffff));
+    let page = first_fit(0x1000, 0x1000);
+    let starts = |pool: &Memory, size: u64| pool.pool.space(IoType::Mmio).starts(size - 1, 0xfff);
+    for n in 0..8 {
+        assert_eq!(pool.allocate(page, None, false, 1).unwrap().first().0, n * 0x1000);
+    }
+    assert_eq!(starts(&pool, 0x1000), (None, 0x7000));
+    // A smaller one might fit in between; a larger one could not.
+    assert_eq!(starts(&pool, 0x800), (None, 0));
+    assert_eq!(starts(&pool, 0x2000), (None, 0x7000));
+    // One hole is remembered beside what is known of the rest, and gone when it is filled.
+    for hole in [0x3000, 0x5000, 0x1000] {
+        pool.free(pool.innermost(hole).unwrap()).unwrap();
+        assert_eq!(starts(&pool, 0x1000), (Some((hole - 0xfff, hole + 0xfff)), 0x7000));
+        assert_eq!(pool.allocate(page, None, false, 1).unwrap().first().0, hole);
+        assert_eq!(starts(&pool, 0x1000), (None, 0x7000));
+    }
+    // Of two, the rest begins at the higher one.
+    for hole in [0x3000, 0x1000] {
+        pool.free(pool.innermost(hole).unwrap()).unwrap();
+    }
+    assert_eq!(starts(&pool, 0x1000), (Some((1, 0x1fff)), 0x2001));
+}
+
 /// The size of the space the model tries every place of.
 const SPACE: u64 = 48;
 
