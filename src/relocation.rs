@@ -180,23 +180,22 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// On an error, the ranges are where it has left them.
     fn try_to_move(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
-        for step in steps.iter().rev().filter(|step| step.moves()) {
-            if let Err(error) = self.allocator.pool.unlink(step.slot) {
-                return Err(self.refused(step, self.refusal(error)));
+        let (step, refusal) = 'refused: {
+            for step in steps.iter().rev().filter(|step| step.moves()) {
+                if let Err(error) = self.allocator.pool.unlink(step.slot) {
+                    break 'refused (step, self.refusal(error));
+                }
             }
-        }
-        for step in steps.iter().filter(|step| step.moves()) {
-            let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
-            match self.place(step.old.io_type(), Placement::Fixed(step.to), parent) {
-                Ok(place) => self.allocator.pool.put(step.slot, place),
-                Err(refusal) => return Err(self.refused(step, refusal)),
+            for step in steps.iter().filter(|step| step.moves()) {
+                let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
+                match self.place(step.old.io_type(), Placement::Fixed(step.to), parent) {
+                    Ok(place) => self.allocator.pool.put(step.slot, place),
+                    Err(refusal) => break 'refused (step, refusal),
+                }
             }
-        }
-        Ok(())
-    }
-
-    fn refused(&self, step: &Step, refusal: RangeRefusal<'d>) -> RelocateError<'d> {
+            return Ok(());
+        };
         let device = self.topology.node(step.old.node).map_or("", |node| node.name);
-        RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal }
+        Err(RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal })
     }
 }

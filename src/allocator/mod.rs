@@ -69,7 +69,7 @@ impl<const DEVICES: usize, const RANGES: usize> SystemAllocator<DEVICES, RANGES>
     }
 
     /// Adds the ports in `ports`, which all lie below `0x1_0000`. If they do not, every allocation of a port is
-    /// [`PoolError::BeyondPorts`].
+    /// [`PoolError::BeyondPorts`]. Ports that are allocated already stay so.
     pub const fn with_ports(mut self, ports: IoRange) -> Self {
         self.pool.set_ports(ports);
         self

@@ -88,10 +88,10 @@ impl<const N: usize> Pool<N> {
     pub(crate) fn release(&mut self, io_type: IoType, range: IoRange) -> Result<(), PoolError> {
         self.space(io_type).bounds(io_type)?;
         // The VMM's ranges lie in no window.
-        let at = self.position_of(io_type, (range.first().0, 0));
-        match self.before(io_type, at) {
-            Some((number, &found)) if found.range == range && found.node == RESERVED => {
-                self.remove_at(number, found, at)
+        let after = self.position_of(io_type, (range.first().0, 0));
+        match self.before(io_type, after) {
+            Some((number, found)) if found.range == range && found.node == RESERVED => {
+                self.remove_at(number, Some(after))
             }
             _ => Err(PoolError::NotAllocated { range }),
         }
@@ -119,12 +119,11 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn remove(&mut self, number: u16) -> Result<(), PoolError> {
-        let (range, after) = self.linked(number)?;
-        self.remove_at(number, range, after)
+        self.remove_at(number, self.behind(number))
     }
 
-    fn remove_at(&mut self, number: u16, range: Range, after: usize) -> Result<(), PoolError> {
-        self.unlink_at(range, after)?;
+    fn remove_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
+        self.unlink_at(number, after)?;
         let next = mem::replace(&mut self.free, number);
         if let Some(record) = self.range_mut(number) {
             record.next = next;
@@ -158,7 +157,7 @@ impl<const N: usize> Pool<N> {
     /// Puts a range that may have been unlinked where it was, which is free.
     pub(crate) fn put_back(&mut self, number: u16, old: &Range) {
         let &Range { range, container, depth, .. } = old;
-        if self.linked(number).is_err() {
+        if self.behind(number).is_none() {
             self.put(number, Place { range, container, depth, at: self.position_of(old.io_type(), old.key()) });
         }
     }
@@ -168,11 +167,12 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn unlink(&mut self, number: u16) -> Result<(), PoolError> {
-        let (range, after) = self.linked(number)?;
-        self.unlink_at(range, after)
+        self.unlink_at(number, self.behind(number))
     }
 
-    fn unlink_at(&mut self, range: Range, after: usize) -> Result<(), PoolError> {
+    fn unlink_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
+        let range = *self.range(number).unwrap_or(&Range::UNUSED);
+        let after = after.ok_or(PoolError::NotAllocated { range: range.range })?;
         let io_type = range.io_type();
         if let Some(inside) = self.at(io_type, after).filter(|next| next.range.first() <= range.range.last()) {
             return Err(PoolError::WindowInUse { window: range.block(), inside: inside.block() });
@@ -192,14 +192,12 @@ impl<const N: usize> Pool<N> {
         Ok(())
     }
 
-    /// A range that is linked, and the place in the order behind it.
-    fn linked(&self, number: u16) -> Result<(Range, usize), PoolError> {
-        let range = *self.range(number).unwrap_or(&Range::UNUSED);
+    /// The place in the order behind a range; `None` if it is not linked.
+    fn behind(&self, number: u16) -> Option<usize> {
+        let range = self.range(number)?;
         let after = self.position_of(range.io_type(), range.key());
-        match self.before(range.io_type(), after) {
-            Some((before, _)) if before == number => Ok((range, after)),
-            _ => Err(PoolError::NotAllocated { range: range.range }),
-        }
+        let (before, _) = self.before(range.io_type(), after)?;
+        (before == number).then_some(after)
     }
 
     /// The innermost range that has `address`, and its number.
