@@ -37,11 +37,15 @@ impl LastHit<'_, '_> {
 
 /// From where an access comes: a vCPU's handle, or anywhere else.
 trait Origin<'a>: Announce<'a> + Into<Place<'a>> {
+    /// Whether a search stands in the place of the call: fast, and large.
+    const IN_PLACE: bool;
     /// The access from within whose callback it is made, if that is known.
     fn parent(self) -> Option<&'a Access<'a>>;
 }
 
 impl<'a> Origin<'a> for Top<'a> {
+    const IN_PLACE: bool = true;
+
     #[inline(always)]
     fn parent(self) -> Option<&'a Access<'a>> {
         None
@@ -69,6 +73,8 @@ impl<'a> From<Anywhere<'a>> for Place<'a> {
 }
 
 impl<'a> Origin<'a> for Anywhere<'a> {
+    const IN_PLACE: bool = false;
+
     fn parent(self) -> Option<&'a Access<'a>> {
         self.parent
     }
@@ -183,16 +189,22 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if io_type == IoType::PhysicalMmio {
             return Err(IoError::NotDispatched);
         }
-        if way.hit.has(address.0, transfer.unit()) {
-            match self.enter(way) {
-                Ok(entered) => return hand_over(&entered, way, address.0, transfer),
-                Err(Refused::TooDeep) => return Err(IoError::TooDeep),
-                Err(Refused::Stale) => {}
+        let (address, unit) = (address.0, transfer.unit());
+        let found = way.hit.has(address, unit)
+            || match io_type {
+                IoType::Pio => self.look_up(&self.ports, way, address, unit)?,
+                IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, way, address, unit)?,
+            };
+        if found {
+            if let Ok(entered) = self.enter(way) {
+                return hand_over(&entered, way, address, transfer);
             }
+            way.hit = LastHit::none();
         }
+        let (origin, mut transfer) = (Anywhere { place: way.origin.into(), parent: way.origin.parent() }, transfer);
         match io_type {
-            IoType::Pio => self.search(&self.ports, way, address.0, transfer),
-            IoType::Mmio | IoType::PhysicalMmio => self.search(&self.memory, way, address.0, transfer),
+            IoType::Pio => self.search_patiently(&self.ports, origin, address, &mut transfer),
+            IoType::Mmio | IoType::PhysicalMmio => self.search_patiently(&self.memory, origin, address, &mut transfer),
         }
     }
 
@@ -203,35 +215,58 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.slots.enter(way.origin, way.hit.version, found)
     }
 
-    /// Goes on where the last hit is of no use. A function of its own: nothing of it is in the way where a hit is repeated.
+    /// Finds the segment that has all of an access, and leaves it in the last hit; or sees that nobody claims any of it.
+    /// `false`, if neither is plain: a search has to be repeated, or the access is not all in one segment, or it reaches the
+    /// last address of the space.
     #[inline(always)]
-    fn search<'a, A: Start>(
+    fn look_up<'a, A: Start, O: Origin<'a>>(
         &'a self,
         table: &Table<A, RANGES>,
-        way: &mut Way<'a, 'd, impl Origin<'a>>,
+        way: &mut Way<'a, 'd, O>,
         address: u64,
-        transfer: impl Transfer,
-    ) -> Result<(), IoError> {
-        if let Some(last) = address.checked_add(transfer.unit() as u64 - 1)
-            && last < A::LAST
-        {
-            let version = self.slots.version();
-            let entry = table.find(version, address);
-            if let Some(found) = self.slots.slot(entry.owner) {
-                let (base, range_last) = found.bounds(version);
-                let segment_last = entry.last.min(range_last);
-                if entry.first <= address && last <= segment_last {
-                    // It is below the last address of the space, so that the length is no more than that.
-                    let length = segment_last.wrapping_sub(entry.first).wrapping_add(1);
-                    way.hit = LastHit { version, first: entry.first, length, base, found: Some(found) };
-                    if let Ok(entered) = self.enter(way) {
-                        return hand_over(&entered, way, address, transfer);
-                    }
-                }
-            }
+        unit: usize,
+    ) -> Result<bool, IoError> {
+        let hit = &mut way.hit;
+        if O::IN_PLACE { self.find(table, hit, address, unit) } else { self.find_elsewhere(table, hit, address, unit) }
+    }
+
+    /// As [`find`](Self::find), in a function of its own.
+    #[inline(never)]
+    fn find_elsewhere<'a, A: Start>(
+        &'a self,
+        table: &Table<A, RANGES>,
+        hit: &mut LastHit<'a, 'd>,
+        address: u64,
+        unit: usize,
+    ) -> Result<bool, IoError> {
+        self.find(table, hit, address, unit)
+    }
+
+    #[inline(always)]
+    fn find<'a, A: Start>(
+        &'a self,
+        table: &Table<A, RANGES>,
+        hit: &mut LastHit<'a, 'd>,
+        address: u64,
+        unit: usize,
+    ) -> Result<bool, IoError> {
+        let Some(last) = address.checked_add(unit as u64 - 1).filter(|last| *last < A::LAST) else { return Ok(false) };
+        let version = self.slots.version();
+        let Entry { owner, first, last: entry_last } = table.find(version, address);
+        let hole = |is_hole| match is_hole && self.slots.is_current(version) {
+            true => Err(IoError::Unclaimed),
+            false => Ok(false),
+        };
+        let Some(found) = self.slots.slot(owner) else { return hole(last < first) };
+        let (base, range_last) = found.bounds(version);
+        let segment_last = entry_last.min(range_last);
+        if first <= address && last <= segment_last {
+            // It is below the last address of the space, so that the length is no more than that.
+            let length = segment_last.wrapping_sub(first).wrapping_add(1);
+            *hit = LastHit { version, first, length, base, found: Some(found) };
+            return Ok(true);
         }
-        let (place, parent, mut transfer) = (way.origin.into(), way.origin.parent(), transfer);
-        self.search_patiently(table, Anywhere { place, parent }, address, &mut transfer)
+        hole(last < first || (range_last < address && last <= entry_last))
     }
 
     /// Searches until it is known what becomes of the access. It remembers nothing.

@@ -4,7 +4,7 @@
 //! They show what is there when they come by; a walk ends early if the device it stands at is removed.
 
 use crate::address::{GuestAddress, IoType};
-use crate::allocator::{InstanceId, RESERVED};
+use crate::allocator::InstanceId;
 use crate::device::Device;
 use crate::error::Owner;
 use crate::interrupt::Gsi;
@@ -74,21 +74,25 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// The device at a path of names from the root: `/pci/serial`.
     pub fn find_by_path(&self, path: &str) -> Option<InstanceId> {
         let state = self.state.lock();
-        let mut found = None;
         let mut parent = NONE;
-        for name in path.strip_prefix('/')?.split('/') {
+        let mut rest = path.strip_prefix('/')?;
+        loop {
+            // Byte by byte: the search of `str` for a character is longer than all of this.
+            let end = rest.bytes().position(|byte| byte == b'/');
+            let (name, more) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
             let node = state.topology.child(parent, name)?;
-            parent = node.id.index;
-            found = Some(node.id);
+            match more.get(1..) {
+                Some(more) => (parent, rest) = (node.id.index, more),
+                None => return Some(node.id),
+            }
         }
-        found
     }
 
     /// The device whose range holds an address, and which of its ranges: the innermost, whether it is decoded or not.
     pub fn find_by_address(&self, address: GuestAddress, io_type: IoType) -> Option<(InstanceId, usize)> {
         let state = self.state.lock();
-        let range = state.range_at(io_type, address)?;
-        Some((state.topology.node(range.node)?.id, range.index as usize))
+        let (_, range) = state.allocator.pool.innermost(io_type, address)?;
+        Some((state.topology.node(range.node)?.id, range.index().into()))
     }
 
     /// Every device, depth first, siblings in the order of their registration.
@@ -112,24 +116,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let mut key = None;
         core::iter::from_fn(move || {
             let state = self.state.lock();
-            let block = state.allocator.io_next_after(io_type, key)?;
-            key = Some(block.key());
-            let owner = state.owner(block);
-            Some(match state.range(block.owner) {
-                Some(range) if block.owner != RESERVED => MappedRange {
-                    owner,
-                    range_index: range.index as usize,
-                    assigned: range.assigned(),
-                    window: range.window,
-                    depth: range.depth as usize,
-                },
-                _ => MappedRange {
-                    owner,
-                    range_index: 0,
-                    assigned: Assigned { io_type, range: block.range, decoded: false },
-                    window: false,
-                    depth: 0,
-                },
+            let range = state.allocator.pool.next_after(io_type, key)?;
+            key = Some(range.key());
+            Some(MappedRange {
+                owner: state.owner(range.node),
+                range_index: range.index().into(),
+                assigned: range.assigned(),
+                window: range.is_window(),
+                depth: range.depth.into(),
             })
         })
     }

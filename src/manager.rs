@@ -6,13 +6,13 @@ use heapless::Vec;
 
 use crate::access::{OpenBus, Target};
 use crate::address::{IoRange, IoType};
-use crate::allocator::{InstanceId, RESERVED, SystemAllocator};
+use crate::allocator::{InstanceId, MAX_RANGES_PER_DEVICE, RESERVED, Range, SystemAllocator};
 use crate::device::Device;
 use crate::error::{RangeRefusal, RegisterError};
 use crate::interrupt::{Connection, Gate, InterruptController, IrqLine, Wire};
 use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
 use crate::slots::{Body, HeavyBarrier, Slots};
-use crate::state::{MAX_RANGES_PER_DEVICE, Range, Request, State};
+use crate::state::{Request, State};
 use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
 use crate::table::{NOBODY, Table};
 use crate::topology::{Life, NONE, WireUse};
@@ -152,8 +152,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         mem::forget(undo);
         let mut state = self.state.lock();
         for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
-            if range.io_type != IoType::PhysicalMmio {
-                let target = Target { node: id.index, range_index: range.index as u8, io_type: range.io_type };
+            if range.io_type() != IoType::PhysicalMmio {
+                let target = Target { node: id.index, range_index: range.index(), io_type: range.io_type() };
                 let body = Body { device, target, sizes: request.access_sizes() };
                 let installed = self.slots.install(slot, body);
                 debug_assert!(installed, "a free range has a vacant slot");
@@ -178,7 +178,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`RangeRefusal`] tells what is in the way and whose that is.
     pub fn reserve(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
         let mut state = self.state.lock();
-        match state.allocator.io_allocate(io_type, Placement::Fixed(range), None, false, RESERVED) {
+        match state.allocator.pool.reserve(io_type, Placement::Fixed(range)) {
             Ok(_) => Ok(()),
             Err(error) => Err(state.refusal(error)),
         }
@@ -191,19 +191,20 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// a device's among them.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
         let mut state = self.state.lock();
-        match state.allocator.io_free(io_type, range, RESERVED) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(state.refusal(error)),
-        }
+        state.allocator.pool.release(io_type, range).map_err(|error| state.refusal(error))
     }
 
     /// Publishes a change of the index. `change` is made twice: to the copy that nobody uses yet, and, when that one
     /// is live, to the other.
     pub(crate) fn publish(&self, change: impl Fn(u64)) {
         let version = self.slots.begin_publication();
-        change(version);
-        self.slots.publish(version);
-        change(version.wrapping_add(1));
+        // One call of `change` is code once, and it is large in each of its callers.
+        for copy in 0..2 {
+            change(version.wrapping_add(copy));
+            if copy == 0 {
+                self.slots.publish(version);
+            }
+        }
     }
 
     /// Adds a range to the index, in which the slot `window`, if any, is that of the innermost window around it.
@@ -222,28 +223,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return;
         }
         let (base, last, around) = (range.range.first().0, range.range.last().0, window.unwrap_or(NOBODY));
-        match range.io_type {
+        match range.io_type() {
             IoType::Pio => self.ports.assign(version, base, last, owner, around),
             IoType::Mmio | IoType::PhysicalMmio => self.memory.assign(version, base, last, owner, around),
         }
     }
 
-    /// Makes the index anew from the allocator's blocks: for changes of windows with ranges in them.
+    /// Makes the index anew from the allocator's ranges: for changes of windows with ranges in them.
     pub(crate) fn index_rebuild(&self, version: u64, state: &State<'d, DEVICES, RANGES>) {
         self.ports.clear(version);
         self.memory.clear(version);
-        for io_type in [IoType::Pio, IoType::Mmio] {
-            let mut key = None;
-            while let Some(block) = state.allocator.io_next_after(io_type, key) {
-                key = Some(block.key());
-                if block.owner == RESERVED {
-                    continue;
-                }
-                if let Some(range) = state.range(block.owner)
-                    && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
-                {
-                    self.index_insert(version, block.owner, range, state.dispatched_window(range));
-                }
+        for &slot in state.allocator.pool.numbers() {
+            if let Some(range) = state.range(slot)
+                && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
+            {
+                self.index_insert(version, slot, range, state.dispatched_window(range));
             }
         }
     }
@@ -277,4 +271,4 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Und
     }
 }
 
-const _: () = assert!(NONE == RESERVED, "no range carries the number that the allocator's own blocks carry");
+const _: () = assert!(NONE == RESERVED, "the VMM's own ranges have no node");

@@ -8,12 +8,12 @@
 use heapless::Vec;
 
 use crate::address::{GuestAddress, IoRange};
-use crate::allocator::InstanceId;
+use crate::allocator::{InstanceId, Range};
 use crate::error::{RangeRefusal, RelocateError};
 use crate::manager::DeviceManager;
 use crate::resource::Placement;
-use crate::state::{Range, State};
-use crate::topology::Life;
+use crate::state::State;
+use crate::topology::{Life, NONE};
 
 /// How many ranges one transaction can move.
 pub const MAX_RELOCATIONS: usize = 32;
@@ -52,26 +52,22 @@ impl Relocation {
 
 /// One range of the transaction.
 #[derive(Clone, Copy)]
-struct Step<'d> {
+struct Step {
     slot: u16,
-    name: &'d str,
-    parent: u16,
     /// How many buses are above the device.
     depth: usize,
     old: Range,
-    /// The dispatched window that was around it.
-    old_window: Option<u16>,
     to: IoRange,
     decoded: bool,
 }
 
-impl Step<'_> {
+impl Step {
     fn moves(&self) -> bool {
         self.to != self.old.range
     }
 }
 
-type Steps<'d> = Vec<Step<'d>, MAX_RELOCATIONS>;
+type Steps = Vec<Step, MAX_RELOCATIONS>;
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
     /// Makes several changes of ranges at once, or none of them. A range may move to a place that another one of the
@@ -84,17 +80,18 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
     pub fn relocate(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
         let mut state = self.state.lock();
-        let steps = resolve(&state, relocations)?;
+        let mut steps = Steps::new();
+        resolve(&state, relocations, &mut steps)?;
         state.move_all(&steps)?;
+        let (mut windows, mut dispatched) = (false, false);
         for step in &steps {
             if let Some(range) = state.range_mut(step.slot) {
-                range.decoded = step.decoded;
+                range.set_decoded(step.decoded);
+                windows |= range.is_window();
+                dispatched |= range.is_dispatched() || step.old.is_dispatched();
             }
         }
-        let windows = steps.iter().any(|step| step.old.window);
-        let dispatched =
-            |step: &Step<'_>| step.old.is_dispatched() || state.range(step.slot).is_some_and(Range::is_dispatched);
-        if !steps.iter().any(dispatched) {
+        if !dispatched {
             return Ok(());
         }
         self.publish(|version| {
@@ -102,7 +99,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 return self.index_rebuild(version, &state);
             }
             for step in &steps {
-                self.index_remove(version, &step.old, step.old_window);
+                self.index_remove(version, &step.old, state.dispatched_window(&step.old));
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {
@@ -118,8 +115,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
     state: &State<'d, DEVICES, RANGES>,
     relocations: &[Relocation],
-) -> Result<Steps<'d>, RelocateError<'d>> {
-    let mut steps = Steps::new();
+    steps: &mut Steps,
+) -> Result<(), RelocateError<'d>> {
     for relocation in relocations {
         let Relocation { device: id, index, to, decoded } = *relocation;
         let node = state.topology.get(id).ok_or(RelocateError::NotFound { id })?;
@@ -128,7 +125,7 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
             return Err(RelocateError::Busy { device });
         }
         let (slot, &old) = state.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
-        if steps.iter().any(|step: &Step<'_>| step.slot == slot) {
+        if steps.iter().any(|step| step.slot == slot) {
             return Err(RelocateError::NamedTwice { device, index });
         }
         let to = match to {
@@ -140,28 +137,20 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
                 refusal: RangeRefusal::Invalid(error),
             })?,
         };
-        let step = Step {
-            slot,
-            name: device,
-            parent: node.parent,
-            depth: state.topology.depth(id.index),
-            old,
-            old_window: state.dispatched_window(&old),
-            to,
-            decoded: decoded.unwrap_or(old.decoded),
-        };
+        let step =
+            Step { slot, depth: state.topology.depth(id.index), old, to, decoded: decoded.unwrap_or(old.is_decoded()) };
         if steps.push(step).is_err() {
             return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
         }
     }
     // Buses before what is below them, and so windows before the ranges in them, at the old places as at the new: they
     // can be taken in this order and given back in the reverse.
-    sort_by_depth(&mut steps);
-    Ok(steps)
+    sort_by_depth(steps);
+    Ok(())
 }
 
 /// An insertion sort: the steps are few, and mostly in order.
-fn sort_by_depth(steps: &mut [Step<'_>]) {
+fn sort_by_depth(steps: &mut [Step]) {
     for end in 1..steps.len() {
         for at in (1..=end).rev() {
             let Some([a, b]) = steps.get_mut(at - 1..=at) else { break };
@@ -175,56 +164,38 @@ fn sort_by_depth(steps: &mut [Step<'_>]) {
 
 impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     /// Moves all ranges in the allocator, or none.
-    fn move_all(&mut self, steps: &[Step<'d>]) -> Result<(), RelocateError<'d>> {
-        let refused = |step: &Step<'d>, refusal| RelocateError::Range {
-            device: step.name,
-            index: step.old.index as usize,
-            to: step.to.first(),
-            refusal,
-        };
-        let moved = || steps.iter().filter(|step| step.moves());
-        for (freed, step) in moved().rev().enumerate() {
-            if let Err(error) = self.allocator.io_free(step.old.io_type, step.old.range, step.slot) {
-                let error = refused(step, self.refusal(error));
-                let kept = moved().count() - freed;
-                self.put_back(moved().skip(kept));
-                return Err(error);
+    fn move_all(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
+        let outcome = self.try_to_move(steps);
+        if outcome.is_err() {
+            // Whatever is linked goes, and all comes back to its old place: nobody else has taken any.
+            for step in steps.iter().rev().filter(|step| step.moves()) {
+                let _ = self.allocator.pool.unlink(step.slot);
+            }
+            for step in steps.iter().filter(|step| step.moves()) {
+                self.allocator.pool.put_back(step.slot, &step.old);
             }
         }
-        for (placed, step) in moved().enumerate() {
-            let placement = Placement::Fixed(step.to);
-            match self.place(step.old.io_type, placement, step.parent, step.old.window, step.slot) {
-                Ok(place) => self.set_place(step.slot, place),
-                Err(refusal) => {
-                    for step in moved().rev().skip(moved().count() - placed) {
-                        let _ = self.allocator.io_free(step.old.io_type, step.to, step.slot);
-                    }
-                    self.put_back(moved());
-                    return Err(refused(step, refusal));
+        outcome
+    }
+
+    /// On an error, the ranges are where it has left them.
+    fn try_to_move(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
+        let (step, refusal) = 'refused: {
+            for step in steps.iter().rev().filter(|step| step.moves()) {
+                if let Err(error) = self.allocator.pool.unlink(step.slot) {
+                    break 'refused (step, self.refusal(error));
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Takes the old places again, which have been given back and which nobody has taken since.
-    fn put_back<'s>(&mut self, steps: impl Iterator<Item = &'s Step<'d>>)
-    where
-        'd: 's,
-    {
-        for step in steps {
-            let placement = Placement::Fixed(step.old.range);
-            if let Ok(place) = self.place(step.old.io_type, placement, step.parent, step.old.window, step.slot) {
-                self.set_place(step.slot, place);
+            for step in steps.iter().filter(|step| step.moves()) {
+                let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
+                match self.place(step.old.io_type(), Placement::Fixed(step.to), parent) {
+                    Ok(place) => self.allocator.pool.put(step.slot, place),
+                    Err(refusal) => break 'refused (step, refusal),
+                }
             }
-        }
-    }
-
-    fn set_place(&mut self, slot: u16, (range, container, depth): (IoRange, u16, u8)) {
-        if let Some(place) = self.range_mut(slot) {
-            place.range = range;
-            place.container = container;
-            place.depth = depth;
-        }
+            return Ok(());
+        };
+        let device = self.topology.node(step.old.node).map_or("", |node| node.name);
+        Err(RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal })
     }
 }

@@ -1,60 +1,17 @@
-//! The writer's state, behind the manager's lock: allocator, topology, ranges and lines, which always agree.
+//! The writer's state, behind the manager's lock: allocator, topology and lines, which always agree.
 
 use heapless::Vec;
 
-use crate::address::{GuestAddress, IoRange, IoType};
-use crate::allocator::{AllocateError, Block, InstanceId, IrqError, PoolError, RESERVED, SystemAllocator};
+use crate::address::{IoRange, IoType, RangeError};
+use crate::allocator::{
+    AllocateError, InstanceId, IrqError, MAX_RANGES_PER_DEVICE, PENDING, Place, PoolError, Range, SystemAllocator,
+};
 use crate::device::Device;
 use crate::error::{Owner, RangeRefusal, RegisterError};
 use crate::freelist::FreeList;
 use crate::interrupt::{Gsi, MAX_SHARING};
-use crate::resource::{Assigned, IoResource, IrqResource, Placement};
-use crate::topology::{Life, NONE, Topology, WireUse};
-
-/// How many ranges one device can have.
-pub const MAX_RANGES_PER_DEVICE: usize = 16;
-
-/// One range of a device. Its place in the array is the number of its slot.
-#[derive(Clone, Copy)]
-pub(crate) struct Range {
-    pub(crate) range: IoRange,
-    /// The device.
-    pub(crate) node: u16,
-    /// Which of the device's ranges.
-    pub(crate) index: u16,
-    /// The device's next range.
-    pub(crate) next: u16,
-    /// The range of the innermost window around this one.
-    pub(crate) container: u16,
-    /// How many windows are around it.
-    pub(crate) depth: u8,
-    pub(crate) io_type: IoType,
-    pub(crate) window: bool,
-    pub(crate) decoded: bool,
-}
-
-impl Range {
-    const EMPTY: Self = Self {
-        range: IoRange::ALL_PORTS,
-        node: NONE,
-        index: 0,
-        next: NONE,
-        container: NONE,
-        depth: 0,
-        io_type: IoType::Pio,
-        window: false,
-        decoded: false,
-    };
-
-    pub(crate) fn assigned(&self) -> Assigned {
-        Assigned { io_type: self.io_type, range: self.range, decoded: self.decoded }
-    }
-
-    /// Whether accesses are to reach the range through the index.
-    pub(crate) fn is_dispatched(&self) -> bool {
-        self.decoded && self.io_type != IoType::PhysicalMmio
-    }
-}
+use crate::resource::{IoResource, IrqResource, Placement};
+use crate::topology::{Life, NONE, Node, Topology, WireUse};
 
 /// One interrupt line in use.
 #[derive(Clone, Copy)]
@@ -68,8 +25,6 @@ pub(crate) struct Line {
 pub(crate) struct State<'d, const DEVICES: usize, const RANGES: usize> {
     pub(crate) allocator: SystemAllocator<DEVICES, RANGES>,
     pub(crate) topology: Topology<'d, DEVICES>,
-    ranges: [Range; RANGES],
-    free_ranges: FreeList<RANGES>,
     lines: [Line; DEVICES],
     free_lines: FreeList<DEVICES>,
     /// How many nodes are [`Life::Deferred`].
@@ -91,8 +46,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         Self {
             allocator,
             topology: Topology::new(),
-            ranges: [Range::EMPTY; RANGES],
-            free_ranges: FreeList::new(),
             lines: [Line { gsi: Gsi(0), sources: 0, shared: false }; DEVICES],
             free_lines: FreeList::new(),
             deferred: 0,
@@ -100,11 +53,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     }
 
     pub(crate) fn range(&self, slot: u16) -> Option<&Range> {
-        self.ranges.get(slot as usize)
+        self.allocator.pool.range(slot)
     }
 
     pub(crate) fn range_mut(&mut self, slot: u16) -> Option<&mut Range> {
-        self.ranges.get_mut(slot as usize)
+        self.allocator.pool.range_mut(slot)
     }
 
     /// The ranges of a chain, in the order of the requests, with the numbers of their slots.
@@ -132,28 +85,25 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         self.lines.get(place as usize)
     }
 
-    /// Whose a block is.
-    pub(crate) fn owner(&self, block: Block) -> Owner<'d> {
-        let node = self.range(block.owner).and_then(|range| self.topology.node(range.node));
-        match node {
-            Some(node) if block.owner != RESERVED => Owner::Device { id: node.id, name: node.name },
-            _ => Owner::Vmm,
+    /// Whose a range is.
+    pub(crate) fn owner(&self, node: u16) -> Owner<'d> {
+        match self.topology.node(node) {
+            Some(node) => Owner::Device { id: node.id, name: node.name },
+            None => Owner::Vmm,
         }
     }
 
     /// The pool's reason, with the owner of what is in the way.
     pub(crate) fn refusal(&self, error: PoolError) -> RangeRefusal<'d> {
-        // The ranges of a registration have no node before all of them are taken.
-        let asked = |block: Block| self.range(block.owner).is_some_and(|range| range.node == NONE);
         match error {
-            PoolError::Overlap { wanted, taken } if asked(taken) => {
+            PoolError::Overlap { wanted, taken } if taken.owner == PENDING => {
                 RangeRefusal::AskedTwice { wanted, taken: taken.range }
             }
             PoolError::Overlap { wanted, taken } => {
-                RangeRefusal::Overlap { wanted, taken: taken.range, owner: self.owner(taken) }
+                RangeRefusal::Overlap { wanted, taken: taken.range, owner: self.owner(taken.owner) }
             }
             PoolError::WindowInUse { inside, .. } => {
-                RangeRefusal::WindowInUse { inside: inside.range, owner: self.owner(inside) }
+                RangeRefusal::WindowInUse { inside: inside.range, owner: self.owner(inside.owner) }
             }
             other => RangeRefusal::Pool(other),
         }
@@ -162,7 +112,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     /// Takes everything a device asks for and links its node, or takes nothing.
     pub(crate) fn take(&mut self, request: &Request<'_, 'd>) -> Result<InstanceId, RegisterError<'d>> {
         let Request { device, name, ranges, .. } = *request;
-        if name.is_empty() || name.contains('/') {
+        if name.is_empty() || name.bytes().any(|byte| byte == b'/') {
             return Err(RegisterError::InvalidName { device: name });
         }
         let parent = match request.parent {
@@ -215,7 +165,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     fn take_ranges(&mut self, name: &'d str, parent: u16, requests: &[IoResource]) -> Result<u16, RegisterError<'d>> {
         let (mut first, mut last) = (NONE, NONE);
         for (index, request) in requests.iter().enumerate() {
-            match self.take_range(parent, index as u16, request) {
+            match self.take_range(parent, index, request) {
                 Ok(slot) => {
                     match self.range_mut(last) {
                         Some(previous) => previous.next = slot,
@@ -232,109 +182,75 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         Ok(first)
     }
 
-    fn take_range(&mut self, parent: u16, index: u16, request: &IoResource) -> Result<u16, RangeRefusal<'d>> {
+    fn take_range(&mut self, parent: u16, index: usize, request: &IoResource) -> Result<u16, RangeRefusal<'d>> {
         let placement = request.placement().map_err(RangeRefusal::Invalid)?;
-        let slot = self.free_ranges.take().ok_or(RangeRefusal::Pool(PoolError::Full { capacity: RANGES }))?;
-        let placed = self.place(request.io_type(), placement, parent, request.is_window(), slot);
-        match (placed, self.range_mut(slot)) {
-            (Ok((range, container, depth)), Some(place)) => {
-                *place = Range {
-                    range,
-                    node: NONE,
-                    index,
-                    next: NONE,
-                    container,
-                    depth,
-                    io_type: request.io_type(),
-                    window: request.is_window(),
-                    decoded: request.is_decoded(),
-                };
-                Ok(slot)
-            }
-            (placed, _) => {
-                self.free_ranges.give_back(slot);
-                Err(placed.err().unwrap_or(RangeRefusal::Pool(PoolError::Full { capacity: RANGES })))
-            }
-        }
+        let place = self.place(request.io_type(), placement, parent)?;
+        let range = Range::new(PENDING, request.io_type());
+        let range = range.described(index, request.is_window(), request.is_decoded());
+        self.allocator.pool.insert(place, range).map_err(RangeRefusal::Pool)
     }
 
     fn give_back_ranges(&mut self, first: u16) {
         let mut slot = first;
         while let Some(&range) = self.range(slot) {
             // A range in the chain is allocated, and nothing lies in the windows of a device without children.
-            let _ = self.allocator.io_free(range.io_type, range.range, slot);
-            self.free_ranges.give_back(slot);
+            let _ = self.allocator.pool.remove(slot);
             slot = range.next;
         }
     }
 
-    /// Allocates a range for a child of `parent`: in the windows above it, where there are any. The range, the range
-    /// number of the window around it, and how many windows are.
+    /// Finds a place for a range of a child of `parent`: in the windows above it, where there are any.
     pub(crate) fn place(
         &mut self,
         io_type: IoType,
         placement: Placement,
         parent: u16,
-        window: bool,
-        slot: u16,
-    ) -> Result<(IoRange, u16, u8), RangeRefusal<'d>> {
-        if let Placement::Fixed(wanted) = placement {
+    ) -> Result<Place, RangeRefusal<'d>> {
+        if let Placement::Fixed(range) = placement {
             let last = io_type.last_address();
-            if wanted.last() > last {
-                return Err(RangeRefusal::Invalid(crate::RangeError::BeyondSpace { range: wanted, last }));
+            if range.last() > last {
+                return Err(RangeRefusal::Invalid(RangeError::BeyondSpace { range, last }));
             }
-            return self.place_in(io_type, placement, self.window_around(io_type, wanted, parent), window, slot);
+        }
+        self.find(io_type, placement, parent).map_err(|error| self.refusal(error))
+    }
+
+    fn find(&mut self, io_type: IoType, placement: Placement, parent: u16) -> Result<Place, PoolError> {
+        if let Placement::Fixed(wanted) = placement {
+            return self.allocator.pool.find(io_type, placement, self.window_around(io_type, wanted, parent));
         }
         // Any place: in a window of the nearest ancestor that has one for this space.
         let mut ancestor = parent;
-        while let Some(node) = self.topology.node(ancestor) {
-            let above = node.parent;
+        while let Some(&Node { parent: above, first_range, .. }) = self.topology.node(ancestor) {
             let mut refusal = None;
-            let mut next = node.first_range;
-            while let Some(&range) = self.range(next) {
-                if range.window && range.io_type.same_space(io_type) {
-                    match self.place_in(io_type, placement, Some((next, range)), window, slot) {
+            let mut slot = first_range;
+            while let Some(&range) = self.range(slot) {
+                if range.is_window() && range.io_type().same_space(io_type) {
+                    match self.allocator.pool.find(io_type, placement, slot) {
                         Err(error) => refusal = Some(error),
-                        placed => return placed,
+                        found => return found,
                     }
                 }
-                next = range.next;
+                slot = range.next;
             }
             if let Some(refusal) = refusal {
                 return Err(refusal);
             }
             ancestor = above;
         }
-        self.place_in(io_type, placement, None, window, slot)
+        self.allocator.pool.find(io_type, placement, NONE)
     }
 
-    fn place_in(
-        &mut self,
-        io_type: IoType,
-        placement: Placement,
-        around: Option<(u16, Range)>,
-        window: bool,
-        slot: u16,
-    ) -> Result<(IoRange, u16, u8), RangeRefusal<'d>> {
-        let container =
-            around.map(|(owner, range)| Block { range: range.range, depth: range.depth, window: true, owner });
-        let range = self
-            .allocator
-            .io_allocate(io_type, placement, container, window, slot)
-            .map_err(|error| self.refusal(error))?;
-        Ok((range, around.map_or(NONE, |(owner, _)| owner), around.map_or(0, |(_, range)| range.depth + 1)))
-    }
-
-    /// The innermost window around `wanted` that belongs to `parent` or a bus above it.
-    fn window_around(&self, io_type: IoType, wanted: IoRange, parent: u16) -> Option<(u16, Range)> {
-        let mut slot = self.allocator.io_innermost(io_type, wanted.first().0)?.owner;
-        while let Some(&range) = self.range(slot) {
-            if range.window && range.range.contains_range(wanted) && self.topology.is_within(parent, range.node) {
-                return Some((slot, range));
+    /// The innermost window around `wanted` that belongs to `parent` or a bus above it; [`NONE`] if there is none.
+    fn window_around(&self, io_type: IoType, wanted: IoRange, parent: u16) -> u16 {
+        let mut slot = self.allocator.pool.innermost(io_type, wanted.first()).map_or(NONE, |(slot, _)| slot);
+        while let Some(range) = self.range(slot) {
+            if range.is_window() && range.range.contains_range(wanted) && self.topology.is_within(parent, range.node) {
+                break;
             }
             slot = range.container;
         }
-        None
+        slot
     }
 
     /// The innermost dispatched window around a range.
@@ -419,11 +335,5 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
             let _ = self.allocator.free_irq(line.gsi);
             self.free_lines.give_back(wire);
         }
-    }
-
-    /// Which range an address belongs to: the innermost, decoded or not.
-    pub(crate) fn range_at(&self, io_type: IoType, address: GuestAddress) -> Option<&Range> {
-        let block = self.allocator.io_innermost(io_type, address.0)?;
-        if block.owner == RESERVED { None } else { self.range(block.owner) }
     }
 }

@@ -106,9 +106,14 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
     /// owner.
     pub(crate) fn find_exactly(&self, version: u64, address: u64) -> Entry {
         let copy = self.copy(version);
-        let above = copy.count(|start| start <= address);
-        let (first, owner) = above.checked_sub(1).and_then(|at| copy.entry(at)).unwrap_or((0, NOBODY));
-        Entry { owner, first, last: copy.entry(above).map_or(u64::MAX, |(next, _)| next.wrapping_sub(1)) }
+        let length = copy.length();
+        let above = copy.count(length, |start| start <= address);
+        let next = if above < length { copy.start_at(above) } else { None };
+        let last = next.map_or(u64::MAX, |next| next.wrapping_sub(1));
+        match above.checked_sub(1) {
+            Some(at) => Entry { owner: copy.owner_at(at), first: copy.start_at(at).unwrap_or(0), last },
+            None => Entry { owner: NOBODY, first: 0, last },
+        }
     }
 }
 
@@ -208,18 +213,14 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
         self.owners.as_flattened().get(position).map_or(NOBODY, |owner| owner.load(Ordering::Relaxed))
     }
 
-    /// The entry at `position`: where it starts, and whose it is.
-    fn entry(&self, position: usize) -> Option<(u64, u16)> {
-        if position >= self.length() {
-            return None;
-        }
-        Some((self.starts.as_flattened().get(position)?.get(), self.owner_at(position)))
+    fn start_at(&self, position: usize) -> Option<u64> {
+        self.starts.as_flattened().get(position).map(A::get)
     }
 
-    /// How many of the starts are such that all are before the first that is not.
-    fn count(&self, before: impl Fn(u64) -> bool) -> usize {
+    /// How many of the first `length` starts are before the first that is not.
+    fn count(&self, length: usize, before: impl Fn(u64) -> bool) -> usize {
         let starts = self.starts.as_flattened();
-        starts.get(..self.length()).unwrap_or_default().partition_point(|start| before(start.get()))
+        starts.get(..length).unwrap_or_default().partition_point(|start| before(start.get()))
     }
 
     fn set(&self, position: usize, start: u64, owner: u16) {
@@ -230,9 +231,11 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
         }
     }
 
-    /// Moves the entries from position `from` on so that they are at `to` and behind it.
-    fn shift(&self, from: usize, to: usize) {
-        let length = self.length();
+    /// Moves those of the `length` entries that stand at `from` and behind it, so that they stand at `to` and behind it.
+    fn shift(&self, length: usize, from: usize, to: usize) {
+        if from == to {
+            return;
+        }
         let new_length = (length + to).saturating_sub(from);
         shift(self.starts.as_flattened(), from, to, length, |from, to| to.set(from.get()));
         shift(self.owners.as_flattened(), from, to, length, |from, to| {
@@ -261,27 +264,29 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
     /// Gives everything to nobody.
     pub(crate) fn clear(&self, version: u64) {
         let copy = self.copy(version);
-        copy.shift(copy.length(), 0);
+        let length = copy.length();
+        copy.shift(length, length, 0);
     }
 
     /// Gives the addresses from `base` to `last` to `owner`. They all lie in one segment, of the innermost window `around`
     /// them, or of nobody, or of the range that is taken away.
     pub(crate) fn assign(&self, version: u64, base: u64, last: u64, owner: u16, around: u16) {
         let copy = self.copy(version);
-        let position = copy.count(|start| start < base);
-        let below = position.checked_sub(1).map_or(NOBODY, |below| copy.owner_at(below));
-        let starts_at = |position: usize, start| copy.entry(position).filter(|entry| Some(entry.0) == start);
+        let length = copy.length();
+        let position = copy.count(length, |start| start < base);
+        let starts_at = |position, start| position < length && copy.start_at(position) == Some(start);
         // What stands at the two ends now, and what is to: nothing for a hole, and nothing where the same owner goes on.
-        let old_base = starts_at(position, Some(base));
-        let behind = position + old_base.is_some() as usize;
-        let old_end = starts_at(behind, last.checked_add(1));
-        let above = old_end.map_or(around, |(_, owner)| owner);
+        let behind = position + starts_at(position, base) as usize;
+        let next = last.checked_add(1).filter(|next| *next <= A::LAST);
+        let had_end = next.is_some_and(|next| starts_at(behind, next));
+        let below = position.checked_sub(1).map_or(NOBODY, |below| copy.owner_at(below));
+        let above = if had_end { copy.owner_at(behind) } else { around };
         let changes = |from: u16, to: u16| to != NOBODY && to != from;
         let new_base = changes(below, owner).then_some((base, owner));
-        let new_end = (changes(owner, above) && last < A::LAST).then_some((last.wrapping_add(1), above));
-        let new = new_base.into_iter().chain(new_end);
-        copy.shift(behind + old_end.is_some() as usize, position + new.clone().count());
-        for (position, (start, owner)) in (position..).zip(new) {
+        let new_end = next.filter(|_| changes(owner, above)).map(|next| (next, above));
+        let new_behind = position + new_base.is_some() as usize + new_end.is_some() as usize;
+        copy.shift(length, behind + had_end as usize, new_behind);
+        for (position, (start, owner)) in (position..).zip(new_base.into_iter().chain(new_end)) {
             copy.set(position, start, owner);
         }
     }

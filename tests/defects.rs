@@ -624,7 +624,7 @@ fn qemu_cve_2021_3750_2023_0330_a_device_that_writes_to_itself_is_bounded_and_no
 fn linux_cve_2021_47060_a_removal_needs_no_memory_and_leaves_the_others() {
     let manager = manager();
     let bus = register(&manager, &ONE, &[IoResource::mmio(0, 0x1000).window()]).unwrap();
-    let inside: Vec<_> = (0..6).map(|i| IoResource::mmio(i * 0x10 + 0x10, 8)).collect();
+    let inside: Vec<_> = (0..7).map(|i| IoResource::mmio(i * 0x10 + 0x10, 8)).collect();
     let child = manager.register_device(&TWO, Some(bus), &inside, IrqResource::None).unwrap();
     // Full to the last place.
     let full = register(&manager, &THREE, &[IoResource::mmio(0x2000, 1)]);

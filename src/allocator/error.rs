@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::pool::Block;
+use super::range::Block;
 use crate::address::{GuestUsize, IoRange};
 
 /// Why a range of addresses was not allocated or freed. Nothing has changed then.
@@ -53,20 +53,15 @@ pub enum PoolError {
         /// Where the range was to lie.
         within: IoRange,
     },
-    /// The pool holds as many ranges as it can. A window takes the room of two.
+    /// There is no room for another range.
     Full {
-        /// How many ranges the pool can hold.
+        /// For how many ranges there is, those of both spaces and those of the VMM together.
         capacity: usize,
     },
-    /// Windows are nested too deeply.
+    /// Windows are nested too deeply for anything to lie in the innermost.
     TooDeep {
-        /// The innermost window.
+        /// The innermost window, with 255 others around it.
         window: Block,
-    },
-    /// The block that was to contain the range is no window of this pool.
-    NotAWindow {
-        /// The block.
-        block: Block,
     },
     /// No block with this range and this owner is allocated.
     NotAllocated {
@@ -96,10 +91,9 @@ impl fmt::Display for PoolError {
                 write!(f, "no free range of size {size}, aligned to {align:#x}, lies within {within}")
             }
             PoolError::Full { capacity } => {
-                write!(f, "the pool holds {capacity} ranges, windows counted twice, and has no room for this one")
+                write!(f, "there is room for {capacity} ranges, those of the VMM included, and all of it is taken")
             }
-            PoolError::TooDeep { window } => write!(f, "the window {window} is nested too deeply to hold another"),
-            PoolError::NotAWindow { block } => write!(f, "{block} is no window of the pool"),
+            PoolError::TooDeep { window } => write!(f, "the window {window} is nested too deeply to hold anything"),
             PoolError::NotAllocated { range } => write!(f, "{range} is not allocated to this owner"),
             PoolError::WindowInUse { window, inside } => {
                 write!(f, "the window {window} cannot be freed while {inside} is allocated in it")

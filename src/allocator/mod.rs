@@ -1,28 +1,29 @@
 //! What there is to give to devices: addresses, ports, interrupt lines and instance ids.
 
 mod error;
-mod gaps;
 mod id;
 mod irq;
-mod ordered;
 mod pool;
+mod range;
+mod space;
 
-use core::{fmt, mem};
+use core::fmt;
 
 pub use error::PoolError;
 pub use id::{IdError, InstanceId};
 pub use irq::{IrqError, MAX_LINES};
-pub use pool::{Block, RESERVED};
+pub use range::{Block, MAX_RANGES_PER_DEVICE, RESERVED};
+pub(crate) use range::{PENDING, Place, Range};
 
 use crate::address::{IoRange, IoType};
 use crate::interrupt::Gsi;
 use crate::resource::Placement;
 use id::IdPool;
 use irq::IrqPool;
-use pool::AddressPool;
+use pool::Pool;
 
-/// The resources of a virtual machine, with room for `DEVICES` devices and, in each of the two spaces, `RANGES` ranges.
-/// A window takes the room of two ranges.
+/// The resources of a virtual machine, with room for `DEVICES` devices and, in both spaces together, `RANGES` ranges, those
+/// that the VMM takes itself included.
 ///
 /// Guest physical addresses are always there; ports and interrupt lines only where they were given. It is built in
 /// constant evaluation, so that it can stand in a `static`; for that reason impossible bounds are not an error there,
@@ -55,8 +56,8 @@ use pool::AddressPool;
 /// let _ = vm_device::SystemAllocator::<0, 8>::new(vm_device::IoRange::ALL_MEMORY);
 /// ```
 pub struct SystemAllocator<const DEVICES: usize, const RANGES: usize> {
-    memory: AddressPool<u64, RANGES>,
-    ports: Result<AddressPool<u16, RANGES>, PoolError>,
+    /// The addresses and the ports.
+    pub(crate) pool: Pool<RANGES>,
     irqs: Result<IrqPool, IrqError>,
     ids: IdPool<DEVICES>,
 }
@@ -64,19 +65,13 @@ pub struct SystemAllocator<const DEVICES: usize, const RANGES: usize> {
 impl<const DEVICES: usize, const RANGES: usize> SystemAllocator<DEVICES, RANGES> {
     /// An allocator of the guest physical addresses in `mmio`.
     pub const fn new(mmio: IoRange) -> Self {
-        Self {
-            memory: AddressPool::memory(mmio),
-            ports: Err(PoolError::NoPool),
-            irqs: Err(IrqError::NoPool),
-            ids: IdPool::new(),
-        }
+        Self { pool: Pool::new(mmio), irqs: Err(IrqError::NoPool), ids: IdPool::new() }
     }
 
     /// Adds the ports in `ports`, which all lie below `0x1_0000`. If they do not, every allocation of a port is
-    /// [`PoolError::BeyondPorts`].
+    /// [`PoolError::BeyondPorts`]. Ports that are allocated already stay so.
     pub const fn with_ports(mut self, ports: IoRange) -> Self {
-        // Nothing is lost with the pool that was there, and a destructor cannot run in constant evaluation.
-        mem::forget(mem::replace(&mut self.ports, AddressPool::ports(ports)));
+        self.pool.set_ports(ports);
         self
     }
 
@@ -92,8 +87,7 @@ impl<const DEVICES: usize, const RANGES: usize> SystemAllocator<DEVICES, RANGES>
     /// # Errors
     /// [`AllocateError::Io`].
     pub fn allocate_io(&mut self, io_type: IoType, placement: Placement) -> Result<IoRange, AllocateError> {
-        self.io_allocate(io_type, placement, None, false, RESERVED)
-            .map_err(|error| AllocateError::Io { io_type, error })
+        self.pool.reserve(io_type, placement).map_err(|error| AllocateError::Io { io_type, error })
     }
 
     /// Frees a range that was allocated by [`allocate_io`](Self::allocate_io).
@@ -101,10 +95,7 @@ impl<const DEVICES: usize, const RANGES: usize> SystemAllocator<DEVICES, RANGES>
     /// # Errors
     /// [`AllocateError::Io`]; [`PoolError::NotAllocated`] for a range that belongs to a device too.
     pub fn free_io(&mut self, io_type: IoType, range: IoRange) -> Result<(), AllocateError> {
-        match self.io_free(io_type, range, RESERVED) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(AllocateError::Io { io_type, error }),
-        }
+        self.pool.release(io_type, range).map_err(|error| AllocateError::Io { io_type, error })
     }
 
     /// Allocates an interrupt line: the given one, or the lowest that is free.
@@ -148,52 +139,6 @@ impl<const DEVICES: usize, const RANGES: usize> SystemAllocator<DEVICES, RANGES>
     /// Whether `id` is in use.
     pub fn is_current(&self, id: InstanceId) -> bool {
         self.ids.is_current(id)
-    }
-
-    /// Allocates a range for the device with index `owner`, in the window `container` or directly in the pool; a window
-    /// if `window` is set.
-    ///
-    /// # Errors
-    /// [`PoolError`], all but `NotAllocated` and `WindowInUse`.
-    pub(crate) fn io_allocate(
-        &mut self,
-        io_type: IoType,
-        placement: Placement,
-        container: Option<Block>,
-        window: bool,
-        owner: u16,
-    ) -> Result<IoRange, PoolError> {
-        match io_type {
-            IoType::Pio => self.ports.as_mut().map_err(|error| *error)?.allocate(placement, container, window, owner),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.allocate(placement, container, window, owner),
-        }
-    }
-
-    /// Frees the block with exactly this range and this owner.
-    ///
-    /// # Errors
-    /// [`PoolError::NotAllocated`], [`PoolError::WindowInUse`]; those of the bounds of the ports.
-    pub(crate) fn io_free(&mut self, io_type: IoType, range: IoRange, owner: u16) -> Result<Block, PoolError> {
-        match io_type {
-            IoType::Pio => self.ports.as_mut().map_err(|error| *error)?.free(range, owner),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.free(range, owner),
-        }
-    }
-
-    /// The innermost block that has `address`.
-    pub(crate) fn io_innermost(&self, io_type: IoType, address: u64) -> Option<Block> {
-        match io_type {
-            IoType::Pio => self.ports.as_ref().ok()?.innermost(address),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.innermost(address),
-        }
-    }
-
-    /// The block after the one with this [`key`](Block::key) in the order of addresses; the first for `None`.
-    pub(crate) fn io_next_after(&self, io_type: IoType, key: Option<(u64, u8)>) -> Option<Block> {
-        match io_type {
-            IoType::Pio => self.ports.as_ref().ok()?.next_after(key),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.next_after(key),
-        }
     }
 }
 
@@ -252,6 +197,7 @@ mod tests {
 
     use std::string::ToString;
 
+    use super::range::NONE;
     use super::*;
     use crate::address::{GuestAddress, GuestUsize};
     use crate::resource::Fit;
@@ -292,19 +238,23 @@ mod tests {
         }
         let error = allocator.allocate_io(IoType::PhysicalMmio, fixed(9, 10)).unwrap_err();
         assert_eq!(error.to_string(), "physical mmio: [0x9, 0xa] overlaps [0x0, 0x9] of the VMM");
-        assert_eq!(allocator.io_innermost(IoType::PhysicalMmio, 9).map(|block| block.owner), Some(RESERVED));
+        let owner =
+            |address| allocator.pool.innermost(IoType::PhysicalMmio, GuestAddress(address)).map(|(_, r)| r.node);
+        assert_eq!([owner(9), owner(10)], [Some(RESERVED), None]);
         assert_eq!(allocator.free_io(IoType::PhysicalMmio, range(0, 9)), Ok(()));
-        assert_eq!(allocator.io_next_after(IoType::Mmio, None), None);
-        assert_eq!(allocator.io_next_after(IoType::Pio, None).map(|block| block.range), Some(range(0, 9)));
+        assert_eq!(allocator.pool.next_after(IoType::Mmio, None), None);
+        assert_eq!(allocator.pool.next_after(IoType::Pio, None).map(|found| found.range), Some(range(0, 9)));
     }
 
     #[test]
     fn what_belongs_to_a_device_cannot_be_freed_beside_it() {
         let mut allocator = SystemAllocator::<1, 4>::new(IoRange::ALL_MEMORY);
-        let taken = allocator.io_allocate(IoType::Mmio, fixed(0, 9), None, false, 0).unwrap();
+        let place = allocator.pool.find(IoType::Mmio, fixed(0, 9), NONE).unwrap();
+        let number = allocator.pool.insert(place, Range::new(0, IoType::Mmio)).unwrap();
+        let taken = place.range;
         let error = PoolError::NotAllocated { range: taken };
         assert_eq!(allocator.free_io(IoType::Mmio, taken), Err(AllocateError::Io { io_type: IoType::Mmio, error }));
-        assert!(allocator.io_free(IoType::Mmio, taken, 0).is_ok());
+        assert_eq!(allocator.pool.remove(number), Ok(()));
     }
 
     #[test]
@@ -313,8 +263,8 @@ mod tests {
         let io = |error| AllocateError::Io { io_type: IoType::Pio, error };
         assert_eq!(allocator.allocate_io(IoType::Pio, fixed(0, 0)), Err(io(PoolError::NoPool)));
         assert_eq!(allocator.free_io(IoType::Pio, range(0, 0)), Err(io(PoolError::NoPool)));
-        assert_eq!(allocator.io_innermost(IoType::Pio, 0), None);
-        assert_eq!(allocator.io_next_after(IoType::Pio, None), None);
+        assert_eq!(allocator.pool.innermost(IoType::Pio, GuestAddress(0)), None);
+        assert_eq!(allocator.pool.next_after(IoType::Pio, None), None);
         assert_eq!(allocator.allocate_irq(None), Err(IrqError::NoPool.into()));
         assert_eq!(allocator.free_irq(Gsi(0)), Err(IrqError::NoPool.into()));
 

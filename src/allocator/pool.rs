@@ -1,329 +1,419 @@
-//! A pool of addresses: what is allocated, what is free, and the windows between the two.
+//! All ranges of both spaces, and what is free between them.
 
-use core::fmt;
+use core::cell::Cell;
+use core::mem;
 
 use super::error::PoolError;
-use super::gaps::{Address, Gap, GapList};
-use super::ordered::OrderedList;
-use crate::address::{GuestAddress, GuestUsize, IoRange};
+use super::range::{NONE, Place, RESERVED, Range};
+use super::space::Space;
+use crate::address::{GuestAddress, IoRange, IoType};
 use crate::resource::{Fit, Placement};
 
-/// The owner of a block that belongs to no device.
-pub const RESERVED: u16 = u16::MAX;
-
-/// An allocated range.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Block {
-    /// Where it lies.
-    pub range: IoRange,
-    /// In how many windows it lies.
-    pub depth: u8,
-    /// Whether it is a window: a bus's range that holds its children's.
-    pub window: bool,
-    /// The index of the device it belongs to, or [`RESERVED`].
-    pub owner: u16,
-}
-
-impl Block {
-    /// The place of the block in the order of its pool.
-    pub(crate) fn key(&self) -> (u64, u8) {
-        (self.range.first().0, self.depth)
-    }
-}
-
-impl fmt::Display for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of ", self.range)?;
-        match self.owner {
-            RESERVED => f.write_str("the VMM"),
-            index => write!(f, "device {index}"),
-        }
-    }
-}
-
-/// A block as the pool stores it: 24 bytes for memory, 8 for ports.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Entry<A> {
-    first: A,
-    last: A,
-    owner: u16,
-    depth: u8,
-    window: bool,
-}
-
-impl<A: Address> Entry<A> {
-    fn key(&self) -> (u64, u8) {
-        (self.first.widen(), self.depth)
-    }
-
-    fn overlaps(&self, first: u64, last: u64) -> bool {
-        self.first.widen() <= last && first <= self.last.widen()
-    }
-
-    /// The block, if its range is one, as that of every entry is.
-    fn block(&self) -> Option<Block> {
-        let range = IoRange::new(GuestAddress(self.first.widen()), GuestAddress(self.last.widen())).ok()?;
-        Some(Block { range, depth: self.depth, window: self.window, owner: self.owner })
-    }
-}
-
-/// Addresses to allocate from, with room for `N` blocks. A window takes the room of two.
+/// Addresses and ports to allocate from, with room for `N` ranges over both spaces together.
 ///
-/// A block may be a window, and other blocks are then allocated in it. Blocks are disjoint or nested in this way,
-/// nothing else. What is free directly in the pool or in one window, its *container*, is a gap; gaps of one container
-/// that touch are one gap.
+/// A range may be a window, and other ranges are then allocated in it. Ranges are disjoint or nested in this way,
+/// nothing else. What a range lies directly in, a window or the whole space, is its *container*.
 ///
 /// # Worst case
-/// For n blocks and g gaps, g being at most n + 1 and one more for each window: `allocate` at a fixed place and `free`
-/// take O(log n) comparisons, and move up to n + 3 g numbers of 2 bytes by one place. `allocate` anywhere looks at up to
-/// g gaps besides. Only a refused overlap looks at up to n blocks, and [`innermost`](Self::innermost) at those of the
-/// outermost window that has the address, or ends before it.
+/// With n ranges, at most d of them around one another: every operation takes O(log n + d) comparisons, and a change moves
+/// up to n numbers of 2 bytes by one place. Only a place anywhere is looked for among up to n ranges besides; the lowest
+/// one directly in a space not among those below which earlier searches have left nothing: see [`Space`].
 ///
 /// # Invariants
-/// - `blocks` is sorted by first address, and where several blocks start at one address, by depth: a window stands
-///   directly before what lies in it.
-/// - In each container, its blocks and its gaps have every address exactly once.
-/// - `blocks.len() + windows` is at most `N`, which is what makes room for the gaps: see [`GapList`]. Freeing a block
-///   keeps this, so that it cannot fail for lack of room.
-pub(crate) struct AddressPool<A, const N: usize> {
-    bounds: IoRange,
-    blocks: OrderedList<Entry<A>, N>,
-    gaps: GapList<A, N>,
-    windows: usize,
+/// - `order` has the numbers of the linked ranges: `ports` of them ports, then up to `len` those of memory, and each
+///   space sorted by first address, and where several ranges start at one address, by depth: a window stands directly
+///   before what lies in it.
+/// - The ranges of one container are disjoint, and lie in it.
+/// - A number below `unused` is in use or in the chain from `free`.
+pub(crate) struct Pool<const N: usize> {
+    ranges: [Range; N],
+    order: [u16; N],
+    ports: u16,
+    len: u16,
+    free: u16,
+    unused: u16,
+    port_space: Space,
+    memory_space: Space,
 }
 
-impl<const N: usize> AddressPool<u64, N> {
-    pub(crate) const fn memory(bounds: IoRange) -> Self {
-        let gaps = GapList::new(bounds.first().0, bounds.last().0);
-        Self { bounds, blocks: OrderedList::new(), gaps, windows: 0 }
-    }
-}
+impl<const N: usize> Pool<N> {
+    const CAPACITY: () =
+        assert!(N < u16::MAX as usize, "RANGES, the number of ranges there is room for, must be at most 65534");
 
-impl<const N: usize> AddressPool<u16, N> {
-    /// # Errors
-    /// [`PoolError::BeyondPorts`].
-    pub(crate) const fn ports(bounds: IoRange) -> Result<Self, PoolError> {
-        if !IoRange::ALL_PORTS.contains_range(bounds) {
-            return Err(PoolError::BeyondPorts { bounds });
+    pub(super) const fn new(memory: IoRange) -> Self {
+        let () = Self::CAPACITY;
+        Self {
+            ranges: [Range::UNUSED; N],
+            order: [NONE; N],
+            ports: 0,
+            len: 0,
+            free: NONE,
+            unused: 0,
+            port_space: Space::new(None),
+            memory_space: Space::new(Some(memory)),
         }
-        let gaps = GapList::new(bounds.first().0 as u16, bounds.last().0 as u16);
-        Ok(Self { bounds, blocks: OrderedList::new(), gaps, windows: 0 })
     }
-}
 
-/// A place that was found: the gap, its index, and the part of it to take.
-struct Place<A> {
-    index: usize,
-    gap: Gap<A>,
-    first: u64,
-    last: u64,
-}
+    pub(super) const fn set_ports(&mut self, bounds: IoRange) {
+        self.port_space = Space::new(Some(bounds));
+    }
 
-impl<A: Address, const N: usize> AddressPool<A, N> {
-    /// Allocates a range, in the window `container` or directly in the pool.
+    pub(crate) fn range(&self, number: u16) -> Option<&Range> {
+        self.ranges.get(usize::from(number))
+    }
+
+    pub(crate) fn range_mut(&mut self, number: u16) -> Option<&mut Range> {
+        self.ranges.get_mut(usize::from(number))
+    }
+
+    /// The numbers of all ranges, of each space by address, a window before what lies in it.
+    pub(crate) fn numbers(&self) -> &[u16] {
+        self.order.get(..usize::from(self.len)).unwrap_or_default()
+    }
+
+    /// Allocates a range for the VMM itself.
     ///
     /// # Errors
-    /// [`PoolError`], all but `NotAllocated` and `WindowInUse`. `Full` and `TooDeep` mean that the place is free.
-    pub(crate) fn allocate(
+    /// As [`find`](Self::find), and [`PoolError::Full`].
+    pub(crate) fn reserve(&mut self, io_type: IoType, placement: Placement) -> Result<IoRange, PoolError> {
+        let place = self.find(io_type, placement, NONE)?;
+        self.insert(place, Range::new(RESERVED, io_type))?;
+        Ok(place.range)
+    }
+
+    /// Frees exactly this range of the VMM itself.
+    ///
+    /// # Errors
+    /// [`PoolError::NotAllocated`]; those of the bounds of the ports.
+    pub(crate) fn release(&mut self, io_type: IoType, range: IoRange) -> Result<(), PoolError> {
+        self.space(io_type).bounds(io_type)?;
+        // The VMM's ranges lie in no window.
+        let after = self.position_of(io_type, (range.first().0, 0));
+        match self.before(io_type, after) {
+            Some((number, found)) if found.range == range && found.node == RESERVED => {
+                self.remove_at(number, Some(after))
+            }
+            _ => Err(PoolError::NotAllocated { range }),
+        }
+    }
+
+    /// Takes a place that was just found for a new range. The number of the range, which stays until it is removed.
+    ///
+    /// # Errors
+    /// [`PoolError::Full`].
+    pub(crate) fn insert(&mut self, place: Place, range: Range) -> Result<u16, PoolError> {
+        let number = if self.free == NONE { self.unused } else { self.free };
+        let record = self.ranges.get_mut(usize::from(number)).ok_or(PoolError::Full { capacity: N })?;
+        if self.free == NONE {
+            self.unused = self.unused.wrapping_add(1);
+        } else {
+            self.free = record.next;
+        }
+        *record = range;
+        self.put(number, place);
+        Ok(number)
+    }
+
+    /// Frees a range.
+    ///
+    /// # Errors
+    /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
+    pub(crate) fn remove(&mut self, number: u16) -> Result<(), PoolError> {
+        self.remove_at(number, self.behind(number))
+    }
+
+    fn remove_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
+        self.unlink_at(number, after)?;
+        let next = mem::replace(&mut self.free, number);
+        if let Some(record) = self.range_mut(number) {
+            record.next = next;
+        }
+        Ok(())
+    }
+
+    /// Takes a place that was just found for a range that was unlinked.
+    pub(crate) fn put(&mut self, number: u16, place: Place) {
+        let Some(record) = self.range_mut(number) else { return };
+        record.set_place(place);
+        let io_type = record.io_type();
+        self.len = self.len.wrapping_add(1);
+        if io_type == IoType::Pio {
+            self.ports = self.ports.wrapping_add(1);
+        }
+        let cells = self.cells_from(place.at);
+        for pair in cells.windows(2).rev() {
+            if let [from, to] = pair {
+                to.set(from.get());
+            }
+        }
+        if let Some(cell) = cells.first() {
+            cell.set(number);
+        }
+        if place.depth == 0 {
+            self.space_mut(io_type).taken(place.range);
+        }
+    }
+
+    /// Puts a range that may have been unlinked where it was, which is free.
+    pub(crate) fn put_back(&mut self, number: u16, old: &Range) {
+        let &Range { range, container, depth, .. } = old;
+        if self.behind(number).is_none() {
+            self.put(number, Place { range, container, depth, at: self.position_of(old.io_type(), old.key()) });
+        }
+    }
+
+    /// Frees the place of a range, and keeps its number for it.
+    ///
+    /// # Errors
+    /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
+    pub(crate) fn unlink(&mut self, number: u16) -> Result<(), PoolError> {
+        self.unlink_at(number, self.behind(number))
+    }
+
+    fn unlink_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
+        let range = *self.range(number).unwrap_or(&Range::UNUSED);
+        let after = after.ok_or(PoolError::NotAllocated { range: range.range })?;
+        let io_type = range.io_type();
+        if let Some(inside) = self.at(io_type, after).filter(|next| next.range.first() <= range.range.last()) {
+            return Err(PoolError::WindowInUse { window: range.block(), inside: inside.block() });
+        }
+        for pair in self.cells_from(after.wrapping_sub(1)).windows(2) {
+            if let [to, from] = pair {
+                to.set(from.get());
+            }
+        }
+        self.len = self.len.wrapping_sub(1);
+        if io_type == IoType::Pio {
+            self.ports = self.ports.wrapping_sub(1);
+        }
+        if range.depth == 0 {
+            self.space_mut(io_type).freed(range.range);
+        }
+        Ok(())
+    }
+
+    /// The place in the order behind a range; `None` if it is not linked.
+    fn behind(&self, number: u16) -> Option<usize> {
+        let range = self.range(number)?;
+        let after = self.position_of(range.io_type(), range.key());
+        let (before, _) = self.before(range.io_type(), after)?;
+        (before == number).then_some(after)
+    }
+
+    /// The innermost range that has `address`, and its number.
+    pub(crate) fn innermost(&self, io_type: IoType, address: GuestAddress) -> Option<(u16, &Range)> {
+        let mut found = self.before(io_type, self.position(io_type, address.0))?;
+        while found.1.range.last() < address {
+            let number = found.1.container;
+            found = (number, self.range(number)?);
+        }
+        Some(found)
+    }
+
+    /// The range that follows the one with this [`key`](Range::key) in the order of its space, whether that one is still
+    /// there or not; the first for `None`. A caller that cannot hold the pool all the time goes through it in this way.
+    pub(crate) fn next_after(&self, io_type: IoType, key: Option<(u64, u8)>) -> Option<&Range> {
+        self.at(io_type, key.map_or(self.space_of(io_type).start, |key| self.position_of(io_type, key)))
+    }
+
+    /// Finds a free place in the window with the number `container`, or directly in the space for [`NONE`].
+    ///
+    /// # Errors
+    /// [`PoolError`], all but `Full`, `NotAllocated` and `WindowInUse`.
+    pub(crate) fn find(&mut self, io_type: IoType, placement: Placement, container: u16) -> Result<Place, PoolError> {
+        let bounds = self.space(io_type).bounds(io_type)?;
+        let window = self.range(container);
+        let limits = window.map_or(bounds, |window| window.range);
+        let depth = match window {
+            None => 0,
+            Some(window) => window.depth.checked_add(1).ok_or(PoolError::TooDeep { window: window.block() })?,
+        };
+        let (range, at) = match placement {
+            Placement::Fixed(wanted) => {
+                if !limits.contains_range(wanted) {
+                    return Err(match window {
+                        None => PoolError::OutsidePool { wanted, pool: bounds },
+                        Some(window) => PoolError::OutsideWindow { wanted, window: window.block() },
+                    });
+                }
+                let at = self.position(io_type, wanted.first().0);
+                let below = self.at_depth(io_type, at, depth).filter(|below| below.range.last() >= wanted.first());
+                // Behind the one below and all that lies in it, the next is in the same container, or behind that.
+                let above = || self.at(io_type, at).filter(|above| above.range.first() <= wanted.last());
+                if let Some(taken) = below.or_else(above) {
+                    return Err(PoolError::Overlap { wanted, taken: taken.block() });
+                }
+                (wanted, at)
+            }
+            Placement::Any { size, align, within, fit } => {
+                let span = size.0.checked_sub(1).ok_or(PoolError::Empty)?;
+                if !align.is_power_of_two() {
+                    return Err(PoolError::BadAlignment { align });
+                }
+                let within = within.unwrap_or(limits);
+                let lowest = limits.first().max(within.first()).0;
+                let highest = limits.last().min(within.last()).0;
+                let wanted = Wanted { io_type, depth, span, low_bits: align.wrapping_sub(1) };
+                let found = match (fit, depth) {
+                    (Fit::Last, _) => self.highest_place(&wanted, lowest, highest),
+                    (Fit::First, 0) => self.lowest_place_in_space(&wanted, bounds, lowest, highest),
+                    (Fit::First, _) => self.lowest_place(&wanted, lowest, highest),
+                };
+                let no_room = PoolError::NoRoom { size, align, within };
+                let (first, at) = found.ok_or(no_room)?;
+                (IoRange::with_size(GuestAddress(first), size).map_err(|_| no_room)?, at)
+            }
+        };
+        Ok(Place { range, container, depth, at })
+    }
+
+    /// The lowest place directly in a space, without a look at places that are known to be of no use.
+    fn lowest_place_in_space(
         &mut self,
-        placement: Placement,
-        container: Option<Block>,
-        window: bool,
-        owner: u16,
-    ) -> Result<IoRange, PoolError> {
-        let place = match placement {
-            Placement::Fixed(wanted) => self.exactly(wanted, container)?,
-            Placement::Any { size, align, within, fit } => self.anywhere(size, align, within, fit, container)?,
+        wanted: &Wanted,
+        bounds: IoRange,
+        lowest: u64,
+        highest: u64,
+    ) -> Option<(u64, usize)> {
+        let Wanted { io_type, span, low_bits, .. } = *wanted;
+        let (first_part, rest) = self.space(io_type).starts(span, low_bits);
+        let in_first_part = first_part
+            .and_then(|(from, to)| self.lowest_place(wanted, lowest.max(from), highest.min(to.saturating_add(span))));
+        let found = match in_first_part {
+            Some(found) => found,
+            None => self.lowest_place(wanted, lowest.max(rest), highest)?,
         };
-        let Place { index, gap, first, last } = place;
-        let room = if window { 2 } else { 1 };
-        let full = PoolError::Full { capacity: N };
-        if self.blocks.len().saturating_add(self.windows).saturating_add(room) > N {
-            return Err(full);
+        if lowest == bounds.first().0 {
+            self.space_mut(io_type).found(span, low_bits, found.0);
         }
-        let inner = match (window, gap.depth().checked_add(1), container) {
-            (false, ..) => None,
-            (true, Some(depth), _) => Some(Gap::new(first, last, depth)),
-            // Without a container the depth is 0, which has a successor.
-            (true, None, container) => return Err(container.map_or(full, |window| PoolError::TooDeep { window })),
+        Some(found)
+    }
+
+    /// The lowest place between two addresses that lie in one container, and where in the order it belongs.
+    fn lowest_place(&self, wanted: &Wanted, lowest: u64, highest: u64) -> Option<(u64, usize)> {
+        let Wanted { io_type, depth, span, low_bits } = *wanted;
+        let mut at = self.position(io_type, lowest);
+        let mut bottom = match self.at_depth(io_type, at, depth) {
+            Some(below) => lowest.max(below.range.last().0.checked_add(1)?),
+            None => lowest,
         };
-        let range = IoRange::new(GuestAddress(first), GuestAddress(last)).map_err(|_| PoolError::Empty)?;
-
-        let entry = Entry { first: A::narrow(first), last: A::narrow(last), owner, depth: gap.depth(), window };
-        self.blocks.insert(self.position(entry.key()), entry).map_err(|_| full)?;
-        self.windows = self.windows.saturating_add(inner.is_some().into());
-        let below = first.checked_sub(1).filter(|end| gap.first() <= *end);
-        let above = last.checked_add(1).filter(|start| *start <= gap.last());
-        let parts = [
-            below.map(|end| Gap::new(gap.first(), end, gap.depth())),
-            inner,
-            above.map(|start| Gap::new(start, gap.last(), gap.depth())),
-        ];
-        self.divide(index, parts);
-        Ok(range)
-    }
-
-    /// Frees the block with exactly this range and this owner; if several lie in one another, the innermost.
-    ///
-    /// # Errors
-    /// [`PoolError::NotAllocated`], [`PoolError::WindowInUse`].
-    pub(crate) fn free(&mut self, range: IoRange, owner: u16) -> Result<Block, PoolError> {
-        let (first, last) = (range.first().0, range.last().0);
-        let not_allocated = PoolError::NotAllocated { range };
-        let from = self.blocks.partition_point(|block| block.first.widen() < first);
-        let (offset, entry) = self
-            .blocks
-            .iter_from(from)
-            .take_while(|block| block.first.widen() == first)
-            .enumerate()
-            .filter(|(_, block)| block.last.widen() == last && block.owner == owner)
-            .last()
-            .ok_or(not_allocated)?;
-        let (at, entry) = (from.saturating_add(offset), *entry);
-        let block = entry.block().ok_or(not_allocated)?;
-        let next = at.checked_add(1).and_then(|next| self.blocks.get(next));
-        if let Some(inside) = next.filter(|next| entry.window && next.first.widen() <= last).and_then(Entry::block) {
-            return Err(PoolError::WindowInUse { window: block, inside });
-        }
-        // A gap that touches the block from outside their common container lies in a window whose edge is between
-        // the two. What starts there stands next to the block in the order.
-        let edge_above = next.is_some_and(|next| Some(next.first.widen()) == last.checked_add(1));
-        let edge_below = at.checked_sub(1).and_then(|at| self.blocks.get(at)).is_some_and(|b| b.first.widen() == first);
-
-        self.blocks.remove(at);
-        let index = self.gaps.position(first);
-        if entry.window {
-            self.windows = self.windows.saturating_sub(1);
-            // The gap that is all of its inside.
-            self.gaps.remove(index);
-        }
-        let same_depth = |gap: &Gap<A>| gap.depth() == entry.depth;
-        let below = index.checked_sub(1).filter(|_| !edge_below).and_then(|below| {
-            let gap = self.gaps.get(below).filter(same_depth)?;
-            (gap.last().checked_add(1) == Some(first)).then_some((below, gap))
-        });
-        let above = self.gaps.get(index).filter(same_depth);
-        let above = above.filter(|gap| !edge_above && last.checked_add(1) == Some(gap.first()));
-        let freed_first = below.map_or(first, |(_, gap)| gap.first());
-        let freed = Gap::new(freed_first, above.map_or(last, |gap| gap.last()), entry.depth);
-        match (below, above) {
-            (None, None) => self.gaps.insert(index, freed),
-            (Some((below, _)), None) => self.gaps.replace(below, freed),
-            (None, Some(_)) => self.gaps.replace(index, freed),
-            (Some((below, _)), Some(_)) => {
-                self.gaps.remove(index);
-                self.gaps.replace(below, freed);
-            }
-        }
-        Ok(block)
-    }
-
-    /// The innermost block that has `address`.
-    pub(crate) fn innermost(&self, address: u64) -> Option<Block> {
-        let end = self.blocks.partition_point(|block| block.first.widen() <= address);
-        // Of two blocks that both have the address, the inner one stands later. Blocks of depth 0 are disjoint: behind one
-        // that ends before the address, or in it, nothing earlier has it.
-        let found = self.blocks.iter_to(end).rev().find(|block| block.depth == 0 || block.last.widen() >= address)?;
-        if found.last.widen() < address { None } else { found.block() }
-    }
-
-    /// The block that follows the one with this [`key`](Block::key) in the order, whether that one is still there or
-    /// not; the first for `None`. A caller that cannot hold the pool all the time goes through it in this way.
-    pub(crate) fn next_after(&self, key: Option<(u64, u8)>) -> Option<Block> {
-        let at = self.blocks.partition_point(|block| Some(block.key()) <= key);
-        self.blocks.get(at)?.block()
-    }
-
-    /// The index of the first block whose key is not below this one.
-    fn position(&self, key: (u64, u8)) -> usize {
-        let from = self.blocks.partition_point(|block| block.first.widen() < key.0);
-        // Few windows start at one address.
-        from.saturating_add(self.blocks.iter_from(from).take_while(|block| block.key() < key).count())
-    }
-
-    /// Puts the parts of a gap that are left in its place.
-    fn divide(&mut self, index: usize, parts: [Option<Gap<A>>; 3]) {
-        let mut parts = parts.into_iter().flatten();
-        match parts.next() {
-            Some(part) => self.gaps.replace(index, part),
-            None => self.gaps.remove(index),
-        }
-        for (offset, part) in parts.enumerate() {
-            self.gaps.insert(index.saturating_add(offset).saturating_add(1), part);
-        }
-    }
-
-    fn exactly(&self, wanted: IoRange, container: Option<Block>) -> Result<Place<A>, PoolError> {
-        let (_, depth) = self.container(container)?;
-        if !self.bounds.contains_range(wanted) {
-            return Err(PoolError::OutsidePool { wanted, pool: self.bounds });
-        }
-        if let Some(window) = container.filter(|window| !window.range.contains_range(wanted)) {
-            return Err(PoolError::OutsideWindow { wanted, window });
-        }
-        let (first, last) = (wanted.first().0, wanted.last().0);
-        let index = self.gaps.position(first);
-        match self.gaps.get(index) {
-            Some(gap) if gap.first() <= first && last <= gap.last() && gap.depth() == depth => {
-                Ok(Place { index, gap, first, last })
-            }
-            _ => {
-                let in_the_way =
-                    self.blocks.iter_from(0).find(|block| block.depth == depth && block.overlaps(first, last));
-                // What is in no gap of its container is in a block.
-                let taken = in_the_way.and_then(Entry::block);
-                Err(taken.map_or(PoolError::Full { capacity: N }, |taken| PoolError::Overlap { wanted, taken }))
-            }
-        }
-    }
-
-    fn anywhere(
-        &self,
-        size: GuestUsize,
-        align: u64,
-        within: Option<IoRange>,
-        fit: Fit,
-        container: Option<Block>,
-    ) -> Result<Place<A>, PoolError> {
-        let span = size.0.checked_sub(1).ok_or(PoolError::Empty)?;
-        if !align.is_power_of_two() {
-            return Err(PoolError::BadAlignment { align });
-        }
-        let (limits, depth) = self.container(container)?;
-        let no_room = PoolError::NoRoom { size, align, within: within.unwrap_or(limits) };
-        let within = within.unwrap_or(limits);
-        let lowest = limits.first().max(within.first()).0;
-        let highest = limits.last().min(within.last()).0;
-        if lowest > highest {
-            return Err(no_room);
-        }
-        let low_bits = align.wrapping_sub(1);
-        let place = |(index, gap): (usize, Gap<A>)| {
-            let (bottom, top) = (gap.first().max(lowest), gap.last().min(highest));
-            let first = match fit {
-                Fit::First => bottom.checked_add(low_bits)? & !low_bits,
-                Fit::Last => top.checked_sub(span)? & !low_bits,
-            };
+        loop {
+            let first = bottom.checked_add(low_bits)? & !low_bits;
             let last = first.checked_add(span)?;
-            (gap.depth() == depth && bottom <= first && last <= top).then_some(Place { index, gap, first, last })
-        };
-        match fit {
-            Fit::First => self.gaps.upwards(lowest).take_while(|(_, gap)| gap.first() <= highest).find_map(place),
-            Fit::Last => self.gaps.downwards(highest).take_while(|(_, gap)| gap.last() >= lowest).find_map(place),
+            if last > highest {
+                return None;
+            }
+            match self.at(io_type, at) {
+                // What lies in a window that was passed ends where the window does, or before.
+                Some(next) if next.range.first().0 <= last => {
+                    bottom = bottom.max(next.range.last().0.checked_add(1)?);
+                    at = at.wrapping_add(1);
+                }
+                _ => return Some((first, at)),
+            }
         }
-        .ok_or(no_room)
     }
 
-    /// The range of a container and the depth of what lies directly in it, once it is known to be a window.
-    fn container(&self, container: Option<Block>) -> Result<(IoRange, u8), PoolError> {
-        let Some(block) = container else {
-            return Ok((self.bounds, 0));
-        };
-        let found = self.blocks.get(self.position(block.key())).and_then(Entry::block) == Some(block);
-        let depth = block.depth.checked_add(1).filter(|_| found && block.window);
-        Ok((block.range, depth.ok_or(PoolError::NotAWindow { block })?))
+    /// The highest place between two addresses that lie in one container, and where in the order it belongs.
+    fn highest_place(&self, wanted: &Wanted, lowest: u64, highest: u64) -> Option<(u64, usize)> {
+        let Wanted { io_type, depth, span, low_bits } = *wanted;
+        let (mut at, mut top) = (self.position(io_type, highest), highest);
+        let mut before = at;
+        loop {
+            let first = top.checked_sub(span)? & !low_bits;
+            if first < lowest {
+                return None;
+            }
+            match self.before(io_type, before) {
+                // It lies in the next at this depth.
+                Some((_, next)) if next.depth > depth => {}
+                Some((_, next)) if next.depth == depth && next.range.last().0 >= first => {
+                    top = next.range.first().0.checked_sub(1)?;
+                    at = before.wrapping_sub(1);
+                }
+                _ => return Some((first, at)),
+            }
+            before = before.wrapping_sub(1);
+        }
     }
+
+    /// The last range at this depth, in the container that the place before `at` belongs to, that stands before `at`.
+    fn at_depth(&self, io_type: IoType, at: usize, depth: u8) -> Option<&Range> {
+        let (_, mut range) = self.before(io_type, at)?;
+        while range.depth > depth {
+            range = self.range(range.container)?;
+        }
+        (range.depth == depth).then_some(range)
+    }
+
+    /// The place in the order behind those of this space that start at `address` or before.
+    fn position(&self, io_type: IoType, address: u64) -> usize {
+        let space = self.space_of(io_type);
+        let start = space.start;
+        let numbers = self.order.get(space).unwrap_or_default();
+        let before = |number: &u16| self.range(*number).is_some_and(|range| range.range.first().0 <= address);
+        start.wrapping_add(numbers.partition_point(before))
+    }
+
+    /// The place in the order behind those of this space whose key is not greater.
+    fn position_of(&self, io_type: IoType, key: (u64, u8)) -> usize {
+        let mut at = self.position(io_type, key.0);
+        // Few windows start at one address.
+        while self.before(io_type, at).is_some_and(|(_, range)| range.key() > key) {
+            at = at.wrapping_sub(1);
+        }
+        at
+    }
+
+    /// The range whose number stands at a place of the order, if it is one of this space.
+    fn at(&self, io_type: IoType, at: usize) -> Option<&Range> {
+        let numbers = self.order.get(at..self.space_of(io_type).end)?;
+        self.range(*numbers.first()?)
+    }
+
+    /// The range before a place of the order, and its number, if it is one of this space.
+    fn before(&self, io_type: IoType, at: usize) -> Option<(u16, &Range)> {
+        let number = *self.order.get(self.space_of(io_type).start..at)?.last()?;
+        Some((number, self.range(number)?))
+    }
+
+    /// Where in the order the numbers of a space stand.
+    fn space_of(&self, io_type: IoType) -> core::ops::Range<usize> {
+        match io_type {
+            IoType::Pio => 0..usize::from(self.ports),
+            IoType::Mmio | IoType::PhysicalMmio => usize::from(self.ports)..usize::from(self.len),
+        }
+    }
+
+    fn space(&self, io_type: IoType) -> &Space {
+        match io_type {
+            IoType::Pio => &self.port_space,
+            IoType::Mmio | IoType::PhysicalMmio => &self.memory_space,
+        }
+    }
+
+    fn space_mut(&mut self, io_type: IoType) -> &mut Space {
+        match io_type {
+            IoType::Pio => &mut self.port_space,
+            IoType::Mmio | IoType::PhysicalMmio => &mut self.memory_space,
+        }
+    }
+
+    /// The numbers from the one at `index` on, as cells: their copying in pairs compiles to `memmove`, and unlike
+    /// `copy_within` has no panic path at any optimisation level.
+    fn cells_from(&mut self, index: usize) -> &[Cell<u16>] {
+        Cell::from_mut(self.order.get_mut(index..usize::from(self.len)).unwrap_or_default()).as_slice_of_cells()
+    }
+}
+
+/// What a range asked for anywhere is to be like.
+struct Wanted {
+    io_type: IoType,
+    depth: u8,
+    /// Its size less 1.
+    span: u64,
+    /// The alignment less 1.
+    low_bits: u64,
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 use vm_device::DeviceManager;
 
 const DEVICES: usize = 6;
-const RANGES: usize = 10;
+const RANGES: usize = 14;
 type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
 
 proptest! {

@@ -81,18 +81,15 @@ impl Model {
         devices.chain(self.reserved.iter().map(|place| (None, 0, place)))
     }
 
-    /// Whether the space has room for one more range.
-    pub(crate) fn has_room(&self, place: &Place) -> bool {
-        let cost = |place: &Place| if place.window { 2 } else { 1 };
-        let used: usize =
-            self.places().filter(|(.., other)| other.io_type.same_space(place.io_type)).map(|(.., p)| cost(p)).sum();
-        used + cost(place) <= RANGES
+    /// Whether there is room for one more range.
+    pub(crate) fn has_room(&self) -> bool {
+        self.places().count() < RANGES
     }
 
     /// Whether a new range of a child of `parent` may lie there: outside of all others, the windows above it excepted.
     pub(crate) fn fits(&self, place: &Place, parent: Option<InstanceId>) -> bool {
         let above = self.above(parent);
-        self.has_room(place)
+        self.has_room()
             && self.places().all(|(owner, _, other)| {
                 !other.overlaps(place)
                     || (other.window && other.contains(place) && owner.is_some_and(|owner| above.contains(&owner)))
@@ -130,7 +127,7 @@ impl Model {
             let found = firsts.into_iter().find_map(|first| {
                 let last = first.checked_add(size - 1).filter(|last| *last <= to)?;
                 let place = Place { first, last, ..like };
-                let free = self.has_room(&place)
+                let free = self.has_room()
                     && self.places().all(|(owner, _, other)| {
                         let around = !rooted
                             && other.window

@@ -128,10 +128,6 @@ impl<'d> Run<'d> {
         // The ranges one after the other, each with the ones before it in place, under an id that is nobody's parent.
         let mut model = self.model.clone();
         let mut places = Vec::new();
-        let slots: usize = model.instances.iter().map(|instance| instance.places.len()).sum();
-        if slots + asks.len() > RANGES {
-            return None;
-        }
         for ask in asks {
             let top = ask.io_type.last_address().0;
             let like = Place {
