@@ -2,6 +2,7 @@
 //! the floor, a bare call.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use super::layout::Layout;
@@ -58,6 +59,8 @@ fn read(found: Option<(u64, Locked)>, data: &mut [u8]) {
 }
 
 pub(super) const FLOOR: &str = "a bare dyn call";
+pub(super) const ANNOUNCED_FLOOR: &str = "a bare dyn call, announced";
+pub(super) const SEARCHED_FLOOR: &str = "a search and a bare dyn call";
 pub(super) const FIRECRACKER: &str = "Firecracker's scheme";
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
@@ -114,10 +117,13 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
     ]
 }
 
+fn bare_devices(layout: &Layout) -> &'static [&'static dyn Bare] {
+    forever((0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, bare())).collect::<Vec<_>>())
+}
+
 /// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
 pub(super) fn floor(layout: &Layout) -> Subject {
-    let devices: &'static [&'static dyn Bare] =
-        forever((0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, bare())).collect::<Vec<_>>());
+    let devices = bare_devices(layout);
     Subject::new(FLOOR, move || {
         move |number, data| {
             if let Some(device) = devices.get(number as usize) {
@@ -126,4 +132,46 @@ pub(super) fn floor(layout: &Layout) -> Subject {
         }
     })
     .knowing_ranges()
+}
+
+/// The same call, announced as a removal that waits for readers needs it: a word written and ordered before two looks at
+/// what a writer changes, and taken back afterwards. What any dispatch with the guarantee has to add to.
+pub(super) fn announced_floor(layout: &Layout) -> Subject {
+    #[repr(align(64))]
+    struct Line(AtomicU32);
+    let devices = bare_devices(layout);
+    let version: &'static AtomicU64 = forever(AtomicU64::new(1));
+    let states: &'static [AtomicU32] = forever(devices.iter().map(|_| AtomicU32::new(1)).collect::<Vec<_>>());
+    Subject::new(ANNOUNCED_FLOOR, move || {
+        let line = forever(Line(AtomicU32::new(0)));
+        move |number, data| {
+            if let (Some(device), Some(state)) = (devices.get(number as usize), states.get(number as usize)) {
+                line.0.swap(number as u32 + 1, Ordering::SeqCst);
+                if version.load(Ordering::SeqCst) == 1 && state.load(Ordering::SeqCst) == 1 {
+                    device.read(number, data);
+                }
+                line.0.store(0, Ordering::Release);
+            }
+        }
+    })
+    .knowing_ranges()
+}
+
+/// A search of a sorted array, and the bare call: what any dispatch that finds its device by address has to add to.
+pub(super) fn searched_floor(layout: &Layout) -> Subject {
+    let devices = bare_devices(layout);
+    let starts: &'static [u64] = forever(layout.ranges.iter().map(|(first, _)| *first).collect::<Vec<_>>());
+    let ranges: &'static [(u64, u64, &'static dyn Bare)] = forever(
+        layout.ranges.iter().zip(devices).map(|((first, last), device)| (*first, *last, *device)).collect::<Vec<_>>(),
+    );
+    Subject::new(SEARCHED_FLOOR, move || {
+        move |address: u64, data| {
+            let behind = starts.partition_point(|start| *start <= address);
+            if let Some((first, last, device)) = ranges.get(behind.wrapping_sub(1))
+                && address + 3 <= *last
+            {
+                device.read(address - first, data);
+            }
+        }
+    })
 }
