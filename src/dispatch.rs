@@ -6,7 +6,7 @@ use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
 use crate::slots::{Announce, Body, Claim, Entered, Found, Place, Refused, Top};
 use crate::sync::AtomicU32;
-use crate::table::{Entry, Start, Table};
+use crate::table::{Entry, NOBODY, Start, Table};
 use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
 /// The segment that a search found last, whose it is, and the version under which that holds.
@@ -32,6 +32,42 @@ impl LastHit<'_, '_> {
     #[inline(always)]
     fn has(&self, address: u64, unit: usize) -> bool {
         self.length.saturating_sub(address.wrapping_sub(self.first)) >= unit as u64
+    }
+}
+
+/// What a vCPU remembers of where it found addresses. A memory may be wrong: it is checked against the index.
+trait Memory {
+    /// The number of the slot that was found last at an address like this.
+    fn recall(&self, address: u64) -> u16;
+    fn remember(&mut self, address: u64, slot: u16);
+}
+
+/// Of memory addresses nothing but the last hit: there are too many.
+#[derive(Clone, Copy)]
+struct Oblivion;
+
+impl Memory for Oblivion {
+    #[inline(always)]
+    fn recall(&self, _: u64) -> u16 {
+        NOBODY
+    }
+    #[inline(always)]
+    fn remember(&mut self, _: u64, _: u16) {}
+}
+
+/// Of ports, which slot was found last at each four of them; those that are 1,024 apart share a place.
+struct PortMemory([u16; 256]);
+
+impl Memory for PortMemory {
+    #[inline(always)]
+    fn recall(&self, address: u64) -> u16 {
+        self.0.get((address >> 2) as u8 as usize).copied().unwrap_or(NOBODY)
+    }
+    #[inline(always)]
+    fn remember(&mut self, address: u64, slot: u16) {
+        if let Some(place) = self.0.get_mut((address >> 2) as u8 as usize) {
+            *place = slot;
+        }
     }
 }
 
@@ -81,15 +117,16 @@ impl<'a> Origin<'a> for Anywhere<'a> {
 }
 
 /// The way into one space: what stays the same from one access to the next, and what was hit last.
-struct Way<'a, 'd, O> {
+struct Way<'a, 'd, O, M> {
     origin: O,
     caller: Caller<'a>,
     hit: LastHit<'a, 'd>,
+    memory: M,
 }
 
-impl<'a, O: Origin<'a>> Way<'a, '_, O> {
-    fn new(manager: usize, origin: O) -> Self {
-        Self { origin, caller: Caller { manager, place: origin.into() }, hit: LastHit::none() }
+impl<'a, O: Origin<'a>, M> Way<'a, '_, O, M> {
+    fn new(manager: usize, origin: O, memory: M) -> Self {
+        Self { origin, caller: Caller { manager, place: origin.into() }, hit: LastHit::none(), memory }
     }
 }
 
@@ -139,8 +176,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`NoDispatcher`] if there are as many as the manager has room for.
     pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
         let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
-        let way = || Way::new(self.identity(), claim.top());
-        Ok(Dispatcher { manager: self, ports: way(), memory: way(), _claim: claim })
+        let ports = Way::new(self.identity(), claim.top(), PortMemory([NOBODY; 256]));
+        let memory = Way::new(self.identity(), claim.top(), Oblivion);
+        Ok(Dispatcher { manager: self, ports, memory, _claim: claim })
     }
 
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
@@ -169,14 +207,19 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        self.dispatch(&mut Way::new(self.identity(), origin), address, io_type, transfer)
+        let mut way = Way::new(self.identity(), origin, Oblivion);
+        match io_type {
+            IoType::Pio => self.dispatch(&self.ports, &mut way, address, io_type, transfer),
+            IoType::Mmio | IoType::PhysicalMmio => self.dispatch(&self.memory, &mut way, address, io_type, transfer),
+        }
     }
 
-    /// Finds the device and calls it.
+    /// Finds the device in the table of the space of `io_type`, and calls it.
     #[inline(always)]
-    fn dispatch<'a, 'w>(
+    fn dispatch<'a, A: Start>(
         &'a self,
-        way: &'w mut Way<'a, 'd, impl Origin<'a>>,
+        table: &Table<A, RANGES>,
+        way: &mut Way<'a, 'd, impl Origin<'a>, impl Memory>,
         address: GuestAddress,
         io_type: IoType,
         mut transfer: impl Transfer,
@@ -185,34 +228,44 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if !transfer.is_whole() {
             return Err(IoError::InvalidLength);
         }
-        // Before the last hit is looked at, which the two kinds of MMIO share.
         if io_type == IoType::PhysicalMmio {
             return Err(IoError::NotDispatched);
         }
         let (address, unit) = (address.0, transfer.unit());
-        let found = way.hit.has(address, unit)
-            || match io_type {
-                IoType::Pio => self.look_up(&self.ports, way, address, unit)?,
-                IoType::Mmio | IoType::PhysicalMmio => self.look_up(&self.memory, way, address, unit)?,
-            };
-        if found {
+        if way.hit.has(address, unit) || self.recall(way, address, unit) || self.look_up(table, way, address, unit)? {
             if let Ok(entered) = self.enter(way) {
                 return hand_over(&entered, way, address, transfer);
             }
             way.hit = LastHit::none();
         }
         let (origin, mut transfer) = (Anywhere { place: way.origin.into(), parent: way.origin.parent() }, transfer);
-        match io_type {
-            IoType::Pio => self.search_patiently(&self.ports, origin, address, &mut transfer),
-            IoType::Mmio | IoType::PhysicalMmio => self.search_patiently(&self.memory, origin, address, &mut transfer),
-        }
+        self.search_patiently(table, origin, address, &mut transfer)
     }
 
     /// Enters the slot of the last hit, if that still holds.
     #[inline(always)]
-    fn enter<'a, O: Origin<'a>>(&'a self, way: &Way<'a, 'd, O>) -> Result<Entered<'a, 'd, O::Announced>, Refused> {
+    fn enter<'a, O: Origin<'a>, M>(
+        &'a self,
+        way: &Way<'a, 'd, O, M>,
+    ) -> Result<Entered<'a, 'd, O::Announced>, Refused> {
         let found = way.hit.found.ok_or(Refused::Stale)?;
         self.slots.enter(way.origin, way.hit.version, found)
+    }
+
+    /// Whether the slot that the vCPU remembers has all of an access; it is in the last hit then. That the slot's range has
+    /// the addresses under a version is enough only where no other range can lie in it.
+    #[inline(always)]
+    fn recall<'a, O, M: Memory>(&'a self, way: &mut Way<'a, 'd, O, M>, address: u64, unit: usize) -> bool {
+        let Some(found) = self.slots.slot(way.memory.recall(address)) else { return false };
+        let version = self.slots.version();
+        let (base, last) = found.bounds(version);
+        let Some(length) = last.wrapping_sub(base).checked_add(1) else { return false };
+        let hit = LastHit { version, first: base, length, base, found: Some(found) };
+        let is_hit = found.is_leaf() && hit.has(address, unit);
+        if is_hit {
+            way.hit = hit;
+        }
+        is_hit
     }
 
     /// Finds the segment that has all of an access, and leaves it in the last hit; or sees that nobody claims any of it.
@@ -222,40 +275,44 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     fn look_up<'a, A: Start, O: Origin<'a>>(
         &'a self,
         table: &Table<A, RANGES>,
-        way: &mut Way<'a, 'd, O>,
+        way: &mut Way<'a, 'd, O, impl Memory>,
         address: u64,
         unit: usize,
     ) -> Result<bool, IoError> {
-        let hit = &mut way.hit;
-        if O::IN_PLACE { self.find(table, hit, address, unit) } else { self.find_elsewhere(table, hit, address, unit) }
+        let found =
+            if O::IN_PLACE { self.find(table, address, unit)? } else { self.find_elsewhere(table, address, unit)? };
+        let Some(hit) = found else { return Ok(false) };
+        way.hit = hit;
+        if let Some(found) = hit.found {
+            way.memory.remember(address, found.number());
+        }
+        Ok(true)
     }
 
     /// As [`find`](Self::find), in a function of its own.
     #[inline(never)]
-    fn find_elsewhere<'a, A: Start>(
-        &'a self,
+    fn find_elsewhere<A: Start>(
+        &self,
         table: &Table<A, RANGES>,
-        hit: &mut LastHit<'a, 'd>,
         address: u64,
         unit: usize,
-    ) -> Result<bool, IoError> {
-        self.find(table, hit, address, unit)
+    ) -> Result<Option<LastHit<'_, 'd>>, IoError> {
+        self.find(table, address, unit)
     }
 
     #[inline(always)]
-    fn find<'a, A: Start>(
-        &'a self,
+    fn find<A: Start>(
+        &self,
         table: &Table<A, RANGES>,
-        hit: &mut LastHit<'a, 'd>,
         address: u64,
         unit: usize,
-    ) -> Result<bool, IoError> {
-        let Some(last) = address.checked_add(unit as u64 - 1).filter(|last| *last < A::LAST) else { return Ok(false) };
+    ) -> Result<Option<LastHit<'_, 'd>>, IoError> {
+        let Some(last) = address.checked_add(unit as u64 - 1).filter(|last| *last < A::LAST) else { return Ok(None) };
         let version = self.slots.version();
         let Entry { owner, first, last: entry_last } = table.find(version, address);
         let hole = |is_hole| match is_hole && self.slots.is_current(version) {
             true => Err(IoError::Unclaimed),
-            false => Ok(false),
+            false => Ok(None),
         };
         let Some(found) = self.slots.slot(owner) else { return hole(last < first) };
         let (base, range_last) = found.bounds(version);
@@ -263,8 +320,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if first <= address && last <= segment_last {
             // It is below the last address of the space, so that the length is no more than that.
             let length = segment_last.wrapping_sub(first).wrapping_add(1);
-            *hit = LastHit { version, first, length, base, found: Some(found) };
-            return Ok(true);
+            return Ok(Some(LastHit { version, first, length, base, found: Some(found) }));
         }
         hole(last < first || (range_last < address && last <= entry_last))
     }
@@ -279,7 +335,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         address: u64,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let mut way = Way::new(self.identity(), origin);
+        let mut way = Way::new(self.identity(), origin, Oblivion);
         let last = address.checked_add(transfer.unit() as u64 - 1);
         let mut searches = self.slots.searches();
         loop {
@@ -315,9 +371,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
 /// Hands an access over to the device of the slot.
 #[inline(always)]
-fn hand_over<'a, 'd, O: Origin<'a>>(
+fn hand_over<'a, 'd, O: Origin<'a>, M>(
     entered: &Entered<'a, 'd, O::Announced>,
-    way: &Way<'a, 'd, O>,
+    way: &Way<'a, 'd, O, M>,
     address: u64,
     mut transfer: impl Transfer,
 ) -> Result<(), IoError> {
@@ -352,8 +408,8 @@ fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> R
 /// [`DeviceManager::nested`]. Dropping it makes its place free for another.
 pub struct Dispatcher<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    ports: Way<'d, 'd, Top<'d>>,
-    memory: Way<'d, 'd, Top<'d>>,
+    ports: Way<'d, 'd, Top<'d>, PortMemory>,
+    memory: Way<'d, 'd, Top<'d>, Oblivion>,
     _claim: Claim<'d>,
 }
 
@@ -364,8 +420,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     }
 
     #[inline(always)]
-    fn way(&mut self, io_type: IoType) -> &mut Way<'d, 'd, Top<'d>> {
-        if io_type == IoType::Pio { &mut self.ports } else { &mut self.memory }
+    fn dispatch(&mut self, address: GuestAddress, io_type: IoType, transfer: impl Transfer) -> Result<(), IoError> {
+        let Self { manager, ports, memory, .. } = self;
+        match io_type {
+            IoType::Pio => manager.dispatch(&manager.ports, ports, address, io_type, transfer),
+            IoType::Mmio | IoType::PhysicalMmio => {
+                manager.dispatch(&manager.memory, memory, address, io_type, transfer)
+            }
+        }
     }
 
     /// As [`DeviceManager::read`].
@@ -374,7 +436,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// As [`DeviceManager::read`].
     #[inline(always)]
     pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.manager.dispatch(self.way(io_type), address, io_type, Read { data })
+        self.dispatch(address, io_type, Read { data })
     }
 
     /// As [`DeviceManager::write`].
@@ -383,7 +445,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     /// As [`DeviceManager::read`].
     #[inline(always)]
     pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        self.manager.dispatch(self.way(io_type), address, io_type, Write { data })
+        self.dispatch(address, io_type, Write { data })
     }
 
     /// As [`DeviceManager::read_string`].

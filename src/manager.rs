@@ -11,7 +11,7 @@ use crate::device::Device;
 use crate::error::{RangeRefusal, RegisterError};
 use crate::interrupt::{Connection, Gate, InterruptController, IrqLine, Wire};
 use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
-use crate::slots::{Body, HeavyBarrier, Slots};
+use crate::slots::{Body, HeavyBarrier, NOWHERE, Slots};
 use crate::state::{Request, State};
 use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
 use crate::table::{NOBODY, Table};
@@ -155,7 +155,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             if range.io_type() != IoType::PhysicalMmio {
                 let target = Target { node: id.index, range_index: range.index(), io_type: range.io_type() };
                 let body = Body { device, target, sizes: request.access_sizes() };
-                let installed = self.slots.install(slot, body);
+                let installed = self.slots.install(slot, body, !range.is_window());
                 debug_assert!(installed, "a free range has a vacant slot");
             }
         }
@@ -209,19 +209,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// Adds a range to the index, in which the slot `window`, if any, is that of the innermost window around it.
     pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
-        self.slots.set_bounds(version, slot, range.range.first().0, range.range.last().0);
-        self.index_assign(version, range, slot, window);
+        let owner = (slot, (range.range.first().0, range.range.last().0));
+        self.index_assign(version, slot, range, owner, window);
     }
 
     /// Takes a range in which no other lies out of the index; its addresses go to the slot `window`, if any.
-    pub(crate) fn index_remove(&self, version: u64, range: &Range, window: Option<u16>) {
-        self.index_assign(version, range, window.unwrap_or(NOBODY), window);
+    pub(crate) fn index_remove(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
+        self.index_assign(version, slot, range, (window.unwrap_or(NOBODY), NOWHERE), window);
     }
 
-    fn index_assign(&self, version: u64, range: &Range, owner: u16, window: Option<u16>) {
+    fn index_assign(&self, version: u64, slot: u16, range: &Range, owner: (u16, (u64, u64)), window: Option<u16>) {
         if !range.is_dispatched() {
             return;
         }
+        let (owner, bounds) = owner;
+        self.slots.set_bounds(version, slot, bounds);
         let (base, last, around) = (range.range.first().0, range.range.last().0, window.unwrap_or(NOBODY));
         match range.io_type() {
             IoType::Pio => self.ports.assign(version, base, last, owner, around),
@@ -233,6 +235,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub(crate) fn index_rebuild(&self, version: u64, state: &State<'d, DEVICES, RANGES>) {
         self.ports.clear(version);
         self.memory.clear(version);
+        for slot in 0..RANGES {
+            self.slots.set_bounds(version, slot as u16, NOWHERE);
+        }
         for &slot in state.allocator.pool.numbers() {
             if let Some(range) = state.range(slot)
                 && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)

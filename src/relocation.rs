@@ -99,7 +99,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 return self.index_rebuild(version, &state);
             }
             for step in &steps {
-                self.index_remove(version, &step.old, state.dispatched_window(&step.old));
+                self.index_remove(version, step.slot, &step.old, state.dispatched_window(&step.old));
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {

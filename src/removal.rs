@@ -203,8 +203,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 if !alone {
                     return self.index_rebuild(version, state);
                 }
-                for (_, range) in state.ranges_of(top) {
-                    self.index_remove(version, range, state.dispatched_window(range));
+                for (slot, range) in state.ranges_of(top) {
+                    self.index_remove(version, slot, range, state.dispatched_window(range));
                 }
             });
         }

@@ -27,7 +27,9 @@ use crate::access::{MAX_DEPTH, Target};
 use crate::device::Device;
 use crate::protocol;
 use crate::resource::AccessSizes;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
+use crate::sync::{
+    AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once,
+};
 
 /// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
 /// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
@@ -108,25 +110,29 @@ pub(crate) struct Body<'d> {
 }
 
 /// Nobody uses the slot, and the next registration may.
-const VACANT: u32 = 0;
+const VACANT: u16 = 0;
 /// Readers that announce themselves may use the slot.
-const OCCUPIED: u32 = 1;
+const OCCUPIED: u16 = 1;
 /// No reader enters any more; some may be inside.
-const RETIRED: u32 = 2;
+const RETIRED: u16 = 2;
 /// A writer fills the body.
-const WRITING: u32 = 3;
+const WRITING: u16 = 3;
 
-/// The place of a range, as one copy of the index knows it. Part of what the version guards, not of the body: a
+/// The place of a range, as one copy of the index knows it; empty, with a base above the last address, while that copy does
+/// not have the range. Part of what the version guards, not of the body: a
 /// relocation changes it without waiting for anybody.
 struct Bounds {
     base: AtomicU64,
     last: AtomicU64,
 }
 
+/// Empty bounds.
+pub(crate) const NOWHERE: (u64, u64) = (1, 0);
+
 impl Bounds {
     const_fn! {
         fn new() -> Self {
-            Self { base: AtomicU64::new(0), last: AtomicU64::new(0) }
+            Self { base: AtomicU64::new(NOWHERE.0), last: AtomicU64::new(NOWHERE.1) }
         }
     }
 }
@@ -135,7 +141,9 @@ impl Bounds {
 #[repr(align(64))]
 struct Slot<'d> {
     bounds: [Bounds; 2],
-    state: AtomicU32,
+    state: AtomicU16,
+    /// Whether no other range may lie in the slot's. It stays as it is from the slot's installation on.
+    leaf: AtomicBool,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
     body: UnsafeCell<MaybeUninit<Body<'d>>>,
@@ -146,7 +154,8 @@ impl Slot<'_> {
         fn new() -> Self {
             Self {
                 bounds: array![Bounds::new(); 2],
-                state: AtomicU32::new(VACANT),
+                state: AtomicU16::new(VACANT),
+                leaf: AtomicBool::new(false),
                 anonymous: AtomicU32::new(0),
                 body: UnsafeCell::new(MaybeUninit::uninit()),
             }
@@ -177,6 +186,18 @@ impl Found<'_, '_> {
         let [even, odd] = &self.slot.bounds;
         let bounds = if version & 1 == 0 { even } else { odd };
         (bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed))
+    }
+
+    /// Whether, under a version that has the range, no other range lies in it.
+    #[inline(always)]
+    pub(crate) fn is_leaf(self) -> bool {
+        self.slot.leaf.load(Ordering::Relaxed)
+    }
+
+    /// The number of the slot.
+    #[inline(always)]
+    pub(crate) fn number(self) -> u16 {
+        self.number as u16
     }
 }
 
@@ -428,7 +449,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     // by itself.
 
     /// Fills a vacant slot. Readers find it once an index that names it is published.
-    pub(crate) fn install(&self, slot: u16, body: Body<'d>) -> bool {
+    pub(crate) fn install(&self, slot: u16, body: Body<'d>, leaf: bool) -> bool {
         let Some(target) = self.slots.get(slot as usize) else { return false };
         if target.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
@@ -438,6 +459,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         target.body.with_mut(|place| unsafe {
             (*place).write(body);
         });
+        target.leaf.store(leaf, Ordering::Relaxed);
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }
@@ -495,7 +517,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     }
 
     /// Sets the place of the slot's range in the copy that `version` selects.
-    pub(crate) fn set_bounds(&self, version: u64, slot: u16, base: u64, last: u64) {
+    pub(crate) fn set_bounds(&self, version: u64, slot: u16, (base, last): (u64, u64)) {
         if let Some(target) = self.slots.get(slot as usize) {
             let [even, odd] = &target.bounds;
             let bounds = if version & 1 == 0 { even } else { odd };

@@ -120,13 +120,14 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
 /// The position of the last of the first `length` starts that is not above `address`, which is below the last address of
 /// the space; 0 if there is none.
 ///
-/// A binary descent without a branch that depends on what is loaded, in as many steps as the number of starts in use asks
-/// for, whatever the capacity. The last steps, in a block of a constant size, have constant strides; the block may reach
-/// past the starts in use.
+/// A four-ary descent without a branch that depends on what is loaded: three independent loads a round, and as many rounds
+/// as the number of starts in use asks for, whatever the capacity. They are searched in a block of a constant size, the
+/// largest power of four that the table has room for, up to 4,096; the block may reach past the starts in use. Where they are
+/// more than a block has, they are halved first.
 ///
 /// # Worst case
-/// For n starts it looks at ⌈log₂ n⌉ of them, rounded up to an even number up to 256: 2 for up to 4, 4 for up to 16, 6 for up to
-/// 64, 8 for up to 256, 11 for up to 2048.
+/// For n starts it looks at 3 ⌈log₄ n⌉ of them, at least 3, and at 1 for each halving: 3 for up to 4, 6 for up to 16, 9 for up
+/// to 64, 12 for up to 256, 15 for up to 1,024. A table with room for less than 16 takes ⌈log₂ n⌉.
 ///
 /// # Preconditions
 /// `starts` is ascending over its first `length` elements, and all ones behind them. Where it is not, the position means
@@ -135,6 +136,8 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
 fn search<A: Start>(starts: &[A], length: usize, address: u64) -> usize {
     // What is left depends on the capacity alone, which is known here.
     match starts.len() {
+        4096.. => search_block::<A, 4096>(starts, length, address),
+        1024.. => search_block::<A, 1024>(starts, length, address),
         256.. => search_block::<A, 256>(starts, length, address),
         64.. => search_block::<A, 64>(starts, length, address),
         16.. => search_block::<A, 16>(starts, length, address),
@@ -158,6 +161,12 @@ fn search_block<A: Start, const BLOCK: usize>(starts: &[A], length: usize, addre
     let Some(block) = starts.get(base..).and_then(|starts| starts.first_chunk::<BLOCK>()) else { return 0 };
     let mut part = block.as_slice();
     if BLOCK >= 256 && left > 64 {
+        if BLOCK >= 4096 && left > 1024 {
+            part = round::<A, 1024>(part, address);
+        }
+        if BLOCK >= 1024 && left > 256 {
+            part = round::<A, 256>(part, address);
+        }
         part = round::<A, 64>(part, address);
     }
     if BLOCK >= 64 && left > 16 {
@@ -321,6 +330,8 @@ mod tests {
     fn bound(length: usize, capacity: usize) -> usize {
         let halvings = length.next_power_of_two().ilog2() as usize;
         let block = match capacity {
+            4096.. => 12,
+            1024.. => 10,
             256.. => 8,
             64.. => 6,
             16.. => 4,
