@@ -5,7 +5,7 @@ mod observed;
 use observed::Constant;
 use vm_device::{
     Access, Device, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus,
-    SystemAllocator,
+    Relocation, SystemAllocator,
 };
 
 type Manager<'d> = DeviceManager<'d, 4, 8, 1>;
@@ -26,6 +26,55 @@ fn a_physical_access_is_not_dispatched_where_the_last_hit_was_mmio() {
     assert_eq!(vcpu.read(at, &mut data, IoType::PhysicalMmio), Err(IoError::NotDispatched));
     assert_eq!(data, [0xff]);
     assert_eq!(vcpu.write(at, &data, IoType::PhysicalMmio), Err(IoError::NotDispatched));
+}
+
+#[test]
+fn what_a_vcpu_remembers_of_a_port_holds_only_while_it_is_true() {
+    const FIRST: Constant = Constant { name: "first", value: 1 };
+    const SECOND: Constant = Constant { name: "second", value: 2 };
+    const BUS: Constant = Constant { name: "bus", value: 3 };
+    const CHILD: Constant = Constant { name: "child", value: 4 };
+    let manager = manager();
+    let mut vcpu = manager.dispatcher().unwrap();
+    let mut read = |port: u16| {
+        let mut data = [0];
+        // Another port in between, so that it is not the last hit that answers.
+        let _ = vcpu.read(GuestAddress(0x800), &mut data, IoType::Pio);
+        vcpu.read(port.into(), &mut data, IoType::Pio).map(|()| data[0])
+    };
+    let ports = |base| [IoResource::pio(base, 4)];
+    manager.register_device(&DEVICE, None, &ports(0x800), IrqResource::None).unwrap();
+    let first = manager.register_device(&FIRST, None, &ports(0x100), IrqResource::None).unwrap();
+    assert_eq!([read(0x100), read(0x103), read(0x100)], [Ok(1); 3]);
+
+    // Moved away, and back.
+    let relocate = |relocation: Relocation| manager.relocate(&[relocation]).unwrap();
+    relocate(Relocation::new(first, 0).to(GuestAddress(0x104)));
+    assert_eq!([read(0x100), read(0x104)], [Err(IoError::Unclaimed), Ok(1)]);
+    relocate(Relocation::new(first, 0).to(GuestAddress(0x100)));
+    assert_eq!([read(0x100), read(0x104)], [Ok(1), Err(IoError::Unclaimed)]);
+    // No longer decoded.
+    relocate(Relocation::new(first, 0).decoded(false));
+    assert_eq!(read(0x100), Err(IoError::Unclaimed));
+    relocate(Relocation::new(first, 0).decoded(true));
+    assert_eq!(read(0x100), Ok(1));
+    // Gone, and its slot in use for another place.
+    manager.unregister_device(first).unwrap();
+    assert_eq!(read(0x100), Err(IoError::Unclaimed));
+    let second = manager.register_device(&SECOND, None, &ports(0x200), IrqResource::None).unwrap();
+    assert_eq!([read(0x100), read(0x200)], [Err(IoError::Unclaimed), Ok(2)]);
+    manager.unregister_device(second).unwrap();
+
+    // The slot becomes that of a window, and a child comes and goes in it.
+    let window = [IoResource::pio(0x100, 0x40).window()];
+    let bus = manager.register_device(&BUS, None, &window, IrqResource::None).unwrap();
+    assert_eq!([read(0x100), read(0x110)], [Ok(3); 2]);
+    let child = manager.register_device(&CHILD, Some(bus), &ports(0x110), IrqResource::None).unwrap();
+    assert_eq!([read(0x100), read(0x110), read(0x114)], [Ok(3), Ok(4), Ok(3)]);
+    manager.unregister_device(child).unwrap();
+    assert_eq!([read(0x100), read(0x110)], [Ok(3); 2]);
+    manager.unregister_subtree(bus).unwrap();
+    assert_eq!([read(0x100), read(0x110), read(0x800)], [Err(IoError::Unclaimed), Err(IoError::Unclaimed), Ok(0x5a)]);
 }
 
 #[test]
