@@ -55,17 +55,24 @@ impl Memory for Oblivion {
     fn remember(&mut self, _: u64, _: u16) {}
 }
 
-/// Of ports, which slot was found last at each four of them; those that are 1,024 apart share a place.
-struct PortMemory([u16; 256]);
+/// Of ports, which slot was found last at each four of them; those that are `4 * PLACES` apart share a place.
+struct PortMemory<const PLACES: usize>([u16; PLACES]);
 
-impl Memory for PortMemory {
+impl<const PLACES: usize> PortMemory<PLACES> {
+    #[inline(always)]
+    fn place(address: u64) -> Option<usize> {
+        ((address >> 2) as usize).checked_rem(PLACES)
+    }
+}
+
+impl<const PLACES: usize> Memory for PortMemory<PLACES> {
     #[inline(always)]
     fn recall(&self, address: u64) -> u16 {
-        self.0.get((address >> 2) as u8 as usize).copied().unwrap_or(NOBODY)
+        Self::place(address).and_then(|place| self.0.get(place)).copied().unwrap_or(NOBODY)
     }
     #[inline(always)]
     fn remember(&mut self, address: u64, slot: u16) {
-        if let Some(place) = self.0.get_mut((address >> 2) as u8 as usize) {
+        if let Some(place) = Self::place(address).and_then(|place| self.0.get_mut(place)) {
             *place = slot;
         }
     }
@@ -116,17 +123,27 @@ impl<'a> Origin<'a> for Anywhere<'a> {
     }
 }
 
-/// The way into one space: what stays the same from one access to the next, and what was hit last.
-struct Way<'a, 'd, O, M> {
+/// Where an access is made: what stays the same from one to the next.
+struct Seat<'a, O> {
     origin: O,
     caller: Caller<'a>,
+}
+
+impl<'a, O: Origin<'a>> Seat<'a, O> {
+    fn new(manager: usize, origin: O) -> Self {
+        Self { origin, caller: Caller { manager, place: origin.into() } }
+    }
+}
+
+/// The way into one space: what was hit there.
+struct Way<'a, 'd, M> {
     hit: LastHit<'a, 'd>,
     memory: M,
 }
 
-impl<'a, O: Origin<'a>, M> Way<'a, '_, O, M> {
-    fn new(manager: usize, origin: O, memory: M) -> Self {
-        Self { origin, caller: Caller { manager, place: origin.into() }, hit: LastHit::none(), memory }
+impl<M> Way<'_, '_, M> {
+    const fn new(memory: M) -> Self {
+        Self { hit: LastHit::none(), memory }
     }
 }
 
@@ -175,10 +192,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`NoDispatcher`] if there are as many as the manager has room for.
     pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
+        self.dispatcher_with_port_memory()
+    }
+
+    /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with a memory of `PORTS` places of 2 bytes for where it
+    /// found ports: best a power of two; 0, where memory is scarce, for none.
+    ///
+    /// # Errors
+    /// As [`dispatcher`](Self::dispatcher).
+    pub fn dispatcher_with_port_memory<const PORTS: usize>(
+        &'d self,
+    ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS>, NoDispatcher> {
         let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
-        let ports = Way::new(self.identity(), claim.top(), PortMemory([NOBODY; 256]));
-        let memory = Way::new(self.identity(), claim.top(), Oblivion);
-        Ok(Dispatcher { manager: self, ports, memory, _claim: claim })
+        let seat = Seat::new(self.identity(), claim.top());
+        let (ports, memory) = (Way::new(PortMemory([NOBODY; PORTS])), Way::new(Oblivion));
+        Ok(Dispatcher { manager: self, seat, ports, memory, _claim: claim })
     }
 
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
@@ -207,19 +235,22 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let mut way = Way::new(self.identity(), origin, Oblivion);
+        let (seat, mut way) = (Seat::new(self.identity(), origin), Way::new(Oblivion));
         match io_type {
-            IoType::Pio => self.dispatch(&self.ports, &mut way, address, io_type, transfer),
-            IoType::Mmio | IoType::PhysicalMmio => self.dispatch(&self.memory, &mut way, address, io_type, transfer),
+            IoType::Pio => self.dispatch(&self.ports, &seat, &mut way, address, io_type, transfer),
+            IoType::Mmio | IoType::PhysicalMmio => {
+                self.dispatch(&self.memory, &seat, &mut way, address, io_type, transfer)
+            }
         }
     }
 
     /// Finds the device in the table of the space of `io_type`, and calls it.
     #[inline(always)]
-    fn dispatch<'a, A: Start>(
+    fn dispatch<'a, A: Start, O: Origin<'a>>(
         &'a self,
         table: &Table<A, RANGES>,
-        way: &mut Way<'a, 'd, impl Origin<'a>, impl Memory>,
+        seat: &Seat<'a, O>,
+        way: &mut Way<'a, 'd, impl Memory>,
         address: GuestAddress,
         io_type: IoType,
         mut transfer: impl Transfer,
@@ -232,30 +263,34 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return Err(IoError::NotDispatched);
         }
         let (address, unit) = (address.0, transfer.unit());
-        if way.hit.has(address, unit) || self.recall(way, address, unit) || self.look_up(table, way, address, unit)? {
-            if let Ok(entered) = self.enter(way) {
-                return hand_over(&entered, way, address, transfer);
+        if way.hit.has(address, unit)
+            || self.recall(way, address, unit)
+            || self.look_up(table, way, address, unit, O::IN_PLACE)?
+        {
+            if let Ok(entered) = self.enter(seat, &way.hit) {
+                return hand_over(&entered, seat, &way.hit, address, transfer);
             }
             way.hit = LastHit::none();
         }
-        let (origin, mut transfer) = (Anywhere { place: way.origin.into(), parent: way.origin.parent() }, transfer);
+        let (origin, mut transfer) = (Anywhere { place: seat.origin.into(), parent: seat.origin.parent() }, transfer);
         self.search_patiently(table, origin, address, &mut transfer)
     }
 
     /// Enters the slot of the last hit, if that still holds.
     #[inline(always)]
-    fn enter<'a, O: Origin<'a>, M>(
+    fn enter<'a, O: Origin<'a>>(
         &'a self,
-        way: &Way<'a, 'd, O, M>,
+        seat: &Seat<'a, O>,
+        hit: &LastHit<'a, 'd>,
     ) -> Result<Entered<'a, 'd, O::Announced>, Refused> {
-        let found = way.hit.found.ok_or(Refused::Stale)?;
-        self.slots.enter(way.origin, way.hit.version, found)
+        let found = hit.found.ok_or(Refused::Stale)?;
+        self.slots.enter(seat.origin, hit.version, found)
     }
 
     /// Whether the slot that the vCPU remembers has all of an access; it is in the last hit then. That the slot's range has
     /// the addresses under a version is enough only where no other range can lie in it.
     #[inline(always)]
-    fn recall<'a, O, M: Memory>(&'a self, way: &mut Way<'a, 'd, O, M>, address: u64, unit: usize) -> bool {
+    fn recall<'a>(&'a self, way: &mut Way<'a, 'd, impl Memory>, address: u64, unit: usize) -> bool {
         let Some(found) = self.slots.slot(way.memory.recall(address)) else { return false };
         let version = self.slots.version();
         let (base, last) = found.bounds(version);
@@ -272,15 +307,16 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// `false`, if neither is plain: a search has to be repeated, or the access is not all in one segment, or it reaches the
     /// last address of the space.
     #[inline(always)]
-    fn look_up<'a, A: Start, O: Origin<'a>>(
+    fn look_up<'a, A: Start>(
         &'a self,
         table: &Table<A, RANGES>,
-        way: &mut Way<'a, 'd, O, impl Memory>,
+        way: &mut Way<'a, 'd, impl Memory>,
         address: u64,
         unit: usize,
+        in_place: bool,
     ) -> Result<bool, IoError> {
         let found =
-            if O::IN_PLACE { self.find(table, address, unit)? } else { self.find_elsewhere(table, address, unit)? };
+            if in_place { self.find(table, address, unit)? } else { self.find_elsewhere(table, address, unit)? };
         let Some(hit) = found else { return Ok(false) };
         way.hit = hit;
         if let Some(found) = hit.found {
@@ -335,7 +371,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         address: u64,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let mut way = Way::new(self.identity(), origin, Oblivion);
+        let seat = Seat::new(self.identity(), origin);
         let last = address.checked_add(transfer.unit() as u64 - 1);
         let mut searches = self.slots.searches();
         loop {
@@ -345,13 +381,13 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
             match found.filter(|_| address <= range_last) {
                 Some(found) if last.is_some_and(|last| last <= entry_last.min(range_last)) => {
-                    way.hit = LastHit { version, base, found: Some(found), ..LastHit::none() };
-                    match self.enter(&way) {
+                    let hit = LastHit { version, base, found: Some(found), ..LastHit::none() };
+                    match self.enter(&seat, &hit) {
                         Ok(entered) => {
                             // Writers do not hold back for a reader who has found what it searched for: the callback may
                             // be a writer.
                             searches.end();
-                            return hand_over(&entered, &way, address, transfer);
+                            return hand_over(&entered, &seat, &hit, address, transfer);
                         }
                         Err(Refused::TooDeep) => return Err(IoError::TooDeep),
                         Err(Refused::Stale) => {}
@@ -371,14 +407,15 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
 /// Hands an access over to the device of the slot.
 #[inline(always)]
-fn hand_over<'a, 'd, O: Origin<'a>, M>(
+fn hand_over<'a, 'd, O: Origin<'a>>(
     entered: &Entered<'a, 'd, O::Announced>,
-    way: &Way<'a, 'd, O, M>,
+    seat: &Seat<'a, O>,
+    hit: &LastHit<'a, 'd>,
     address: u64,
     mut transfer: impl Transfer,
 ) -> Result<(), IoError> {
     let body = entered.body();
-    let access = Access::made(address, way.hit.base, body.target, &way.caller, way.origin.parent());
+    let access = Access::made(address, hit.base, body.target, &seat.caller, seat.origin.parent());
     if body.sizes != AccessSizes::ANY {
         return sized(transfer, body, &access);
     }
@@ -406,14 +443,28 @@ fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> R
 ///
 /// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
 /// [`DeviceManager::nested`]. Dropping it makes its place free for another.
-pub struct Dispatcher<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+///
+/// For ports it remembers more: of each four of them where it found them last, in `PORTS` places of 2 bytes.
+pub struct Dispatcher<
+    'd,
+    const DEVICES: usize,
+    const RANGES: usize,
+    const VCPUS: usize,
+    const PORTS: usize = REMEMBERED_PORTS,
+> {
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    ports: Way<'d, 'd, Top<'d>, PortMemory>,
-    memory: Way<'d, 'd, Top<'d>, Oblivion>,
+    seat: Seat<'d, Top<'d>>,
+    ports: Way<'d, 'd, PortMemory<PORTS>>,
+    memory: Way<'d, 'd, Oblivion>,
     _claim: Claim<'d>,
 }
 
-impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatcher<'d, DEVICES, RANGES, VCPUS> {
+/// How many places a [`Dispatcher`] has for where it found ports, if nothing else is asked for.
+pub const REMEMBERED_PORTS: usize = 256;
+
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const PORTS: usize>
+    Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS>
+{
     /// The manager it dispatches for.
     pub fn manager(&self) -> &'d DeviceManager<'d, DEVICES, RANGES, VCPUS> {
         self.manager
@@ -421,11 +472,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
 
     #[inline(always)]
     fn dispatch(&mut self, address: GuestAddress, io_type: IoType, transfer: impl Transfer) -> Result<(), IoError> {
-        let Self { manager, ports, memory, .. } = self;
+        let Self { manager, seat, ports, memory, .. } = self;
         match io_type {
-            IoType::Pio => manager.dispatch(&manager.ports, ports, address, io_type, transfer),
+            IoType::Pio => manager.dispatch(&manager.ports, seat, ports, address, io_type, transfer),
             IoType::Mmio | IoType::PhysicalMmio => {
-                manager.dispatch(&manager.memory, memory, address, io_type, transfer)
+                manager.dispatch(&manager.memory, seat, memory, address, io_type, transfer)
             }
         }
     }
@@ -465,7 +516,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Dispatch
     }
 
     fn dispatch_string(&mut self, port: u16, transfer: &mut dyn Transfer) -> Result<(), IoError> {
-        let origin = Anywhere { place: self.ports.origin.into(), parent: None };
+        let origin = Anywhere { place: self.seat.origin.into(), parent: None };
         self.manager.dispatch_from(origin, port.into(), IoType::Pio, transfer)
     }
 }
