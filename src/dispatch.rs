@@ -35,44 +35,44 @@ impl LastHit<'_, '_> {
     }
 }
 
-/// What a vCPU remembers of where it found addresses. A memory may be wrong: it is checked against the index.
-trait Memory {
+/// What a vCPU keeps besides the last hit, to find a range without a search: where it found one before. A hint may be wrong,
+/// and is checked against the index.
+trait Hints {
     /// The number of the slot that was found last at an address like this.
-    fn recall(&self, address: u64) -> u16;
-    fn remember(&mut self, address: u64, slot: u16);
+    fn hint(&self, address: u64) -> u16;
+    fn keep(&mut self, address: u64, slot: u16);
 }
 
-/// Of memory addresses nothing but the last hit: there are too many.
-#[derive(Clone, Copy)]
-struct Oblivion;
+/// None for memory: its addresses are too many.
+struct NoHints;
 
-impl Memory for Oblivion {
+impl Hints for NoHints {
     #[inline(always)]
-    fn recall(&self, _: u64) -> u16 {
+    fn hint(&self, _: u64) -> u16 {
         NOBODY
     }
     #[inline(always)]
-    fn remember(&mut self, _: u64, _: u16) {}
+    fn keep(&mut self, _: u64, _: u16) {}
 }
 
-/// Of ports, which slot was found last at each four of them; those that are `4 * PLACES` apart share a place.
-struct PortMemory<const PLACES: usize>([u16; PLACES]);
+/// For ports, which slot was found last at each four of them. Those that are `4 * HINTS` apart share a place.
+struct PortHints<const HINTS: usize>([u16; HINTS]);
 
-impl<const PLACES: usize> PortMemory<PLACES> {
+impl<const HINTS: usize> PortHints<HINTS> {
     #[inline(always)]
-    fn place(address: u64) -> Option<usize> {
-        ((address >> 2) as usize).checked_rem(PLACES)
+    fn place(port: u64) -> Option<usize> {
+        ((port >> 2) as usize).checked_rem(HINTS)
     }
 }
 
-impl<const PLACES: usize> Memory for PortMemory<PLACES> {
+impl<const HINTS: usize> Hints for PortHints<HINTS> {
     #[inline(always)]
-    fn recall(&self, address: u64) -> u16 {
-        Self::place(address).and_then(|place| self.0.get(place)).copied().unwrap_or(NOBODY)
+    fn hint(&self, port: u64) -> u16 {
+        Self::place(port).and_then(|place| self.0.get(place)).copied().unwrap_or(NOBODY)
     }
     #[inline(always)]
-    fn remember(&mut self, address: u64, slot: u16) {
-        if let Some(place) = Self::place(address).and_then(|place| self.0.get_mut(place)) {
+    fn keep(&mut self, port: u64, slot: u16) {
+        if let Some(place) = Self::place(port).and_then(|place| self.0.get_mut(place)) {
             *place = slot;
         }
     }
@@ -135,15 +135,15 @@ impl<'a, O: Origin<'a>> Seat<'a, O> {
     }
 }
 
-/// The way into one space: what was hit there.
-struct Way<'a, 'd, M> {
+/// What is known of one space from the accesses before.
+struct Known<'a, 'd, H> {
     hit: LastHit<'a, 'd>,
-    memory: M,
+    hints: H,
 }
 
-impl<M> Way<'_, '_, M> {
-    const fn new(memory: M) -> Self {
-        Self { hit: LastHit::none(), memory }
+impl<H> Known<'_, '_, H> {
+    const fn nothing(hints: H) -> Self {
+        Self { hit: LastHit::none(), hints }
     }
 }
 
@@ -161,7 +161,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_without_handle(address, io_type, &mut Read { data })
     }
 
-    /// A guest writes `data` at `address`. As [`read`](Self::read), the other way.
+    /// A guest writes `data` at `address`. As [`read`](Self::read), the other known.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -179,7 +179,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_without_handle(port.into(), IoType::Pio, &mut ReadString { element, data })
     }
 
-    /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other way.
+    /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other known.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -192,20 +192,20 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`NoDispatcher`] if there are as many as the manager has room for.
     pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
-        self.dispatcher_with_port_memory()
+        self.dispatcher_with_port_hints()
     }
 
-    /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with a memory of `PORTS` places of 2 bytes for where it
-    /// found ports: best a power of two; 0, where memory is scarce, for none.
+    /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with `HINTS` hints of 2 bytes about where it found ports:
+    /// best a power of two; 0, where memory is scarce, for none.
     ///
     /// # Errors
     /// As [`dispatcher`](Self::dispatcher).
-    pub fn dispatcher_with_port_memory<const PORTS: usize>(
+    pub fn dispatcher_with_port_hints<const HINTS: usize>(
         &'d self,
-    ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS>, NoDispatcher> {
+    ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>, NoDispatcher> {
         let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
         let seat = Seat::new(self.identity(), claim.top());
-        let (ports, memory) = (Way::new(PortMemory([NOBODY; PORTS])), Way::new(Oblivion));
+        let (ports, memory) = (Known::nothing(PortHints([NOBODY; HINTS])), Known::nothing(NoHints));
         Ok(Dispatcher { manager: self, seat, ports, memory, _claim: claim })
     }
 
@@ -226,7 +226,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_from(Anywhere { place: Place::ANONYMOUS, parent: None }, address, io_type, transfer)
     }
 
-    /// As [`dispatch`](Self::dispatch), for one access of somebody who remembers nothing.
+    /// As [`dispatch`](Self::dispatch), for one access of somebody who keeps nothing of it.
     #[inline(never)]
     fn dispatch_from<'a>(
         &'a self,
@@ -235,11 +235,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let (seat, mut way) = (Seat::new(self.identity(), origin), Way::new(Oblivion));
+        let (seat, mut known) = (Seat::new(self.identity(), origin), Known::nothing(NoHints));
         match io_type {
-            IoType::Pio => self.dispatch(&self.ports, &seat, &mut way, address, io_type, transfer),
+            IoType::Pio => self.dispatch(&self.ports, &seat, &mut known, address, io_type, transfer),
             IoType::Mmio | IoType::PhysicalMmio => {
-                self.dispatch(&self.memory, &seat, &mut way, address, io_type, transfer)
+                self.dispatch(&self.memory, &seat, &mut known, address, io_type, transfer)
             }
         }
     }
@@ -250,7 +250,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         &'a self,
         table: &Table<A, RANGES>,
         seat: &Seat<'a, O>,
-        way: &mut Way<'a, 'd, impl Memory>,
+        known: &mut Known<'a, 'd, impl Hints>,
         address: GuestAddress,
         io_type: IoType,
         mut transfer: impl Transfer,
@@ -263,14 +263,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return Err(IoError::NotDispatched);
         }
         let (address, unit) = (address.0, transfer.unit());
-        if way.hit.has(address, unit)
-            || self.recall(way, address, unit)
-            || self.look_up(table, way, address, unit, O::IN_PLACE)?
+        if known.hit.has(address, unit)
+            || self.hit_by_hint(known, address, unit)
+            || self.look_up(table, known, address, unit, O::IN_PLACE)?
         {
-            if let Ok(entered) = self.enter(seat, &way.hit) {
-                return hand_over(&entered, seat, &way.hit, address, transfer);
+            if let Ok(entered) = self.enter(seat, &known.hit) {
+                return hand_over(&entered, seat, &known.hit, address, transfer);
             }
-            way.hit = LastHit::none();
+            known.hit = LastHit::none();
         }
         let (origin, mut transfer) = (Anywhere { place: seat.origin.into(), parent: seat.origin.parent() }, transfer);
         self.search_patiently(table, origin, address, &mut transfer)
@@ -287,18 +287,18 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.slots.enter(seat.origin, hit.version, found)
     }
 
-    /// Whether the slot that the vCPU remembers has all of an access; it is in the last hit then. That the slot's range has
-    /// the addresses under a version is enough only where no other range can lie in it.
+    /// Whether the slot of the hint has all of an access; it is in the last hit then. That the slot's range has the addresses,
+    /// under a version, is enough where no other range can lie in it.
     #[inline(always)]
-    fn recall<'a>(&'a self, way: &mut Way<'a, 'd, impl Memory>, address: u64, unit: usize) -> bool {
-        let Some(found) = self.slots.slot(way.memory.recall(address)) else { return false };
+    fn hit_by_hint<'a>(&'a self, known: &mut Known<'a, 'd, impl Hints>, address: u64, unit: usize) -> bool {
+        let Some(found) = self.slots.slot(known.hints.hint(address)) else { return false };
         let version = self.slots.version();
         let (base, last) = found.bounds(version);
         let Some(length) = last.wrapping_sub(base).checked_add(1) else { return false };
         let hit = LastHit { version, first: base, length, base, found: Some(found) };
         let is_hit = found.is_leaf() && hit.has(address, unit);
         if is_hit {
-            way.hit = hit;
+            known.hit = hit;
         }
         is_hit
     }
@@ -310,7 +310,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     fn look_up<'a, A: Start>(
         &'a self,
         table: &Table<A, RANGES>,
-        way: &mut Way<'a, 'd, impl Memory>,
+        known: &mut Known<'a, 'd, impl Hints>,
         address: u64,
         unit: usize,
         in_place: bool,
@@ -318,9 +318,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let found =
             if in_place { self.find(table, address, unit)? } else { self.find_elsewhere(table, address, unit)? };
         let Some(hit) = found else { return Ok(false) };
-        way.hit = hit;
+        known.hit = hit;
         if let Some(found) = hit.found {
-            way.memory.remember(address, found.number());
+            known.hints.keep(address, found.number());
         }
         Ok(true)
     }
@@ -361,7 +361,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         hole(last < first || (range_last < address && last <= entry_last))
     }
 
-    /// Searches until it is known what becomes of the access. It remembers nothing.
+    /// Searches until it is known what becomes of the access, and keeps nothing of it.
     #[cold]
     #[inline(never)]
     fn search_patiently<'a, A: Start>(
@@ -444,26 +444,26 @@ fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> R
 /// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
 /// [`DeviceManager::nested`]. Dropping it makes its place free for another.
 ///
-/// For ports it remembers more: of each four of them where it found them last, in `PORTS` places of 2 bytes.
+/// For ports it has `HINTS` hints besides: in which range it found each four of them last.
 pub struct Dispatcher<
     'd,
     const DEVICES: usize,
     const RANGES: usize,
     const VCPUS: usize,
-    const PORTS: usize = REMEMBERED_PORTS,
+    const HINTS: usize = PORT_HINTS,
 > {
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
     seat: Seat<'d, Top<'d>>,
-    ports: Way<'d, 'd, PortMemory<PORTS>>,
-    memory: Way<'d, 'd, Oblivion>,
+    ports: Known<'d, 'd, PortHints<HINTS>>,
+    memory: Known<'d, 'd, NoHints>,
     _claim: Claim<'d>,
 }
 
-/// How many places a [`Dispatcher`] has for where it found ports, if nothing else is asked for.
-pub const REMEMBERED_PORTS: usize = 256;
+/// How many hints about ports a [`Dispatcher`] has, if nothing else is asked for.
+pub const PORT_HINTS: usize = 256;
 
-impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const PORTS: usize>
-    Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS>
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HINTS: usize>
+    Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>
 {
     /// The manager it dispatches for.
     pub fn manager(&self) -> &'d DeviceManager<'d, DEVICES, RANGES, VCPUS> {

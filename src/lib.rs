@@ -147,7 +147,7 @@ pub use allocator::{
     SystemAllocator,
 };
 pub use device::{Device, Doorbell, Rejected};
-pub use dispatch::{Dispatcher, Nested, NoDispatcher, REMEMBERED_PORTS};
+pub use dispatch::{Dispatcher, Nested, NoDispatcher, PORT_HINTS};
 pub use error::{Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError};
 pub use inspection::{DeviceInfo, MappedRange};
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};

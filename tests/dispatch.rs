@@ -29,7 +29,7 @@ fn a_physical_access_is_not_dispatched_where_the_last_hit_was_mmio() {
 }
 
 #[test]
-fn what_a_vcpu_remembers_of_a_port_holds_only_while_it_is_true() {
+fn a_hint_about_a_port_is_taken_only_while_it_is_true() {
     const FIRST: Constant = Constant { name: "first", value: 1 };
     const SECOND: Constant = Constant { name: "second", value: 2 };
     const BUS: Constant = Constant { name: "bus", value: 3 };
