@@ -202,10 +202,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             way.hit = LastHit::none();
         }
         let (origin, mut transfer) = (Anywhere { place: way.origin.into(), parent: way.origin.parent() }, transfer);
-        match io_type {
-            IoType::Pio => self.search_patiently(&self.ports, origin, address, &mut transfer),
-            IoType::Mmio | IoType::PhysicalMmio => self.search_patiently(&self.memory, origin, address, &mut transfer),
-        }
+        self.search_patiently(origin, address, io_type, &mut transfer)
     }
 
     /// Enters the slot of the last hit, if that still holds.
@@ -272,19 +269,23 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// Searches until it is known what becomes of the access. It remembers nothing.
     #[cold]
     #[inline(never)]
-    fn search_patiently<'a, A: Start>(
+    fn search_patiently<'a>(
         &'a self,
-        table: &Table<A, RANGES>,
         origin: Anywhere<'a>,
         address: u64,
+        io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
         let mut way = Way::new(self.identity(), origin);
+        let space_last = io_type.last_address().0;
         let last = address.checked_add(transfer.unit() as u64 - 1);
         let mut searches = self.slots.searches();
         loop {
             let version = self.slots.version();
-            let Entry { owner, last: entry_last, .. } = table.find_exactly(version, address);
+            let Entry { owner, last: entry_last, .. } = match io_type {
+                IoType::Pio => self.ports.find_exactly(version, address),
+                IoType::Mmio | IoType::PhysicalMmio => self.memory.find_exactly(version, address),
+            };
             let found = self.slots.slot(owner);
             let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
             match found.filter(|_| address <= range_last) {
@@ -302,7 +303,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                     }
                 }
                 found => {
-                    let whole = address > A::LAST || last.is_some_and(|last| last <= entry_last.min(A::LAST));
+                    let whole = address > space_last || last.is_some_and(|last| last <= entry_last.min(space_last));
                     if self.slots.is_current(version) {
                         return Err(if found.is_none() && whole { IoError::Unclaimed } else { IoError::Straddling });
                     }

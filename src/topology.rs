@@ -82,7 +82,8 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
     pub(crate) fn child(&self, parent: u16, name: &str) -> Option<&Node<'d>> {
         let mut next = *self.chains.get(chain(parent, name, DEVICES))?;
         while let Some(node) = self.node(next) {
-            if node.parent == parent && node.name == name {
+            // Byte by byte: names are short, and `memcmp` is longer than all of this.
+            if node.parent == parent && node.name.bytes().eq(name.bytes()) {
                 return Some(node);
             }
             next = node.next_in_chain;
