@@ -282,10 +282,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let mut searches = self.slots.searches();
         loop {
             let version = self.slots.version();
-            let Entry { owner, last: entry_last, .. } = match io_type {
-                IoType::Pio => self.ports.find_exactly(version, address),
-                IoType::Mmio | IoType::PhysicalMmio => self.memory.find_exactly(version, address),
-            };
+            let (owner, entry_last) = self.segments(io_type, version).find(address);
             let found = self.slots.slot(owner);
             let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
             match found.filter(|_| address <= range_last) {

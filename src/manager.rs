@@ -11,9 +11,10 @@ use crate::device::Device;
 use crate::error::{RangeRefusal, RegisterError};
 use crate::interrupt::{Connection, Gate, InterruptController, IrqLine, Wire};
 use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
+use crate::segments::Segments;
 use crate::slots::{Body, HeavyBarrier, Slots};
 use crate::state::{Request, State};
-use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
+use crate::sync::{AtomicU16, AtomicU64, Mutex, MutexGuard, array, const_fn};
 use crate::table::{NOBODY, Table};
 use crate::topology::{Life, NONE, WireUse};
 
@@ -34,7 +35,7 @@ pub struct DeviceManager<'d, const DEVICES: usize, const RANGES: usize, const VC
     pub(crate) controller: Option<&'d dyn InterruptController>,
     pub(crate) gates: [Gate; DEVICES],
     wires: [Wire; DEVICES],
-    pub(crate) state: Mutex<State<'d, DEVICES, RANGES>>,
+    state: Mutex<State<'d, DEVICES, RANGES>>,
 }
 
 /// How many turns a removal waits for the callbacks that were running when it was called, unless the VMM says
@@ -103,6 +104,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if io_type == IoType::Pio { ports } else { memory }
     }
 
+    /// The writer's state, locked. Code once: the lock is long, and taken in many places.
+    #[inline(never)]
+    pub(crate) fn state(&self) -> MutexGuard<'_, State<'d, DEVICES, RANGES>> {
+        self.state.lock()
+    }
+
     /// Tells managers apart, for accesses that name the one that made them.
     #[inline(always)]
     pub(crate) fn identity(&self) -> usize {
@@ -130,7 +137,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.collect();
         let name = device.name();
         let (id, assigned, irq) = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
             let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
             for (_, range) in state.ranges_of(id.index) {
@@ -150,7 +157,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return Err(RegisterError::Rejected { device: name });
         }
         mem::forget(undo);
-        let mut state = self.state.lock();
+        let mut state = self.state();
         for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
             if range.io_type() != IoType::PhysicalMmio {
                 let target = Target { node: id.index, range_index: range.index(), io_type: range.io_type() };
@@ -165,7 +172,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if state.ranges_of(id.index).any(|(_, range)| range.is_dispatched()) {
             self.publish(|version| {
                 for (slot, range) in state.ranges_of(id.index) {
-                    self.index_insert(version, slot, range, state.dispatched_window(range));
+                    self.index_insert(version, slot, range, &state);
                 }
             });
         }
@@ -177,7 +184,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`RangeRefusal`] tells what is in the way and whose that is.
     pub fn reserve(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         match state.allocator.pool.reserve(io_type, Placement::Fixed(range)) {
             Ok(_) => Ok(()),
             Err(error) => Err(state.refusal(error)),
@@ -190,7 +197,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`PoolError::NotAllocated`](crate::PoolError::NotAllocated), as a [`RangeRefusal::Pool`], for any other range,
     /// a device's among them.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         state.allocator.pool.release(io_type, range).map_err(|error| state.refusal(error))
     }
 
@@ -207,38 +214,47 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    /// Adds a range to the index, in which the slot `window`, if any, is that of the innermost window around it.
-    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
+    /// Adds a range to the index.
+    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range, state: &State<'d, DEVICES, RANGES>) {
         self.slots.set_bounds(version, slot, range.range.first().0, range.range.last().0);
-        self.index_assign(version, range, slot, window);
+        self.index_assign(version, Some(slot), range, state);
     }
 
-    /// Takes a range in which no other lies out of the index; its addresses go to the slot `window`, if any.
-    pub(crate) fn index_remove(&self, version: u64, range: &Range, window: Option<u16>) {
-        self.index_assign(version, range, window.unwrap_or(NOBODY), window);
-    }
-
-    fn index_assign(&self, version: u64, range: &Range, owner: u16, window: Option<u16>) {
-        if !range.is_dispatched() {
-            return;
-        }
-        let (base, last, around) = (range.range.first().0, range.range.last().0, window.unwrap_or(NOBODY));
-        match range.io_type() {
-            IoType::Pio => self.ports.assign(version, base, last, owner, around),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.assign(version, base, last, owner, around),
+    /// Gives the addresses of a range to a slot; without one, takes the range, in which no other lies, out of the index.
+    pub(crate) fn index_assign(
+        &self,
+        version: u64,
+        slot: Option<u16>,
+        range: &Range,
+        state: &State<'d, DEVICES, RANGES>,
+    ) {
+        if range.is_dispatched() {
+            let window = state.dispatched_window(range).unwrap_or(NOBODY);
+            let segments = self.segments(range.io_type(), version);
+            segments.assign(range.range.first().0, range.range.last().0, slot.unwrap_or(window), window);
         }
     }
 
     /// Makes the index anew from the allocator's ranges: for changes of windows with ranges in them.
     pub(crate) fn index_rebuild(&self, version: u64, state: &State<'d, DEVICES, RANGES>) {
-        self.ports.clear(version);
-        self.memory.clear(version);
+        for io_type in [IoType::Pio, IoType::Mmio] {
+            self.segments(io_type, version).clear();
+        }
         for &slot in state.allocator.pool.numbers() {
             if let Some(range) = state.range(slot)
                 && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
             {
-                self.index_insert(version, slot, range, state.dispatched_window(range));
+                self.index_insert(version, slot, range, state);
             }
+        }
+    }
+
+    /// The index of a space, for those who have time.
+    #[inline(never)]
+    pub(crate) fn segments(&self, io_type: IoType, version: u64) -> Segments<'_> {
+        match io_type {
+            IoType::Pio => self.ports.segments(version),
+            IoType::Mmio | IoType::PhysicalMmio => self.memory.segments(version),
         }
     }
 

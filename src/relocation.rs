@@ -79,7 +79,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
     pub fn relocate(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut steps = Steps::new();
         resolve(&state, relocations, &mut steps)?;
         state.move_all(&steps)?;
@@ -99,11 +99,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 return self.index_rebuild(version, &state);
             }
             for step in &steps {
-                self.index_remove(version, &step.old, state.dispatched_window(&step.old));
+                self.index_assign(version, None, &step.old, &state);
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {
-                    self.index_insert(version, step.slot, range, state.dispatched_window(range));
+                    self.index_insert(version, step.slot, range, &state);
                 }
             }
         });

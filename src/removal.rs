@@ -64,7 +64,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`UnregisterError`], all but `InUse` and `InOwnCallback`. Nothing has changed then.
     pub fn unregister_device_deferred(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         self.check(&state, id, Scope::Device)?;
         self.make_unreachable(&mut state, id.index, Life::Deferred);
         state.deferred = state.deferred.saturating_add(1);
@@ -76,7 +76,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub fn collect(&'d self) -> usize {
         loop {
             let (index, connection) = {
-                let mut state = self.state.lock();
+                let mut state = self.state();
                 if state.deferred == 0 {
                     return 0;
                 }
@@ -110,7 +110,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.wait_for_current_callbacks(id, scope, within)?;
         let top = id.index;
         {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             self.check(&state, id, scope)?;
             self.make_unreachable(&mut state, top, Life::Leaving);
         }
@@ -118,7 +118,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         // The nodes are all leaving: nobody else links or unlinks any below the top, and the top's parent stays.
         loop {
             let (leaf, slots, connection) = {
-                let state = self.state.lock();
+                let state = self.state();
                 let leaf = last_leaf(&state, top);
                 (leaf, state.slots_of(leaf), self.connection_of(&state, leaf))
             };
@@ -145,7 +145,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let mut index = id.index;
         loop {
             let (name, slots, next) = {
-                let state = self.state.lock();
+                let state = self.state();
                 self.check(&state, id, scope)?;
                 // Another registration may have changed the subtree meanwhile; what it added has no callback running
                 // that began before this call.
@@ -204,7 +204,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                     return self.index_rebuild(version, state);
                 }
                 for (_, range) in state.ranges_of(top) {
-                    self.index_remove(version, range, state.dispatched_window(range));
+                    self.index_assign(version, None, range, state);
                 }
             });
         }
@@ -232,7 +232,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if let Some(connection) = connection {
             connection.release(self.controller);
         }
-        self.state.lock().give_back(index);
+        self.state().give_back(index);
     }
 }
 

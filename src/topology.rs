@@ -65,10 +65,12 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
     }
 
     /// The node at an index, whoever holds it.
+    #[inline(never)]
     pub(crate) fn node(&self, index: u16) -> Option<&Node<'d>> {
         self.nodes.get(index as usize)?.as_ref()
     }
 
+    #[inline(never)]
     pub(crate) fn node_mut(&mut self, index: u16) -> Option<&mut Node<'d>> {
         self.nodes.get_mut(index as usize)?.as_mut()
     }
