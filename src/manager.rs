@@ -158,7 +158,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
         mem::forget(undo);
         let mut state = self.state();
-        for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
+        let mut dispatched = false;
+        for (request, (slot, range)) in requests.iter().zip(state.ranges_of(id.index)) {
+            dispatched |= range.is_dispatched();
             if range.io_type() != IoType::PhysicalMmio {
                 let target = Target { node: id.index, range_index: range.index(), io_type: range.io_type() };
                 let body = Body { device, target, sizes: request.access_sizes() };
@@ -169,7 +171,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if let Some(node) = state.topology.node_mut(id.index) {
             node.life = Life::Live;
         }
-        if state.ranges_of(id.index).any(|(_, range)| range.is_dispatched()) {
+        if dispatched {
             self.publish(|version| {
                 for (slot, range) in state.ranges_of(id.index) {
                     self.index_insert(version, slot, range, &state);

@@ -62,8 +62,13 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// The ranges of a chain, in the order of the requests, with the numbers of their slots.
     pub(crate) fn chain(&self, first: u16) -> impl Iterator<Item = (u16, &Range)> {
-        let entry = |slot| self.range(slot).map(|range| (slot, range));
-        core::iter::successors(entry(first), move |(_, range)| entry(range.next))
+        let mut next = first;
+        core::iter::from_fn(move || {
+            let slot = next;
+            let range = self.range(slot)?;
+            next = range.next;
+            Some((slot, range))
+        })
     }
 
     /// The ranges of a node.
