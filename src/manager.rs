@@ -16,7 +16,7 @@ use crate::slots::{Body, HeavyBarrier, Slots};
 use crate::state::{Request, State};
 use crate::sync::{AtomicU16, AtomicU64, Mutex, MutexGuard, array, const_fn};
 use crate::table::{NOBODY, Table};
-use crate::topology::{Life, NONE, WireUse};
+use crate::topology::{Life, NONE};
 
 /// The topology of a virtual machine's buses and devices, and the way of accesses to them.
 ///
@@ -144,7 +144,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 // A device has no more ranges than there is room for.
                 let _ = assigned.push(range.assigned());
             }
-            let connection = self.connection(&state, state.topology.node(id.index).and_then(|node| node.irq));
+            let connection = self.connection(&state, id.index);
             (id, assigned, connection)
         };
         let Some(gate) = self.gates.get(id.index as usize) else {
@@ -260,12 +260,10 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    pub(crate) fn connection(
-        &'d self,
-        state: &State<'d, DEVICES, RANGES>,
-        irq: Option<WireUse>,
-    ) -> Option<Connection<'d>> {
-        let irq = irq?;
+    /// A node's place on its interrupt line, if it has one.
+    #[inline(never)]
+    pub(crate) fn connection(&'d self, state: &State<'d, DEVICES, RANGES>, index: u16) -> Option<Connection<'d>> {
+        let irq = state.topology.node(index)?.irq?;
         let line = state.line(irq.wire)?;
         let wire = self.wires.get(irq.wire as usize)?;
         Some(Connection { wire, source: irq.source, gsi: line.gsi, shared: line.shared })

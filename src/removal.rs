@@ -85,7 +85,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 if let Some(node) = state.topology.node_mut(index) {
                     node.life = Life::Leaving;
                 }
-                (index, self.connection_of(&state, index))
+                (index, self.connection(&state, index))
             };
             self.finish(index, connection);
         }
@@ -120,7 +120,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             let (leaf, slots, connection) = {
                 let state = self.state();
                 let leaf = last_leaf(&state, top);
-                (leaf, state.slots_of(leaf), self.connection_of(&state, leaf))
+                (leaf, state.slots_of(leaf), self.connection(&state, leaf))
             };
             for slot in slots {
                 while !self.slots.reclaim(slot) {
@@ -218,10 +218,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             }
             index = state.topology.next_in_walk(index, top);
         }
-    }
-
-    fn connection_of(&'d self, state: &State<'d, DEVICES, RANGES>, index: u16) -> Option<Connection<'d>> {
-        self.connection(state, state.topology.node(index)?.irq)
     }
 
     /// The last step, for a node that no reader is in and whose interrupt handles are turned away.
