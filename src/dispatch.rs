@@ -332,15 +332,37 @@ fn hand_over<'a, 'd, O: Origin<'a>>(
 #[cold]
 #[inline(never)]
 fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> Result<(), IoError> {
+    sized_anyhow(&mut transfer, body, access)
+}
+
+/// As [`sized`], code once for every kind of transfer.
+fn sized_anyhow(transfer: &mut dyn Transfer, body: &Body<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, unit) = (access.offset(), transfer.unit());
     if body.sizes.accepts(offset, unit) {
         transfer.whole(body.device, access);
     } else if body.sizes.splits(offset, unit) {
-        transfer.in_pieces(body.device, access, body.sizes);
+        in_pieces(transfer, body, access);
     } else {
         return Err(IoError::RefusedSize);
     }
     Ok(())
+}
+
+/// Hands an access over in pieces of accepted sizes, which there are.
+fn in_pieces(transfer: &mut dyn Transfer, body: &Body<'_>, access: &Access<'_>) {
+    let unit = transfer.unit();
+    let (mut at, mut next, mut left) = (0, *access, unit);
+    while let Some(size) = body.sizes.piece(next.offset(), left)
+        && transfer.piece(body.device, &next, at, size)
+    {
+        at += size;
+        left -= size;
+        next = next.advanced(size as u64);
+        if left == 0 {
+            // Every element of a string starts where the access does.
+            (next, left) = (*access, unit);
+        }
+    }
 }
 
 /// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the
