@@ -96,6 +96,7 @@ impl Segments<'_> {
         }
     }
 
+    #[inline(never)]
     fn set(&self, position: usize, start: u64, owner: u16) {
         match self.starts {
             Starts::Ports(starts) => set(starts, position, start),
@@ -130,12 +131,16 @@ fn set<A: Start>(array: &[A], position: usize, value: u64) {
 /// ones what is left behind.
 #[inline(never)]
 fn shift<A: Start>(array: &[A], from: usize, to: usize, length: usize) {
-    let (Some(old), Some(new)) = (array.get(from..length), array.get(to..)) else { return };
-    let pairs = old.iter().zip(new.get(..old.len()).unwrap_or_default());
-    if from < to {
-        pairs.rev().for_each(|(from, to)| to.set(from.get()));
-    } else {
-        pairs.for_each(|(from, to)| to.set(from.get()));
-        new.iter().take(length - to).skip(old.len()).for_each(|element| element.set(u64::MAX));
+    let count = length.saturating_sub(from);
+    for moved in 0..count {
+        let at = if from < to { count - 1 - moved } else { moved };
+        if let (Some(old), Some(new)) = (array.get(from + at), array.get(to + at)) {
+            new.set(old.get());
+        }
+    }
+    for left in (to + count)..length {
+        if let Some(left) = array.get(left) {
+            left.set(u64::MAX);
+        }
     }
 }
