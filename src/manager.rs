@@ -189,7 +189,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let mut state = self.state();
         match state.allocator.pool.reserve(io_type, Placement::Fixed(range)) {
             Ok(_) => Ok(()),
-            Err(error) => Err(state.refusal(error)),
+            Err(error) => Err(state.refusal(&error)),
         }
     }
 
@@ -200,7 +200,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// a device's among them.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
         let mut state = self.state();
-        state.allocator.pool.release(io_type, range).map_err(|error| state.refusal(error))
+        state.allocator.pool.release(io_type, range).map_err(|error| state.refusal(&error))
     }
 
     /// Publishes a change of the index. `change` is made twice: to the copy that nobody uses yet, and, when that one

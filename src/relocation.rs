@@ -183,13 +183,13 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         let (step, refusal) = 'refused: {
             for step in steps.iter().rev().filter(|step| step.moves()) {
                 if let Err(error) = self.allocator.pool.unlink(step.slot) {
-                    break 'refused (step, self.refusal(error));
+                    break 'refused (step, self.refusal(&error));
                 }
             }
             for step in steps.iter().filter(|step| step.moves()) {
                 let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
-                match self.place(step.old.io_type(), Placement::Fixed(step.to), parent) {
-                    Ok(place) => self.allocator.pool.put(step.slot, place),
+                match self.place(step.old.io_type(), &Placement::Fixed(step.to), parent) {
+                    Ok(place) => self.allocator.pool.put(step.slot, &place),
                     Err(refusal) => break 'refused (step, refusal),
                 }
             }

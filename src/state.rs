@@ -99,8 +99,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     }
 
     /// The pool's reason, with the owner of what is in the way.
-    pub(crate) fn refusal(&self, error: PoolError) -> RangeRefusal<'d> {
-        match error {
+    pub(crate) fn refusal(&self, error: &PoolError) -> RangeRefusal<'d> {
+        match *error {
             PoolError::Overlap { wanted, taken } if taken.owner == PENDING => {
                 RangeRefusal::AskedTwice { wanted, taken: taken.range }
             }
@@ -188,11 +188,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     }
 
     fn take_range(&mut self, parent: u16, index: usize, request: &IoResource) -> Result<u16, RangeRefusal<'d>> {
-        let placement = request.placement().map_err(RangeRefusal::Invalid)?;
+        let placement = request.placement.as_ref().map_err(|error| RangeRefusal::Invalid(*error))?;
         let place = self.place(request.io_type(), placement, parent)?;
         let range = Range::new(PENDING, request.io_type());
         let range = range.described(index, request.is_window(), request.is_decoded());
-        self.allocator.pool.insert(place, range).map_err(RangeRefusal::Pool)
+        self.allocator.pool.insert(&place, range).map_err(RangeRefusal::Pool)
     }
 
     fn give_back_ranges(&mut self, first: u16) {
@@ -208,20 +208,20 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     pub(crate) fn place(
         &mut self,
         io_type: IoType,
-        placement: Placement,
+        placement: &Placement,
         parent: u16,
     ) -> Result<Place, RangeRefusal<'d>> {
-        if let Placement::Fixed(range) = placement {
+        if let Placement::Fixed(range) = *placement {
             let last = io_type.last_address();
             if range.last() > last {
                 return Err(RangeRefusal::Invalid(RangeError::BeyondSpace { range, last }));
             }
         }
-        self.find(io_type, placement, parent).map_err(|error| self.refusal(error))
+        self.find(io_type, placement, parent).map_err(|error| self.refusal(&error))
     }
 
-    fn find(&mut self, io_type: IoType, placement: Placement, parent: u16) -> Result<Place, PoolError> {
-        if let Placement::Fixed(wanted) = placement {
+    fn find(&mut self, io_type: IoType, placement: &Placement, parent: u16) -> Result<Place, PoolError> {
+        if let Placement::Fixed(wanted) = *placement {
             return self.allocator.pool.find(io_type, placement, self.window_around(io_type, wanted, parent));
         }
         // Any place: in a window of the nearest ancestor that has one for this space.

@@ -76,8 +76,8 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// As [`find`](Self::find), and [`PoolError::Full`].
     pub(crate) fn reserve(&mut self, io_type: IoType, placement: Placement) -> Result<IoRange, PoolError> {
-        let place = self.find(io_type, placement, NONE)?;
-        self.insert(place, Range::new(RESERVED, io_type))?;
+        let place = self.find(io_type, &placement, NONE)?;
+        self.insert(&place, Range::new(RESERVED, io_type))?;
         Ok(place.range)
     }
 
@@ -101,7 +101,7 @@ impl<const N: usize> Pool<N> {
     ///
     /// # Errors
     /// [`PoolError::Full`].
-    pub(crate) fn insert(&mut self, place: Place, range: Range) -> Result<u16, PoolError> {
+    pub(crate) fn insert(&mut self, place: &Place, range: Range) -> Result<u16, PoolError> {
         let number = if self.free == NONE { self.unused } else { self.free };
         let record = self.ranges.get_mut(usize::from(number)).ok_or(PoolError::Full { capacity: N })?;
         if self.free == NONE {
@@ -132,7 +132,7 @@ impl<const N: usize> Pool<N> {
     }
 
     /// Takes a place that was just found for a range that was unlinked.
-    pub(crate) fn put(&mut self, number: u16, place: Place) {
+    pub(crate) fn put(&mut self, number: u16, place: &Place) {
         let Some(record) = self.range_mut(number) else { return };
         record.set_place(place);
         let io_type = record.io_type();
@@ -158,7 +158,7 @@ impl<const N: usize> Pool<N> {
     pub(crate) fn put_back(&mut self, number: u16, old: &Range) {
         let &Range { range, container, depth, .. } = old;
         if self.behind(number).is_none() {
-            self.put(number, Place { range, container, depth, at: self.position_of(old.io_type(), old.key()) });
+            self.put(number, &Place { range, container, depth, at: self.position_of(old.io_type(), old.key()) });
         }
     }
 
@@ -220,7 +220,7 @@ impl<const N: usize> Pool<N> {
     ///
     /// # Errors
     /// [`PoolError`], all but `Full`, `NotAllocated` and `WindowInUse`.
-    pub(crate) fn find(&mut self, io_type: IoType, placement: Placement, container: u16) -> Result<Place, PoolError> {
+    pub(crate) fn find(&mut self, io_type: IoType, placement: &Placement, container: u16) -> Result<Place, PoolError> {
         let bounds = self.space(io_type).bounds(io_type)?;
         let window = self.range(container);
         let limits = window.map_or(bounds, |window| window.range);
@@ -228,7 +228,7 @@ impl<const N: usize> Pool<N> {
             None => 0,
             Some(window) => window.depth.checked_add(1).ok_or(PoolError::TooDeep { window: window.block() })?,
         };
-        let (range, at) = match placement {
+        let (range, at) = match *placement {
             Placement::Fixed(wanted) => {
                 if !limits.contains_range(wanted) {
                     return Err(match window {
