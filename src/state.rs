@@ -158,8 +158,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots.
     pub(crate) fn give_back(&mut self, index: u16) {
-        let Some(&node) = self.topology.node(index) else { return };
-        self.topology.unlink(index);
+        let Some(node) = self.topology.unlink(index) else { return };
         self.give_back_irq(node.irq);
         self.give_back_ranges(node.first_range);
         // The id is current as long as the node is linked.
@@ -225,25 +224,26 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
             return self.allocator.pool.find(io_type, placement, self.window_around(io_type, wanted, parent));
         }
         // Any place: in a window of the nearest ancestor that has one for this space.
-        let mut ancestor = parent;
+        let (mut ancestor, mut refused) = (parent, NONE);
         while let Some(&Node { parent: above, first_range, .. }) = self.topology.node(ancestor) {
-            let mut refusal = None;
             let mut slot = first_range;
             while let Some(&range) = self.range(slot) {
                 if range.is_window() && range.io_type().same_space(io_type) {
-                    match self.allocator.pool.find(io_type, placement, slot) {
-                        Err(error) => refusal = Some(error),
-                        found => return found,
+                    let found = self.allocator.pool.find(io_type, placement, slot);
+                    if found.is_ok() {
+                        return found;
                     }
+                    refused = slot;
                 }
                 slot = range.next;
             }
-            if let Some(refusal) = refusal {
-                return Err(refusal);
+            if refused != NONE {
+                break;
             }
             ancestor = above;
         }
-        self.allocator.pool.find(io_type, placement, NONE)
+        // A window that has refused says why, once more: to keep what it said is longer.
+        self.allocator.pool.find(io_type, placement, refused)
     }
 
     /// The innermost window around `wanted` that belongs to `parent` or a bus above it; [`NONE`] if there is none.
