@@ -217,6 +217,7 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
 }
 
 /// Which chain the name of a child of `parent` falls into: FNV-1a over both.
+#[inline(never)]
 fn chain(parent: u16, name: &str, chains: usize) -> usize {
     let mut hash = 0x811c_9dc5_u32 ^ parent as u32;
     for byte in name.bytes() {
