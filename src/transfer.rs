@@ -82,9 +82,8 @@ impl Transfer for Write<'_> {
 }
 
 impl Transfer for ReadString<'_> {
-    #[inline(always)]
-    fn fill(&mut self, open_bus: [u8; 8]) {
-        fill(self.data, open_bus);
+    fn fill(&mut self, [byte, ..]: [u8; 8]) {
+        self.data.fill(byte);
     }
     fn unit(&self) -> usize {
         self.element
