@@ -194,6 +194,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         self.allocator.pool.insert(&place, range).map_err(RangeRefusal::Pool)
     }
 
+    #[inline(never)]
     fn give_back_ranges(&mut self, first: u16) {
         let mut slot = first;
         while let Some(&range) = self.range(slot) {

@@ -90,9 +90,7 @@ impl<const N: usize> Pool<N> {
         // The VMM's ranges lie in no window.
         let after = self.position_of(io_type, (range.first().0, 0));
         match self.before(io_type, after) {
-            Some((number, found)) if found.range == range && found.node == RESERVED => {
-                self.remove_at(number, Some(after))
-            }
+            Some((number, found)) if found.range == range && found.node == RESERVED => self.remove(number),
             _ => Err(PoolError::NotAllocated { range }),
         }
     }
@@ -119,11 +117,7 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn remove(&mut self, number: u16) -> Result<(), PoolError> {
-        self.remove_at(number, self.behind(number))
-    }
-
-    fn remove_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
-        self.unlink_at(number, after)?;
+        self.unlink(number)?;
         let next = mem::replace(&mut self.free, number);
         if let Some(record) = self.range_mut(number) {
             record.next = next;
@@ -167,12 +161,8 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn unlink(&mut self, number: u16) -> Result<(), PoolError> {
-        self.unlink_at(number, self.behind(number))
-    }
-
-    fn unlink_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
         let range = *self.range(number).unwrap_or(&Range::UNUSED);
-        let after = after.ok_or(PoolError::NotAllocated { range: range.range })?;
+        let after = self.behind(number).ok_or(PoolError::NotAllocated { range: range.range })?;
         let io_type = range.io_type();
         if let Some(inside) = self.at(io_type, after).filter(|next| next.range.first() <= range.range.last()) {
             return Err(PoolError::WindowInUse { window: range.block(), inside: inside.block() });
