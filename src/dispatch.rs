@@ -273,7 +273,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             known.hit = LastHit::none();
         }
         let (origin, mut transfer) = (Anywhere { place: seat.origin.into(), parent: seat.origin.parent() }, transfer);
-        self.search_patiently(table, origin, address, &mut transfer)
+        self.search_patiently(origin, address, io_type, &mut transfer)
     }
 
     /// Enters the slot of the last hit, if that still holds.
@@ -287,8 +287,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.slots.enter(seat.origin, hit.version, found)
     }
 
-    /// Whether the slot of the hint has all of an access; it is in the last hit then. That the slot's range has the addresses,
-    /// under a version, is enough where no other range can lie in it.
+    /// Whether the slot of the hint has all of an access to ports; it is in the last hit then. That the slot's range has the
+    /// addresses, under a version, is enough if it is one of ports, and no other range can lie in it.
     #[inline(always)]
     fn hit_by_hint<'a>(&'a self, known: &mut Known<'a, 'd, impl Hints>, address: u64, unit: usize) -> bool {
         let Some(found) = self.slots.slot(known.hints.hint(address)) else { return false };
@@ -296,7 +296,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let (base, last) = found.bounds(version);
         let Some(length) = last.wrapping_sub(base).checked_add(1) else { return false };
         let hit = LastHit { version, first: base, length, base, found: Some(found) };
-        let is_hit = found.is_leaf() && hit.has(address, unit);
+        let is_hit = found.is_port_leaf() && hit.has(address, unit);
         if is_hit {
             known.hit = hit;
         }
@@ -364,19 +364,20 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// Searches until it is known what becomes of the access, and keeps nothing of it.
     #[cold]
     #[inline(never)]
-    fn search_patiently<'a, A: Start>(
+    fn search_patiently<'a>(
         &'a self,
-        table: &Table<A, RANGES>,
         origin: Anywhere<'a>,
         address: u64,
+        io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
         let seat = Seat::new(self.identity(), origin);
+        let space_last = io_type.last_address().0;
         let last = address.checked_add(transfer.unit() as u64 - 1);
         let mut searches = self.slots.searches();
         loop {
             let version = self.slots.version();
-            let Entry { owner, last: entry_last, .. } = table.find_exactly(version, address);
+            let (owner, entry_last) = self.segments(io_type, version).find(address);
             let found = self.slots.slot(owner);
             let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
             match found.filter(|_| address <= range_last) {
@@ -394,7 +395,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                     }
                 }
                 found => {
-                    let whole = address > A::LAST || last.is_some_and(|last| last <= entry_last.min(A::LAST));
+                    let whole = address > space_last || last.is_some_and(|last| last <= entry_last.min(space_last));
                     if self.slots.is_current(version) {
                         return Err(if found.is_none() && whole { IoError::Unclaimed } else { IoError::Straddling });
                     }
@@ -427,15 +428,37 @@ fn hand_over<'a, 'd, O: Origin<'a>>(
 #[cold]
 #[inline(never)]
 fn sized(mut transfer: impl Transfer, body: &Body<'_>, access: &Access<'_>) -> Result<(), IoError> {
+    sized_anyhow(&mut transfer, body, access)
+}
+
+/// As [`sized`], code once for every kind of transfer.
+fn sized_anyhow(transfer: &mut dyn Transfer, body: &Body<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, unit) = (access.offset(), transfer.unit());
     if body.sizes.accepts(offset, unit) {
         transfer.whole(body.device, access);
     } else if body.sizes.splits(offset, unit) {
-        transfer.in_pieces(body.device, access, body.sizes);
+        in_pieces(transfer, body, access);
     } else {
         return Err(IoError::RefusedSize);
     }
     Ok(())
+}
+
+/// Hands an access over in pieces of accepted sizes, which there are.
+fn in_pieces(transfer: &mut dyn Transfer, body: &Body<'_>, access: &Access<'_>) {
+    let unit = transfer.unit();
+    let (mut at, mut next, mut left) = (0, *access, unit);
+    while let Some(size) = body.sizes.piece(next.offset(), left)
+        && transfer.piece(body.device, &next, at, size)
+    {
+        at += size;
+        left -= size;
+        next = next.advanced(size as u64);
+        if left == 0 {
+            // Every element of a string starts where the access does.
+            (next, left) = (*access, unit);
+        }
+    }
 }
 
 /// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the

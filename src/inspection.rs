@@ -60,20 +60,20 @@ pub struct MappedRange<'d> {
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
     /// The device with this id; `None` if there is none, or none any more.
     pub fn device(&self, id: InstanceId) -> Option<DeviceInfo<'d>> {
-        let state = self.state.lock();
+        let state = self.state();
         state.topology.get(id).map(|node| state.info(node))
     }
 
     /// Range number `index` of a device.
     pub fn range(&self, id: InstanceId, index: usize) -> Option<Assigned> {
-        let state = self.state.lock();
+        let state = self.state();
         state.topology.get(id)?;
         state.ranges_of(id.index).nth(index).map(|(_, range)| range.assigned())
     }
 
     /// The device at a path of names from the root: `/pci/serial`.
     pub fn find_by_path(&self, path: &str) -> Option<InstanceId> {
-        let state = self.state.lock();
+        let state = self.state();
         let mut parent = NONE;
         let mut rest = path.strip_prefix('/')?;
         loop {
@@ -90,7 +90,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// The device whose range holds an address, and which of its ranges: the innermost, whether it is decoded or not.
     pub fn find_by_address(&self, address: GuestAddress, io_type: IoType) -> Option<(InstanceId, usize)> {
-        let state = self.state.lock();
+        let state = self.state();
         let (_, range) = state.allocator.pool.innermost(io_type, address)?;
         Some((state.topology.node(range.node)?.id, range.index().into()))
     }
@@ -99,7 +99,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub fn walk(&self) -> impl Iterator<Item = DeviceInfo<'d>> {
         let mut previous: Option<InstanceId> = None;
         core::iter::from_fn(move || {
-            let state = self.state.lock();
+            let state = self.state();
             let next = match previous {
                 None => state.topology.first_root(),
                 Some(id) => state.topology.next_in_walk(state.topology.get(id)?.id.index, NONE),
@@ -115,7 +115,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub fn address_map(&self, io_type: IoType) -> impl Iterator<Item = MappedRange<'d>> {
         let mut key = None;
         core::iter::from_fn(move || {
-            let state = self.state.lock();
+            let state = self.state();
             let range = state.allocator.pool.next_after(io_type, key)?;
             key = Some(range.key());
             Some(MappedRange {

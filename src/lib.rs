@@ -133,6 +133,7 @@ mod protocol;
 mod relocation;
 mod removal;
 mod resource;
+mod segments;
 mod slots;
 mod state;
 mod sync;

@@ -11,11 +11,12 @@ use crate::device::Device;
 use crate::error::{RangeRefusal, RegisterError};
 use crate::interrupt::{Connection, Gate, InterruptController, IrqLine, Wire};
 use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
+use crate::segments::Segments;
 use crate::slots::{Body, HeavyBarrier, NOWHERE, Slots};
 use crate::state::{Request, State};
-use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
+use crate::sync::{AtomicU16, AtomicU64, Mutex, MutexGuard, array, const_fn};
 use crate::table::{NOBODY, Table};
-use crate::topology::{Life, NONE, WireUse};
+use crate::topology::{Life, NONE};
 
 /// The topology of a virtual machine's buses and devices, and the way of accesses to them.
 ///
@@ -34,7 +35,7 @@ pub struct DeviceManager<'d, const DEVICES: usize, const RANGES: usize, const VC
     pub(crate) controller: Option<&'d dyn InterruptController>,
     pub(crate) gates: [Gate; DEVICES],
     wires: [Wire; DEVICES],
-    pub(crate) state: Mutex<State<'d, DEVICES, RANGES>>,
+    state: Mutex<State<'d, DEVICES, RANGES>>,
 }
 
 /// How many turns a removal waits for the callbacks that were running when it was called, unless the VMM says
@@ -103,6 +104,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if io_type == IoType::Pio { ports } else { memory }
     }
 
+    /// The writer's state, locked. Code once: the lock is long, and taken in many places.
+    #[inline(never)]
+    pub(crate) fn state(&self) -> MutexGuard<'_, State<'d, DEVICES, RANGES>> {
+        self.state.lock()
+    }
+
     /// Tells managers apart, for accesses that name the one that made them.
     #[inline(always)]
     pub(crate) fn identity(&self) -> usize {
@@ -130,14 +137,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.collect();
         let name = device.name();
         let (id, assigned, irq) = {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
             let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
             for (_, range) in state.ranges_of(id.index) {
                 // A device has no more ranges than there is room for.
                 let _ = assigned.push(range.assigned());
             }
-            let connection = self.connection(&state, state.topology.node(id.index).and_then(|node| node.irq));
+            let connection = self.connection(&state, id.index);
             (id, assigned, connection)
         };
         let Some(gate) = self.gates.get(id.index as usize) else {
@@ -150,22 +157,25 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             return Err(RegisterError::Rejected { device: name });
         }
         mem::forget(undo);
-        let mut state = self.state.lock();
-        for ((slot, range), request) in state.ranges_of(id.index).zip(requests) {
+        let mut state = self.state();
+        let mut dispatched = false;
+        for (request, (slot, range)) in requests.iter().zip(state.ranges_of(id.index)) {
+            dispatched |= range.is_dispatched();
             if range.io_type() != IoType::PhysicalMmio {
                 let target = Target { node: id.index, range_index: range.index(), io_type: range.io_type() };
                 let body = Body { device, target, sizes: request.access_sizes() };
-                let installed = self.slots.install(slot, body, !range.is_window());
+                let port_leaf = range.io_type() == IoType::Pio && !range.is_window();
+                let installed = self.slots.install(slot, body, port_leaf);
                 debug_assert!(installed, "a free range has a vacant slot");
             }
         }
         if let Some(node) = state.topology.node_mut(id.index) {
             node.life = Life::Live;
         }
-        if state.ranges_of(id.index).any(|(_, range)| range.is_dispatched()) {
+        if dispatched {
             self.publish(|version| {
                 for (slot, range) in state.ranges_of(id.index) {
-                    self.index_insert(version, slot, range, state.dispatched_window(range));
+                    self.index_set(version, slot, range, true, &state);
                 }
             });
         }
@@ -177,10 +187,10 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`RangeRefusal`] tells what is in the way and whose that is.
     pub fn reserve(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         match state.allocator.pool.reserve(io_type, Placement::Fixed(range)) {
             Ok(_) => Ok(()),
-            Err(error) => Err(state.refusal(error)),
+            Err(error) => Err(state.refusal(&error)),
         }
     }
 
@@ -190,8 +200,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// [`PoolError::NotAllocated`](crate::PoolError::NotAllocated), as a [`RangeRefusal::Pool`], for any other range,
     /// a device's among them.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<'d>> {
-        let mut state = self.state.lock();
-        state.allocator.pool.release(io_type, range).map_err(|error| state.refusal(error))
+        let mut state = self.state();
+        state.allocator.pool.release(io_type, range).map_err(|error| state.refusal(&error))
     }
 
     /// Publishes a change of the index. `change` is made twice: to the copy that nobody uses yet, and, when that one
@@ -207,52 +217,55 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    /// Adds a range to the index, in which the slot `window`, if any, is that of the innermost window around it.
-    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
-        let owner = (slot, (range.range.first().0, range.range.last().0));
-        self.index_assign(version, slot, range, owner, window);
-    }
-
-    /// Takes a range in which no other lies out of the index; its addresses go to the slot `window`, if any.
-    pub(crate) fn index_remove(&self, version: u64, slot: u16, range: &Range, window: Option<u16>) {
-        self.index_assign(version, slot, range, (window.unwrap_or(NOBODY), NOWHERE), window);
-    }
-
-    fn index_assign(&self, version: u64, slot: u16, range: &Range, owner: (u16, (u64, u64)), window: Option<u16>) {
-        if !range.is_dispatched() {
-            return;
-        }
-        let (owner, bounds) = owner;
-        self.slots.set_bounds(version, slot, bounds);
-        let (base, last, around) = (range.range.first().0, range.range.last().0, window.unwrap_or(NOBODY));
-        match range.io_type() {
-            IoType::Pio => self.ports.assign(version, base, last, owner, around),
-            IoType::Mmio | IoType::PhysicalMmio => self.memory.assign(version, base, last, owner, around),
+    /// Adds a range to the index; or, if it is not to be `present`, takes it out, in which no other lies, and leaves its
+    /// addresses to the window around it.
+    pub(crate) fn index_set(
+        &self,
+        version: u64,
+        slot: u16,
+        range: &Range,
+        present: bool,
+        state: &State<'d, DEVICES, RANGES>,
+    ) {
+        if range.is_dispatched() {
+            let (base, last) = (range.range.first().0, range.range.last().0);
+            let window = state.dispatched_window(range).unwrap_or(NOBODY);
+            let (owner, bounds) = if present { (slot, (base, last)) } else { (window, NOWHERE) };
+            self.slots.set_bounds(version, slot, bounds);
+            self.segments(range.io_type(), version).assign(base, last, owner, window);
         }
     }
 
     /// Makes the index anew from the allocator's ranges: for changes of windows with ranges in them.
     pub(crate) fn index_rebuild(&self, version: u64, state: &State<'d, DEVICES, RANGES>) {
-        self.ports.clear(version);
-        self.memory.clear(version);
         for slot in 0..RANGES {
             self.slots.set_bounds(version, slot as u16, NOWHERE);
+        }
+        for io_type in [IoType::Pio, IoType::Mmio] {
+            self.segments(io_type, version).clear();
         }
         for &slot in state.allocator.pool.numbers() {
             if let Some(range) = state.range(slot)
                 && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
             {
-                self.index_insert(version, slot, range, state.dispatched_window(range));
+                self.index_set(version, slot, range, true, state);
             }
         }
     }
 
-    pub(crate) fn connection(
-        &'d self,
-        state: &State<'d, DEVICES, RANGES>,
-        irq: Option<WireUse>,
-    ) -> Option<Connection<'d>> {
-        let irq = irq?;
+    /// The index of a space, for those who have time.
+    #[inline(never)]
+    pub(crate) fn segments(&self, io_type: IoType, version: u64) -> Segments<'_> {
+        match io_type {
+            IoType::Pio => self.ports.segments(version),
+            IoType::Mmio | IoType::PhysicalMmio => self.memory.segments(version),
+        }
+    }
+
+    /// A node's place on its interrupt line, if it has one.
+    #[inline(never)]
+    pub(crate) fn connection(&'d self, state: &State<'d, DEVICES, RANGES>, index: u16) -> Option<Connection<'d>> {
+        let irq = state.topology.node(index)?.irq?;
         let line = state.line(irq.wire)?;
         let wire = self.wires.get(irq.wire as usize)?;
         Some(Connection { wire, source: irq.source, gsi: line.gsi, shared: line.shared })

@@ -79,7 +79,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
     pub fn relocate(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         let mut steps = Steps::new();
         resolve(&state, relocations, &mut steps)?;
         state.move_all(&steps)?;
@@ -99,11 +99,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 return self.index_rebuild(version, &state);
             }
             for step in &steps {
-                self.index_remove(version, step.slot, &step.old, state.dispatched_window(&step.old));
+                self.index_set(version, step.slot, &step.old, false, &state);
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {
-                    self.index_insert(version, step.slot, range, state.dispatched_window(range));
+                    self.index_set(version, step.slot, range, true, &state);
                 }
             }
         });
@@ -183,13 +183,13 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         let (step, refusal) = 'refused: {
             for step in steps.iter().rev().filter(|step| step.moves()) {
                 if let Err(error) = self.allocator.pool.unlink(step.slot) {
-                    break 'refused (step, self.refusal(error));
+                    break 'refused (step, self.refusal(&error));
                 }
             }
             for step in steps.iter().filter(|step| step.moves()) {
                 let parent = self.topology.node(step.old.node).map_or(NONE, |node| node.parent);
-                match self.place(step.old.io_type(), Placement::Fixed(step.to), parent) {
-                    Ok(place) => self.allocator.pool.put(step.slot, place),
+                match self.place(step.old.io_type(), &Placement::Fixed(step.to), parent) {
+                    Ok(place) => self.allocator.pool.put(step.slot, &place),
                     Err(refusal) => break 'refused (step, refusal),
                 }
             }

@@ -64,7 +64,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`UnregisterError`], all but `InUse` and `InOwnCallback`. Nothing has changed then.
     pub fn unregister_device_deferred(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
-        let mut state = self.state.lock();
+        let mut state = self.state();
         self.check(&state, id, Scope::Device)?;
         self.make_unreachable(&mut state, id.index, Life::Deferred);
         state.deferred = state.deferred.saturating_add(1);
@@ -76,7 +76,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub fn collect(&'d self) -> usize {
         loop {
             let (index, connection) = {
-                let mut state = self.state.lock();
+                let mut state = self.state();
                 if state.deferred == 0 {
                     return 0;
                 }
@@ -85,7 +85,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 if let Some(node) = state.topology.node_mut(index) {
                     node.life = Life::Leaving;
                 }
-                (index, self.connection_of(&state, index))
+                (index, self.connection(&state, index))
             };
             self.finish(index, connection);
         }
@@ -110,7 +110,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.wait_for_current_callbacks(id, scope, within)?;
         let top = id.index;
         {
-            let mut state = self.state.lock();
+            let mut state = self.state();
             self.check(&state, id, scope)?;
             self.make_unreachable(&mut state, top, Life::Leaving);
         }
@@ -118,9 +118,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         // The nodes are all leaving: nobody else links or unlinks any below the top, and the top's parent stays.
         loop {
             let (leaf, slots, connection) = {
-                let state = self.state.lock();
+                let state = self.state();
                 let leaf = last_leaf(&state, top);
-                (leaf, state.slots_of(leaf), self.connection_of(&state, leaf))
+                (leaf, state.slots_of(leaf), self.connection(&state, leaf))
             };
             for slot in slots {
                 while !self.slots.reclaim(slot) {
@@ -145,7 +145,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let mut index = id.index;
         loop {
             let (name, slots, next) = {
-                let state = self.state.lock();
+                let state = self.state();
                 self.check(&state, id, scope)?;
                 // Another registration may have changed the subtree meanwhile; what it added has no callback running
                 // that began before this call.
@@ -204,7 +204,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                     return self.index_rebuild(version, state);
                 }
                 for (slot, range) in state.ranges_of(top) {
-                    self.index_remove(version, slot, range, state.dispatched_window(range));
+                    self.index_set(version, slot, range, false, state);
                 }
             });
         }
@@ -220,10 +220,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    fn connection_of(&'d self, state: &State<'d, DEVICES, RANGES>, index: u16) -> Option<Connection<'d>> {
-        self.connection(state, state.topology.node(index)?.irq)
-    }
-
     /// The last step, for a node that no reader is in and whose interrupt handles are turned away.
     pub(crate) fn finish(&self, index: u16, connection: Option<Connection<'d>>) {
         if let Some(gate) = self.gates.get(index as usize) {
@@ -232,7 +228,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if let Some(connection) = connection {
             connection.release(self.controller);
         }
-        self.state.lock().give_back(index);
+        self.state().give_back(index);
     }
 }
 

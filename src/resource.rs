@@ -130,7 +130,7 @@ pub enum Placement {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct IoResource {
     io_type: IoType,
-    placement: Result<Placement, RangeError>,
+    pub(crate) placement: Result<Placement, RangeError>,
     sizes: AccessSizes,
     window: bool,
     decoded: bool,

@@ -142,8 +142,8 @@ impl Bounds {
 struct Slot<'d> {
     bounds: [Bounds; 2],
     state: AtomicU16,
-    /// Whether no other range may lie in the slot's. It stays as it is from the slot's installation on.
-    leaf: AtomicBool,
+    /// Whether the slot's range is one of ports in which no other may lie. It stays as it is from the slot's installation on.
+    port_leaf: AtomicBool,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
     body: UnsafeCell<MaybeUninit<Body<'d>>>,
@@ -155,7 +155,7 @@ impl Slot<'_> {
             Self {
                 bounds: array![Bounds::new(); 2],
                 state: AtomicU16::new(VACANT),
-                leaf: AtomicBool::new(false),
+                port_leaf: AtomicBool::new(false),
                 anonymous: AtomicU32::new(0),
                 body: UnsafeCell::new(MaybeUninit::uninit()),
             }
@@ -188,10 +188,10 @@ impl Found<'_, '_> {
         (bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed))
     }
 
-    /// Whether, under a version that has the range, no other range lies in it.
+    /// Whether, under a version that has the range, it is one of ports in which no other lies.
     #[inline(always)]
-    pub(crate) fn is_leaf(self) -> bool {
-        self.slot.leaf.load(Ordering::Relaxed)
+    pub(crate) fn is_port_leaf(self) -> bool {
+        self.slot.port_leaf.load(Ordering::Relaxed)
     }
 
     /// The number of the slot.
@@ -449,7 +449,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     // by itself.
 
     /// Fills a vacant slot. Readers find it once an index that names it is published.
-    pub(crate) fn install(&self, slot: u16, body: Body<'d>, leaf: bool) -> bool {
+    pub(crate) fn install(&self, slot: u16, body: Body<'d>, port_leaf: bool) -> bool {
         let Some(target) = self.slots.get(slot as usize) else { return false };
         if target.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
@@ -459,7 +459,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         target.body.with_mut(|place| unsafe {
             (*place).write(body);
         });
-        target.leaf.store(leaf, Ordering::Relaxed);
+        target.port_leaf.store(port_leaf, Ordering::Relaxed);
         target.state.store(OCCUPIED, Ordering::SeqCst);
         true
     }

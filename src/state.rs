@@ -62,8 +62,13 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// The ranges of a chain, in the order of the requests, with the numbers of their slots.
     pub(crate) fn chain(&self, first: u16) -> impl Iterator<Item = (u16, &Range)> {
-        let entry = |slot| self.range(slot).map(|range| (slot, range));
-        core::iter::successors(entry(first), move |(_, range)| entry(range.next))
+        let mut next = first;
+        core::iter::from_fn(move || {
+            let slot = next;
+            let range = self.range(slot)?;
+            next = range.next;
+            Some((slot, range))
+        })
     }
 
     /// The ranges of a node.
@@ -94,8 +99,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     }
 
     /// The pool's reason, with the owner of what is in the way.
-    pub(crate) fn refusal(&self, error: PoolError) -> RangeRefusal<'d> {
-        match error {
+    pub(crate) fn refusal(&self, error: &PoolError) -> RangeRefusal<'d> {
+        match *error {
             PoolError::Overlap { wanted, taken } if taken.owner == PENDING => {
                 RangeRefusal::AskedTwice { wanted, taken: taken.range }
             }
@@ -153,8 +158,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots.
     pub(crate) fn give_back(&mut self, index: u16) {
-        let Some(&node) = self.topology.node(index) else { return };
-        self.topology.unlink(index);
+        let Some(node) = self.topology.unlink(index) else { return };
         self.give_back_irq(node.irq);
         self.give_back_ranges(node.first_range);
         // The id is current as long as the node is linked.
@@ -183,13 +187,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     }
 
     fn take_range(&mut self, parent: u16, index: usize, request: &IoResource) -> Result<u16, RangeRefusal<'d>> {
-        let placement = request.placement().map_err(RangeRefusal::Invalid)?;
+        let placement = request.placement.as_ref().map_err(|error| RangeRefusal::Invalid(*error))?;
         let place = self.place(request.io_type(), placement, parent)?;
         let range = Range::new(PENDING, request.io_type());
         let range = range.described(index, request.is_window(), request.is_decoded());
-        self.allocator.pool.insert(place, range).map_err(RangeRefusal::Pool)
+        self.allocator.pool.insert(&place, range).map_err(RangeRefusal::Pool)
     }
 
+    #[inline(never)]
     fn give_back_ranges(&mut self, first: u16) {
         let mut slot = first;
         while let Some(&range) = self.range(slot) {
@@ -203,42 +208,43 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     pub(crate) fn place(
         &mut self,
         io_type: IoType,
-        placement: Placement,
+        placement: &Placement,
         parent: u16,
     ) -> Result<Place, RangeRefusal<'d>> {
-        if let Placement::Fixed(range) = placement {
+        if let Placement::Fixed(range) = *placement {
             let last = io_type.last_address();
             if range.last() > last {
                 return Err(RangeRefusal::Invalid(RangeError::BeyondSpace { range, last }));
             }
         }
-        self.find(io_type, placement, parent).map_err(|error| self.refusal(error))
+        self.find(io_type, placement, parent).map_err(|error| self.refusal(&error))
     }
 
-    fn find(&mut self, io_type: IoType, placement: Placement, parent: u16) -> Result<Place, PoolError> {
-        if let Placement::Fixed(wanted) = placement {
+    fn find(&mut self, io_type: IoType, placement: &Placement, parent: u16) -> Result<Place, PoolError> {
+        if let Placement::Fixed(wanted) = *placement {
             return self.allocator.pool.find(io_type, placement, self.window_around(io_type, wanted, parent));
         }
         // Any place: in a window of the nearest ancestor that has one for this space.
-        let mut ancestor = parent;
+        let (mut ancestor, mut refused) = (parent, NONE);
         while let Some(&Node { parent: above, first_range, .. }) = self.topology.node(ancestor) {
-            let mut refusal = None;
             let mut slot = first_range;
             while let Some(&range) = self.range(slot) {
                 if range.is_window() && range.io_type().same_space(io_type) {
-                    match self.allocator.pool.find(io_type, placement, slot) {
-                        Err(error) => refusal = Some(error),
-                        found => return found,
+                    let found = self.allocator.pool.find(io_type, placement, slot);
+                    if found.is_ok() {
+                        return found;
                     }
+                    refused = slot;
                 }
                 slot = range.next;
             }
-            if let Some(refusal) = refusal {
-                return Err(refusal);
+            if refused != NONE {
+                break;
             }
             ancestor = above;
         }
-        self.allocator.pool.find(io_type, placement, NONE)
+        // A window that has refused says why, once more: to keep what it said is longer.
+        self.allocator.pool.find(io_type, placement, refused)
     }
 
     /// The innermost window around `wanted` that belongs to `parent` or a bus above it; [`NONE`] if there is none.

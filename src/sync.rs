@@ -7,6 +7,8 @@ pub(crate) use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64,
 #[cfg(loom)]
 pub(crate) use loom::cell::UnsafeCell;
 #[cfg(loom)]
+pub(crate) use loom::sync::MutexGuard;
+#[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 /// `core`'s cell under the interface of loom's.
@@ -33,6 +35,8 @@ impl<T> UnsafeCell<T> {
 /// The lock that serialises writers. No reader takes it.
 #[cfg(not(loom))]
 pub(crate) type Mutex<T> = spin::Mutex<T>;
+#[cfg(not(loom))]
+pub(crate) use spin::MutexGuard;
 
 /// loom's mutex under the interface of spin's.
 #[cfg(loom)]
@@ -44,7 +48,7 @@ impl<T> Mutex<T> {
         Self(loom::sync::Mutex::new(value))
     }
 
-    pub(crate) fn lock(&self) -> loom::sync::MutexGuard<'_, T> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

@@ -12,6 +12,7 @@
 
 use core::hint::select_unpredictable;
 
+use crate::segments::{Segments, Starts};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, const_fn};
 
 /// An atomic that holds the start of a segment: 16 bits for ports, 64 for memory.
@@ -99,20 +100,6 @@ impl<A: Start, const RANGES: usize> Table<A, RANGES> {
             owner: copy.owner_at(position),
             first: starts.get(position).map_or(A::LAST, A::get),
             last: next.wrapping_sub(1),
-        }
-    }
-
-    /// As [`find`](Self::find), for any address, without its exceptions, and slower. Below the first start nobody is the
-    /// owner.
-    pub(crate) fn find_exactly(&self, version: u64, address: u64) -> Entry {
-        let copy = self.copy(version);
-        let length = copy.length();
-        let above = copy.count(length, |start| start <= address);
-        let next = if above < length { copy.start_at(above) } else { None };
-        let last = next.map_or(u64::MAX, |next| next.wrapping_sub(1));
-        match above.checked_sub(1) {
-            Some(at) => Entry { owner: copy.owner_at(at), first: copy.start_at(at).unwrap_or(0), last },
-            None => Entry { owner: NOBODY, first: 0, last },
         }
     }
 }
@@ -222,82 +209,27 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
         self.owners.as_flattened().get(position).map_or(NOBODY, |owner| owner.load(Ordering::Relaxed))
     }
 
-    fn start_at(&self, position: usize) -> Option<u64> {
-        self.starts.as_flattened().get(position).map(A::get)
-    }
-
-    /// How many of the first `length` starts are before the first that is not.
-    fn count(&self, length: usize, before: impl Fn(u64) -> bool) -> usize {
-        let starts = self.starts.as_flattened();
-        starts.get(..length).unwrap_or_default().partition_point(|start| before(start.get()))
-    }
-
-    fn set(&self, position: usize, start: u64, owner: u16) {
-        if let (Some(a), Some(b)) = (self.starts.as_flattened().get(position), self.owners.as_flattened().get(position))
-        {
-            a.set(start);
-            b.store(owner, Ordering::Relaxed);
+    fn segments<'t>(&'t self, starts: fn(&'t [A]) -> Starts<'t>) -> Segments<'t> {
+        Segments {
+            length: self.length(),
+            length_of: &self.length,
+            starts: starts(self.starts.as_flattened()),
+            owners: self.owners.as_flattened(),
         }
-    }
-
-    /// Moves those of the `length` entries that stand at `from` and behind it, so that they stand at `to` and behind it.
-    fn shift(&self, length: usize, from: usize, to: usize) {
-        if from == to {
-            return;
-        }
-        let new_length = (length + to).saturating_sub(from);
-        shift(self.starts.as_flattened(), from, to, length, |from, to| to.set(from.get()));
-        shift(self.owners.as_flattened(), from, to, length, |from, to| {
-            to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        });
-        for start in self.starts.as_flattened().iter().take(length).skip(new_length) {
-            start.set(A::LAST);
-        }
-        self.length.store(new_length as u32, Ordering::Relaxed);
     }
 }
 
-/// Moves the elements from `from` to `length`, in an order in which none is overwritten before it was moved.
-fn shift<T>(array: &[T], from: usize, to: usize, length: usize, copy: impl Fn(&T, &T)) {
-    let (Some(old), Some(new)) = (array.get(from..length), array.get(to..)) else { return };
-    let pairs = old.iter().zip(new.get(..old.len()).unwrap_or_default());
-    if from < to {
-        pairs.rev().for_each(|(from, to)| copy(from, to))
-    } else {
-        pairs.for_each(|(from, to)| copy(from, to))
+impl<const RANGES: usize> Table<AtomicU16, RANGES> {
+    /// The copy that `version` selects. Who changes it is the writer, and it is not the live one or has just ceased to be it.
+    pub(crate) fn segments(&self, version: u64) -> Segments<'_> {
+        self.copy(version).segments(Starts::Ports)
     }
 }
 
-/// Changes of the copy that `version` selects, which is not the live one or has just ceased to be it.
-impl<A: Start, const RANGES: usize> Table<A, RANGES> {
-    /// Gives everything to nobody.
-    pub(crate) fn clear(&self, version: u64) {
-        let copy = self.copy(version);
-        let length = copy.length();
-        copy.shift(length, length, 0);
-    }
-
-    /// Gives the addresses from `base` to `last` to `owner`. They all lie in one segment, of the innermost window `around`
-    /// them, or of nobody, or of the range that is taken away.
-    pub(crate) fn assign(&self, version: u64, base: u64, last: u64, owner: u16, around: u16) {
-        let copy = self.copy(version);
-        let length = copy.length();
-        let position = copy.count(length, |start| start < base);
-        let starts_at = |position, start| position < length && copy.start_at(position) == Some(start);
-        // What stands at the two ends now, and what is to: nothing for a hole, and nothing where the same owner goes on.
-        let behind = position + starts_at(position, base) as usize;
-        let next = last.checked_add(1).filter(|next| *next <= A::LAST);
-        let had_end = next.is_some_and(|next| starts_at(behind, next));
-        let below = position.checked_sub(1).map_or(NOBODY, |below| copy.owner_at(below));
-        let above = if had_end { copy.owner_at(behind) } else { around };
-        let changes = |from: u16, to: u16| to != NOBODY && to != from;
-        let new_base = changes(below, owner).then_some((base, owner));
-        let new_end = next.filter(|_| changes(owner, above)).map(|next| (next, above));
-        let new_behind = position + new_base.is_some() as usize + new_end.is_some() as usize;
-        copy.shift(length, behind + had_end as usize, new_behind);
-        for (position, (start, owner)) in (position..).zip(new_base.into_iter().chain(new_end)) {
-            copy.set(position, start, owner);
-        }
+impl<const RANGES: usize> Table<AtomicU64, RANGES> {
+    /// As for ports.
+    pub(crate) fn segments(&self, version: u64) -> Segments<'_> {
+        self.copy(version).segments(Starts::Memory)
     }
 }
 

@@ -65,10 +65,12 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
     }
 
     /// The node at an index, whoever holds it.
+    #[inline(never)]
     pub(crate) fn node(&self, index: u16) -> Option<&Node<'d>> {
         self.nodes.get(index as usize)?.as_ref()
     }
 
+    #[inline(never)]
     pub(crate) fn node_mut(&mut self, index: u16) -> Option<&mut Node<'d>> {
         self.nodes.get_mut(index as usize)?.as_mut()
     }
@@ -82,7 +84,8 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
     pub(crate) fn child(&self, parent: u16, name: &str) -> Option<&Node<'d>> {
         let mut next = *self.chains.get(chain(parent, name, DEVICES))?;
         while let Some(node) = self.node(next) {
-            if node.parent == parent && node.name == name {
+            // Byte by byte: names are short, and `memcmp` is longer than all of this.
+            if node.parent == parent && node.name.bytes().eq(name.bytes()) {
                 return Some(node);
             }
             next = node.next_in_chain;
@@ -107,11 +110,8 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
             Some(head) => core::mem::replace(head, index),
             None => NONE,
         };
-        match self.node_mut(previous_sibling) {
-            Some(previous) => previous.next_sibling = index,
-            None => self.set_first_child(parent, index),
-        }
-        self.set_last_child(parent, index);
+        self.set_next(previous_sibling, parent, index);
+        self.set_previous(NONE, parent, index);
         if let Some(place) = self.nodes.get_mut(index as usize) {
             *place = Some(Node {
                 device,
@@ -131,42 +131,45 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
     }
 
     /// Takes a node without children out.
-    pub(crate) fn unlink(&mut self, index: u16) {
-        let Some(node) = self.nodes.get_mut(index as usize).and_then(Option::take) else { return };
-        match self.node_mut(node.previous_sibling) {
-            Some(previous) => previous.next_sibling = node.next_sibling,
-            None => self.set_first_child(node.parent, node.next_sibling),
-        }
-        match self.node_mut(node.next_sibling) {
-            Some(next) => next.previous_sibling = node.previous_sibling,
-            None => self.set_last_child(node.parent, node.previous_sibling),
-        }
-        let Some(head) = self.chains.get_mut(chain(node.parent, node.name, DEVICES)) else { return };
-        if *head == index {
-            *head = node.next_in_chain;
-            return;
-        }
+    pub(crate) fn unlink(&mut self, index: u16) -> Option<Node<'d>> {
+        let node = self.nodes.get_mut(index as usize)?.take()?;
+        self.set_next(node.previous_sibling, node.parent, node.next_sibling);
+        self.set_previous(node.next_sibling, node.parent, node.previous_sibling);
+        let head = self.chains.get_mut(chain(node.parent, node.name, DEVICES))?;
         let mut before = *head;
+        if before == index {
+            *head = node.next_in_chain;
+        }
         while let Some(other) = self.node_mut(before) {
-            if other.next_in_chain == index {
-                other.next_in_chain = node.next_in_chain;
-                return;
-            }
             before = other.next_in_chain;
+            if before == index {
+                other.next_in_chain = node.next_in_chain;
+            }
+        }
+        Some(node)
+    }
+
+    /// Says which child of `parent` follows `previous`, or is the first.
+    #[inline(never)]
+    fn set_next(&mut self, previous: u16, parent: u16, child: u16) {
+        if let Some(previous) = self.node_mut(previous) {
+            previous.next_sibling = child;
+        } else if let Some(parent) = self.node_mut(parent) {
+            parent.first_child = child;
+        } else {
+            self.first_root = child;
         }
     }
 
-    fn set_first_child(&mut self, parent: u16, child: u16) {
-        match self.node_mut(parent) {
-            Some(parent) => parent.first_child = child,
-            None => self.first_root = child,
-        }
-    }
-
-    fn set_last_child(&mut self, parent: u16, child: u16) {
-        match self.node_mut(parent) {
-            Some(parent) => parent.last_child = child,
-            None => self.last_root = child,
+    /// Says which child of `parent` stands before `next`, or is the last.
+    #[inline(never)]
+    fn set_previous(&mut self, next: u16, parent: u16, child: u16) {
+        if let Some(next) = self.node_mut(next) {
+            next.previous_sibling = child;
+        } else if let Some(parent) = self.node_mut(parent) {
+            parent.last_child = child;
+        } else {
+            self.last_root = child;
         }
     }
 
@@ -214,6 +217,7 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
 }
 
 /// Which chain the name of a child of `parent` falls into: FNV-1a over both.
+#[inline(never)]
 fn chain(parent: u16, name: &str, chains: usize) -> usize {
     let mut hash = 0x811c_9dc5_u32 ^ parent as u32;
     for byte in name.bytes() {

@@ -2,7 +2,6 @@
 
 use crate::access::{Access, fill};
 use crate::device::Device;
-use crate::resource::AccessSizes;
 
 /// The data of an access, in one direction, on its way to the device.
 pub(crate) trait Transfer {
@@ -14,8 +13,8 @@ pub(crate) trait Transfer {
     fn is_whole(&self) -> bool;
     /// Hands the access to the device as it is.
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
-    /// Hands it over in pieces of accepted sizes, which there are.
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes);
+    /// Hands `size` bytes of it over, from the byte at `at` on. `false` if there are none.
+    fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool;
 }
 
 pub(crate) struct Read<'b> {
@@ -53,16 +52,10 @@ impl Transfer for Read<'_> {
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         device.read(access, self.data);
     }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        let mut access = *access;
-        let mut rest = &mut *self.data;
-        while let Some((piece, behind)) =
-            sizes.piece(access.offset(), rest.len()).and_then(|size| rest.split_at_mut_checked(size))
-        {
-            device.read(&access, piece);
-            access = access.advanced(piece.len() as u64);
-            rest = behind;
-        }
+    fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        let Some(piece) = self.data.get_mut(at..at.saturating_add(size)) else { return false };
+        device.read(access, piece);
+        true
     }
 }
 
@@ -81,23 +74,16 @@ impl Transfer for Write<'_> {
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         device.write(access, self.data);
     }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        let mut access = *access;
-        let mut rest = self.data;
-        while let Some((piece, behind)) =
-            sizes.piece(access.offset(), rest.len()).and_then(|size| rest.split_at_checked(size))
-        {
-            device.write(&access, piece);
-            access = access.advanced(size_of_val(piece) as u64);
-            rest = behind;
-        }
+    fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        let Some(piece) = self.data.get(at..at.saturating_add(size)) else { return false };
+        device.write(access, piece);
+        true
     }
 }
 
 impl Transfer for ReadString<'_> {
-    #[inline(always)]
-    fn fill(&mut self, open_bus: [u8; 8]) {
-        fill(self.data, open_bus);
+    fn fill(&mut self, [byte, ..]: [u8; 8]) {
+        self.data.fill(byte);
     }
     fn unit(&self) -> usize {
         self.element
@@ -108,10 +94,10 @@ impl Transfer for ReadString<'_> {
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         device.read_string(access, self.element, self.data);
     }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        for data in self.data.chunks_mut(self.element.max(1)) {
-            Read { data }.in_pieces(device, access, sizes);
-        }
+    fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        let Some(piece) = self.data.get_mut(at..at.saturating_add(size)) else { return false };
+        device.read(access, piece);
+        true
     }
 }
 
@@ -127,10 +113,10 @@ impl Transfer for WriteString<'_> {
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         device.write_string(access, self.element, self.data);
     }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        for data in self.data.chunks(self.element.max(1)) {
-            Write { data }.in_pieces(device, access, sizes);
-        }
+    fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        let Some(piece) = self.data.get(at..at.saturating_add(size)) else { return false };
+        device.write(access, piece);
+        true
     }
 }
 
@@ -147,7 +133,7 @@ impl<T: Transfer + ?Sized> Transfer for &mut T {
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         (**self).whole(device, access);
     }
-    fn in_pieces<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, sizes: AccessSizes) {
-        (**self).in_pieces(device, access, sizes);
+    fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        (**self).piece(device, access, at, size)
     }
 }

@@ -64,6 +64,10 @@ fn a_hint_about_a_port_is_taken_only_while_it_is_true() {
     let second = manager.register_device(&SECOND, None, &ports(0x200), IrqResource::None).unwrap();
     assert_eq!([read(0x100), read(0x200)], [Err(IoError::Unclaimed), Ok(2)]);
     manager.unregister_device(second).unwrap();
+    // In use for the same addresses in the other space.
+    let third = manager.register_device(&SECOND, None, &[IoResource::mmio(0x200, 4)], IrqResource::None).unwrap();
+    assert_eq!(read(0x200), Err(IoError::Unclaimed));
+    manager.unregister_device(third).unwrap();
 
     // The slot becomes that of a window, and a child comes and goes in it.
     let window = [IoResource::pio(0x100, 0x40).window()];

@@ -249,8 +249,8 @@ mod tests {
     #[test]
     fn what_belongs_to_a_device_cannot_be_freed_beside_it() {
         let mut allocator = SystemAllocator::<1, 4>::new(IoRange::ALL_MEMORY);
-        let place = allocator.pool.find(IoType::Mmio, fixed(0, 9), NONE).unwrap();
-        let number = allocator.pool.insert(place, Range::new(0, IoType::Mmio)).unwrap();
+        let place = allocator.pool.find(IoType::Mmio, &fixed(0, 9), NONE).unwrap();
+        let number = allocator.pool.insert(&place, Range::new(0, IoType::Mmio)).unwrap();
         let taken = place.range;
         let error = PoolError::NotAllocated { range: taken };
         assert_eq!(allocator.free_io(IoType::Mmio, taken), Err(AllocateError::Io { io_type: IoType::Mmio, error }));

@@ -76,8 +76,8 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// As [`find`](Self::find), and [`PoolError::Full`].
     pub(crate) fn reserve(&mut self, io_type: IoType, placement: Placement) -> Result<IoRange, PoolError> {
-        let place = self.find(io_type, placement, NONE)?;
-        self.insert(place, Range::new(RESERVED, io_type))?;
+        let place = self.find(io_type, &placement, NONE)?;
+        self.insert(&place, Range::new(RESERVED, io_type))?;
         Ok(place.range)
     }
 
@@ -90,9 +90,7 @@ impl<const N: usize> Pool<N> {
         // The VMM's ranges lie in no window.
         let after = self.position_of(io_type, (range.first().0, 0));
         match self.before(io_type, after) {
-            Some((number, found)) if found.range == range && found.node == RESERVED => {
-                self.remove_at(number, Some(after))
-            }
+            Some((number, found)) if found.range == range && found.node == RESERVED => self.remove(number),
             _ => Err(PoolError::NotAllocated { range }),
         }
     }
@@ -101,7 +99,7 @@ impl<const N: usize> Pool<N> {
     ///
     /// # Errors
     /// [`PoolError::Full`].
-    pub(crate) fn insert(&mut self, place: Place, range: Range) -> Result<u16, PoolError> {
+    pub(crate) fn insert(&mut self, place: &Place, range: Range) -> Result<u16, PoolError> {
         let number = if self.free == NONE { self.unused } else { self.free };
         let record = self.ranges.get_mut(usize::from(number)).ok_or(PoolError::Full { capacity: N })?;
         if self.free == NONE {
@@ -119,11 +117,7 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn remove(&mut self, number: u16) -> Result<(), PoolError> {
-        self.remove_at(number, self.behind(number))
-    }
-
-    fn remove_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
-        self.unlink_at(number, after)?;
+        self.unlink(number)?;
         let next = mem::replace(&mut self.free, number);
         if let Some(record) = self.range_mut(number) {
             record.next = next;
@@ -132,7 +126,7 @@ impl<const N: usize> Pool<N> {
     }
 
     /// Takes a place that was just found for a range that was unlinked.
-    pub(crate) fn put(&mut self, number: u16, place: Place) {
+    pub(crate) fn put(&mut self, number: u16, place: &Place) {
         let Some(record) = self.range_mut(number) else { return };
         record.set_place(place);
         let io_type = record.io_type();
@@ -158,7 +152,7 @@ impl<const N: usize> Pool<N> {
     pub(crate) fn put_back(&mut self, number: u16, old: &Range) {
         let &Range { range, container, depth, .. } = old;
         if self.behind(number).is_none() {
-            self.put(number, Place { range, container, depth, at: self.position_of(old.io_type(), old.key()) });
+            self.put(number, &Place { range, container, depth, at: self.position_of(old.io_type(), old.key()) });
         }
     }
 
@@ -167,12 +161,8 @@ impl<const N: usize> Pool<N> {
     /// # Errors
     /// [`PoolError::WindowInUse`], and [`PoolError::NotAllocated`] for a range that is not linked.
     pub(crate) fn unlink(&mut self, number: u16) -> Result<(), PoolError> {
-        self.unlink_at(number, self.behind(number))
-    }
-
-    fn unlink_at(&mut self, number: u16, after: Option<usize>) -> Result<(), PoolError> {
         let range = *self.range(number).unwrap_or(&Range::UNUSED);
-        let after = after.ok_or(PoolError::NotAllocated { range: range.range })?;
+        let after = self.behind(number).ok_or(PoolError::NotAllocated { range: range.range })?;
         let io_type = range.io_type();
         if let Some(inside) = self.at(io_type, after).filter(|next| next.range.first() <= range.range.last()) {
             return Err(PoolError::WindowInUse { window: range.block(), inside: inside.block() });
@@ -220,7 +210,7 @@ impl<const N: usize> Pool<N> {
     ///
     /// # Errors
     /// [`PoolError`], all but `Full`, `NotAllocated` and `WindowInUse`.
-    pub(crate) fn find(&mut self, io_type: IoType, placement: Placement, container: u16) -> Result<Place, PoolError> {
+    pub(crate) fn find(&mut self, io_type: IoType, placement: &Placement, container: u16) -> Result<Place, PoolError> {
         let bounds = self.space(io_type).bounds(io_type)?;
         let window = self.range(container);
         let limits = window.map_or(bounds, |window| window.range);
@@ -228,7 +218,7 @@ impl<const N: usize> Pool<N> {
             None => 0,
             Some(window) => window.depth.checked_add(1).ok_or(PoolError::TooDeep { window: window.block() })?,
         };
-        let (range, at) = match placement {
+        let (range, at) = match *placement {
             Placement::Fixed(wanted) => {
                 if !limits.contains_range(wanted) {
                     return Err(match window {
@@ -366,12 +356,14 @@ impl<const N: usize> Pool<N> {
     }
 
     /// The range whose number stands at a place of the order, if it is one of this space.
+    #[inline(never)]
     fn at(&self, io_type: IoType, at: usize) -> Option<&Range> {
         let numbers = self.order.get(at..self.space_of(io_type).end)?;
         self.range(*numbers.first()?)
     }
 
     /// The range before a place of the order, and its number, if it is one of this space.
+    #[inline(never)]
     fn before(&self, io_type: IoType, at: usize) -> Option<(u16, &Range)> {
         let number = *self.order.get(self.space_of(io_type).start..at)?.last()?;
         Some((number, self.range(number)?))

@@ -68,7 +68,7 @@ impl<const N: usize> Tested<N> {
 
     fn find(&mut self, placement: Placement, container: Option<Block>) -> Result<Place, PoolError> {
         let container = container.map_or(NONE, |block| self.number(block));
-        self.pool.find(self.io_type, placement, container)
+        self.pool.find(self.io_type, &placement, container)
     }
 
     fn allocate(
@@ -79,7 +79,7 @@ impl<const N: usize> Tested<N> {
         owner: u16,
     ) -> Result<IoRange, PoolError> {
         let place = self.find(placement, container)?;
-        self.pool.insert(place, Range::new(owner, self.io_type).described(0, window, false))?;
+        self.pool.insert(&place, Range::new(owner, self.io_type).described(0, window, false))?;
         Ok(place.range)
     }
 
@@ -95,7 +95,7 @@ impl<const N: usize> Tested<N> {
         let old = *self.pool.range(number).unwrap();
         let place = self.find(placement, None);
         match place {
-            Ok(place) => self.pool.put(number, place),
+            Ok(place) => self.pool.put(number, &place),
             Err(_) => self.pool.put_back(number, &old),
         }
         let now = *self.pool.range(number).unwrap();

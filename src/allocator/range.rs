@@ -103,7 +103,7 @@ impl Range {
         self
     }
 
-    pub(super) fn set_place(&mut self, place: Place) {
+    pub(super) fn set_place(&mut self, place: &Place) {
         (self.range, self.container, self.depth) = (place.range, place.container, place.depth);
     }
 

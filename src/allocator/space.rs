@@ -44,6 +44,7 @@ impl Space {
     }
 
     /// A search from the bottom of the space has found the lowest place for `span + 1` addresses at `first`.
+    #[inline(never)]
     pub(super) fn found(&mut self, span: u64, low_bits: u64, first: u64) {
         let (_, rest) = self.starts(span, low_bits);
         self.from = first;
