@@ -80,15 +80,11 @@ impl<const HINTS: usize> Hints for PortHints<HINTS> {
 
 /// From where an access comes: a vCPU's handle, or anywhere else.
 trait Origin<'a>: Announce<'a> + Into<Place<'a>> {
-    /// Whether a search stands in the place of the call: fast, and large.
-    const IN_PLACE: bool;
     /// The access from within whose callback it is made, if that is known.
     fn parent(self) -> Option<&'a Access<'a>>;
 }
 
 impl<'a> Origin<'a> for Top<'a> {
-    const IN_PLACE: bool = true;
-
     #[inline(always)]
     fn parent(self) -> Option<&'a Access<'a>> {
         None
@@ -116,8 +112,6 @@ impl<'a> From<Anywhere<'a>> for Place<'a> {
 }
 
 impl<'a> Origin<'a> for Anywhere<'a> {
-    const IN_PLACE: bool = false;
-
     fn parent(self) -> Option<&'a Access<'a>> {
         self.parent
     }
@@ -176,7 +170,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// As [`read`](Self::read).
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.dispatch_without_handle(port.into(), IoType::Pio, &mut ReadString { element, data })
+        self.dispatch_without_handle(port.into(), IoType::Pio, &mut ReadString::new(element, data))
     }
 
     /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other known.
@@ -184,7 +178,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// As [`read`](Self::read).
     pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.dispatch_without_handle(port.into(), IoType::Pio, &mut WriteString { element, data })
+        self.dispatch_without_handle(port.into(), IoType::Pio, &mut WriteString::new(element, data))
     }
 
     /// A handle of one vCPU, which dispatches faster than the manager itself.
@@ -217,6 +211,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 
     /// For a caller without a handle, who may or may not be in a callback.
+    #[inline(never)]
     fn dispatch_without_handle(
         &self,
         address: GuestAddress,
@@ -226,7 +221,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_from(Anywhere { place: Place::ANONYMOUS, parent: None }, address, io_type, transfer)
     }
 
-    /// As [`dispatch`](Self::dispatch), for one access of somebody who keeps nothing of it.
+    /// As [`dispatch`](Self::dispatch), for one access of somebody who keeps nothing of it. It searches until it is known what
+    /// becomes of the access.
     #[inline(never)]
     fn dispatch_from<'a>(
         &'a self,
@@ -235,13 +231,46 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let (seat, mut known) = (Seat::new(self.identity(), origin), Known::nothing(NoHints));
-        match io_type {
-            IoType::Pio => self.dispatch(&self.ports, &seat, &mut known, address, io_type, transfer),
-            IoType::Mmio | IoType::PhysicalMmio => {
-                self.dispatch(&self.memory, &seat, &mut known, address, io_type, transfer)
+        let unit = self.begin(io_type, transfer)?;
+        let seat = Seat::new(self.identity(), origin);
+        let mut searches = self.slots.searches();
+        loop {
+            let hit = match io_type {
+                IoType::Pio => self.find_elsewhere(&self.ports, address.0, unit)?,
+                IoType::Mmio | IoType::PhysicalMmio => self.find_elsewhere(&self.memory, address.0, unit)?,
+            };
+            let hit = match hit {
+                Some(hit) => Some(hit),
+                None => self.find_exactly(io_type, address.0, unit)?,
+            };
+            if let Some(hit) = hit {
+                match self.enter(&seat, &hit) {
+                    Ok(entered) => {
+                        // Writers do not hold back for a reader who has found what it searched for: the callback may be a
+                        // writer.
+                        searches.end();
+                        return hand_over(&entered, &seat, &hit, address.0, transfer);
+                    }
+                    Err(Refused::TooDeep) => return Err(IoError::TooDeep),
+                    Err(Refused::Stale) => {}
+                }
             }
+            searches.again();
         }
+    }
+
+    /// What comes before anything can fail, and what fails before any search. The length of what is accessed at once, at
+    /// least 1.
+    #[inline(always)]
+    fn begin(&self, io_type: IoType, transfer: &mut (impl Transfer + ?Sized)) -> Result<usize, IoError> {
+        transfer.fill(self.open_bus(io_type));
+        if !transfer.is_whole() {
+            return Err(IoError::InvalidLength);
+        }
+        if io_type == IoType::PhysicalMmio {
+            return Err(IoError::NotDispatched);
+        }
+        Ok(transfer.unit())
     }
 
     /// Finds the device in the table of the space of `io_type`, and calls it.
@@ -255,25 +284,16 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
-        transfer.fill(self.open_bus(io_type));
-        if !transfer.is_whole() {
-            return Err(IoError::InvalidLength);
-        }
-        if io_type == IoType::PhysicalMmio {
-            return Err(IoError::NotDispatched);
-        }
-        let (address, unit) = (address.0, transfer.unit());
-        if known.hit.has(address, unit)
-            || self.hit_by_hint(known, address, unit)
-            || self.look_up(table, known, address, unit, O::IN_PLACE)?
-        {
+        let unit = self.begin(io_type, &mut transfer)?;
+        let at = address.0;
+        if known.hit.has(at, unit) || self.hit_by_hint(known, at, unit) || self.look_up(table, known, at, unit)? {
             if let Ok(entered) = self.enter(seat, &known.hit) {
-                return hand_over(&entered, seat, &known.hit, address, transfer);
+                return hand_over(&entered, seat, &known.hit, at, transfer);
             }
             known.hit = LastHit::none();
         }
         let (origin, mut transfer) = (Anywhere { place: seat.origin.into(), parent: seat.origin.parent() }, transfer);
-        self.search_patiently(origin, address, io_type, &mut transfer)
+        self.dispatch_from(origin, address, io_type, &mut transfer)
     }
 
     /// Enters the slot of the last hit, if that still holds.
@@ -294,13 +314,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let Some(found) = self.slots.slot(known.hints.hint(address)) else { return false };
         let version = self.slots.version();
         let (base, last) = found.bounds(version);
-        let Some(length) = last.wrapping_sub(base).checked_add(1) else { return false };
+        // 0 for no bounds.
+        let length = last.wrapping_sub(base).wrapping_add(1);
         let hit = LastHit { version, first: base, length, base, found: Some(found) };
-        let is_hit = found.is_port_leaf() && hit.has(address, unit);
-        if is_hit {
-            known.hit = hit;
+        if !found.is_port_leaf() || !hit.has(address, unit) {
+            return false;
         }
-        is_hit
+        known.hit = hit;
+        true
     }
 
     /// Finds the segment that has all of an access, and leaves it in the last hit; or sees that nobody claims any of it.
@@ -313,11 +334,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         known: &mut Known<'a, 'd, impl Hints>,
         address: u64,
         unit: usize,
-        in_place: bool,
     ) -> Result<bool, IoError> {
-        let found =
-            if in_place { self.find(table, address, unit)? } else { self.find_elsewhere(table, address, unit)? };
-        let Some(hit) = found else { return Ok(false) };
+        let Some(hit) = self.find(table, address, unit)? else { return Ok(false) };
         known.hit = hit;
         if let Some(found) = hit.found {
             known.hints.keep(address, found.number());
@@ -361,47 +379,23 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         hole(last < first || (range_last < address && last <= entry_last))
     }
 
-    /// Searches until it is known what becomes of the access, and keeps nothing of it.
+    /// As [`find`](Self::find), of any access, and slower; `None` only where the search has to be repeated.
     #[cold]
-    #[inline(never)]
-    fn search_patiently<'a>(
-        &'a self,
-        origin: Anywhere<'a>,
-        address: u64,
-        io_type: IoType,
-        transfer: &mut dyn Transfer,
-    ) -> Result<(), IoError> {
-        let seat = Seat::new(self.identity(), origin);
+    fn find_exactly(&self, io_type: IoType, address: u64, unit: usize) -> Result<Option<LastHit<'_, 'd>>, IoError> {
         let space_last = io_type.last_address().0;
-        let last = address.checked_add(transfer.unit() as u64 - 1);
-        let mut searches = self.slots.searches();
-        loop {
-            let version = self.slots.version();
-            let (owner, entry_last) = self.segments(io_type, version).find(address);
-            let found = self.slots.slot(owner);
-            let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
-            match found.filter(|_| address <= range_last) {
-                Some(found) if last.is_some_and(|last| last <= entry_last.min(range_last)) => {
-                    let hit = LastHit { version, base, found: Some(found), ..LastHit::none() };
-                    match self.enter(&seat, &hit) {
-                        Ok(entered) => {
-                            // Writers do not hold back for a reader who has found what it searched for: the callback may
-                            // be a writer.
-                            searches.end();
-                            return hand_over(&entered, &seat, &hit, address, transfer);
-                        }
-                        Err(Refused::TooDeep) => return Err(IoError::TooDeep),
-                        Err(Refused::Stale) => {}
-                    }
-                }
-                found => {
-                    let whole = address > space_last || last.is_some_and(|last| last <= entry_last.min(space_last));
-                    if self.slots.is_current(version) {
-                        return Err(if found.is_none() && whole { IoError::Unclaimed } else { IoError::Straddling });
-                    }
-                }
-            }
-            searches.again();
+        let last = address.checked_add(unit as u64 - 1);
+        let version = self.slots.version();
+        let (owner, entry_last) = self.segments(io_type, version).find(address);
+        let found = self.slots.slot(owner);
+        let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
+        let found = found.filter(|_| address <= range_last);
+        let segment_last = if found.is_some() { entry_last.min(range_last) } else { entry_last.min(space_last) };
+        let is_whole = last.is_some_and(|last| last <= segment_last);
+        match found {
+            Some(_) if is_whole => Ok(Some(LastHit { version, base, found, ..LastHit::none() })),
+            _ if !self.slots.is_current(version) => Ok(None),
+            None if is_whole || address > space_last => Err(IoError::Unclaimed),
+            _ => Err(IoError::Straddling),
         }
     }
 }
@@ -527,7 +521,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HI
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.dispatch_string(port, &mut ReadString { element, data })
+        self.dispatch_string(port, &mut ReadString::new(element, data))
     }
 
     /// As [`DeviceManager::write_string`].
@@ -535,9 +529,10 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HI
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.dispatch_string(port, &mut WriteString { element, data })
+        self.dispatch_string(port, &mut WriteString::new(element, data))
     }
 
+    #[inline(never)]
     fn dispatch_string(&mut self, port: u16, transfer: &mut dyn Transfer) -> Result<(), IoError> {
         let origin = Anywhere { place: self.seat.origin.into(), parent: None };
         self.manager.dispatch_from(origin, port.into(), IoType::Pio, transfer)
@@ -567,6 +562,7 @@ pub struct Nested<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS
 }
 
 impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
+    #[inline(never)]
     fn dispatch(&self, address: GuestAddress, io_type: IoType, transfer: &mut dyn Transfer) -> Result<(), IoError> {
         let Caller { manager, place, .. } = *self.access.caller;
         let mut place = place.deeper();
@@ -598,7 +594,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.dispatch(port.into(), IoType::Pio, &mut ReadString { element, data })
+        self.dispatch(port.into(), IoType::Pio, &mut ReadString::new(element, data))
     }
 
     /// As [`DeviceManager::write_string`], one level deeper.
@@ -606,6 +602,6 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
     /// # Errors
     /// As [`DeviceManager::read`].
     pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.dispatch(port.into(), IoType::Pio, &mut WriteString { element, data })
+        self.dispatch(port.into(), IoType::Pio, &mut WriteString::new(element, data))
     }
 }

@@ -26,13 +26,25 @@ pub(crate) struct Write<'b> {
 }
 
 pub(crate) struct ReadString<'b> {
-    pub(crate) element: usize,
-    pub(crate) data: &'b mut [u8],
+    bytes: Read<'b>,
+    element: usize,
 }
 
 pub(crate) struct WriteString<'b> {
-    pub(crate) element: usize,
-    pub(crate) data: &'b [u8],
+    bytes: Write<'b>,
+    element: usize,
+}
+
+impl<'b> ReadString<'b> {
+    pub(crate) fn new(element: usize, data: &'b mut [u8]) -> Self {
+        Self { bytes: Read { data }, element }
+    }
+}
+
+impl<'b> WriteString<'b> {
+    pub(crate) fn new(element: usize, data: &'b [u8]) -> Self {
+        Self { bytes: Write { data }, element }
+    }
 }
 
 impl Transfer for Read<'_> {
@@ -52,6 +64,7 @@ impl Transfer for Read<'_> {
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         device.read(access, self.data);
     }
+    #[inline(never)]
     fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
         let Some(piece) = self.data.get_mut(at..at.saturating_add(size)) else { return false };
         device.read(access, piece);
@@ -74,6 +87,7 @@ impl Transfer for Write<'_> {
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         device.write(access, self.data);
     }
+    #[inline(never)]
     fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
         let Some(piece) = self.data.get(at..at.saturating_add(size)) else { return false };
         device.write(access, piece);
@@ -83,21 +97,19 @@ impl Transfer for Write<'_> {
 
 impl Transfer for ReadString<'_> {
     fn fill(&mut self, [byte, ..]: [u8; 8]) {
-        self.data.fill(byte);
+        self.bytes.data.fill(byte);
     }
     fn unit(&self) -> usize {
         self.element
     }
     fn is_whole(&self) -> bool {
-        !self.data.is_empty() && self.data.len().is_multiple_of(self.element)
+        !self.bytes.data.is_empty() && self.bytes.data.len().is_multiple_of(self.element)
     }
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.read_string(access, self.element, self.data);
+        device.read_string(access, self.element, self.bytes.data);
     }
     fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
-        let Some(piece) = self.data.get_mut(at..at.saturating_add(size)) else { return false };
-        device.read(access, piece);
-        true
+        self.bytes.piece(device, access, at, size)
     }
 }
 
@@ -108,15 +120,13 @@ impl Transfer for WriteString<'_> {
         self.element
     }
     fn is_whole(&self) -> bool {
-        !self.data.is_empty() && self.data.len().is_multiple_of(self.element)
+        !self.bytes.data.is_empty() && self.bytes.data.len().is_multiple_of(self.element)
     }
     fn whole<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.write_string(access, self.element, self.data);
+        device.write_string(access, self.element, self.bytes.data);
     }
     fn piece<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
-        let Some(piece) = self.data.get(at..at.saturating_add(size)) else { return false };
-        device.write(access, piece);
-        true
+        self.bytes.piece(device, access, at, size)
     }
 }
 
