@@ -175,7 +175,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if dispatched {
             self.publish(|version| {
                 for (slot, range) in state.ranges_of(id.index) {
-                    self.index_set(version, slot, range, true, &state);
+                    self.index_insert(version, slot, range, &state);
                 }
             });
         }
@@ -217,22 +217,25 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    /// Adds a range to the index; or, if it is not to be `present`, takes it out, in which no other lies, and leaves its
-    /// addresses to the window around it.
-    pub(crate) fn index_set(
+    /// Adds a range to the index, if it is to be there.
+    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range, state: &State<'d, DEVICES, RANGES>) {
+        let bounds = (range.range.first().0, range.range.last().0);
+        self.slots.set_bounds(version, slot, if range.is_dispatched() { bounds } else { NOWHERE });
+        self.index_assign(version, Some(slot), range, state);
+    }
+
+    /// Gives the addresses of a range to a slot; without one, takes the range, in which no other lies, out of the index.
+    pub(crate) fn index_assign(
         &self,
         version: u64,
-        slot: u16,
+        slot: Option<u16>,
         range: &Range,
-        present: bool,
         state: &State<'d, DEVICES, RANGES>,
     ) {
         if range.is_dispatched() {
-            let (base, last) = (range.range.first().0, range.range.last().0);
             let window = state.dispatched_window(range).unwrap_or(NOBODY);
-            let (owner, bounds) = if present { (slot, (base, last)) } else { (window, NOWHERE) };
-            self.slots.set_bounds(version, slot, bounds);
-            self.segments(range.io_type(), version).assign(base, last, owner, window);
+            let segments = self.segments(range.io_type(), version);
+            segments.assign(range.range.first().0, range.range.last().0, slot.unwrap_or(window), window);
         }
     }
 
@@ -248,7 +251,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             if let Some(range) = state.range(slot)
                 && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
             {
-                self.index_set(version, slot, range, true, state);
+                self.index_insert(version, slot, range, state);
             }
         }
     }

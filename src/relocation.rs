@@ -99,11 +99,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 return self.index_rebuild(version, &state);
             }
             for step in &steps {
-                self.index_set(version, step.slot, &step.old, false, &state);
+                self.index_assign(version, None, &step.old, &state);
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {
-                    self.index_set(version, step.slot, range, true, &state);
+                    self.index_insert(version, step.slot, range, &state);
                 }
             }
         });

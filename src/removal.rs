@@ -13,6 +13,7 @@ use crate::dispatch::Nested;
 use crate::error::UnregisterError;
 use crate::interrupt::Connection;
 use crate::manager::DeviceManager;
+use crate::slots::NOWHERE;
 use crate::state::State;
 use crate::sync::spin_once;
 use crate::topology::{Life, NONE};
@@ -204,7 +205,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                     return self.index_rebuild(version, state);
                 }
                 for (slot, range) in state.ranges_of(top) {
-                    self.index_set(version, slot, range, false, state);
+                    self.slots.set_bounds(version, slot, NOWHERE);
+                    self.index_assign(version, None, range, state);
                 }
             });
         }

@@ -112,11 +112,13 @@ impl Segments<'_> {
         }
         let length = self.length;
         let new_length = (length + to).saturating_sub(from);
+        let count = length.saturating_sub(from);
         match self.starts {
-            Starts::Ports(starts) => shift(starts, from, to, length),
-            Starts::Memory(starts) => shift(starts, from, to, length),
+            Starts::Ports(starts) => shift(starts, from, to, count, length),
+            Starts::Memory(starts) => shift(starts, from, to, count, length),
         }
-        shift(self.owners, from, to, length);
+        // Nobody looks at an owner behind the starts in use.
+        shift(self.owners, from, to, count, 0);
         self.length_of.store(new_length as u32, Ordering::Relaxed);
     }
 }
@@ -127,18 +129,17 @@ fn set<A: Start>(array: &[A], position: usize, value: u64) {
     }
 }
 
-/// Moves the elements from `from` to `length`, in an order in which none is overwritten before it was moved, and fills with
-/// ones what is left behind.
+/// Moves `count` elements, in an order in which none is overwritten before it was moved, and fills with ones what is left
+/// behind, up to `end`.
 #[inline(never)]
-fn shift<A: Start>(array: &[A], from: usize, to: usize, length: usize) {
-    let count = length.saturating_sub(from);
+fn shift<A: Start>(array: &[A], from: usize, to: usize, count: usize, end: usize) {
     for moved in 0..count {
         let at = if from < to { count - 1 - moved } else { moved };
         if let (Some(old), Some(new)) = (array.get(from + at), array.get(to + at)) {
             new.set(old.get());
         }
     }
-    for left in (to + count)..length {
+    for left in (to + count)..end {
         if let Some(left) = array.get(left) {
             left.set(u64::MAX);
         }

@@ -517,6 +517,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     }
 
     /// Sets the place of the slot's range in the copy that `version` selects.
+    #[inline(never)]
     pub(crate) fn set_bounds(&self, version: u64, slot: u16, (base, last): (u64, u64)) {
         if let Some(target) = self.slots.get(slot as usize) {
             let [even, odd] = &target.bounds;
