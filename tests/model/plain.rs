@@ -96,10 +96,12 @@ impl Model {
             })
     }
 
-    /// Every address from `from` to `to` that is near an end of the space or of those limits, upwards.
+    /// Every address from `from` to `to` that is near an end of the space, upwards: so near that all ranges there can be,
+    /// each with a hole before it that is useless for its alignment, do not fill it.
     pub(crate) fn candidates(io_type: IoType, from: u64, to: u64) -> Vec<u64> {
+        const NEAR: u64 = 1000;
         let top = io_type.last_address().0;
-        let ends = (0..=200).chain(top - 200..=top);
+        let ends = (0..=NEAR).chain(top - NEAR..=top);
         ends.filter(|address| (from..=to).contains(address)).collect()
     }
 
