@@ -2,84 +2,16 @@
 
 use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
+use crate::known::{Hints, Known, LastHit};
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Announce, Body, Claim, Entered, Found, Place, Refused, Top};
+use crate::slots::{Announce, Body, Entered, Found, Place, Refused, Top};
 use crate::sync::AtomicU32;
-use crate::table::{Entry, NOBODY, Start, Table};
+use crate::table::{Entry, Start, Table};
 use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
-/// The segment that a search found last, whose it is, and the version under which that holds.
-#[derive(Clone, Copy)]
-struct LastHit<'a, 'd> {
-    version: u64,
-    /// The first address of the segment, and its length in bytes; at most `u64::MAX`.
-    first: u64,
-    length: u64,
-    /// Where the range starts that the segment is a part of.
-    base: u64,
-    found: Option<Found<'a, 'd>>,
-}
-
-impl LastHit<'_, '_> {
-    /// Before anything was found.
-    const fn none() -> Self {
-        Self { version: 0, first: 0, length: 0, base: 0, found: None }
-    }
-
-    /// Whether all of an access of `unit` bytes, at least one, lies in the segment. In one branch: where it starts alone is
-    /// hard to predict.
-    #[inline(always)]
-    fn has(&self, address: u64, unit: usize) -> bool {
-        self.length.saturating_sub(address.wrapping_sub(self.first)) >= unit as u64
-    }
-}
-
-/// What a vCPU keeps besides the last hit, to find a range without a search: where it found one before. A hint may be wrong,
-/// and is checked against the index.
-trait Hints {
-    /// The number of the slot that was found last at an address like this.
-    fn hint(&self, address: u64) -> u16;
-    fn keep(&mut self, address: u64, slot: u16);
-}
-
-/// None for memory: its addresses are too many.
-struct NoHints;
-
-impl Hints for NoHints {
-    #[inline(always)]
-    fn hint(&self, _: u64) -> u16 {
-        NOBODY
-    }
-    #[inline(always)]
-    fn keep(&mut self, _: u64, _: u16) {}
-}
-
-/// For ports, which slot was found last at each four of them. Those that are `4 * HINTS` apart share a place.
-struct PortHints<const HINTS: usize>([u16; HINTS]);
-
-impl<const HINTS: usize> PortHints<HINTS> {
-    #[inline(always)]
-    fn place(port: u64) -> Option<usize> {
-        ((port >> 2) as usize).checked_rem(HINTS)
-    }
-}
-
-impl<const HINTS: usize> Hints for PortHints<HINTS> {
-    #[inline(always)]
-    fn hint(&self, port: u64) -> u16 {
-        Self::place(port).and_then(|place| self.0.get(place)).copied().unwrap_or(NOBODY)
-    }
-    #[inline(always)]
-    fn keep(&mut self, port: u64, slot: u16) {
-        if let Some(place) = Self::place(port).and_then(|place| self.0.get_mut(place)) {
-            *place = slot;
-        }
-    }
-}
-
 /// From where an access comes: a vCPU's handle, or anywhere else.
-trait Origin<'a>: Announce<'a> + Into<Place<'a>> {
+pub(crate) trait Origin<'a>: Announce<'a> + Into<Place<'a>> {
     /// The access from within whose callback it is made, if that is known.
     fn parent(self) -> Option<&'a Access<'a>>;
 }
@@ -92,9 +24,9 @@ impl<'a> Origin<'a> for Top<'a> {
 }
 
 #[derive(Clone, Copy)]
-struct Anywhere<'a> {
-    place: Place<'a>,
-    parent: Option<&'a Access<'a>>,
+pub(crate) struct Anywhere<'a> {
+    pub(crate) place: Place<'a>,
+    pub(crate) parent: Option<&'a Access<'a>>,
 }
 
 impl<'a> Announce<'a> for Anywhere<'a> {
@@ -118,26 +50,14 @@ impl<'a> Origin<'a> for Anywhere<'a> {
 }
 
 /// Where an access is made: what stays the same from one to the next.
-struct Seat<'a, O> {
-    origin: O,
-    caller: Caller<'a>,
+pub(crate) struct Seat<'a, O> {
+    pub(crate) origin: O,
+    pub(crate) caller: Caller<'a>,
 }
 
 impl<'a, O: Origin<'a>> Seat<'a, O> {
-    fn new(manager: usize, origin: O) -> Self {
+    pub(crate) fn new(manager: usize, origin: O) -> Self {
         Self { origin, caller: Caller { manager, place: origin.into() } }
-    }
-}
-
-/// What is known of one space from the accesses before.
-struct Known<'a, 'd, H> {
-    hit: LastHit<'a, 'd>,
-    hints: H,
-}
-
-impl<H> Known<'_, '_, H> {
-    const fn nothing(hints: H) -> Self {
-        Self { hit: LastHit::none(), hints }
     }
 }
 
@@ -181,35 +101,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_without_handle(port.into(), IoType::Pio, &mut WriteString::new(element, data))
     }
 
-    /// A handle of one vCPU, which dispatches faster than the manager itself.
-    ///
-    /// # Errors
-    /// [`NoDispatcher`] if there are as many as the manager has room for.
-    pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
-        self.dispatcher_with_port_hints()
-    }
-
-    /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with `HINTS` hints of 2 bytes about where it found ports:
-    /// best a power of two; 0, where memory is scarce, for none.
-    ///
-    /// # Errors
-    /// As [`dispatcher`](Self::dispatcher).
-    pub fn dispatcher_with_port_hints<const HINTS: usize>(
-        &'d self,
-    ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>, NoDispatcher> {
-        let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
-        let seat = Seat::new(self.identity(), claim.top());
-        let (ports, memory) = (Known::nothing(PortHints([NOBODY; HINTS])), Known::nothing(NoHints));
-        Ok(Dispatcher { manager: self, seat, ports, memory, _claim: claim })
-    }
-
-    /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
-    /// vCPU's handle, and their depth is known exactly; a removal asked for through it is refused at once if it
-    /// would wait for the caller itself.
-    pub fn nested<'a>(&'d self, access: &'a Access<'a>) -> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
-        Nested { manager: self, access }
-    }
-
     /// For a caller without a handle, who may or may not be in a callback.
     #[inline(never)]
     fn dispatch_without_handle(
@@ -224,7 +115,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// As [`dispatch`](Self::dispatch), for one access of somebody who keeps nothing of it. It searches until it is known what
     /// becomes of the access.
     #[inline(never)]
-    fn dispatch_from<'a>(
+    pub(crate) fn dispatch_from<'a>(
         &'a self,
         origin: Anywhere<'a>,
         address: GuestAddress,
@@ -275,7 +166,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// Finds the device in the table of the space of `io_type`, and calls it.
     #[inline(always)]
-    fn dispatch<'a, A: Start, O: Origin<'a>>(
+    pub(crate) fn dispatch<'a, A: Start, O: Origin<'a>>(
         &'a self,
         table: &Table<A, RANGES>,
         seat: &Seat<'a, O>,
@@ -452,156 +343,5 @@ fn in_pieces(transfer: &mut dyn Transfer, body: &Body<'_>, access: &Access<'_>) 
             // Every element of a string starts where the access does.
             (next, left) = (*access, unit);
         }
-    }
-}
-
-/// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the
-/// range it used last in each space.
-///
-/// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
-/// [`DeviceManager::nested`]. Dropping it makes its place free for another.
-///
-/// For ports it has `HINTS` hints besides: in which range it found each four of them last.
-pub struct Dispatcher<
-    'd,
-    const DEVICES: usize,
-    const RANGES: usize,
-    const VCPUS: usize,
-    const HINTS: usize = PORT_HINTS,
-> {
-    manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    seat: Seat<'d, Top<'d>>,
-    ports: Known<'d, 'd, PortHints<HINTS>>,
-    memory: Known<'d, 'd, NoHints>,
-    _claim: Claim<'d>,
-}
-
-/// How many hints about ports a [`Dispatcher`] has, if nothing else is asked for.
-pub const PORT_HINTS: usize = 256;
-
-impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HINTS: usize>
-    Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>
-{
-    /// The manager it dispatches for.
-    pub fn manager(&self) -> &'d DeviceManager<'d, DEVICES, RANGES, VCPUS> {
-        self.manager
-    }
-
-    #[inline(always)]
-    fn dispatch(&mut self, address: GuestAddress, io_type: IoType, transfer: impl Transfer) -> Result<(), IoError> {
-        let Self { manager, seat, ports, memory, .. } = self;
-        match io_type {
-            IoType::Pio => manager.dispatch(&manager.ports, seat, ports, address, io_type, transfer),
-            IoType::Mmio | IoType::PhysicalMmio => {
-                manager.dispatch(&manager.memory, seat, memory, address, io_type, transfer)
-            }
-        }
-    }
-
-    /// As [`DeviceManager::read`].
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    #[inline(always)]
-    pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.dispatch(address, io_type, Read { data })
-    }
-
-    /// As [`DeviceManager::write`].
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    #[inline(always)]
-    pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        self.dispatch(address, io_type, Write { data })
-    }
-
-    /// As [`DeviceManager::read_string`].
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    pub fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.dispatch_string(port, &mut ReadString::new(element, data))
-    }
-
-    /// As [`DeviceManager::write_string`].
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    pub fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.dispatch_string(port, &mut WriteString::new(element, data))
-    }
-
-    #[inline(never)]
-    fn dispatch_string(&mut self, port: u16, transfer: &mut dyn Transfer) -> Result<(), IoError> {
-        let origin = Anywhere { place: self.seat.origin.into(), parent: None };
-        self.manager.dispatch_from(origin, port.into(), IoType::Pio, transfer)
-    }
-}
-
-/// There are as many [`Dispatcher`]s as the manager has room for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct NoDispatcher {
-    /// How many there can be.
-    pub capacity: usize,
-}
-
-impl core::fmt::Display for NoDispatcher {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "all {} dispatchers are in use", self.capacity)
-    }
-}
-
-impl core::error::Error for NoDispatcher {}
-
-/// The manager as seen from within a callback; see [`DeviceManager::nested`].
-#[derive(Clone, Copy)]
-pub struct Nested<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
-    pub(crate) manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    pub(crate) access: &'a Access<'a>,
-}
-
-impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
-    #[inline(never)]
-    fn dispatch(&self, address: GuestAddress, io_type: IoType, transfer: &mut dyn Transfer) -> Result<(), IoError> {
-        let Caller { manager, place, .. } = *self.access.caller;
-        let mut place = place.deeper();
-        if manager != self.manager.identity() {
-            // Another manager's removals do not look at this one's lines.
-            place = place.without_line();
-        }
-        self.manager.dispatch_from(Anywhere { place, parent: Some(self.access) }, address, io_type, transfer)
-    }
-
-    /// As [`DeviceManager::read`], one level deeper.
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
-        self.dispatch(address, io_type, &mut Read { data })
-    }
-
-    /// As [`DeviceManager::write`], one level deeper.
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
-        self.dispatch(address, io_type, &mut Write { data })
-    }
-
-    /// As [`DeviceManager::read_string`], one level deeper.
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
-        self.dispatch(port.into(), IoType::Pio, &mut ReadString::new(element, data))
-    }
-
-    /// As [`DeviceManager::write_string`], one level deeper.
-    ///
-    /// # Errors
-    /// As [`DeviceManager::read`].
-    pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
-        self.dispatch(port.into(), IoType::Pio, &mut WriteString::new(element, data))
     }
 }

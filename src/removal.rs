@@ -9,7 +9,7 @@
 
 use crate::access::Access;
 use crate::allocator::InstanceId;
-use crate::dispatch::Nested;
+use crate::dispatcher::Nested;
 use crate::error::UnregisterError;
 use crate::interrupt::Connection;
 use crate::manager::DeviceManager;

@@ -307,6 +307,8 @@ impl Drop for Counted<'_> {
 impl<'a> Announce<'a> for Top<'a> {
     type Announced = InLine<'a>;
 
+    /// The word is free: an access borrows the handle, which alone has the claim, as long as it lasts, and those nested in
+    /// it have words of their own.
     #[inline(always)]
     fn announce(self, found: Found<'a, '_>, _: &'a AtomicU32, asymmetric: bool) -> Option<InLine<'a>> {
         let [word, ..] = &self.0.hazards;

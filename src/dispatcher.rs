@@ -1,0 +1,191 @@
+//! Handles: of a vCPU, and of an access from within a callback.
+
+use crate::access::{Access, Caller, IoError};
+use crate::address::{GuestAddress, IoType};
+use crate::dispatch::{Anywhere, Seat};
+use crate::known::{Known, NoHints, PortHints};
+use crate::manager::DeviceManager;
+use crate::slots::{Claim, Top};
+use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
+
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
+    /// A handle of one vCPU, which dispatches faster than the manager itself.
+    ///
+    /// # Errors
+    /// [`NoDispatcher`] if there are as many as the manager has room for.
+    pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
+        self.dispatcher_with_port_hints()
+    }
+
+    /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with `HINTS` hints of 2 bytes about where it found ports:
+    /// best a power of two; 0, where memory is scarce, for none.
+    ///
+    /// # Errors
+    /// As [`dispatcher`](Self::dispatcher).
+    pub fn dispatcher_with_port_hints<const HINTS: usize>(
+        &'d self,
+    ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>, NoDispatcher> {
+        let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
+        let seat = Seat::new(self.identity(), claim.top());
+        let (ports, memory) = (Known::nothing(PortHints::none()), Known::nothing(NoHints));
+        Ok(Dispatcher { manager: self, seat, ports, memory, _claim: claim })
+    }
+
+    /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
+    /// vCPU's handle, and their depth is known exactly; a removal asked for through it is refused at once if it
+    /// would wait for the caller itself.
+    pub fn nested<'a>(&'d self, access: &'a Access<'a>) -> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
+        Nested { manager: self, access }
+    }
+}
+
+/// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the
+/// range it used last in each space.
+///
+/// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
+/// [`DeviceManager::nested`]. Dropping it makes its place free for another.
+///
+/// For ports it has `HINTS` hints besides: in which range it found each four of them last.
+pub struct Dispatcher<
+    'd,
+    const DEVICES: usize,
+    const RANGES: usize,
+    const VCPUS: usize,
+    const HINTS: usize = PORT_HINTS,
+> {
+    manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
+    seat: Seat<'d, Top<'d>>,
+    ports: Known<'d, 'd, PortHints<HINTS>>,
+    memory: Known<'d, 'd, NoHints>,
+    _claim: Claim<'d>,
+}
+
+/// How many hints about ports a [`Dispatcher`] has, if nothing else is asked for.
+pub const PORT_HINTS: usize = 256;
+
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HINTS: usize>
+    Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>
+{
+    /// The manager it dispatches for.
+    pub fn manager(&self) -> &'d DeviceManager<'d, DEVICES, RANGES, VCPUS> {
+        self.manager
+    }
+
+    #[inline(always)]
+    fn dispatch(&mut self, address: GuestAddress, io_type: IoType, transfer: impl Transfer) -> Result<(), IoError> {
+        let Self { manager, seat, ports, memory, .. } = self;
+        match io_type {
+            IoType::Pio => manager.dispatch(&manager.ports, seat, ports, address, io_type, transfer),
+            IoType::Mmio | IoType::PhysicalMmio => {
+                manager.dispatch(&manager.memory, seat, memory, address, io_type, transfer)
+            }
+        }
+    }
+
+    /// As [`DeviceManager::read`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    #[inline(always)]
+    pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+        self.dispatch(address, io_type, Read { data })
+    }
+
+    /// As [`DeviceManager::write`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    #[inline(always)]
+    pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+        self.dispatch(address, io_type, Write { data })
+    }
+
+    /// As [`DeviceManager::read_string`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        self.dispatch_string(port, &mut ReadString::new(element, data))
+    }
+
+    /// As [`DeviceManager::write_string`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        self.dispatch_string(port, &mut WriteString::new(element, data))
+    }
+
+    #[inline(never)]
+    fn dispatch_string(&mut self, port: u16, transfer: &mut dyn Transfer) -> Result<(), IoError> {
+        let origin = Anywhere { place: self.seat.origin.into(), parent: None };
+        self.manager.dispatch_from(origin, port.into(), IoType::Pio, transfer)
+    }
+}
+
+/// There are as many [`Dispatcher`]s as the manager has room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NoDispatcher {
+    /// How many there can be.
+    pub capacity: usize,
+}
+
+impl core::fmt::Display for NoDispatcher {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        write!(f, "all {} dispatchers are in use", self.capacity)
+    }
+}
+
+impl core::error::Error for NoDispatcher {}
+
+/// The manager as seen from within a callback; see [`DeviceManager::nested`].
+#[derive(Clone, Copy)]
+pub struct Nested<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
+    pub(crate) manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
+    pub(crate) access: &'a Access<'a>,
+}
+
+impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nested<'a, 'd, DEVICES, RANGES, VCPUS> {
+    #[inline(never)]
+    fn dispatch(&self, address: GuestAddress, io_type: IoType, transfer: &mut dyn Transfer) -> Result<(), IoError> {
+        let Caller { manager, place, .. } = *self.access.caller;
+        let mut place = place.deeper();
+        if manager != self.manager.identity() {
+            // Another manager's removals do not look at this one's lines.
+            place = place.without_line();
+        }
+        self.manager.dispatch_from(Anywhere { place, parent: Some(self.access) }, address, io_type, transfer)
+    }
+
+    /// As [`DeviceManager::read`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+        self.dispatch(address, io_type, &mut Read { data })
+    }
+
+    /// As [`DeviceManager::write`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+        self.dispatch(address, io_type, &mut Write { data })
+    }
+
+    /// As [`DeviceManager::read_string`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        self.dispatch(port.into(), IoType::Pio, &mut ReadString::new(element, data))
+    }
+
+    /// As [`DeviceManager::write_string`], one level deeper.
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        self.dispatch(port.into(), IoType::Pio, &mut WriteString::new(element, data))
+    }
+}
