@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use super::ours::{ASYMMETRIC, PORTABLE};
 use super::peers::VM_DEVICE;
 use super::report::Report;
-use super::schemes::{ANNOUNCED_FLOOR, FIRECRACKER, FLOOR, SEARCHED_FLOOR};
+use super::schemes::{ANNOUNCED_FLOOR, FIRECRACKER, FLOOR, SEARCHED_ANNOUNCED_FLOOR, SEARCHED_FLOOR};
 
 /// A ratio to reach.
 struct Goal {
@@ -24,20 +24,20 @@ pub(super) fn print(report: &Report) -> io::Result<()> {
     let over = |a: Option<f64>, b: Option<f64>| Some(a? / b?);
     let mmio = |pattern, n, threads, subject| ns("dispatch", pattern, "mmio", n, threads, subject);
     let ports = |subject| ns("dispatch", "random", "pio", 64, 1, subject);
-    let random = |name, wanted, n, peer, own| Goal {
+    let random = |name, wanted, n, peer, own, least| Goal {
         name,
         wanted,
         measured: over(mmio("random", n, 1, peer), mmio("random", n, 1, own)),
-        limit: over(mmio("random", n, 1, peer), mmio("random", n, 1, SEARCHED_FLOOR)),
+        limit: over(mmio("random", n, 1, peer), mmio("random", n, 1, least)),
     };
     let without_limit = |name, wanted, measured| Goal { name, wanted, measured, limit: None };
     let fill = |subject| ns("register", "fill", "mmio", 1024, 1, subject);
     let fragmented = |subject| ns("allocate", "free and allocate, fragmented", "mmio", 1024, 1, subject);
     let goals = [
-        random("n=64 random, vm-device", 3.0, 64, VM_DEVICE, PORTABLE),
-        random("n=64 random, vm-device, asymmetric fence", 4.0, 64, VM_DEVICE, ASYMMETRIC),
-        random("n=64 random, Firecracker's scheme", 6.0, 64, FIRECRACKER, PORTABLE),
-        random("n=1024 random, vm-device", 4.0, 1024, VM_DEVICE, PORTABLE),
+        random("n=64 random, vm-device", 3.0, 64, VM_DEVICE, PORTABLE, SEARCHED_ANNOUNCED_FLOOR),
+        random("n=64 random, vm-device, asymmetric fence", 4.0, 64, VM_DEVICE, ASYMMETRIC, SEARCHED_FLOOR),
+        random("n=64 random, Firecracker's scheme", 6.0, 64, FIRECRACKER, PORTABLE, SEARCHED_ANNOUNCED_FLOOR),
+        random("n=1024 random, vm-device", 4.0, 1024, VM_DEVICE, PORTABLE, SEARCHED_ANNOUNCED_FLOOR),
         Goal {
             name: "same range, a bare dyn call, asymmetric fence (at least 1/1.3)",
             wanted: 1.0 / 1.3,
@@ -79,7 +79,7 @@ pub(super) fn print(report: &Report) -> io::Result<()> {
     }
     writeln!(
         out,
-        "limit: the ratio of what is only a search of a sorted array and a bare call, for ports and one range only an \
-         announced\ncall; for two vCPUs how a bare call scales."
+        "limit: the ratio of the least that has to be done: a search of a sorted array and an announced call (a bare one \
+         with the\nasymmetric fence); for ports and one range an announced call alone; for two vCPUs how a bare call scales."
     )
 }

@@ -140,7 +140,7 @@ fn ranges(n: usize) -> Result<usize, Error> {
 }
 
 fn subjects(layout: &Layout) -> Vec<Subject> {
-    let mut subjects = vec![schemes::floor(layout), schemes::announced_floor(layout), schemes::searched_floor(layout)];
+    let mut subjects = schemes::floors(layout);
     subjects.extend(ours::subjects(layout));
     subjects.extend(peers::subjects(layout));
     subjects.extend(schemes::subjects(layout));

@@ -60,7 +60,8 @@ fn read(found: Option<(u64, Locked)>, data: &mut [u8]) {
 
 pub(super) const FLOOR: &str = "a bare dyn call";
 pub(super) const ANNOUNCED_FLOOR: &str = "a bare dyn call, announced";
-pub(super) const SEARCHED_FLOOR: &str = "a search and a bare dyn call";
+pub(super) const SEARCHED_FLOOR: &str = "a search and a dyn call";
+pub(super) const SEARCHED_ANNOUNCED_FLOOR: &str = "a search and a dyn call, announced";
 pub(super) const FIRECRACKER: &str = "Firecracker's scheme";
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
@@ -121,8 +122,13 @@ fn bare_devices(layout: &Layout) -> &'static [&'static dyn Bare] {
     forever((0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, bare())).collect::<Vec<_>>())
 }
 
+/// The least that has to be done, of one part of a dispatch and of another.
+pub(super) fn floors(layout: &Layout) -> Vec<Subject> {
+    vec![floor(layout), announced_floor(layout), searched_floor(layout), searched_announced_floor(layout)]
+}
+
 /// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
-pub(super) fn floor(layout: &Layout) -> Subject {
+fn floor(layout: &Layout) -> Subject {
     let devices = bare_devices(layout);
     Subject::new(FLOOR, move || {
         move |number, data| {
@@ -134,43 +140,92 @@ pub(super) fn floor(layout: &Layout) -> Subject {
     .knowing_ranges()
 }
 
-/// The same call, announced as a removal that waits for readers needs it: a word written and ordered before two looks at
-/// what a writer changes, and taken back afterwards. What any dispatch with the guarantee has to add to.
-pub(super) fn announced_floor(layout: &Layout) -> Subject {
-    #[repr(align(64))]
-    struct Line(AtomicU32);
-    let devices = bare_devices(layout);
-    let version: &'static AtomicU64 = forever(AtomicU64::new(1));
-    let states: &'static [AtomicU32] = forever(devices.iter().map(|_| AtomicU32::new(1)).collect::<Vec<_>>());
+/// What a removal that waits for readers needs of them: a word written and ordered before two looks at what a writer changes,
+/// and taken back afterwards.
+struct Guarantee {
+    version: AtomicU64,
+    states: Vec<AtomicU32>,
+}
+
+/// The word of one thread.
+#[repr(align(64))]
+struct Line(AtomicU32);
+
+impl Guarantee {
+    fn of(layout: &Layout) -> &'static Self {
+        let states = layout.ranges.iter().map(|_| AtomicU32::new(1)).collect();
+        forever(Self { version: AtomicU64::new(1), states })
+    }
+
+    #[inline(always)]
+    fn announced(&self, line: &Line, number: usize, call: impl FnOnce()) {
+        let Some(state) = self.states.get(number) else { return };
+        line.0.swap(number as u32 + 1, Ordering::SeqCst);
+        if self.version.load(Ordering::SeqCst) == 1 && state.load(Ordering::SeqCst) == 1 {
+            call();
+        }
+        line.0.store(0, Ordering::Release);
+    }
+}
+
+/// The bare call, announced: what any dispatch with the guarantee has to add to.
+fn announced_floor(layout: &Layout) -> Subject {
+    let (devices, guarantee) = (bare_devices(layout), Guarantee::of(layout));
     Subject::new(ANNOUNCED_FLOOR, move || {
         let line = forever(Line(AtomicU32::new(0)));
         move |number, data| {
-            if let (Some(device), Some(state)) = (devices.get(number as usize), states.get(number as usize)) {
-                line.0.swap(number as u32 + 1, Ordering::SeqCst);
-                if version.load(Ordering::SeqCst) == 1 && state.load(Ordering::SeqCst) == 1 {
-                    device.read(number, data);
-                }
-                line.0.store(0, Ordering::Release);
+            if let Some(device) = devices.get(number as usize) {
+                guarantee.announced(line, number as usize, || device.read(number, data));
             }
         }
     })
     .knowing_ranges()
 }
 
+/// The devices by address, in sorted arrays.
+struct Sorted {
+    starts: Vec<u64>,
+    ranges: Vec<(u64, u64, &'static dyn Bare)>,
+}
+
+impl Sorted {
+    fn of(layout: &Layout) -> &'static Self {
+        let starts = layout.ranges.iter().map(|(first, _)| *first).collect();
+        let devices = bare_devices(layout).iter();
+        let ranges =
+            layout.ranges.iter().zip(devices).map(|((first, last), device)| (*first, *last, *device)).collect();
+        forever(Self { starts, ranges })
+    }
+
+    /// The number of the range that has the whole access, the offset into it, and its device.
+    #[inline(always)]
+    fn find(&self, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
+        let number = self.starts.partition_point(|start| *start <= address).checked_sub(1)?;
+        let (first, last, device) = self.ranges.get(number)?;
+        (address + 3 <= *last).then_some((number, address - first, *device))
+    }
+}
+
 /// A search of a sorted array, and the bare call: what any dispatch that finds its device by address has to add to.
-pub(super) fn searched_floor(layout: &Layout) -> Subject {
-    let devices = bare_devices(layout);
-    let starts: &'static [u64] = forever(layout.ranges.iter().map(|(first, _)| *first).collect::<Vec<_>>());
-    let ranges: &'static [(u64, u64, &'static dyn Bare)] = forever(
-        layout.ranges.iter().zip(devices).map(|((first, last), device)| (*first, *last, *device)).collect::<Vec<_>>(),
-    );
+fn searched_floor(layout: &Layout) -> Subject {
+    let sorted = Sorted::of(layout);
     Subject::new(SEARCHED_FLOOR, move || {
         move |address: u64, data| {
-            let behind = starts.partition_point(|start| *start <= address);
-            if let Some((first, last, device)) = ranges.get(behind.wrapping_sub(1))
-                && address + 3 <= *last
-            {
-                device.read(address - first, data);
+            if let Some((_, offset, device)) = sorted.find(address) {
+                device.read(offset, data);
+            }
+        }
+    })
+}
+
+/// The search, and the announced call: what any dispatch that does both has to add to.
+fn searched_announced_floor(layout: &Layout) -> Subject {
+    let (sorted, guarantee) = (Sorted::of(layout), Guarantee::of(layout));
+    Subject::new(SEARCHED_ANNOUNCED_FLOOR, move || {
+        let line = forever(Line(AtomicU32::new(0)));
+        move |address: u64, data| {
+            if let Some((number, offset, device)) = sorted.find(address) {
+                guarantee.announced(line, number, || device.read(offset, data));
             }
         }
     })
