@@ -66,7 +66,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// the space's open-bus value.
     ///
     /// It may be called from any vCPU, from within callbacks, and by any number of callers at once; it takes no lock.
-    /// A vCPU that has a [`Dispatcher`] uses that instead, and is faster.
+    /// A vCPU that has a [`Dispatcher`](crate::Dispatcher) uses that instead, and is faster.
     ///
     /// # Errors
     /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
