@@ -75,7 +75,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_without_handle(address, io_type, &mut Read { data })
     }
 
-    /// A guest writes `data` at `address`. As [`read`](Self::read), the other known.
+    /// A guest writes `data` at `address`. As [`read`](Self::read), the other way.
     ///
     /// # Errors
     /// As [`read`](Self::read).
@@ -93,7 +93,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_without_handle(port.into(), IoType::Pio, &mut ReadString::new(element, data))
     }
 
-    /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other known.
+    /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other way.
     ///
     /// # Errors
     /// As [`read`](Self::read).
