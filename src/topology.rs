@@ -6,10 +6,8 @@
 //! - Siblings have different names, and stand in the order of their registration.
 
 use crate::allocator::InstanceId;
+pub(crate) use crate::allocator::NONE;
 use crate::device::Device;
-
-/// No node, no range: the end of a chain.
-pub(crate) const NONE: u16 = u16::MAX;
 
 /// What a node is just going through.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

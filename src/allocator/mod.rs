@@ -13,7 +13,7 @@ pub use error::PoolError;
 pub use id::{IdError, InstanceId};
 pub use irq::{IrqError, MAX_LINES};
 pub use range::{Block, MAX_RANGES_PER_DEVICE, RESERVED};
-pub(crate) use range::{PENDING, Place, Range};
+pub(crate) use range::{NONE, PENDING, Place, Range};
 
 use crate::address::{IoRange, IoType};
 use crate::interrupt::Gsi;

@@ -8,7 +8,7 @@ use crate::resource::Assigned;
 /// The owner of a block that belongs to no device.
 pub const RESERVED: u16 = u16::MAX;
 
-/// No range: the end of a chain, and the container of what lies in no window.
+/// No range and no node: the end of a chain, and the container of what lies in no window.
 pub(crate) const NONE: u16 = u16::MAX;
 
 /// The owner of a range whose registration has not taken everything yet.
