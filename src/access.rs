@@ -24,8 +24,6 @@ pub struct Access<'a> {
     pub(crate) base: u64,
     pub(crate) target: Target,
     pub(crate) caller: &'a Caller<'a>,
-    /// The access from within whose callback this one was made.
-    pub(crate) parent: Option<&'a Access<'a>>,
     one_thread: PhantomData<*mut ()>,
 }
 
@@ -47,6 +45,16 @@ pub(crate) struct Caller<'a> {
     pub(crate) manager: usize,
     /// Where that manager's removals look for the access.
     pub(crate) place: Place<'a>,
+    /// The access from within whose callback this one is made.
+    pub(crate) parent: Option<&'a Parent<'a>>,
+}
+
+/// What one access knows of another that it is nested in.
+#[derive(Clone, Copy)]
+pub(crate) struct Parent<'a> {
+    /// The topology node of the device it goes to.
+    pub(crate) node: u16,
+    pub(crate) caller: &'a Caller<'a>,
 }
 
 impl Access<'static> {
@@ -54,19 +62,18 @@ impl Access<'static> {
     /// (of 0 to 15), which starts at `base`.
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
         let target = Target { node: u16::MAX, range_index: range_index as u8, io_type };
-        Self::made(address.0, base.0, target, &Caller { manager: 0, place: Place::ANONYMOUS }, None)
+        Self::made(address.0, base.0, target, &Caller { manager: 0, place: Place::ANONYMOUS, parent: None })
     }
 }
 
 impl<'a> Access<'a> {
-    pub(crate) const fn made(
-        address: u64,
-        base: u64,
-        target: Target,
-        caller: &'a Caller<'a>,
-        parent: Option<&'a Access<'a>>,
-    ) -> Self {
-        Self { address, base, target, caller, parent, one_thread: PhantomData }
+    pub(crate) const fn made(address: u64, base: u64, target: Target, caller: &'a Caller<'a>) -> Self {
+        Self { address, base, target, caller, one_thread: PhantomData }
+    }
+
+    /// The access as those nested in it know it.
+    pub(crate) const fn as_parent(&self) -> Parent<'a> {
+        Parent { node: self.target.node, caller: self.caller }
     }
 
     /// The space: [`IoType::Pio`] or [`IoType::Mmio`].

@@ -2,63 +2,18 @@
 
 use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
-use crate::known::{Hints, Known, LastHit};
+use crate::hints::Hints;
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Announce, Body, Entered, Found, Place, Refused, Top};
-use crate::sync::AtomicU32;
+use crate::slots::{Body, Entered, Found, Place, Refused, Top};
 use crate::table::{Entry, Start, Table};
 use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
-/// From where an access comes: a vCPU's handle, or anywhere else.
-pub(crate) trait Origin<'a>: Announce<'a> + Into<Place<'a>> {
-    /// The access from within whose callback it is made, if that is known.
-    fn parent(self) -> Option<&'a Access<'a>>;
-}
-
-impl<'a> Origin<'a> for Top<'a> {
-    #[inline(always)]
-    fn parent(self) -> Option<&'a Access<'a>> {
-        None
-    }
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Anywhere<'a> {
-    pub(crate) place: Place<'a>,
-    pub(crate) parent: Option<&'a Access<'a>>,
-}
-
-impl<'a> Announce<'a> for Anywhere<'a> {
-    type Announced = <Place<'a> as Announce<'a>>::Announced;
-
-    fn announce(self, found: Found<'a, '_>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Self::Announced> {
-        self.place.announce(found, crowd, asymmetric)
-    }
-}
-
-impl<'a> From<Anywhere<'a>> for Place<'a> {
-    fn from(anywhere: Anywhere<'a>) -> Self {
-        anywhere.place
-    }
-}
-
-impl<'a> Origin<'a> for Anywhere<'a> {
-    fn parent(self) -> Option<&'a Access<'a>> {
-        self.parent
-    }
-}
-
-/// Where an access is made: what stays the same from one to the next.
-pub(crate) struct Seat<'a, O> {
-    pub(crate) origin: O,
-    pub(crate) caller: Caller<'a>,
-}
-
-impl<'a, O: Origin<'a>> Seat<'a, O> {
-    pub(crate) fn new(manager: usize, origin: O) -> Self {
-        Self { origin, caller: Caller { manager, place: origin.into() } }
-    }
+/// What a search has found: whose the addresses are, and where that one's range starts, under a version.
+struct Hit<'a, 'd> {
+    version: u64,
+    base: u64,
+    found: Found<'a, 'd>,
 }
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
@@ -109,21 +64,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        self.dispatch_from(Anywhere { place: Place::ANONYMOUS, parent: None }, address, io_type, transfer)
+        let caller = Caller { manager: self.identity(), place: Place::ANONYMOUS, parent: None };
+        self.dispatch_from(&caller, address, io_type, transfer)
     }
 
-    /// As [`dispatch`](Self::dispatch), for one access of somebody who keeps nothing of it. It searches until it is known what
-    /// becomes of the access.
+    /// As [`dispatch`](Self::dispatch), for somebody who keeps nothing of the access. It searches until it is known what
+    /// becomes of it.
     #[inline(never)]
     pub(crate) fn dispatch_from<'a>(
         &'a self,
-        origin: Anywhere<'a>,
+        caller: &Caller<'a>,
         address: GuestAddress,
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
         let unit = self.begin(io_type, transfer)?;
-        let seat = Seat::new(self.identity(), origin);
         let mut searches = self.slots.searches();
         loop {
             let hit = match io_type {
@@ -134,13 +89,13 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 Some(hit) => Some(hit),
                 None => self.find_exactly(io_type, address.0, unit)?,
             };
-            if let Some(hit) = hit {
-                match self.enter(&seat, &hit) {
+            if let Some(Hit { version, base, found }) = hit {
+                match self.slots.enter(caller.place, version, found) {
                     Ok(entered) => {
                         // Writers do not hold back for a reader who has found what it searched for: the callback may be a
                         // writer.
                         searches.end();
-                        return hand_over(&entered, &seat, &hit, address.0, transfer);
+                        return hand_over(&entered, caller, base, address.0, transfer);
                     }
                     Err(Refused::TooDeep) => return Err(IoError::TooDeep),
                     Err(Refused::Stale) => {}
@@ -166,72 +121,36 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// Finds the device in the table of the space of `io_type`, and calls it.
     #[inline(always)]
-    pub(crate) fn dispatch<'a, A: Start, O: Origin<'a>>(
+    pub(crate) fn dispatch<'a, A: Start, const SHIFT: u32, const HINTS: usize>(
         &'a self,
         table: &Table<A, RANGES>,
-        seat: &Seat<'a, O>,
-        known: &mut Known<'a, 'd, impl Hints>,
+        top: Top<'a>,
+        caller: &Caller<'a>,
+        hints: &mut Hints<SHIFT, HINTS>,
         address: GuestAddress,
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
         let unit = self.begin(io_type, &mut transfer)?;
         let at = address.0;
-        if known.hit.has(at, unit) || self.hit_by_hint(known, at, unit) || self.look_up(table, known, at, unit)? {
-            if let Ok(entered) = self.enter(seat, &known.hit) {
-                return hand_over(&entered, seat, &known.hit, at, transfer);
+        let entered = match self.slots.enter_by_hint(top, hints.hint(at), io_type, at, unit) {
+            Some(entered) => Some(entered),
+            None => match self.find(table, at, unit)? {
+                Some(Hit { version, base, found }) => {
+                    hints.keep(at, found.number());
+                    self.slots.enter(top, version, found).ok().map(|entered| (entered, base))
+                }
+                None => None,
+            },
+        };
+        match entered {
+            Some((entered, base)) => hand_over(&entered, caller, base, at, transfer),
+            None => {
+                // A copy, so that the transfer itself need not be in memory.
+                let mut transfer = transfer;
+                self.dispatch_from(caller, address, io_type, &mut transfer)
             }
-            known.hit = LastHit::none();
         }
-        let (origin, mut transfer) = (Anywhere { place: seat.origin.into(), parent: seat.origin.parent() }, transfer);
-        self.dispatch_from(origin, address, io_type, &mut transfer)
-    }
-
-    /// Enters the slot of the last hit, if that still holds.
-    #[inline(always)]
-    fn enter<'a, O: Origin<'a>>(
-        &'a self,
-        seat: &Seat<'a, O>,
-        hit: &LastHit<'a, 'd>,
-    ) -> Result<Entered<'a, 'd, O::Announced>, Refused> {
-        let found = hit.found.ok_or(Refused::Stale)?;
-        self.slots.enter(seat.origin, hit.version, found)
-    }
-
-    /// Whether the slot of the hint has all of an access to ports; it is in the last hit then. That the slot's range has the
-    /// addresses, under a version, is enough if it is one of ports, and no other range can lie in it.
-    #[inline(always)]
-    fn hit_by_hint<'a>(&'a self, known: &mut Known<'a, 'd, impl Hints>, address: u64, unit: usize) -> bool {
-        let Some(found) = self.slots.slot(known.hints.hint(address)) else { return false };
-        let version = self.slots.version();
-        let (base, last) = found.bounds(version);
-        // 0 for no bounds.
-        let length = last.wrapping_sub(base).wrapping_add(1);
-        let hit = LastHit { version, first: base, length, base, found: Some(found) };
-        if !found.is_port_leaf() || !hit.has(address, unit) {
-            return false;
-        }
-        known.hit = hit;
-        true
-    }
-
-    /// Finds the segment that has all of an access, and leaves it in the last hit; or sees that nobody claims any of it.
-    /// `false`, if neither is plain: a search has to be repeated, or the access is not all in one segment, or it reaches the
-    /// last address of the space.
-    #[inline(always)]
-    fn look_up<'a, A: Start>(
-        &'a self,
-        table: &Table<A, RANGES>,
-        known: &mut Known<'a, 'd, impl Hints>,
-        address: u64,
-        unit: usize,
-    ) -> Result<bool, IoError> {
-        let Some(hit) = self.find(table, address, unit)? else { return Ok(false) };
-        known.hit = hit;
-        if let Some(found) = hit.found {
-            known.hints.keep(address, found.number());
-        }
-        Ok(true)
     }
 
     /// As [`find`](Self::find), in a function of its own.
@@ -241,17 +160,19 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         table: &Table<A, RANGES>,
         address: u64,
         unit: usize,
-    ) -> Result<Option<LastHit<'_, 'd>>, IoError> {
+    ) -> Result<Option<Hit<'_, 'd>>, IoError> {
         self.find(table, address, unit)
     }
 
+    /// Finds the range that has all of an access, or sees that nobody claims any of it. `None`, if neither is plain: a search
+    /// has to be repeated, or the access is not all in one segment, or it reaches the last address of the space.
     #[inline(always)]
     fn find<A: Start>(
         &self,
         table: &Table<A, RANGES>,
         address: u64,
         unit: usize,
-    ) -> Result<Option<LastHit<'_, 'd>>, IoError> {
+    ) -> Result<Option<Hit<'_, 'd>>, IoError> {
         let Some(last) = address.checked_add(unit as u64 - 1).filter(|last| *last < A::LAST) else { return Ok(None) };
         let version = self.slots.version();
         let Entry { owner, first, last: entry_last } = table.find(version, address);
@@ -261,18 +182,15 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         };
         let Some(found) = self.slots.slot(owner) else { return hole(last < first) };
         let (base, range_last) = found.bounds(version);
-        let segment_last = entry_last.min(range_last);
-        if first <= address && last <= segment_last {
-            // It is below the last address of the space, so that the length is no more than that.
-            let length = segment_last.wrapping_sub(first).wrapping_add(1);
-            return Ok(Some(LastHit { version, first, length, base, found: Some(found) }));
+        if first <= address && last <= entry_last.min(range_last) {
+            return Ok(Some(Hit { version, base, found }));
         }
         hole(last < first || (range_last < address && last <= entry_last))
     }
 
     /// As [`find`](Self::find), of any access, and slower; `None` only where the search has to be repeated.
     #[cold]
-    fn find_exactly(&self, io_type: IoType, address: u64, unit: usize) -> Result<Option<LastHit<'_, 'd>>, IoError> {
+    fn find_exactly(&self, io_type: IoType, address: u64, unit: usize) -> Result<Option<Hit<'_, 'd>>, IoError> {
         let space_last = io_type.last_address().0;
         let last = address.checked_add(unit as u64 - 1);
         let version = self.slots.version();
@@ -283,7 +201,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let segment_last = if found.is_some() { entry_last.min(range_last) } else { entry_last.min(space_last) };
         let is_whole = last.is_some_and(|last| last <= segment_last);
         match found {
-            Some(_) if is_whole => Ok(Some(LastHit { version, base, found, ..LastHit::none() })),
+            Some(found) if is_whole => Ok(Some(Hit { version, base, found })),
             _ if !self.slots.is_current(version) => Ok(None),
             None if is_whole || address > space_last => Err(IoError::Unclaimed),
             _ => Err(IoError::Straddling),
@@ -293,15 +211,15 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
 /// Hands an access over to the device of the slot.
 #[inline(always)]
-fn hand_over<'a, 'd, O: Origin<'a>>(
-    entered: &Entered<'a, 'd, O::Announced>,
-    seat: &Seat<'a, O>,
-    hit: &LastHit<'a, 'd>,
+fn hand_over<A>(
+    entered: &Entered<'_, '_, A>,
+    caller: &Caller<'_>,
+    base: u64,
     address: u64,
     mut transfer: impl Transfer,
 ) -> Result<(), IoError> {
     let body = entered.body();
-    let access = Access::made(address, hit.base, body.target, &seat.caller, seat.origin.parent());
+    let access = Access::made(address, base, body.target, caller);
     if body.sizes != AccessSizes::ANY {
         return sized(transfer, body, &access);
     }

@@ -2,10 +2,9 @@
 
 use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
-use crate::dispatch::{Anywhere, Seat};
-use crate::known::{Known, NoHints, PortHints};
+use crate::hints::Hints;
 use crate::manager::DeviceManager;
-use crate::slots::{Claim, Top};
+use crate::slots::Claim;
 use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
@@ -14,21 +13,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// # Errors
     /// [`NoDispatcher`] if there are as many as the manager has room for.
     pub fn dispatcher(&'d self) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS>, NoDispatcher> {
-        self.dispatcher_with_port_hints()
+        self.dispatcher_with_hints()
     }
 
-    /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with `HINTS` hints of 2 bytes about where it found ports:
-    /// best a power of two; 0, where memory is scarce, for none.
+    /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with as many hints as are asked for: `PORTS` about where it
+    /// found ports, and `MEMORY` about where it found memory; best powers of two, of 2 bytes each. One is what a last hit
+    /// is; with 0, every access to the space is searched for.
     ///
     /// # Errors
     /// As [`dispatcher`](Self::dispatcher).
-    pub fn dispatcher_with_port_hints<const HINTS: usize>(
+    pub fn dispatcher_with_hints<const PORTS: usize, const MEMORY: usize>(
         &'d self,
-    ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>, NoDispatcher> {
+    ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS, MEMORY>, NoDispatcher> {
         let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
-        let seat = Seat::new(self.identity(), claim.top());
-        let (ports, memory) = (Known::nothing(PortHints::none()), Known::nothing(NoHints));
-        Ok(Dispatcher { manager: self, seat, ports, memory, _claim: claim })
+        let caller = Caller { manager: self.identity(), place: claim.top().into(), parent: None };
+        Ok(Dispatcher { manager: self, claim, caller, ports: Hints::none(), memory: Hints::none() })
     }
 
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
@@ -39,32 +38,43 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 }
 
-/// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers the
-/// range it used last in each space.
+/// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers in which
+/// ranges it found addresses before.
 ///
 /// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
 /// [`DeviceManager::nested`]. Dropping it makes its place free for another.
 ///
-/// For ports it has `HINTS` hints besides: in which range it found each four of them last.
+/// It remembers ranges as hints, which are checked when they are used: `PORTS` of them for ports, one for each four, and
+/// `MEMORY` for memory, one for each 512 bytes. Addresses for which there is the same hint take it from each other.
 pub struct Dispatcher<
     'd,
     const DEVICES: usize,
     const RANGES: usize,
     const VCPUS: usize,
-    const HINTS: usize = PORT_HINTS,
+    const PORTS: usize = PORT_HINTS,
+    const MEMORY: usize = MEMORY_HINTS,
 > {
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    seat: Seat<'d, Top<'d>>,
-    ports: Known<'d, 'd, PortHints<HINTS>>,
-    memory: Known<'d, 'd, NoHints>,
-    _claim: Claim<'d>,
+    claim: Claim<'d>,
+    caller: Caller<'d>,
+    ports: Hints<2, PORTS>,
+    memory: Hints<9, MEMORY>,
 }
 
 /// How many hints about ports a [`Dispatcher`] has, if nothing else is asked for.
 pub const PORT_HINTS: usize = 256;
 
-impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HINTS: usize>
-    Dispatcher<'d, DEVICES, RANGES, VCPUS, HINTS>
+/// How many hints about memory a [`Dispatcher`] has, if nothing else is asked for.
+pub const MEMORY_HINTS: usize = 512;
+
+impl<
+    'd,
+    const DEVICES: usize,
+    const RANGES: usize,
+    const VCPUS: usize,
+    const PORTS: usize,
+    const MEMORY: usize,
+> Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS, MEMORY>
 {
     /// The manager it dispatches for.
     pub fn manager(&self) -> &'d DeviceManager<'d, DEVICES, RANGES, VCPUS> {
@@ -73,11 +83,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HI
 
     #[inline(always)]
     fn dispatch(&mut self, address: GuestAddress, io_type: IoType, transfer: impl Transfer) -> Result<(), IoError> {
-        let Self { manager, seat, ports, memory, .. } = self;
+        let Self { manager, claim, caller, ports, memory } = self;
+        let top = claim.top();
         match io_type {
-            IoType::Pio => manager.dispatch(&manager.ports, seat, ports, address, io_type, transfer),
+            IoType::Pio => manager.dispatch(&manager.ports, top, caller, ports, address, io_type, transfer),
             IoType::Mmio | IoType::PhysicalMmio => {
-                manager.dispatch(&manager.memory, seat, memory, address, io_type, transfer)
+                manager.dispatch(&manager.memory, top, caller, memory, address, io_type, transfer)
             }
         }
     }
@@ -118,8 +129,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const HI
 
     #[inline(never)]
     fn dispatch_string(&mut self, port: u16, transfer: &mut dyn Transfer) -> Result<(), IoError> {
-        let origin = Anywhere { place: self.seat.origin.into(), parent: None };
-        self.manager.dispatch_from(origin, port.into(), IoType::Pio, transfer)
+        self.manager.dispatch_from(&self.caller, port.into(), IoType::Pio, transfer)
     }
 }
 
@@ -154,7 +164,9 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nest
             // Another manager's removals do not look at this one's lines.
             place = place.without_line();
         }
-        self.manager.dispatch_from(Anywhere { place, parent: Some(self.access) }, address, io_type, transfer)
+        let parent = self.access.as_parent();
+        let caller = Caller { manager: self.manager.identity(), place, parent: Some(&parent) };
+        self.manager.dispatch_from(&caller, address, io_type, transfer)
     }
 
     /// As [`DeviceManager::read`], one level deeper.

@@ -123,9 +123,9 @@ mod dispatcher;
 mod error;
 pub mod exit;
 mod freelist;
+mod hints;
 mod inspection;
 mod interrupt;
-mod known;
 mod manager;
 #[cfg(all(test, loom))]
 mod models;
@@ -150,7 +150,7 @@ pub use allocator::{
     SystemAllocator,
 };
 pub use device::{Device, Doorbell, Rejected};
-pub use dispatcher::{Dispatcher, Nested, NoDispatcher, PORT_HINTS};
+pub use dispatcher::{Dispatcher, Nested, NoDispatcher, MEMORY_HINTS, PORT_HINTS};
 pub use error::{Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError};
 pub use inspection::{DeviceInfo, MappedRange};
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};

@@ -12,7 +12,7 @@ use crate::error::{RangeRefusal, RegisterError};
 use crate::interrupt::{Connection, Gate, InterruptController, IrqLine, Wire};
 use crate::resource::{Assigned, IoResource, IrqResource, Placement, Resources};
 use crate::segments::Segments;
-use crate::slots::{Body, HeavyBarrier, NOWHERE, Slots};
+use crate::slots::{Body, HeavyBarrier, Slots};
 use crate::state::{Request, State};
 use crate::sync::{AtomicU16, AtomicU64, Mutex, MutexGuard, array, const_fn};
 use crate::table::{NOBODY, Table};
@@ -36,6 +36,14 @@ pub struct DeviceManager<'d, const DEVICES: usize, const RANGES: usize, const VC
     pub(crate) gates: [Gate; DEVICES],
     wires: [Wire; DEVICES],
     state: Mutex<State<'d, DEVICES, RANGES>>,
+}
+
+/// A change of one copy of the index: of both in turn, first of the one that is not live, which is published then.
+#[derive(Clone, Copy)]
+pub(crate) struct Edit {
+    /// A version that selects the copy.
+    copy: u64,
+    is_published: bool,
 }
 
 /// How many turns a removal waits for the callbacks that were running when it was called, unless the VMM says
@@ -164,8 +172,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             if range.io_type() != IoType::PhysicalMmio {
                 let target = Target { node: id.index, range_index: range.index(), io_type: range.io_type() };
                 let body = Body { device, target, sizes: request.access_sizes() };
-                let port_leaf = range.io_type() == IoType::Pio && !range.is_window();
-                let installed = self.slots.install(slot, body, port_leaf);
+                let span = range.range.last().0.wrapping_sub(range.range.first().0);
+                let installed = self.slots.install(slot, body, span);
                 debug_assert!(installed, "a free range has a vacant slot");
             }
         }
@@ -173,9 +181,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             node.life = Life::Live;
         }
         if dispatched {
-            self.publish(|version| {
+            self.publish(|edit| {
                 for (slot, range) in state.ranges_of(id.index) {
-                    self.index_insert(version, slot, range, &state);
+                    self.index_insert(edit, slot, range, &state);
                 }
             });
         }
@@ -206,52 +214,71 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// Publishes a change of the index. `change` is made twice: to the copy that nobody uses yet, and, when that one
     /// is live, to the other.
-    pub(crate) fn publish(&self, change: impl Fn(u64)) {
+    pub(crate) fn publish(&self, change: impl Fn(Edit)) {
         let version = self.slots.begin_publication();
         // One call of `change` is code once, and it is large in each of its callers.
-        for copy in 0..2 {
-            change(version.wrapping_add(copy));
-            if copy == 0 {
+        for is_published in [false, true] {
+            change(Edit { copy: version.wrapping_add(is_published.into()), is_published });
+            if !is_published {
                 self.slots.publish(version);
             }
         }
     }
 
     /// Adds a range to the index, if it is to be there.
-    pub(crate) fn index_insert(&self, version: u64, slot: u16, range: &Range, state: &State<'d, DEVICES, RANGES>) {
-        let bounds = (range.range.first().0, range.range.last().0);
-        self.slots.set_bounds(version, slot, if range.is_dispatched() { bounds } else { NOWHERE });
-        self.index_assign(version, Some(slot), range, state);
+    pub(crate) fn index_insert(&self, edit: Edit, slot: u16, range: &Range, state: &State<'d, DEVICES, RANGES>) {
+        if range.is_dispatched() {
+            self.slots.close(slot);
+            self.slots.set_base(edit.copy, slot, range.range.first().0);
+            self.index_assign(edit, Some(slot), range, state);
+            self.open_leaf(edit, slot, state);
+        }
     }
 
-    /// Gives the addresses of a range to a slot; without one, takes the range, in which no other lies, out of the index.
-    pub(crate) fn index_assign(
-        &self,
-        version: u64,
-        slot: Option<u16>,
-        range: &Range,
-        state: &State<'d, DEVICES, RANGES>,
-    ) {
+    /// Takes a range, in which no other lies, out of the index, if it is there.
+    pub(crate) fn index_remove(&self, edit: Edit, slot: u16, range: &Range, state: &State<'d, DEVICES, RANGES>) {
         if range.is_dispatched() {
-            let window = state.dispatched_window(range).unwrap_or(NOBODY);
-            let segments = self.segments(range.io_type(), version);
-            segments.assign(range.range.first().0, range.range.last().0, slot.unwrap_or(window), window);
+            self.slots.close(slot);
+            self.index_assign(edit, None, range, state);
+        }
+    }
+
+    /// Gives the addresses of a range to a slot, or to the window around it.
+    #[inline(never)]
+    fn index_assign(&self, edit: Edit, slot: Option<u16>, range: &Range, state: &State<'d, DEVICES, RANGES>) {
+        let window = state.dispatched_window(range).unwrap_or(NOBODY);
+        self.slots.close(window);
+        let segments = self.segments(range.io_type(), edit.copy);
+        segments.assign(range.range.first().0, range.range.last().0, slot.unwrap_or(window), window);
+        self.open_leaf(edit, window, state);
+    }
+
+    /// Opens a slot to hints, once the index is published, if no other range lies in its own.
+    fn open_leaf(&self, edit: Edit, slot: u16, state: &State<'d, DEVICES, RANGES>) {
+        let Some(range) = state.range(slot).filter(|_| edit.is_published) else { return };
+        let version = self.slots.version();
+        let is_leaf = || {
+            let (owner, segment_last) = self.segments(range.io_type(), version).find(range.range.first().0);
+            owner == slot && range.range.last().0 <= segment_last
+        };
+        if !range.is_window() || is_leaf() {
+            self.slots.open(slot, range.io_type(), version);
         }
     }
 
     /// Makes the index anew from the allocator's ranges: for changes of windows with ranges in them.
-    pub(crate) fn index_rebuild(&self, version: u64, state: &State<'d, DEVICES, RANGES>) {
+    pub(crate) fn index_rebuild(&self, edit: Edit, state: &State<'d, DEVICES, RANGES>) {
         for slot in 0..RANGES {
-            self.slots.set_bounds(version, slot as u16, NOWHERE);
+            self.slots.close(slot as u16);
         }
         for io_type in [IoType::Pio, IoType::Mmio] {
-            self.segments(io_type, version).clear();
+            self.segments(io_type, edit.copy).clear();
         }
         for &slot in state.allocator.pool.numbers() {
             if let Some(range) = state.range(slot)
                 && state.topology.node(range.node).is_some_and(|node| node.life == Life::Live)
             {
-                self.index_insert(version, slot, range, state);
+                self.index_insert(edit, slot, range, state);
             }
         }
     }

@@ -22,7 +22,13 @@ pub(crate) const FENCE: bool = !cfg!(vm_device_mutation = "no_fence");
 /// A reader compares versions after its announcement.
 pub(crate) const VERSION_CHECK: bool = !cfg!(vm_device_mutation = "no_version_check");
 
-/// A reader looks at the slot's state after its announcement.
+/// A reader that comes by a hint looks, after its announcement, whether the slot is open as it was before.
+pub(crate) const STAMP_CHECK: bool = !cfg!(vm_device_mutation = "no_stamp_check");
+
+/// A writer closes a slot before it publishes another place for its range.
+pub(crate) const CLOSE: bool = !cfg!(vm_device_mutation = "no_close");
+
+/// A reader that comes from a search looks at the slot's state after its announcement.
 pub(crate) const STATE_CHECK: bool = !cfg!(vm_device_mutation = "no_state_check");
 
 /// What a search loads comes before the comparison of versions.

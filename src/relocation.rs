@@ -94,16 +94,16 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         if !dispatched {
             return Ok(());
         }
-        self.publish(|version| {
+        self.publish(|edit| {
             if windows {
-                return self.index_rebuild(version, &state);
+                return self.index_rebuild(edit, &state);
             }
             for step in &steps {
-                self.index_assign(version, None, &step.old, &state);
+                self.index_remove(edit, step.slot, &step.old, &state);
             }
             for step in &steps {
                 if let Some(range) = state.range(step.slot) {
-                    self.index_insert(version, step.slot, range, &state);
+                    self.index_insert(edit, step.slot, range, &state);
                 }
             }
         });

@@ -7,13 +7,12 @@
 //! would have found the caller's callback running, and given up in its own first step. Last, everything the device had
 //! is given back.
 
-use crate::access::Access;
+use crate::access::{Access, Parent};
 use crate::allocator::InstanceId;
 use crate::dispatcher::Nested;
 use crate::error::UnregisterError;
 use crate::interrupt::Connection;
 use crate::manager::DeviceManager;
-use crate::slots::NOWHERE;
 use crate::state::State;
 use crate::sync::spin_once;
 use crate::topology::{Life, NONE};
@@ -153,7 +152,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 let Some(node) = state.topology.node(index) else { return Ok(()) };
                 (node.name, state.slots_of(index), state.topology.next_in_walk(index, id.index))
             };
-            if chain(within).any(|access| access.caller.manager == self.identity() && access.target.node == index) {
+            if chain(within).any(|access| access.caller.manager == self.identity() && access.node == index) {
                 return Err(UnregisterError::InOwnCallback { device: name });
             }
             if !slots.iter().all(|slot| self.slots.wait_for_current_readers(*slot, &mut patience)) {
@@ -200,13 +199,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
         let alone = state.topology.node(top).is_none_or(|node| node.first_child == NONE);
         if dispatched {
-            self.publish(|version| {
+            self.publish(|edit| {
                 if !alone {
-                    return self.index_rebuild(version, state);
+                    return self.index_rebuild(edit, state);
                 }
                 for (slot, range) in state.ranges_of(top) {
-                    self.slots.set_bounds(version, slot, NOWHERE);
-                    self.index_assign(version, None, range, state);
+                    self.index_remove(edit, slot, range, state);
                 }
             });
         }
@@ -246,8 +244,8 @@ fn last_leaf<const DEVICES: usize, const RANGES: usize>(state: &State<'_, DEVICE
 }
 
 /// The access, the one it is nested in, and so on up to the guest's.
-fn chain<'a>(access: Option<&'a Access<'a>>) -> impl Iterator<Item = &'a Access<'a>> {
-    core::iter::successors(access, |access| access.parent)
+fn chain<'a>(access: Option<&Access<'a>>) -> impl Iterator<Item = Parent<'a>> {
+    core::iter::successors(access.map(Access::as_parent), |access| access.caller.parent.copied())
 }
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Nested<'_, 'd, DEVICES, RANGES, VCPUS> {

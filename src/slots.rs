@@ -5,7 +5,7 @@
 //! reader to a slot says:
 //!
 //! - A reader first *announces* the slot, in a hazard word of its vCPU's [`Line`] or in the slot's count of accesses
-//!   without one; only then it looks at the slot's state, and it touches the body only if that is `OCCUPIED`.
+//!   without one; only then it looks at the slot's state, and it touches the body only if the slot is occupied.
 //! - A writer first makes the state `RETIRED`, only then it looks for announcements; it makes the slot `VACANT` when it
 //!   has found none, and writes the body only of a `VACANT` slot, which it has made `WRITING`.
 //!
@@ -16,6 +16,11 @@
 //! On top of it stands the *version*: the number of the published index, whose parity selects the live one of two
 //! copies. A reader takes it before its search and compares after its announcement, so that an access goes where one
 //! published index says, and a torn search of a copy that was being rewritten is thrown away.
+//!
+//! A reader that has a hint which slot it is needs neither search nor version, if the slot is *open*: as long as it is, each
+//! published index has all of the slot's range at the place that the slot itself names. A writer closes a slot before it
+//! publishes an index that has it elsewhere, or not, or has another range in it, and opens it when that is the live one and
+//! it has changed the slot itself. Who comes upon a closed slot searches; so nobody waits.
 
 #![allow(unsafe_code)]
 
@@ -24,11 +29,12 @@ use core::mem::MaybeUninit;
 use core::sync::atomic::compiler_fence;
 
 use crate::access::{MAX_DEPTH, Target};
+use crate::address::IoType;
 use crate::device::Device;
 use crate::protocol;
 use crate::resource::AccessSizes;
 use crate::sync::{
-    AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once,
+    AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once,
 };
 
 /// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
@@ -109,57 +115,67 @@ pub(crate) struct Body<'d> {
     pub(crate) sizes: AccessSizes,
 }
 
-/// Nobody uses the slot, and the next registration may.
-const VACANT: u16 = 0;
-/// Readers that announce themselves may use the slot.
-const OCCUPIED: u16 = 1;
+/// What a slot's state is, of its two lowest bits: open to hints about memory, or about ports; anything else.
+///
+/// A state in which a slot is open is a *stamp*: it has above these bits the version with which the slot was opened, and so
+/// comes once. Closed or open, the slot is *occupied*: readers that announce themselves may use it.
+const KIND: u64 = 0b11;
+const OPEN_TO_MEMORY: u64 = 0b00;
+const OPEN_TO_PORTS: u64 = 0b11;
+/// Readers that come from a search may use the slot, and no others.
+const CLOSED: u64 = 0b01;
+/// A writer fills the body. From here on the slot is not occupied.
+const WRITING: u64 = u64::MAX << 4 | 0b0001;
 /// No reader enters any more; some may be inside.
-const RETIRED: u16 = 2;
-/// A writer fills the body.
-const WRITING: u16 = 3;
+const RETIRED: u64 = u64::MAX << 4 | 0b0101;
+/// Nobody uses the slot, and the next registration may.
+const VACANT: u64 = u64::MAX << 4 | 0b1001;
 
-/// The place of a range, as one copy of the index knows it; empty, with a base above the last address, while that copy does
-/// not have the range. Part of what the version guards, not of the body: a
-/// relocation changes it without waiting for anybody.
-struct Bounds {
-    base: AtomicU64,
-    last: AtomicU64,
+/// Whether readers that announce themselves may use a slot.
+fn is_occupied(state: u64) -> bool {
+    state < WRITING
 }
 
-/// Empty bounds.
-pub(crate) const NOWHERE: (u64, u64) = (1, 0);
-
-impl Bounds {
-    const_fn! {
-        fn new() -> Self {
-            Self { base: AtomicU64::new(NOWHERE.0), last: AtomicU64::new(NOWHERE.1) }
-        }
+/// A slot that is open to hints about the space of `io_type` has this state, and no slot that is not has it.
+#[inline(always)]
+fn opened(io_type: IoType, state: u64) -> u64 {
+    match io_type {
+        IoType::Pio => state | OPEN_TO_PORTS,
+        IoType::Mmio | IoType::PhysicalMmio => state & !KIND | OPEN_TO_MEMORY,
     }
 }
 
 /// All that a dispatch needs of one range, in one cache line.
 #[repr(align(64))]
 struct Slot<'d> {
-    bounds: [Bounds; 2],
-    state: AtomicU16,
-    /// Whether the slot's range is one of ports in which no other may lie. It stays as it is from the slot's installation on.
-    port_leaf: AtomicBool,
+    /// Where the range starts, as each copy of the index knows it, while it has the range. Part of what the version guards,
+    /// not of the body: a relocation changes it without waiting for anybody.
+    bases: [AtomicU64; 2],
+    /// How far behind its first address the range's last one lies. It stays as it is from the slot's installation on.
+    span: AtomicU64,
+    state: AtomicU64,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
     body: UnsafeCell<MaybeUninit<Body<'d>>>,
 }
 
-impl Slot<'_> {
+impl<'d> Slot<'d> {
     const_fn! {
         fn new() -> Self {
             Self {
-                bounds: array![Bounds::new(); 2],
-                state: AtomicU16::new(VACANT),
-                port_leaf: AtomicBool::new(false),
+                bases: array![AtomicU64::new(0); 2],
+                span: AtomicU64::new(0),
+                state: AtomicU64::new(VACANT),
                 anonymous: AtomicU32::new(0),
                 body: UnsafeCell::new(MaybeUninit::uninit()),
             }
         }
+    }
+
+    #[inline(always)]
+    fn base(&self, version: u64) -> &AtomicU64 {
+        let [even, odd] = &self.bases;
+        if version & 1 == 0 { even } else { odd }
     }
 }
 
@@ -180,18 +196,11 @@ pub(crate) struct Found<'a, 'd> {
 }
 
 impl Found<'_, '_> {
-    /// The base and the last address of the slot's range, under `version`.
+    /// The first and the last address of the slot's range, under a version that has it.
     #[inline(always)]
     pub(crate) fn bounds(self, version: u64) -> (u64, u64) {
-        let [even, odd] = &self.slot.bounds;
-        let bounds = if version & 1 == 0 { even } else { odd };
-        (bounds.base.load(Ordering::Relaxed), bounds.last.load(Ordering::Relaxed))
-    }
-
-    /// Whether, under a version that has the range, it is one of ports in which no other lies.
-    #[inline(always)]
-    pub(crate) fn is_port_leaf(self) -> bool {
-        self.slot.port_leaf.load(Ordering::Relaxed)
+        let base = self.slot.base(version).load(Ordering::Relaxed);
+        (base, base.wrapping_add(self.slot.span.load(Ordering::Relaxed)))
     }
 
     /// The number of the slot.
@@ -346,13 +355,20 @@ pub(crate) struct Entered<'a, 'd, A> {
     slot: PhantomData<&'a Slot<'d>>,
 }
 
-impl<'d, A> Entered<'_, 'd, A> {
+impl<'a, 'd, A> Entered<'a, 'd, A> {
+    /// For the one who has announced the slot, and has seen only then that it is occupied.
+    #[inline(always)]
+    fn new(slot: &'a Slot<'d>, announced: A) -> Self {
+        let body = slot.body.with(<*const MaybeUninit<Body<'d>>>::cast);
+        Self { body, _announced: announced, slot: PhantomData }
+    }
+
     #[inline(always)]
     pub(crate) fn body(&self) -> &Body<'d> {
-        // SAFETY: `Slots::enter`, which alone makes an `Entered`, announced the slot before it saw its state OCCUPIED, so
-        // that a writer that retires it from then on finds the announcement, and writes the body only after it was
-        // withdrawn, when `self` is gone. The body was written before the state became OCCUPIED, which the load has
-        // acquired.
+        // SAFETY: `Slots::enter` and `Slots::enter_by_hint`, which alone make an `Entered`, announced the slot before they
+        // saw that it is occupied, so that a writer that retires it from then on finds the announcement, and writes the body
+        // only after it was withdrawn, when `self` is gone. The body was written before the slot became occupied, which the
+        // load has acquired.
         unsafe { &*self.body }
     }
 }
@@ -430,15 +446,42 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let announced = place.announce(found, &self.crowd, self.heavy_barrier.is_some()).ok_or(Refused::TooDeep)?;
         order();
         searched();
-        let slot = found.slot;
         // The reader's half of the protocol.
         let current = self.version.load(Ordering::SeqCst) == version;
-        let occupied = slot.state.load(Ordering::SeqCst) == OCCUPIED;
+        let occupied = is_occupied(found.slot.state.load(Ordering::SeqCst));
         if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
             return Err(Refused::Stale);
         }
-        let body = slot.body.with(<*const MaybeUninit<Body<'d>>>::cast);
-        Ok(Entered { body, _announced: announced, slot: PhantomData })
+        Ok(Entered::new(found.slot, announced))
+    }
+
+    /// Enters the slot with this number if its range has all of an access of `unit` bytes, at least one, at `address` in the
+    /// space of `io_type`, and if that is plain without a search. With the base of the range.
+    #[inline(always)]
+    pub(crate) fn enter_by_hint<'a, A: Announce<'a>>(
+        &'a self,
+        place: A,
+        number: u16,
+        io_type: IoType,
+        address: u64,
+        unit: usize,
+    ) -> Option<(Entered<'a, 'd, A::Announced>, u64)> {
+        let found = self.slot(number)?;
+        let Slot { state, bases: [base, _], span, .. } = found.slot;
+        let stamp = opened(io_type, state.load(Ordering::Acquire));
+        let base = base.load(Ordering::Relaxed);
+        let behind = span.load(Ordering::Relaxed).checked_sub(address.wrapping_sub(base))?;
+        if behind < unit as u64 - 1 {
+            return None;
+        }
+        let announced = place.announce(found, &self.crowd, self.heavy_barrier.is_some())?;
+        order();
+        searched();
+        // With this state before and after, the slot has been open all the time, and now it is announced.
+        if protocol::STAMP_CHECK && state.load(Ordering::SeqCst) != stamp {
+            return None;
+        }
+        Some((Entered::new(found.slot, announced), base))
     }
 
     /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
@@ -450,26 +493,53 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
     // by itself.
 
-    /// Fills a vacant slot. Readers find it once an index that names it is published.
-    pub(crate) fn install(&self, slot: u16, body: Body<'d>, port_leaf: bool) -> bool {
+    /// Fills a vacant slot, for a range whose last address lies `span` behind its first. Readers find it once an index that
+    /// names it is published; hints lead to it once it is opened.
+    pub(crate) fn install(&self, slot: u16, body: Body<'d>, span: u64) -> bool {
         let Some(target) = self.slots.get(slot as usize) else { return false };
         if target.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
         // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
-        // A reader that has announced the slot since then sees a state other than OCCUPIED and leaves the body alone.
+        // A reader that has announced the slot since then sees that it is not occupied, and leaves the body alone.
         target.body.with_mut(|place| unsafe {
             (*place).write(body);
         });
-        target.port_leaf.store(port_leaf, Ordering::Relaxed);
-        target.state.store(OCCUPIED, Ordering::SeqCst);
+        target.span.store(span, Ordering::Relaxed);
+        target.state.store(CLOSED, Ordering::SeqCst);
         true
+    }
+
+    /// Closes an occupied slot to hints: before an index is published in which the place of its range is another, or
+    /// another range lies in it.
+    #[inline(never)]
+    pub(crate) fn close(&self, slot: u16) {
+        if protocol::CLOSE {
+            self.change_occupied(slot, CLOSED);
+        }
+        // Whoever comes upon the changes that follow, sees that the slot was closed.
+        fence(Ordering::Release);
+    }
+
+    /// Opens an occupied slot to hints about the space of `io_type`: once `version` is published, both copies have its
+    /// base, and no other range lies in its own.
+    pub(crate) fn open(&self, slot: u16, io_type: IoType, version: u64) {
+        self.change_occupied(slot, opened(io_type, version << 2));
     }
 
     /// Bars an occupied slot to new readers. The caller calls [`barrier`](Self::barrier) next.
     pub(crate) fn retire(&self, slot: u16) {
+        self.change_occupied(slot, RETIRED);
+    }
+
+    /// Gives a slot a new state, unless it is not occupied.
+    fn change_occupied(&self, slot: u16, new: u64) {
         if let Some(target) = self.slots.get(slot as usize) {
-            let _ = target.state.compare_exchange(OCCUPIED, RETIRED, Ordering::SeqCst, Ordering::Relaxed);
+            let old = target.state.load(Ordering::Relaxed);
+            if is_occupied(old) {
+                // Writers are one at a time.
+                let _ = target.state.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed);
+            }
         }
     }
 
@@ -519,13 +589,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     }
 
     /// Sets the place of the slot's range in the copy that `version` selects.
-    #[inline(never)]
-    pub(crate) fn set_bounds(&self, version: u64, slot: u16, (base, last): (u64, u64)) {
+    pub(crate) fn set_base(&self, version: u64, slot: u16, base: u64) {
         if let Some(target) = self.slots.get(slot as usize) {
-            let [even, odd] = &target.bounds;
-            let bounds = if version & 1 == 0 { even } else { odd };
-            bounds.base.store(base, Ordering::Relaxed);
-            bounds.last.store(last, Ordering::Relaxed);
+            target.base(version).store(base, Ordering::Relaxed);
         }
     }
 
