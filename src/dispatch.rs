@@ -13,6 +13,7 @@ use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 struct Hit<'a, 'd> {
     version: u64,
     base: u64,
+    owner: u16,
     found: Found<'a, 'd>,
 }
 
@@ -89,7 +90,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 Some(hit) => Some(hit),
                 None => self.find_exactly(io_type, address.0, unit)?,
             };
-            if let Some(Hit { version, base, found }) = hit {
+            if let Some(Hit { version, base, found, .. }) = hit {
                 match self.slots.enter(caller.place, version, found) {
                     Ok(entered) => {
                         // Writers do not hold back for a reader who has found what it searched for: the callback may be a
@@ -136,8 +137,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let entered = match self.slots.enter_by_hint(top, hints.hint(at), io_type, at, unit) {
             Some(entered) => Some(entered),
             None => match self.find(table, at, unit)? {
-                Some(Hit { version, base, found }) => {
-                    hints.keep(at, found.number());
+                Some(Hit { version, base, owner, found }) => {
+                    hints.keep(at, owner);
                     self.slots.enter(top, version, found).ok().map(|entered| (entered, base))
                 }
                 None => None,
@@ -183,7 +184,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let Some(found) = self.slots.slot(owner) else { return hole(last < first) };
         let (base, range_last) = found.bounds(version);
         if first <= address && last <= entry_last.min(range_last) {
-            return Ok(Some(Hit { version, base, found }));
+            return Ok(Some(Hit { version, base, owner, found }));
         }
         hole(last < first || (range_last < address && last <= entry_last))
     }
@@ -201,7 +202,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         let segment_last = if found.is_some() { entry_last.min(range_last) } else { entry_last.min(space_last) };
         let is_whole = last.is_some_and(|last| last <= segment_last);
         match found {
-            Some(found) if is_whole => Ok(Some(Hit { version, base, found })),
+            Some(found) if is_whole => Ok(Some(Hit { version, base, owner, found })),
             _ if !self.slots.is_current(version) => Ok(None),
             None if is_whole || address > space_last => Err(IoError::Unclaimed),
             _ => Err(IoError::Straddling),

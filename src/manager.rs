@@ -172,8 +172,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             if range.io_type() != IoType::PhysicalMmio {
                 let target = Target { node: id.index, range_index: range.index(), io_type: range.io_type() };
                 let body = Body { device, target, sizes: request.access_sizes() };
-                let span = range.range.last().0.wrapping_sub(range.range.first().0);
-                let installed = self.slots.install(slot, body, span);
+                let length = range.range.last().0.wrapping_sub(range.range.first().0).wrapping_add(1);
+                let installed = self.slots.install(slot, body, length);
                 debug_assert!(installed, "a free range has a vacant slot");
             }
         }
@@ -254,6 +254,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 
     /// Opens a slot to hints, once the index is published, if no other range lies in its own.
+    #[inline(never)]
     fn open_leaf(&self, edit: Edit, slot: u16, state: &State<'d, DEVICES, RANGES>) {
         let Some(range) = state.range(slot).filter(|_| edit.is_published) else { return };
         let version = self.slots.version();

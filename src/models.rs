@@ -474,7 +474,7 @@ fn replace<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, old: 
         thread::yield_now();
     }
     old.destroy();
-    assert!(slots.install(0, body(new), 3));
+    assert!(slots.install(0, body(new), 4));
 }
 
 /// Memory safety must not depend on the index: here no version tells the reader that the slot has changed.
@@ -483,7 +483,7 @@ fn slots_are_sound_without_the_index() {
     explore("slots_are_sound_without_the_index", 6, || {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(0, body(a), 3));
+        assert!(slots.install(0, body(a), 4));
         let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || visit(slots, claim.top().into(), 0));
         replace(slots, a, b);
@@ -501,7 +501,7 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
         slots.set_heavy_barrier(unsafe { HeavyBarrier::new(|| ()) });
         let slots: &'static Slots<'_, 2, 1> = leak(slots);
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(0, body(a), 3) && slots.install(1, body(b), 3));
+        assert!(slots.install(0, body(a), 4) && slots.install(1, body(b), 4));
         let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
             visit(slots, claim.top().into(), 0);
@@ -516,7 +516,7 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
 fn a_search_is_repeated_a_bounded_number_of_times() {
     explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
         let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
-        assert!(slots.install(0, body(Probe::new(b'a')), 3));
+        assert!(slots.install(0, body(Probe::new(b'a')), 4));
         let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
             let (mut searches, mut count) = (slots.searches(), 0);

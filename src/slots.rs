@@ -24,6 +24,7 @@
 
 #![allow(unsafe_code)]
 
+use core::hint::cold_path;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 use core::sync::atomic::compiler_fence;
@@ -62,10 +63,10 @@ impl HeavyBarrier {
     }
 }
 
-/// What a hazard word holds that announces no slot.
+/// What a hazard word holds that announces no slot: no slot's sign, because slots are aligned.
 const NO_SLOT: u32 = u32::MAX;
 
-/// The cache line of one vCPU: the numbers of the slots it is in, by depth.
+/// The cache line of one vCPU: the signs of the slots it is in, by depth.
 #[repr(align(64))]
 pub(crate) struct Line {
     hazards: [AtomicU32; MAX_DEPTH],
@@ -151,8 +152,8 @@ struct Slot<'d> {
     /// Where the range starts, as each copy of the index knows it, while it has the range. Part of what the version guards,
     /// not of the body: a relocation changes it without waiting for anybody.
     bases: [AtomicU64; 2],
-    /// How far behind its first address the range's last one lies. It stays as it is from the slot's installation on.
-    span: AtomicU64,
+    /// How many addresses the range has; 0 for all of the memory space. It stays as it is from the slot's installation on.
+    length: AtomicU64,
     state: AtomicU64,
     /// Accesses inside the device that have no line to announce themselves in.
     anonymous: AtomicU32,
@@ -164,12 +165,18 @@ impl<'d> Slot<'d> {
         fn new() -> Self {
             Self {
                 bases: array![AtomicU64::new(0); 2],
-                span: AtomicU64::new(0),
+                length: AtomicU64::new(0),
                 state: AtomicU64::new(VACANT),
                 anonymous: AtomicU32::new(0),
                 body: UnsafeCell::new(MaybeUninit::uninit()),
             }
         }
+    }
+
+    /// What announces the slot in a hazard word: no other slot of the manager has it, because they lie within 4 GiB.
+    #[inline(always)]
+    fn sign(&self) -> u32 {
+        core::ptr::from_ref(self).addr() as u32
     }
 
     #[inline(always)]
@@ -188,25 +195,17 @@ unsafe impl Sync for Slot<'_> {}
 // SAFETY: a `&dyn Device` may be sent to another thread because `Device: Sync`; all else is `Send` by itself.
 unsafe impl Send for Slot<'_> {}
 
-/// A slot, and its number: what a search remembers of what it found.
+/// A slot: what a search remembers of what it found.
 #[derive(Clone, Copy)]
-pub(crate) struct Found<'a, 'd> {
-    slot: &'a Slot<'d>,
-    number: u32,
-}
+pub(crate) struct Found<'a, 'd>(&'a Slot<'d>);
 
 impl Found<'_, '_> {
     /// The first and the last address of the slot's range, under a version that has it.
     #[inline(always)]
     pub(crate) fn bounds(self, version: u64) -> (u64, u64) {
-        let base = self.slot.base(version).load(Ordering::Relaxed);
-        (base, base.wrapping_add(self.slot.span.load(Ordering::Relaxed)))
-    }
-
-    /// The number of the slot.
-    #[inline(always)]
-    pub(crate) fn number(self) -> u16 {
-        self.number as u16
+        let Self(Slot { length, .. }) = self;
+        let base = self.0.base(version).load(Ordering::Relaxed);
+        (base, base.wrapping_add(length.load(Ordering::Relaxed)).wrapping_sub(1))
     }
 }
 
@@ -266,10 +265,10 @@ impl<'a> InLine<'a> {
     fn announce(word: &'a AtomicU32, found: Found<'a, '_>, asymmetric: bool) -> Self {
         debug_assert!(word.load(Ordering::Relaxed) == NO_SLOT, "a word is for one announcement at a time");
         if asymmetric {
-            word.store(found.number, protocol::ANNOUNCE_ASYMMETRIC);
+            word.store(found.0.sign(), protocol::ANNOUNCE_ASYMMETRIC);
             compiler_fence(Ordering::SeqCst);
         } else {
-            word.store(found.number, protocol::ANNOUNCE);
+            word.store(found.0.sign(), protocol::ANNOUNCE);
         }
         Self(word)
     }
@@ -291,7 +290,7 @@ pub(crate) struct Counted<'a> {
 
 impl<'a> Counted<'a> {
     fn announce(found: Found<'a, '_>, crowd: &'a AtomicU32) -> Option<Self> {
-        let slot = &found.slot.anonymous;
+        let slot = &found.0.anonymous;
         let others = slot.fetch_add(1, protocol::ANNOUNCE);
         let mut counted = Self { slot, crowd: None };
         if others > 0 {
@@ -374,7 +373,11 @@ impl<'a, 'd, A> Entered<'a, 'd, A> {
 }
 
 /// The slots of all ranges, the lines of all vCPUs, and the version.
+#[repr(C)]
 pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
+    /// First of all, so that a slot's address is its number and an addition away.
+    slots: [Slot<'d>; RANGES],
+    lines: [Line; VCPUS],
     version: AtomicU64,
     /// Readers that have searched in vain too often: no publication begins while there are any.
     starving: AtomicU32,
@@ -383,20 +386,18 @@ pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
     crowd: AtomicU32,
     /// With it the barrier between a reader's announcement and its check is free, and a writer pays for both.
     heavy_barrier: Option<HeavyBarrier>,
-    lines: [Line; VCPUS],
-    slots: [Slot<'d>; RANGES],
 }
 
 impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     const_fn! {
         pub(crate) fn new() -> Self {
             Self {
+                slots: array![Slot::new(); RANGES],
+                lines: array![Line::new(); VCPUS],
                 version: AtomicU64::new(0),
                 starving: AtomicU32::new(0),
                 crowd: AtomicU32::new(0),
                 heavy_barrier: None,
-                lines: array![Line::new(); VCPUS],
-                slots: array![Slot::new(); RANGES],
             }
         }
     }
@@ -431,8 +432,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     /// The slot with this number, if there is one.
     #[inline(always)]
     pub(crate) fn slot(&self, number: u16) -> Option<Found<'_, 'd>> {
-        let slot = self.slots.get(number as usize)?;
-        Some(Found { slot, number: number as u32 })
+        self.slots.get(number as usize).map(Found)
     }
 
     /// Enters the slot that a search under `version` has found.
@@ -448,11 +448,11 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         searched();
         // The reader's half of the protocol.
         let current = self.version.load(Ordering::SeqCst) == version;
-        let occupied = is_occupied(found.slot.state.load(Ordering::SeqCst));
+        let occupied = is_occupied(found.0.state.load(Ordering::SeqCst));
         if (protocol::VERSION_CHECK && !current) || (protocol::STATE_CHECK && !occupied) {
             return Err(Refused::Stale);
         }
-        Ok(Entered::new(found.slot, announced))
+        Ok(Entered::new(found.0, announced))
     }
 
     /// Enters the slot with this number if its range has all of an access of `unit` bytes, at least one, at `address` in the
@@ -466,12 +466,16 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         address: u64,
         unit: usize,
     ) -> Option<(Entered<'a, 'd, A::Announced>, u64)> {
-        let found = self.slot(number)?;
-        let Slot { state, bases: [base, _], span, .. } = found.slot;
+        let Some(found) = self.slot(number) else {
+            cold_path();
+            return None;
+        };
+        let Slot { state, bases: [base, _], length, .. } = found.0;
         let stamp = opened(io_type, state.load(Ordering::Acquire));
         let base = base.load(Ordering::Relaxed);
-        let behind = span.load(Ordering::Relaxed).checked_sub(address.wrapping_sub(base))?;
-        if behind < unit as u64 - 1 {
+        let offset = address.wrapping_sub(base);
+        if length.load(Ordering::Relaxed).checked_sub(unit as u64).is_none_or(|last| offset > last) {
+            cold_path();
             return None;
         }
         let announced = place.announce(found, &self.crowd, self.heavy_barrier.is_some())?;
@@ -479,9 +483,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         searched();
         // With this state before and after, the slot has been open all the time, and now it is announced.
         if protocol::STAMP_CHECK && state.load(Ordering::SeqCst) != stamp {
+            cold_path();
             return None;
         }
-        Some((Entered::new(found.slot, announced), base))
+        Some((Entered::new(found.0, announced), base))
     }
 
     /// The count of the searches of one access. A search is repeated only when a writer has published since it began.
@@ -493,9 +498,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
     // by itself.
 
-    /// Fills a vacant slot, for a range whose last address lies `span` behind its first. Readers find it once an index that
-    /// names it is published; hints lead to it once it is opened.
-    pub(crate) fn install(&self, slot: u16, body: Body<'d>, span: u64) -> bool {
+    /// Fills a vacant slot, for a range of `length` addresses. Readers find it once an index that names it is published; hints
+    /// lead to it once it is opened.
+    pub(crate) fn install(&self, slot: u16, body: Body<'d>, length: u64) -> bool {
         let Some(target) = self.slots.get(slot as usize) else { return false };
         if target.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
@@ -505,14 +510,13 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         target.body.with_mut(|place| unsafe {
             (*place).write(body);
         });
-        target.span.store(span, Ordering::Relaxed);
+        target.length.store(length, Ordering::Relaxed);
         target.state.store(CLOSED, Ordering::SeqCst);
         true
     }
 
     /// Closes an occupied slot to hints: before an index is published in which the place of its range is another, or
     /// another range lies in it.
-    #[inline(never)]
     pub(crate) fn close(&self, slot: u16) {
         if protocol::CLOSE {
             self.change_occupied(slot, CLOSED);
@@ -533,6 +537,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     }
 
     /// Gives a slot a new state, unless it is not occupied.
+    #[inline(never)]
     fn change_occupied(&self, slot: u16, new: u64) {
         if let Some(target) = self.slots.get(slot as usize) {
             let old = target.state.load(Ordering::Relaxed);
@@ -583,9 +588,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Every word in which a reader of the slot may have announced itself.
     fn words(&self, slot: u16) -> impl Iterator<Item = (&AtomicU32, Sign)> {
+        let target = self.slots.get(slot as usize);
+        let sign = Sign::Of(target.map_or(NO_SLOT, Slot::sign));
         let hazards = self.lines.iter().flat_map(|line| &line.hazards);
-        let anonymous = self.slots.get(slot as usize).map(|target| (&target.anonymous, Sign::Count));
-        hazards.map(move |word| (word, Sign::Number(slot as u32))).chain(anonymous)
+        hazards.map(move |word| (word, sign)).chain(target.map(|target| (&target.anonymous, Sign::Count)))
     }
 
     /// Sets the place of the slot's range in the copy that `version` selects.
@@ -622,8 +628,8 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 /// How a word says that a reader is in a slot.
 #[derive(Clone, Copy)]
 enum Sign {
-    /// It is this number.
-    Number(u32),
+    /// It is this sign of a slot.
+    Of(u32),
     /// It is a count, and not 0.
     Count,
 }
@@ -632,7 +638,7 @@ impl Sign {
     fn is_in(self, word: &AtomicU32) -> bool {
         let value = word.load(Ordering::SeqCst);
         match self {
-            Sign::Number(number) => value == number,
+            Sign::Of(sign) => value == sign,
             Sign::Count => value != 0,
         }
     }

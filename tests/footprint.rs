@@ -1,6 +1,6 @@
 //! What a manager costs in memory, as a function of its capacities.
 
-use vm_device::{DeviceManager, Dispatcher, PORT_HINTS};
+use vm_device::{DeviceManager, Dispatcher, MEMORY_HINTS, PORT_HINTS};
 
 const fn size<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>() -> usize {
     size_of::<DeviceManager<'static, DEVICES, RANGES, VCPUS>>()
@@ -10,8 +10,8 @@ const PER_DEVICE: usize = (size::<72, 64, 1>() - size::<8, 64, 1>()) / 64;
 const PER_RANGE: usize = (size::<8, 128, 1>() - size::<8, 64, 1>()) / 64;
 const PER_VCPU: usize = (size::<8, 64, 9>() - size::<8, 64, 1>()) / 8;
 
-const HANDLE: usize = size_of::<Dispatcher<'static, 8, 16, 2, 0>>();
-const HINT_BYTES: usize = size_of::<Dispatcher<'static, 8, 16, 2>>() - HANDLE;
+const HANDLE: usize = size_of::<Dispatcher<'static, 8, 16, 2, 1, 1>>();
+const HINTS: usize = size_of::<Dispatcher<'static, 8, 16, 2>>() - HANDLE;
 const SMALL_EMBEDDER: usize = size::<8, 16, 2>() + 2 * HANDLE;
 
 /// `.ci/footprint` shows what this prints.
@@ -22,10 +22,10 @@ fn memory_is_what_the_capacities_ask_for() {
     println!("| each device | {PER_DEVICE} |");
     println!("| each range (it can lie in either space) | {PER_RANGE} |");
     println!("| each vCPU | {PER_VCPU} |");
-    println!("| each vCPU's handle, without hints about ports | {HANDLE} |");
-    println!("| its {PORT_HINTS} hints about ports, the default | {HINT_BYTES} |");
+    println!("| each vCPU's handle, with one hint for each space | {HANDLE} |");
+    println!("| as many more as it has by default, {PORT_HINTS} and {MEMORY_HINTS} | {HINTS} |");
     println!("| 8 devices, 16 ranges, 2 vCPUs | {} |", size::<8, 16, 2>());
-    println!("| the same and two handles without hints | {SMALL_EMBEDDER} |");
+    println!("| the same and two handles with one hint for each space | {SMALL_EMBEDDER} |");
     println!("| 32 devices, 64 ranges, 4 vCPUs | {} |", size::<32, 64, 4>());
     println!("| 256 devices, 1024 ranges, 16 vCPUs | {} |", size::<256, 1024, 16>());
     const { assert!(PER_DEVICE <= 128 && PER_RANGE <= 160 && PER_VCPU == 64 && SMALL_EMBEDDER <= 4096) };

@@ -362,6 +362,7 @@ impl<const N: usize> Pool<N> {
     }
 
     /// The range before a place of the order, and its number, if it is one of this space.
+    #[inline(never)]
     fn before(&self, io_type: IoType, at: usize) -> Option<(u16, &Range)> {
         let number = *self.order.get(self.space_of(io_type).start..at)?.last()?;
         Some((number, self.range(number)?))

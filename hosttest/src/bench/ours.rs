@@ -75,6 +75,9 @@ fn filled(asymmetric: bool, layout: &Layout) -> &'static Manager {
 pub(super) const PORTABLE: &str = "this crate, handle";
 pub(super) const ASYMMETRIC: &str = "this crate, handle, asymmetric";
 
+/// With as many hints as serve the largest layouts too.
+pub(super) const ROOMY: &str = "this crate, handle, 8192 hints";
+
 /// The barrier of `membarrier(2)`.
 fn membarrier() -> HeavyBarrier {
     heavy_barrier().unwrap_or_else(|unsupported| panic!("{unsupported}"))
@@ -102,6 +105,13 @@ fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
             }
         }
     };
+    let roomy = move || {
+        let mut vcpu =
+            portable.dispatcher_with_hints::<8192, 8192>().expect("there are more handles than threads");
+        move |address: u64, data: &mut [u8; 4]| {
+            let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
+        }
+    };
     let anonymous = |manager: &'static Manager| {
         move || {
             move |address: u64, data: &mut [u8; 4]| {
@@ -120,6 +130,7 @@ fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
     vec![
         Subject::new(PORTABLE, handle(portable)).with_change(change(portable)),
         Subject::new(ASYMMETRIC, handle(asymmetric)).with_change(change(asymmetric)),
+        Subject::new(ROOMY, roomy).with_change(change(portable)),
         Subject::new("this crate, no handle", anonymous(portable)).with_change(change(portable)),
         Subject::new("this crate, no handle, asymmetric", anonymous(asymmetric)).with_change(change(asymmetric)),
     ]

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
+use vm_device::{IoType, MEMORY_HINTS};
+
 use super::layout::Layout;
 use super::subject::{Register, Subject, forever, of_kind};
 
@@ -62,6 +64,8 @@ pub(super) const FLOOR: &str = "a bare dyn call";
 pub(super) const ANNOUNCED_FLOOR: &str = "a bare dyn call, announced";
 pub(super) const SEARCHED_FLOOR: &str = "a search and a dyn call";
 pub(super) const SEARCHED_ANNOUNCED_FLOOR: &str = "a search and a dyn call, announced";
+pub(super) const HINTED_FLOOR: &str = "a hint and a dyn call";
+pub(super) const HINTED_ANNOUNCED_FLOOR: &str = "a hint and a dyn call, announced";
 pub(super) const FIRECRACKER: &str = "Firecracker's scheme";
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
@@ -124,7 +128,14 @@ fn bare_devices(layout: &Layout) -> &'static [&'static dyn Bare] {
 
 /// The least that has to be done, of one part of a dispatch and of another.
 pub(super) fn floors(layout: &Layout) -> Vec<Subject> {
-    vec![floor(layout), announced_floor(layout), searched_floor(layout), searched_announced_floor(layout)]
+    vec![
+        floor(layout),
+        announced_floor(layout),
+        searched_floor(layout),
+        searched_announced_floor(layout),
+        hinted_floor(layout),
+        hinted_announced_floor(layout),
+    ]
 }
 
 /// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
@@ -200,9 +211,43 @@ impl Sorted {
     /// The number of the range that has the whole access, the offset into it, and its device.
     #[inline(always)]
     fn find(&self, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
-        let number = self.starts.partition_point(|start| *start <= address).checked_sub(1)?;
+        self.at(self.starts.partition_point(|start| *start <= address).checked_sub(1)?, address)
+    }
+
+    /// The same, if it is this range.
+    #[inline(always)]
+    fn at(&self, number: usize, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
         let (first, last, device) = self.ranges.get(number)?;
-        (address + 3 <= *last).then_some((number, address - first, *device))
+        (*first <= address && address + 3 <= *last).then_some((number, address - first, *device))
+    }
+}
+
+/// Where one thread found addresses before.
+struct Hinted {
+    sorted: &'static Sorted,
+    hints: [u16; MEMORY_HINTS],
+    /// The logarithm of how many addresses have the same hint.
+    granule: u32,
+}
+
+impl Hinted {
+    fn new(sorted: &'static Sorted, granule: u32) -> Self {
+        Self { sorted, hints: [0; MEMORY_HINTS], granule }
+    }
+
+    fn granule(layout: &Layout) -> u32 {
+        if layout.io_type == IoType::Pio { 2 } else { 9 }
+    }
+
+    #[inline(always)]
+    fn find(&mut self, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
+        let hash = ((address >> self.granule) as u32).wrapping_mul(0x9e37_79b1) >> (32 - MEMORY_HINTS.ilog2());
+        let hint = self.hints.get_mut(hash as usize)?;
+        self.sorted.at((*hint).into(), address).or_else(|| {
+            let found = self.sorted.find(address)?;
+            *hint = found.0 as u16;
+            Some(found)
+        })
     }
 }
 
@@ -225,6 +270,33 @@ fn searched_announced_floor(layout: &Layout) -> Subject {
         let line = forever(Line(AtomicU32::new(0)));
         move |address: u64, data| {
             if let Some((number, offset, device)) = sorted.find(address) {
+                guarantee.announced(line, number, || device.read(offset, data));
+            }
+        }
+    })
+}
+
+/// A look where the range was found before, and the bare call.
+fn hinted_floor(layout: &Layout) -> Subject {
+    let (sorted, granule) = (Sorted::of(layout), Hinted::granule(layout));
+    Subject::new(HINTED_FLOOR, move || {
+        let mut hinted = Hinted::new(sorted, granule);
+        move |address: u64, data| {
+            if let Some((_, offset, device)) = hinted.find(address) {
+                device.read(offset, data);
+            }
+        }
+    })
+}
+
+/// The look, and the announced call: what any dispatch that finds its device without a search has to add to.
+fn hinted_announced_floor(layout: &Layout) -> Subject {
+    let (sorted, granule, guarantee) = (Sorted::of(layout), Hinted::granule(layout), Guarantee::of(layout));
+    Subject::new(HINTED_ANNOUNCED_FLOOR, move || {
+        let line = forever(Line(AtomicU32::new(0)));
+        let mut hinted = Hinted::new(sorted, granule);
+        move |address: u64, data| {
+            if let Some((number, offset, device)) = hinted.find(address) {
                 guarantee.announced(line, number, || device.read(offset, data));
             }
         }
