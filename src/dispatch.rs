@@ -127,7 +127,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         table: &Table<A, RANGES>,
         top: Top<'a>,
         caller: &Caller<'a>,
-        hints: &mut Hints<SHIFT, HINTS>,
+        hints: &mut Hints<RANGES, SHIFT, HINTS>,
         address: GuestAddress,
         io_type: IoType,
         mut transfer: impl Transfer,
@@ -138,7 +138,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             Some(entered) => Some(entered),
             None => match self.find(table, at, unit)? {
                 Some(Hit { version, base, owner, found }) => {
-                    hints.keep(at, owner);
+                    if let Some(hint) = self.slots.hint(owner) {
+                        hints.keep(at, hint);
+                    }
                     self.slots.enter(top, version, found).ok().map(|entered| (entered, base))
                 }
                 None => None,

@@ -27,7 +27,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS, MEMORY>, NoDispatcher> {
         let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
         let caller = Caller { manager: self.identity(), place: claim.top().into(), parent: None };
-        Ok(Dispatcher { manager: self, claim, caller, ports: Hints::none(), memory: Hints::none() })
+        Ok(Dispatcher { manager: self, claim, caller, ports: Hints::new(), memory: Hints::new() })
     }
 
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
@@ -57,8 +57,8 @@ pub struct Dispatcher<
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
     claim: Claim<'d>,
     caller: Caller<'d>,
-    ports: Hints<2, PORTS>,
-    memory: Hints<9, MEMORY>,
+    ports: Hints<RANGES, 2, PORTS>,
+    memory: Hints<RANGES, 9, MEMORY>,
 }
 
 /// How many hints about ports a [`Dispatcher`] has, if nothing else is asked for.

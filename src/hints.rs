@@ -1,14 +1,14 @@
 //! What a vCPU keeps of the accesses before: in which ranges it found addresses like these.
 
-use crate::table::NOBODY;
+use crate::slots::Hint;
 
-/// For one space, the numbers of the slots that were found last, one for each `1 << SHIFT` addresses. A hint may be wrong, and
-/// is checked where it is used.
-pub(crate) struct Hints<const SHIFT: u32, const HINTS: usize>([u16; HINTS]);
+/// For one space, the slots that were found last, one for each `1 << SHIFT` addresses. A hint may be wrong, and is checked
+/// where it is used.
+pub(crate) struct Hints<const RANGES: usize, const SHIFT: u32, const HINTS: usize>([Hint<RANGES>; HINTS]);
 
-impl<const SHIFT: u32, const HINTS: usize> Hints<SHIFT, HINTS> {
-    pub(crate) const fn none() -> Self {
-        Self([NOBODY; HINTS])
+impl<const RANGES: usize, const SHIFT: u32, const HINTS: usize> Hints<RANGES, SHIFT, HINTS> {
+    pub(crate) const fn new() -> Self {
+        Self([Hint::FIRST; HINTS])
     }
 
     /// Which hint is about `address`. Neighbours have different ones, and so have mostly those that lie at any other
@@ -20,16 +20,16 @@ impl<const SHIFT: u32, const HINTS: usize> Hints<SHIFT, HINTS> {
         hash.checked_shr(u32::BITS - bits).unwrap_or(0) as usize
     }
 
-    /// The number of the slot that was found last at an address like this.
+    /// Where an address like this was found last.
     #[inline(always)]
-    pub(crate) fn hint(&self, address: u64) -> u16 {
-        self.0.get(Self::place(address)).copied().unwrap_or(NOBODY)
+    pub(crate) fn hint(&self, address: u64) -> Hint<RANGES> {
+        self.0.get(Self::place(address)).copied().unwrap_or(Hint::FIRST)
     }
 
     #[inline(always)]
-    pub(crate) fn keep(&mut self, address: u64, slot: u16) {
+    pub(crate) fn keep(&mut self, address: u64, found: Hint<RANGES>) {
         if let Some(hint) = self.0.get_mut(Self::place(address)) {
-            *hint = slot;
+            *hint = found;
         }
     }
 }
