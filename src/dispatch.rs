@@ -134,7 +134,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ) -> Result<(), IoError> {
         let unit = self.begin(io_type, &mut transfer)?;
         let at = address.0;
-        let entered = match self.slots.enter_by_hint(top, hints.hint(at), io_type, at, unit) {
+        let hinted = hints.hint(at).and_then(|hint| self.slots.enter_by_hint(top, hint, io_type, at, unit));
+        let entered = match hinted {
             Some(entered) => Some(entered),
             None => match self.find(table, at, unit)? {
                 Some(Hit { version, base, owner, found }) => {

@@ -67,14 +67,8 @@ pub const PORT_HINTS: usize = 256;
 /// How many hints about memory a [`Dispatcher`] has, if nothing else is asked for.
 pub const MEMORY_HINTS: usize = 512;
 
-impl<
-    'd,
-    const DEVICES: usize,
-    const RANGES: usize,
-    const VCPUS: usize,
-    const PORTS: usize,
-    const MEMORY: usize,
-> Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS, MEMORY>
+impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const PORTS: usize, const MEMORY: usize>
+    Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS, MEMORY>
 {
     /// The manager it dispatches for.
     pub fn manager(&self) -> &'d DeviceManager<'d, DEVICES, RANGES, VCPUS> {

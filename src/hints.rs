@@ -11,19 +11,20 @@ impl<const RANGES: usize, const SHIFT: u32, const HINTS: usize> Hints<RANGES, SH
         Self([Hint::FIRST; HINTS])
     }
 
-    /// Which hint is about `address`. Neighbours have different ones, and so have mostly those that lie at any other
-    /// distance from each other (Fibonacci hashing: Knuth, The Art of Computer Programming, vol. 3, 6.4).
+    /// Which hint is about `address`. Neighbours have different ones; the bits above tell those apart that lie at a distance
+    /// that is a power of two, as the registers of many PCI devices do. Not a product (Fibonacci hashing), whose bits come
+    /// two cycles later.
     #[inline(always)]
     fn place(address: u64) -> usize {
-        let hash = ((address >> SHIFT) as u32).wrapping_mul(0x9e37_79b1);
         let bits = HINTS.checked_ilog2().unwrap_or(0);
-        hash.checked_shr(u32::BITS - bits).unwrap_or(0) as usize
+        let near = (address >> SHIFT) as usize;
+        (near ^ (near >> bits)) & ((1 << bits) - 1)
     }
 
-    /// Where an address like this was found last.
+    /// Where an address like this was found last, if that is remembered at all.
     #[inline(always)]
-    pub(crate) fn hint(&self, address: u64) -> Hint<RANGES> {
-        self.0.get(Self::place(address)).copied().unwrap_or(Hint::FIRST)
+    pub(crate) fn hint(&self, address: u64) -> Option<Hint<RANGES>> {
+        self.0.get(Self::place(address)).copied()
     }
 
     #[inline(always)]

@@ -150,7 +150,7 @@ pub use allocator::{
     SystemAllocator,
 };
 pub use device::{Device, Doorbell, Rejected};
-pub use dispatcher::{Dispatcher, Nested, NoDispatcher, MEMORY_HINTS, PORT_HINTS};
+pub use dispatcher::{Dispatcher, MEMORY_HINTS, Nested, NoDispatcher, PORT_HINTS};
 pub use error::{Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError};
 pub use inspection::{DeviceInfo, MappedRange};
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};

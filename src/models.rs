@@ -18,7 +18,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 
 use crate::access::Target;
-use crate::slots::{Body, HeavyBarrier, Place, Slots};
+use crate::slots::{Body, HeavyBarrier, Hint, Place, Slots};
 use crate::{
     Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
     InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
@@ -47,7 +47,7 @@ fn leak<T>(value: T) -> &'static T {
 }
 
 type Manager<const DEVICES: usize> = DeviceManager<'static, DEVICES, DEVICES, 2>;
-type Vcpu<const DEVICES: usize> = Dispatcher<'static, DEVICES, DEVICES, 2>;
+type Vcpu<const DEVICES: usize, const HINTS: usize> = Dispatcher<'static, DEVICES, DEVICES, 2, HINTS, 0>;
 
 fn new_manager<const DEVICES: usize>() -> Manager<DEVICES> {
     let memory = IoRange::ALL_MEMORY;
@@ -149,6 +149,38 @@ fn relocate<const DEVICES: usize>(manager: &'static Manager<DEVICES>, moves: &[(
     manager.relocate(&moves).unwrap();
 }
 
+/// A handle that has one hint for all ports, or none, so that it searches.
+fn new_vcpu<const DEVICES: usize, const HINTS: usize>(manager: &'static Manager<DEVICES>) -> Vcpu<DEVICES, HINTS> {
+    manager.dispatcher_with_hints().unwrap()
+}
+
+/// Runs the models with handles that search, and with handles that use hints.
+macro_rules! by_search_and_by_hint {
+    ($($name:ident)*) => {
+        mod by_search {
+            $(#[test]
+            fn $name() {
+                super::$name::<0>(concat!(stringify!($name), " by search"));
+            })*
+        }
+        mod by_hint {
+            $(#[test]
+            fn $name() {
+                super::$name::<1>(concat!(stringify!($name), " by hint"));
+            })*
+        }
+    };
+}
+
+by_search_and_by_hint! {
+    removal_waits_for_a_callback
+    a_device_in_a_reused_slot_is_not_taken_for_the_old_one
+    a_registered_device_answers_from_then_on
+    an_access_finds_a_moving_range_at_the_old_or_the_new_place
+    no_access_finds_a_moving_range_at_both_places
+    two_ranges_change_places_at_once
+}
+
 /// Which device answered, and at which offset.
 type Answer = Option<(u8, u8)>;
 
@@ -161,7 +193,7 @@ fn answer(result: Result<(), IoError>, data: [u8; 2]) -> Answer {
     Some((data[0], data[1]))
 }
 
-fn read<const DEVICES: usize>(vcpu: &mut Vcpu<DEVICES>, port: u16) -> Answer {
+fn read<const DEVICES: usize, const HINTS: usize>(vcpu: &mut Vcpu<DEVICES, HINTS>, port: u16) -> Answer {
     let mut data = [0; 2];
     answer(vcpu.read(port.into(), &mut data, IoType::Pio), data)
 }
@@ -171,13 +203,12 @@ fn read_anonymously<const DEVICES: usize>(manager: &'static Manager<DEVICES>, po
     answer(manager.read(port.into(), &mut data, IoType::Pio), data)
 }
 
-#[test]
-fn removal_waits_for_a_callback() {
-    explore("removal_waits_for_a_callback", 4, || {
+fn removal_waits_for_a_callback<const HINTS: usize>(name: &str) {
+    explore(name, 4, || {
         let manager = leak(new_manager::<1>());
         let a = Probe::new(b'a');
         let id = register(manager, a, 0x10);
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
         });
@@ -207,13 +238,12 @@ fn removal_waits_for_an_anonymous_callback() {
     });
 }
 
-#[test]
-fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one() {
-    explore("a_device_in_a_reused_slot_is_not_taken_for_the_old_one", 2, || {
+fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one<const HINTS: usize>(name: &str) {
+    explore(name, 2, || {
         let manager = leak(new_manager::<1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let id = register(manager, a, 0x10);
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
         });
@@ -225,14 +255,13 @@ fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one() {
     });
 }
 
-#[test]
-fn a_registered_device_answers_from_then_on() {
-    explore("a_registered_device_answers_from_then_on", 3, || {
+fn a_registered_device_answers_from_then_on<const HINTS: usize>(name: &str) {
+    explore(name, 3, || {
         let manager = leak(new_manager::<2>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         register(manager, a, 0x20);
         let registered = leak(loom::sync::atomic::AtomicBool::new(false));
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
         let reader = thread::spawn(move || {
             let known = registered.load(Ordering::Acquire);
             let first = read(&mut vcpu, 0x10);
@@ -247,12 +276,11 @@ fn a_registered_device_answers_from_then_on() {
     });
 }
 
-#[test]
-fn an_access_finds_a_moving_range_at_the_old_or_the_new_place() {
-    explore("an_access_finds_a_moving_range_at_the_old_or_the_new_place", 3, || {
+fn an_access_finds_a_moving_range_at_the_old_or_the_new_place<const HINTS: usize>(name: &str) {
+    explore(name, 3, || {
         let manager = leak(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
         let reader = thread::spawn(move || {
             // Port 0x12 is in both places.
             let first = read(&mut vcpu, 0x12);
@@ -266,12 +294,11 @@ fn an_access_finds_a_moving_range_at_the_old_or_the_new_place() {
     });
 }
 
-#[test]
-fn no_access_finds_a_moving_range_at_both_places() {
-    explore("no_access_finds_a_moving_range_at_both_places", 3, || {
+fn no_access_finds_a_moving_range_at_both_places<const HINTS: usize>(name: &str) {
+    explore(name, 3, || {
         let manager = leak(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
         let reader = thread::spawn(move || {
             let found = [0x20, 0x10, 0x20].map(|port| read(&mut vcpu, port).is_some());
             assert!(
@@ -283,13 +310,13 @@ fn no_access_finds_a_moving_range_at_both_places() {
     });
 }
 
-#[test]
-fn two_ranges_change_places_at_once() {
-    explore("two_ranges_change_places_at_once", 2, || {
+/// With two preemptions it takes minutes.
+fn two_ranges_change_places_at_once<const HINTS: usize>(name: &str) {
+    explore(name, 1, || {
         let manager = leak(new_manager::<2>());
         let a = register(manager, Probe::new(b'a'), 0x10);
         let b = register(manager, Probe::new(b'b'), 0x20);
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
         let reader = thread::spawn(move || {
             let letters = [0x10, 0x20].map(|port| read(&mut vcpu, port).unwrap().0);
             assert!([*b"ab", *b"aa", *b"ba"].contains(&letters), "{letters:?}");
@@ -317,12 +344,12 @@ fn two_writers_do_not_confuse_a_reader() {
 }
 
 #[test]
-fn a_last_hit_is_forgotten_when_its_range_is_gone() {
-    explore("a_last_hit_is_forgotten_when_its_range_is_gone", 3, || {
+fn a_hint_is_of_no_use_when_its_range_is_gone() {
+    explore("a_hint_is_of_no_use_when_its_range_is_gone", 2, || {
         let manager = leak(new_manager::<1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let id = register(manager, a, 0x10);
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, 1>(manager);
         assert_eq!(read(&mut vcpu, 0x12), Some((b'a', 2)));
         let reader = thread::spawn(move || {
             let found = read(&mut vcpu, 0x12);
@@ -344,7 +371,7 @@ fn removal_waits_for_a_nested_callback() {
         let outer = register(manager, a, 0x10);
         let inner = register(manager, b, 0x20);
         a.will(Act::ReadNested(manager, 0x20));
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, 1>(manager);
         let reader = thread::spawn(move || {
             read(&mut vcpu, 0x10);
         });
@@ -364,7 +391,7 @@ fn removal_waits_for_an_anonymous_callback_inside_another() {
         register(manager, a, 0x10);
         let inner = register(manager, b, 0x20);
         a.will(Act::ReadAnonymously(manager, 0x20));
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, 1>(manager);
         let reader = thread::spawn(move || {
             assert_eq!(read(&mut vcpu, 0x10), Some((b'a', 0)));
         });
@@ -387,7 +414,7 @@ fn a_deferred_removal_ends_after_the_callbacks() {
         let manager = leak(new_manager::<2>());
         let a = Probe::new(b'a');
         let id = register(manager, a, 0x10);
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, 1>(manager);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
         });
@@ -406,7 +433,7 @@ fn a_device_removes_itself_from_its_own_callback() {
         let a = Probe::new(b'a');
         let id = register(manager, a, 0x10);
         a.will(Act::RemoveDeferred(manager, id));
-        let mut vcpu = manager.dispatcher().unwrap();
+        let mut vcpu = new_vcpu::<_, 1>(manager);
         let reader = thread::spawn(move || {
             assert_eq!(read(&mut vcpu, 0x10), Some((b'a', 0)));
             assert_eq!(read(&mut vcpu, 0x10), None);
@@ -424,7 +451,7 @@ fn each_acts_on_the_other(act: impl Fn(&'static Manager<2>, InstanceId) -> Act) 
     let ids = [register(manager, a, 0x10), register(manager, b, 0x20)];
     a.will(act(manager, ids[1]));
     b.will(act(manager, ids[0]));
-    let [mut first, mut second] = [0, 1].map(|_| manager.dispatcher().unwrap());
+    let [mut first, mut second] = [0, 1].map(|_| new_vcpu::<_, 1>(manager));
     let reader = thread::spawn(move || {
         read(&mut first, 0x10);
     });
@@ -487,6 +514,27 @@ fn slots_are_sound_without_the_index() {
         let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || visit(slots, claim.top().into(), 0));
         replace(slots, a, b);
+        reader.join().unwrap();
+    });
+}
+
+/// Nor on what a hint is worth: here the slot is opened anew as if it had never changed.
+#[test]
+fn slots_are_sound_whatever_a_hint_says() {
+    explore("slots_are_sound_whatever_a_hint_says", 6, || {
+        let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        assert!(slots.install(0, body(a), 4));
+        slots.open(0, IoType::Pio, 1);
+        let claim = slots.claim_line().unwrap();
+        let reader = thread::spawn(move || {
+            if let Some((entered, 0)) = slots.enter_by_hint(claim.top(), Hint::FIRST, IoType::Pio, 0, 1) {
+                let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
+                entered.body().device.read(&access, &mut []);
+            }
+        });
+        replace(slots, a, b);
+        slots.open(0, IoType::Pio, 1);
         reader.join().unwrap();
     });
 }

@@ -40,11 +40,8 @@ pub(crate) const WAIT: bool = !cfg!(vm_device_mutation = "no_wait");
 /// A writer changes the copy of the index that is not live.
 pub(crate) const OTHER_COPY: bool = !cfg!(vm_device_mutation = "no_other_copy");
 
-/// A publication comes before what the same writer then changes in the other copy.
-pub(crate) const PUBLISH_FENCE: bool = !cfg!(vm_device_mutation = "no_publish_fence");
-
-/// A publication comes before what the next writer changes.
-pub(crate) const BEGIN_FENCE: bool = !cfg!(vm_device_mutation = "no_begin_fence");
+/// The publications so far, and the closing of a slot, come before what a writer then changes.
+pub(crate) const CHANGE_FENCE: bool = !cfg!(vm_device_mutation = "no_change_fence");
 
 /// Writers hold back for readers that have searched in vain.
 pub(crate) const HOLD_BACK: bool = !cfg!(vm_device_mutation = "no_hold_back");

@@ -34,9 +34,7 @@ use crate::address::IoType;
 use crate::device::Device;
 use crate::protocol;
 use crate::resource::AccessSizes;
-use crate::sync::{
-    AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once,
-};
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
 
 /// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
 /// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
@@ -532,14 +530,17 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         true
     }
 
-    /// Closes an occupied slot to hints: before an index is published in which the place of its range is another, or
-    /// another range lies in it.
+    /// Closes an occupied slot to hints, before a copy of the index is changed so that it has the slot's range elsewhere, or
+    /// not, or another range in it.
     pub(crate) fn close(&self, slot: u16) {
         if protocol::CLOSE {
             self.change_occupied(slot, CLOSED);
         }
-        // Whoever comes upon the changes that follow, sees that the slot was closed.
-        fence(Ordering::Release);
+        // Whoever comes upon one of the changes that follow finds, when it compares, that the slot is not open as it was, and
+        // that the index it searches is not the live one any more, even if it was another writer who replaced that.
+        if protocol::CHANGE_FENCE {
+            fence(Ordering::Release);
+        }
     }
 
     /// Opens an occupied slot to hints about the space of `io_type`: once `version` is published, both copies have its
@@ -623,11 +624,6 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         while protocol::HOLD_BACK && self.starving.load(Ordering::SeqCst) != 0 {
             spin_once();
         }
-        // Whoever comes upon one of the changes that follow finds, when it compares versions, that the index it searches
-        // is not the live one any more, even if it was another writer who replaced that.
-        if protocol::BEGIN_FENCE {
-            fence(Ordering::Release);
-        }
         let other = if protocol::OTHER_COPY { 1 } else { 2 };
         self.version.load(Ordering::Relaxed).wrapping_add(other)
     }
@@ -636,9 +632,6 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     /// searching it compares versions afterwards.
     pub(crate) fn publish(&self, version: u64) {
         self.version.store(version, Ordering::SeqCst);
-        if protocol::PUBLISH_FENCE {
-            fence(Ordering::Release);
-        }
     }
 }
 

@@ -4,8 +4,8 @@ mod observed;
 
 use observed::Constant;
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus,
-    Relocation, SystemAllocator,
+    Access, Device, DeviceManager, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource,
+    OpenBus, Relocation, SystemAllocator,
 };
 
 type Manager<'d> = DeviceManager<'d, 4, 8, 1>;
@@ -29,56 +29,124 @@ fn a_physical_access_is_not_dispatched_where_the_last_hit_was_mmio() {
 }
 
 #[test]
-fn a_hint_about_a_port_is_taken_only_while_it_is_true() {
+fn a_hint_is_taken_only_while_it_is_true() {
+    for io_type in [IoType::Pio, IoType::Mmio] {
+        hints_come_and_go::<0>(io_type);
+        hints_come_and_go::<1>(io_type);
+        hints_come_and_go::<3>(io_type);
+        hints_come_and_go::<256>(io_type);
+    }
+}
+
+/// With as many hints: none, one for all addresses, two of three, or different ones for most of what is read here.
+fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
     const FIRST: Constant = Constant { name: "first", value: 1 };
     const SECOND: Constant = Constant { name: "second", value: 2 };
     const BUS: Constant = Constant { name: "bus", value: 3 };
     const CHILD: Constant = Constant { name: "child", value: 4 };
     let manager = manager();
-    let mut vcpu = manager.dispatcher().unwrap();
-    let mut read = |port: u16| {
-        let mut data = [0];
-        // Another port in between, so that it is not the last hit that answers.
-        let _ = vcpu.read(GuestAddress(0x800), &mut data, IoType::Pio);
-        vcpu.read(port.into(), &mut data, IoType::Pio).map(|()| data[0])
+    let mut vcpu = manager.dispatcher_with_hints::<HINTS, HINTS>().unwrap();
+    // Twice: what the first one finds is there for the second.
+    let mut read = |address: u64| {
+        [0, 1].map(|_| {
+            let mut data = [0];
+            vcpu.read(GuestAddress(address), &mut data, io_type).map(|()| data[0])
+        })
     };
-    let ports = |base| [IoResource::pio(base, 4)];
-    manager.register_device(&DEVICE, None, &ports(0x800), IrqResource::None).unwrap();
-    let first = manager.register_device(&FIRST, None, &ports(0x100), IrqResource::None).unwrap();
-    assert_eq!([read(0x100), read(0x103), read(0x100)], [Ok(1); 3]);
+    let unclaimed = [Err(IoError::Unclaimed); 2];
+    let at = |space, base, size| [IoResource::fixed(space, GuestAddress(base), GuestUsize(size))];
+    manager.register_device(&DEVICE, None, &at(io_type, 0x800, 4), IrqResource::None).unwrap();
+    let first = manager.register_device(&FIRST, None, &at(io_type, 0x100, 4), IrqResource::None).unwrap();
+    assert_eq!(
+        [read(0x100), read(0x103), read(0x800), read(0x100)],
+        [[Ok(1); 2], [Ok(1); 2], [Ok(0x5a); 2], [Ok(1); 2]]
+    );
 
     // Moved away, and back.
     let relocate = |relocation: Relocation| manager.relocate(&[relocation]).unwrap();
     relocate(Relocation::new(first, 0).to(GuestAddress(0x104)));
-    assert_eq!([read(0x100), read(0x104)], [Err(IoError::Unclaimed), Ok(1)]);
+    assert_eq!([read(0x100), read(0x104)], [unclaimed, [Ok(1); 2]]);
     relocate(Relocation::new(first, 0).to(GuestAddress(0x100)));
-    assert_eq!([read(0x100), read(0x104)], [Ok(1), Err(IoError::Unclaimed)]);
+    assert_eq!([read(0x100), read(0x104)], [[Ok(1); 2], unclaimed]);
     // No longer decoded.
     relocate(Relocation::new(first, 0).decoded(false));
-    assert_eq!(read(0x100), Err(IoError::Unclaimed));
+    assert_eq!(read(0x100), unclaimed);
     relocate(Relocation::new(first, 0).decoded(true));
-    assert_eq!(read(0x100), Ok(1));
-    // Gone, and its slot in use for another place.
+    assert_eq!(read(0x100), [Ok(1); 2]);
+    // Gone, and its slot in use for another place, and for a larger range.
     manager.unregister_device(first).unwrap();
-    assert_eq!(read(0x100), Err(IoError::Unclaimed));
-    let second = manager.register_device(&SECOND, None, &ports(0x200), IrqResource::None).unwrap();
-    assert_eq!([read(0x100), read(0x200)], [Err(IoError::Unclaimed), Ok(2)]);
+    assert_eq!(read(0x100), unclaimed);
+    let second = manager.register_device(&SECOND, None, &at(io_type, 0x200, 8), IrqResource::None).unwrap();
+    assert_eq!([read(0x100), read(0x200), read(0x207), read(0x208)], [unclaimed, [Ok(2); 2], [Ok(2); 2], unclaimed]);
     manager.unregister_device(second).unwrap();
     // In use for the same addresses in the other space.
-    let third = manager.register_device(&SECOND, None, &[IoResource::mmio(0x200, 4)], IrqResource::None).unwrap();
-    assert_eq!(read(0x200), Err(IoError::Unclaimed));
+    let other = if io_type == IoType::Pio { IoType::Mmio } else { IoType::Pio };
+    let third = manager.register_device(&SECOND, None, &at(other, 0x200, 4), IrqResource::None).unwrap();
+    assert_eq!(read(0x200), unclaimed);
+    manager.unregister_device(third).unwrap();
+    let physical = at(IoType::PhysicalMmio, 0x200, 4);
+    let third = manager.register_device(&SECOND, None, &physical, IrqResource::None).unwrap();
+    assert_eq!(read(0x200), unclaimed);
     manager.unregister_device(third).unwrap();
 
-    // The slot becomes that of a window, and a child comes and goes in it.
-    let window = [IoResource::pio(0x100, 0x40).window()];
+    // The slot becomes that of a window, and a child comes, moves, and goes in it.
+    let window = at(io_type, 0x100, 0x40).map(IoResource::window);
     let bus = manager.register_device(&BUS, None, &window, IrqResource::None).unwrap();
-    assert_eq!([read(0x100), read(0x110)], [Ok(3); 2]);
-    let child = manager.register_device(&CHILD, Some(bus), &ports(0x110), IrqResource::None).unwrap();
-    assert_eq!([read(0x100), read(0x110), read(0x114)], [Ok(3), Ok(4), Ok(3)]);
+    assert_eq!([read(0x100), read(0x110)], [[Ok(3); 2]; 2]);
+    let child = manager.register_device(&CHILD, Some(bus), &at(io_type, 0x110, 4), IrqResource::None).unwrap();
+    assert_eq!([read(0x100), read(0x110), read(0x114)], [[Ok(3); 2], [Ok(4); 2], [Ok(3); 2]]);
+    relocate(Relocation::new(child, 0).to(GuestAddress(0x114)));
+    assert_eq!([read(0x100), read(0x110), read(0x114)], [[Ok(3); 2], [Ok(3); 2], [Ok(4); 2]]);
+    manager
+        .relocate(&[Relocation::new(bus, 0).to(GuestAddress(0x140)), Relocation::new(child, 0).to(GuestAddress(0x150))])
+        .unwrap();
+    assert_eq!([read(0x114), read(0x140), read(0x150), read(0x154)], [unclaimed, [Ok(3); 2], [Ok(4); 2], [Ok(3); 2]]);
+    relocate(Relocation::new(child, 0).decoded(false));
+    assert_eq!([read(0x140), read(0x150)], [[Ok(3); 2]; 2]);
     manager.unregister_device(child).unwrap();
-    assert_eq!([read(0x100), read(0x110)], [Ok(3); 2]);
+    assert_eq!([read(0x140), read(0x150)], [[Ok(3); 2]; 2]);
     manager.unregister_subtree(bus).unwrap();
-    assert_eq!([read(0x100), read(0x110), read(0x800)], [Err(IoError::Unclaimed), Err(IoError::Unclaimed), Ok(0x5a)]);
+    assert_eq!([read(0x140), read(0x150), read(0x800)], [unclaimed, unclaimed, [Ok(0x5a); 2]]);
+}
+
+#[test]
+fn a_hint_does_not_stretch_a_range() {
+    let manager = manager();
+    let mut vcpu = manager.dispatcher_with_hints::<1, 1>().unwrap();
+    let straddling = [Err(IoError::Straddling); 2];
+    for (io_type, base) in [(IoType::Pio, 0), (IoType::Pio, 0xfffe), (IoType::Mmio, 0), (IoType::Mmio, u64::MAX - 1)] {
+        let resource = [IoResource::fixed(io_type, GuestAddress(base), GuestUsize(2))];
+        let id = manager.register_device(&DEVICE, None, &resource, IrqResource::None).unwrap();
+        let mut read = |address: u64, length: usize| {
+            [0, 1].map(|_| {
+                vcpu.read(GuestAddress(base), &mut [0], io_type).unwrap();
+                vcpu.read(GuestAddress(address), &mut [0; 16][..length], io_type)
+            })
+        };
+        for length in [1, 2] {
+            assert_eq!(read(base, length), [Ok(()); 2]);
+        }
+        assert_eq!(read(base + 1, 1), [Ok(()); 2]);
+        for length in [2, 4, 8, 16] {
+            assert_eq!(read(base + 1, length), straddling, "{io_type} {base:#x} {length}");
+        }
+        assert_eq!(read(base, 3), straddling);
+        if base > 0 {
+            assert_eq!(read(base - 1, 1), [Err(IoError::Unclaimed); 2]);
+            for length in [2, 3, 4, 16] {
+                assert_eq!(read(base - 1, length), straddling, "{io_type} {base:#x} {length}");
+            }
+        }
+        manager.unregister_device(id).unwrap();
+    }
+    let all = [IoResource::at(IoType::Mmio, IoRange::ALL_MEMORY)];
+    manager.register_device(&DEVICE, None, &all, IrqResource::None).unwrap();
+    for _ in 0..2 {
+        for address in [0, u64::MAX / 2, u64::MAX] {
+            assert_eq!(vcpu.read(GuestAddress(address), &mut [0], IoType::Mmio), Ok(()));
+        }
+        assert_eq!(vcpu.read(GuestAddress(u64::MAX), &mut [0; 2], IoType::Mmio), Err(IoError::Straddling));
+    }
 }
 
 #[test]

@@ -16,11 +16,12 @@ mod recorder;
 mod steps;
 
 use proptest::prelude::*;
-use vm_device::DeviceManager;
+use vm_device::{DeviceManager, Dispatcher};
 
 const DEVICES: usize = 12;
 const RANGES: usize = 48;
 type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
+type Vcpu<'d> = Dispatcher<'d, DEVICES, RANGES, 1>;
 
 proptest! {
     #![proptest_config(ProptestConfig {

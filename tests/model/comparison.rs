@@ -99,7 +99,7 @@ impl Run<'_> {
             },
             _ => {
                 *self.relay.order.lock() = Some(io);
-                // Not always by the handle, whose last hit the access takes away.
+                // Not always by the handle, of whose hints the access takes one away.
                 match self.accesses % 4 {
                     0 => self.vcpu.write(GuestAddress(0x8000), &[0], IoType::Pio).unwrap(),
                     _ => self.manager.write(GuestAddress(0x8000), &[0], IoType::Pio).unwrap(),

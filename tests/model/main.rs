@@ -14,11 +14,13 @@ mod recorder;
 mod steps;
 
 use proptest::prelude::*;
-use vm_device::DeviceManager;
+use vm_device::{DeviceManager, Dispatcher};
 
 const DEVICES: usize = 6;
 const RANGES: usize = 14;
 type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
+/// One hint, which is often wrong.
+type Vcpu<'d> = Dispatcher<'d, DEVICES, RANGES, 1, 1, 1>;
 
 proptest! {
     #![proptest_config(ProptestConfig {

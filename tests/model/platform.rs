@@ -41,7 +41,7 @@ pub(crate) fn run(steps: &[Step]) {
         manager: &manager,
         recorders: &recorders,
         relay: &relay,
-        vcpu: manager.dispatcher().unwrap(),
+        vcpu: manager.dispatcher_with_hints().unwrap(),
         model: Model { instances: vec![instance], reserved: vec![] },
         stale: vec![],
         accesses: 0,

@@ -1,7 +1,7 @@
 //! Each step, made by the manager and by the model.
 
 use vm_device::{
-    AccessSizes, Device, Dispatcher, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Owner, RangeRefusal,
+    AccessSizes, Device, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Owner, RangeRefusal,
     RegisterError, RelocateError, Relocation, UnregisterError,
 };
 
@@ -10,14 +10,14 @@ use crate::observed::observe;
 use crate::plain::{Given, Instance, Model, Place, assigned};
 use crate::platform::{HALF, address};
 use crate::recorder::{Recorder, Relay};
-use crate::{DEVICES, Manager, RANGES};
+use crate::{DEVICES, Manager, Vcpu};
 
 /// The manager and the model, side by side.
 pub(crate) struct Run<'d> {
     pub(crate) manager: &'d Manager<'d>,
     pub(crate) recorders: &'d [Recorder],
     pub(crate) relay: &'d Relay<'d>,
-    pub(crate) vcpu: Dispatcher<'d, DEVICES, RANGES, 1>,
+    pub(crate) vcpu: Vcpu<'d>,
     pub(crate) model: Model,
     pub(crate) stale: Vec<InstanceId>,
     pub(crate) accesses: usize,

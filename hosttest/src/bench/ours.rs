@@ -106,8 +106,7 @@ fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
         }
     };
     let roomy = move || {
-        let mut vcpu =
-            portable.dispatcher_with_hints::<8192, 8192>().expect("there are more handles than threads");
+        let mut vcpu = portable.dispatcher_with_hints::<8192, 8192>().expect("there are more handles than threads");
         move |address: u64, data: &mut [u8; 4]| {
             let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
         }

@@ -241,8 +241,8 @@ impl Hinted {
 
     #[inline(always)]
     fn find(&mut self, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
-        let hash = ((address >> self.granule) as u32).wrapping_mul(0x9e37_79b1) >> (32 - MEMORY_HINTS.ilog2());
-        let hint = self.hints.get_mut(hash as usize)?;
+        let near = (address >> self.granule) as usize;
+        let hint = self.hints.get_mut((near ^ (near >> MEMORY_HINTS.ilog2())) % MEMORY_HINTS)?;
         self.sorted.at((*hint).into(), address).or_else(|| {
             let found = self.sorted.find(address)?;
             *hint = found.0 as u16;
