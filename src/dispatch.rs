@@ -5,9 +5,15 @@ use crate::address::{GuestAddress, IoType};
 use crate::hints::Hints;
 use crate::manager::DeviceManager;
 use crate::resource::AccessSizes;
-use crate::slots::{Body, Entered, Found, Place, Refused, Top};
+use crate::slots::{Body, Claim, Entered, Found, Place, Refused};
 use crate::table::{Entry, Start, Table};
 use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
+
+/// A vCPU with a handle, as it makes accesses that are not nested in others.
+pub(crate) struct Seat<'a> {
+    pub(crate) claim: Claim<'a>,
+    pub(crate) caller: Caller<'a>,
+}
 
 /// What a search has found: whose the addresses are, and where that one's range starts, under a version.
 struct Hit<'a, 'd> {
@@ -125,15 +131,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub(crate) fn dispatch<'a, A: Start, const SHIFT: u32, const HINTS: usize>(
         &'a self,
         table: &Table<A, RANGES>,
-        top: Top<'a>,
-        caller: &Caller<'a>,
+        Seat { claim, caller }: &Seat<'a>,
         hints: &mut Hints<RANGES, SHIFT, HINTS>,
         address: GuestAddress,
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
         let unit = self.begin(io_type, &mut transfer)?;
-        let at = address.0;
+        let (at, top) = (address.0, claim.top());
         let hinted = hints.hint(at).and_then(|hint| self.slots.enter_by_hint(top, hint, io_type, at, unit));
         let entered = match hinted {
             Some(entered) => Some(entered),

@@ -2,9 +2,9 @@
 
 use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
+use crate::dispatch::Seat;
 use crate::hints::Hints;
 use crate::manager::DeviceManager;
-use crate::slots::Claim;
 use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceManager<'d, DEVICES, RANGES, VCPUS> {
@@ -17,8 +17,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 
     /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with as many hints as are asked for: `PORTS` about where it
-    /// found ports, and `MEMORY` about where it found memory; best powers of two, of 2 bytes each. One is what a last hit
-    /// is; with 0, every access to the space is searched for.
+    /// found ports, and `MEMORY` about where it found memory, of 2 bytes each; a power of two, or as many as the next lower
+    /// one are used. With 1 it remembers the last range only; with 0, every access to the space is searched for.
     ///
     /// # Errors
     /// As [`dispatcher`](Self::dispatcher).
@@ -27,7 +27,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ) -> Result<Dispatcher<'d, DEVICES, RANGES, VCPUS, PORTS, MEMORY>, NoDispatcher> {
         let claim = self.slots.claim_line().ok_or(NoDispatcher { capacity: VCPUS })?;
         let caller = Caller { manager: self.identity(), place: claim.top().into(), parent: None };
-        Ok(Dispatcher { manager: self, claim, caller, ports: Hints::new(), memory: Hints::new() })
+        let seat = Seat { claim, caller };
+        Ok(Dispatcher { manager: self, seat, ports: Hints::new(), memory: Hints::new() })
     }
 
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
@@ -44,8 +45,10 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 /// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
 /// [`DeviceManager::nested`]. Dropping it makes its place free for another.
 ///
-/// It remembers ranges as hints, which are checked when they are used: `PORTS` of them for ports, one for each four, and
-/// `MEMORY` for memory, one for each 512 bytes. Addresses for which there is the same hint take it from each other.
+/// What it remembers are hints, which are checked when they are used: `PORTS` of them for ports, one for each four, and
+/// `MEMORY` for memory, one for each 512 bytes. Addresses for which there is the same hint take it from each other. An access
+/// is searched for where the hint is about another range, where a window has other ranges in it, and for the first time after
+/// the range was moved.
 pub struct Dispatcher<
     'd,
     const DEVICES: usize,
@@ -55,8 +58,7 @@ pub struct Dispatcher<
     const MEMORY: usize = MEMORY_HINTS,
 > {
     manager: &'d DeviceManager<'d, DEVICES, RANGES, VCPUS>,
-    claim: Claim<'d>,
-    caller: Caller<'d>,
+    seat: Seat<'d>,
     ports: Hints<RANGES, 2, PORTS>,
     memory: Hints<RANGES, 9, MEMORY>,
 }
@@ -77,12 +79,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const PO
 
     #[inline(always)]
     fn dispatch(&mut self, address: GuestAddress, io_type: IoType, transfer: impl Transfer) -> Result<(), IoError> {
-        let Self { manager, claim, caller, ports, memory } = self;
-        let top = claim.top();
+        let Self { manager, seat, ports, memory } = self;
         match io_type {
-            IoType::Pio => manager.dispatch(&manager.ports, top, caller, ports, address, io_type, transfer),
+            IoType::Pio => manager.dispatch(&manager.ports, seat, ports, address, io_type, transfer),
             IoType::Mmio | IoType::PhysicalMmio => {
-                manager.dispatch(&manager.memory, top, caller, memory, address, io_type, transfer)
+                manager.dispatch(&manager.memory, seat, memory, address, io_type, transfer)
             }
         }
     }
@@ -123,7 +124,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const PO
 
     #[inline(never)]
     fn dispatch_string(&mut self, port: u16, transfer: &mut dyn Transfer) -> Result<(), IoError> {
-        self.manager.dispatch_from(&self.caller, port.into(), IoType::Pio, transfer)
+        self.manager.dispatch_from(&self.seat.caller, port.into(), IoType::Pio, transfer)
     }
 }
 

@@ -269,7 +269,7 @@ fn an_id_of_a_removed_device_is_an_error_for_ever() {
 }
 
 #[test]
-fn a_handles_last_hit_never_reaches_a_removed_or_moved_device() {
+fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
     let manager = manager();
     let mut vcpu = manager.dispatcher().unwrap();
     let mut see = |expected: Result<u8, IoError>| {

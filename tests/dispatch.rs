@@ -17,7 +17,7 @@ fn manager<'d>() -> Manager<'d> {
 const DEVICE: Constant = Constant { name: "device", value: 0x5a };
 
 #[test]
-fn a_physical_access_is_not_dispatched_where_the_last_hit_was_mmio() {
+fn a_physical_access_is_not_dispatched_where_the_last_one_was_mmio() {
     let manager = manager();
     manager.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();

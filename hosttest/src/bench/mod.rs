@@ -6,6 +6,7 @@
 
 mod changes;
 mod exits;
+mod floors;
 mod goals;
 mod layout;
 mod measure;
@@ -140,7 +141,7 @@ fn ranges(n: usize) -> Result<usize, Error> {
 }
 
 fn subjects(layout: &Layout) -> Vec<Subject> {
-    let mut subjects = schemes::floors(layout);
+    let mut subjects = floors::floors(layout);
     subjects.extend(ours::subjects(layout));
     subjects.extend(peers::subjects(layout));
     subjects.extend(schemes::subjects(layout));

@@ -212,7 +212,7 @@ impl<'c> Work<'c> {
         let mut place = &world.places[0];
         while !stop.load(Ordering::Relaxed) {
             let draw = self.random.next();
-            // Runs of accesses to one place, as guests make them, so that the last hit is used.
+            // Runs of accesses to one place, as guests make them, so that hints are used.
             if draw & 3 == 0 {
                 place = &world.places[self.random.below(world.places.len())];
             }
