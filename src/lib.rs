@@ -74,7 +74,7 @@
 //!
 //! # Map
 //!
-//! An access goes `dispatch` → `table` → `slots` → the device; a registration goes `manager` → `state` (allocator,
+//! An access goes `dispatch` → `hints` or `table` → `slots` → the device; a registration goes `manager` → `state` (allocator,
 //! topology, lines) → the device → `slots` → `table`. Imports point that way only.
 //!
 //! | module | what it is |
@@ -83,7 +83,7 @@
 //! | `allocator` | [`SystemAllocator`]: pools of addresses and ports, interrupt lines, instance ids |
 //! | `interrupt` | [`InterruptController`], which the VMM implements, and [`IrqLine`], which a device keeps |
 //! | `topology`, `state` | the tree of buses and devices; what writers share behind one lock |
-//! | `slots`, `table` | the quiescence protocol (the one module with `unsafe`); the sorted range table |
+//! | `slots`, `table`, `hints` | the quiescence protocol (the one module with `unsafe`); the sorted range table; where a vCPU found addresses before |
 //! | `dispatch` | `read`, `write`, strings; [`Dispatcher`], [`Nested`] |
 //! | [`exit`] | for type-1 hypervisors: VM exits of SVM and VMX, and instructions that touched MMIO, as accesses |
 //! | `manager`, `removal`, `relocation`, `inspection` | [`DeviceManager`]: register, unregister, relocate, walk |

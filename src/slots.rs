@@ -17,10 +17,10 @@
 //! copies. A reader takes it before its search and compares after its announcement, so that an access goes where one
 //! published index says, and a torn search of a copy that was being rewritten is thrown away.
 //!
-//! A reader that has a hint which slot it is needs neither search nor version, if the slot is *open*: as long as it is, each
-//! published index has all of the slot's range at the place that the slot itself names. A writer closes a slot before it
-//! publishes an index that has it elsewhere, or not, or has another range in it, and opens it when that is the live one and
-//! it has changed the slot itself. Who comes upon a closed slot searches; so nobody waits.
+//! A reader with a hint which slot it is needs neither, if the slot is *open*: as long as it is, each published index has
+//! all of the slot's range at the place that the slot itself names, for this slot alone. A writer closes a slot before it
+//! changes a copy so that this is not true of it, and opens it when the copy is the live one and the slot says the same.
+//! Who comes upon a closed slot searches, so that nobody waits.
 
 #![allow(unsafe_code)]
 
@@ -114,10 +114,10 @@ pub(crate) struct Body<'d> {
     pub(crate) sizes: AccessSizes,
 }
 
-/// What a slot's state is, of its two lowest bits: open to hints about memory, or about ports; anything else.
+/// The bits of a slot's state that say whether it is open, and to hints about which space.
 ///
-/// A state in which a slot is open is a *stamp*: it has above these bits the version with which the slot was opened, and so
-/// comes once. Closed or open, the slot is *occupied*: readers that announce themselves may use it.
+/// A state in which a slot is open has above these bits the version with which it was opened, so that it does not come again.
+/// Closed or open, a slot is *occupied*: readers that announce themselves may use it.
 const KIND: u64 = 0b11;
 const OPEN_TO_MEMORY: u64 = 0b00;
 const OPEN_TO_PORTS: u64 = 0b11;
@@ -483,7 +483,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             return None;
         }
         // SAFETY: a hint is 0, which is less than `RANGES` here, or a number that `hint` has found to be less than it. In
-        // bytes, and without a look at the bounds, it is four instructions less.
+        // bytes, and without a look at the bounds, it is six instructions less.
         let slot = unsafe { &*self.slots.as_ptr().byte_add(number as usize * size_of::<Slot<'d>>()) };
         let (found, Slot { state, bases: [base, _], length, .. }) = (Found(slot), slot);
         let stamp = opened(io_type, state.load(Ordering::Acquire));
@@ -496,7 +496,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         let announced = place.announce(found, &self.crowd, self.heavy_barrier.is_some())?;
         order();
         searched();
-        // With this state before and after, the slot has been open all the time, and now it is announced.
+        // With this state before and after, the slot was open all the time, and it still is, announced.
         if protocol::STAMP_CHECK && state.load(Ordering::SeqCst) != stamp {
             cold_path();
             return None;
