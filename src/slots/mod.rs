@@ -4,8 +4,8 @@
 //! while a writer fills and empties them. What makes that sound is local to this module, whatever the index that led a
 //! reader to a slot says:
 //!
-//! - A reader first *announces* the slot, in a hazard word of its vCPU's [`Line`] or in the slot's count of accesses
-//!   without one; only then it looks at the slot's state, and it touches the body only if the slot is occupied.
+//! - A reader first *announces* the slot ([`announcement`]); only then it looks at the slot's state, and it touches the
+//!   body only if the slot is occupied.
 //! - A writer first makes the state `RETIRED`, only then it looks for announcements; it makes the slot `VACANT` when it
 //!   has found none, and writes the body only of a `VACANT` slot, which it has made `WRITING`.
 //!
@@ -24,22 +24,22 @@
 
 #![allow(unsafe_code)]
 
+mod announcement;
+
 use core::hint::cold_path;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
-use core::sync::atomic::compiler_fence;
 
-use crate::access::{MAX_DEPTH, Target};
+pub use announcement::MAX_ANONYMOUS;
+pub(crate) use announcement::{Announce, Claim, Place};
+use announcement::{Line, Mark, NO_SLOT, Sign};
+
+use crate::access::Target;
 use crate::address::IoType;
 use crate::device::Device;
 use crate::protocol;
 use crate::resource::AccessSizes;
-use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
-
-/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
-/// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
-/// it goes, it is no deeper than the number of their ranges and this together.
-pub const MAX_ANONYMOUS: u32 = 64;
+use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
 
 /// How often a reader searches again by itself, before it asks writers to hold back.
 const RETRIES: u32 = 3;
@@ -58,51 +58,6 @@ impl HeavyBarrier {
     /// Otherwise a removal may return while a callback of the removed device is running.
     pub const unsafe fn new(execute: fn()) -> Self {
         Self(execute)
-    }
-}
-
-/// What a hazard word holds that announces no slot: no slot's sign, because slots are aligned.
-const NO_SLOT: u32 = u32::MAX;
-
-/// The cache line of one vCPU: the signs of the slots it is in, by depth.
-#[repr(align(64))]
-pub(crate) struct Line {
-    hazards: [AtomicU32; MAX_DEPTH],
-    claimed: AtomicBool,
-}
-
-impl Line {
-    const_fn! {
-        fn new() -> Self {
-            Self { hazards: array![AtomicU32::new(NO_SLOT); MAX_DEPTH], claimed: AtomicBool::new(false) }
-        }
-    }
-}
-
-/// A line that one vCPU has to itself until this is dropped.
-pub(crate) struct Claim<'a>(&'a Line);
-
-impl<'a> Claim<'a> {
-    /// Where the vCPU announces accesses, as long as it has the claim.
-    pub(crate) fn top(&self) -> Top<'a> {
-        Top(self.0)
-    }
-}
-
-/// Where a vCPU announces an access that is not nested in another.
-#[derive(Clone, Copy)]
-pub(crate) struct Top<'a>(&'a Line);
-
-impl<'a> From<Top<'a>> for Place<'a> {
-    #[inline(always)]
-    fn from(Top(line): Top<'a>) -> Self {
-        Self { line: Some(line), level: 0 }
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.0.claimed.store(false, Ordering::Release);
     }
 }
 
@@ -171,10 +126,10 @@ impl<'d> Slot<'d> {
         }
     }
 
-    /// What announces the slot in a hazard word: no other slot of the manager has it, because they lie within 4 GiB.
+    /// What announces the slot. The slots of a manager lie within 4 GiB, and are aligned.
     #[inline(always)]
-    fn sign(&self) -> u32 {
-        core::ptr::from_ref(self).addr() as u32
+    fn mark(&self) -> Mark<'_> {
+        Mark { sign: core::ptr::from_ref(self).addr() as u32, anonymous: &self.anonymous }
     }
 
     #[inline(always)]
@@ -186,7 +141,7 @@ impl<'d> Slot<'d> {
 
 // SAFETY: all fields but `body` and the references in it are `Sync` by themselves. A body is written by one thread at a
 // time, the one whose exchange made the slot's state WRITING, and read only by threads that have announced the slot and
-// then seen it OCCUPIED; the module's protocol keeps the two apart. What a body refers to is `Sync` (`Device: Sync`), so
+// then seen it occupied; the module's protocol keeps the two apart. What a body refers to is `Sync` (`Device: Sync`), so
 // that using it from several threads is sound.
 unsafe impl Sync for Slot<'_> {}
 
@@ -216,141 +171,12 @@ impl Found<'_, '_> {
     }
 }
 
-/// Where a reader announces itself. Copies stay with the vCPU, in its handle and in its accesses, which stay on its thread
-/// and nest, so that a word is used for one announcement at a time.
-#[derive(Clone, Copy)]
-pub(crate) struct Place<'a> {
-    /// The vCPU's line, or none for an anonymous access.
-    line: Option<&'a Line>,
-    /// Which of the line's words: the depth of nesting.
-    level: u8,
-}
-
-impl Place<'_> {
-    /// The place of a reader without a line.
-    pub(crate) const ANONYMOUS: Self = Self { line: None, level: 0 };
-
-    /// How many accesses the next one is nested in.
-    #[inline(always)]
-    pub(crate) fn level(self) -> usize {
-        self.level as usize
-    }
-
-    /// Where an access announces itself that is made from within the callback of this one.
-    #[inline(always)]
-    pub(crate) fn deeper(self) -> Self {
-        Self { level: self.level.saturating_add(1), ..self }
-    }
-
-    /// The same depth, without the line.
-    pub(crate) fn without_line(self) -> Self {
-        Self { line: None, ..self }
-    }
-}
-
 /// Why a slot was not entered.
 pub(crate) enum Refused {
     /// The index has changed since the search, or a writer has emptied the slot: search again.
     Stale,
     /// No word, and no count, is left to announce the access in; or, what nesting excludes, the word is in use.
     TooDeep,
-}
-
-/// A way to announce an access.
-pub(crate) trait Announce<'a>: Copy {
-    /// Withdraws the announcement when it is dropped.
-    type Announced: 'a;
-    /// Announces an access to the slot; `None` if there is no place to.
-    fn announce(self, found: Found<'a, '_>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Self::Announced>;
-}
-
-/// An announcement in a line.
-pub(crate) struct InLine<'a>(&'a AtomicU32);
-
-impl<'a> InLine<'a> {
-    #[inline(always)]
-    fn announce(word: &'a AtomicU32, found: Found<'a, '_>, asymmetric: bool) -> Self {
-        debug_assert!(word.load(Ordering::Relaxed) == NO_SLOT, "a word is for one announcement at a time");
-        if asymmetric {
-            word.store(found.0.sign(), protocol::ANNOUNCE_ASYMMETRIC);
-            compiler_fence(Ordering::SeqCst);
-        } else {
-            word.store(found.0.sign(), protocol::ANNOUNCE);
-        }
-        Self(word)
-    }
-}
-
-impl Drop for InLine<'_> {
-    #[inline(always)]
-    fn drop(&mut self) {
-        self.0.store(NO_SLOT, protocol::WITHDRAW);
-    }
-}
-
-/// An access that is counted in its slot.
-pub(crate) struct Counted<'a> {
-    slot: &'a AtomicU32,
-    /// Where it is counted besides, because it was not the only anonymous one in its slot.
-    crowd: Option<&'a AtomicU32>,
-}
-
-impl<'a> Counted<'a> {
-    fn announce(found: Found<'a, '_>, crowd: &'a AtomicU32) -> Option<Self> {
-        let slot = &found.0.anonymous;
-        let others = slot.fetch_add(1, protocol::ANNOUNCE);
-        let mut counted = Self { slot, crowd: None };
-        if others > 0 {
-            counted.crowd = Some(crowd);
-            if crowd.fetch_add(1, Ordering::Relaxed) >= MAX_ANONYMOUS {
-                return None;
-            }
-        }
-        Some(counted)
-    }
-}
-
-impl Drop for Counted<'_> {
-    fn drop(&mut self) {
-        if let Some(crowd) = self.crowd {
-            crowd.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.slot.fetch_sub(1, protocol::WITHDRAW);
-    }
-}
-
-impl<'a> Announce<'a> for Top<'a> {
-    type Announced = InLine<'a>;
-
-    /// The word is free: an access borrows the handle, which alone has the claim, as long as it lasts, and those nested in
-    /// it have words of their own.
-    #[inline(always)]
-    fn announce(self, found: Found<'a, '_>, _: &'a AtomicU32, asymmetric: bool) -> Option<InLine<'a>> {
-        let [word, ..] = &self.0.hazards;
-        Some(InLine::announce(word, found, asymmetric))
-    }
-}
-
-/// The announcement of an access from any [`Place`].
-pub(crate) enum Anyhow<'a> {
-    InLine(#[expect(dead_code, reason = "dropped")] InLine<'a>),
-    Counted(#[expect(dead_code, reason = "dropped")] Counted<'a>),
-}
-
-impl<'a> Announce<'a> for Place<'a> {
-    type Announced = Anyhow<'a>;
-
-    fn announce(self, found: Found<'a, '_>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Anyhow<'a>> {
-        match self.line {
-            Some(line) => {
-                let word = line.hazards.get(self.level())?;
-                let is_free = word.load(Ordering::Relaxed) == NO_SLOT;
-                is_free.then(|| Anyhow::InLine(InLine::announce(word, found, asymmetric)))
-            }
-            None if self.level() < MAX_DEPTH => Counted::announce(found, crowd).map(Anyhow::Counted),
-            None => None,
-        }
-    }
 }
 
 /// A reader inside a slot. The slot's device stays registered until this is dropped.
@@ -418,9 +244,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Takes a line that no vCPU has.
     pub(crate) fn claim_line(&self) -> Option<Claim<'_>> {
-        let free =
-            |line: &&Line| line.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
-        self.lines.iter().find(free).map(Claim)
+        self.lines.iter().find_map(Line::claim)
     }
 
     /// The version to search under.
@@ -450,7 +274,8 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         version: u64,
         found: Found<'a, 'd>,
     ) -> Result<Entered<'a, 'd, A::Announced>, Refused> {
-        let announced = place.announce(found, &self.crowd, self.heavy_barrier.is_some()).ok_or(Refused::TooDeep)?;
+        let announced =
+            place.announce(found.0.mark(), &self.crowd, self.heavy_barrier.is_some()).ok_or(Refused::TooDeep)?;
         order();
         searched();
         // The reader's half of the protocol.
@@ -493,7 +318,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             cold_path();
             return None;
         }
-        let announced = place.announce(found, &self.crowd, self.heavy_barrier.is_some())?;
+        let announced = place.announce(found.0.mark(), &self.crowd, self.heavy_barrier.is_some())?;
         order();
         searched();
         // With this state before and after, the slot was open all the time, and it still is, announced.
@@ -607,7 +432,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     /// Every word in which a reader of the slot may have announced itself.
     fn words(&self, slot: u16) -> impl Iterator<Item = (&AtomicU32, Sign)> {
         let target = self.slots.get(slot as usize);
-        let sign = Sign::Of(target.map_or(NO_SLOT, Slot::sign));
+        let sign = Sign::Of(target.map_or(NO_SLOT, |target| target.mark().sign));
         let hazards = self.lines.iter().flat_map(|line| &line.hazards);
         hazards.map(move |word| (word, sign)).chain(target.map(|target| (&target.anonymous, Sign::Count)))
     }
@@ -632,25 +457,6 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     /// searching it compares versions afterwards.
     pub(crate) fn publish(&self, version: u64) {
         self.version.store(version, Ordering::SeqCst);
-    }
-}
-
-/// How a word says that a reader is in a slot.
-#[derive(Clone, Copy)]
-enum Sign {
-    /// It is this sign of a slot.
-    Of(u32),
-    /// It is a count, and not 0.
-    Count,
-}
-
-impl Sign {
-    fn is_in(self, word: &AtomicU32) -> bool {
-        let value = word.load(Ordering::SeqCst);
-        match self {
-            Sign::Of(sign) => value == sign,
-            Sign::Count => value != 0,
-        }
     }
 }
 

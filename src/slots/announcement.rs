@@ -1,0 +1,221 @@
+//! How a reader announces itself: in a hazard word of its vCPU's line, or in the slot's count of accesses without one.
+
+#![deny(unsafe_code)]
+
+use core::sync::atomic::compiler_fence;
+
+use crate::access::MAX_DEPTH;
+use crate::protocol;
+use crate::sync::{AtomicBool, AtomicU32, Ordering, array, const_fn};
+
+/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
+/// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
+/// it goes, it is no deeper than the number of their ranges and this together.
+pub const MAX_ANONYMOUS: u32 = 64;
+
+/// What a hazard word holds that announces no slot: no slot's sign.
+pub(super) const NO_SLOT: u32 = u32::MAX;
+
+/// What an announcement needs of a slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Mark<'a> {
+    /// What announces the slot in a hazard word: no other slot of the manager has it.
+    pub(super) sign: u32,
+    /// How many accesses announce it that have no line to do so in.
+    pub(super) anonymous: &'a AtomicU32,
+}
+
+/// The cache line of one vCPU: the signs of the slots it is in, by depth.
+#[repr(align(64))]
+pub(super) struct Line {
+    pub(super) hazards: [AtomicU32; MAX_DEPTH],
+    claimed: AtomicBool,
+}
+
+impl Line {
+    const_fn! {
+        pub(super) fn new() -> Self {
+            Self { hazards: array![AtomicU32::new(NO_SLOT); MAX_DEPTH], claimed: AtomicBool::new(false) }
+        }
+    }
+
+    /// Gives the line to a vCPU, unless another one has it.
+    pub(super) fn claim(&self) -> Option<Claim<'_>> {
+        let claimed = self.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
+        claimed.is_ok().then_some(Claim(self))
+    }
+}
+
+/// A line that one vCPU has to itself until this is dropped.
+pub(crate) struct Claim<'a>(&'a Line);
+
+impl<'a> Claim<'a> {
+    /// Where the vCPU announces accesses, as long as it has the claim.
+    pub(crate) fn top(&self) -> Top<'a> {
+        Top(self.0)
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.claimed.store(false, Ordering::Release);
+    }
+}
+
+/// Where a vCPU announces an access that is not nested in another.
+#[derive(Clone, Copy)]
+pub(crate) struct Top<'a>(&'a Line);
+
+/// Where a reader announces itself. Copies stay with the vCPU, in its handle and in its accesses, which stay on its thread
+/// and nest, so that a word is used for one announcement at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'a> {
+    /// The vCPU's line, or none for an anonymous access.
+    line: Option<&'a Line>,
+    /// Which of the line's words: the depth of nesting.
+    level: u8,
+}
+
+impl<'a> From<Top<'a>> for Place<'a> {
+    #[inline(always)]
+    fn from(Top(line): Top<'a>) -> Self {
+        Self { line: Some(line), level: 0 }
+    }
+}
+
+impl Place<'_> {
+    /// The place of a reader without a line.
+    pub(crate) const ANONYMOUS: Self = Self { line: None, level: 0 };
+
+    /// How many accesses the next one is nested in.
+    #[inline(always)]
+    pub(crate) fn level(self) -> usize {
+        self.level as usize
+    }
+
+    /// Where an access announces itself that is made from within the callback of this one.
+    #[inline(always)]
+    pub(crate) fn deeper(self) -> Self {
+        Self { level: self.level.saturating_add(1), ..self }
+    }
+
+    /// The same depth, without the line.
+    pub(crate) fn without_line(self) -> Self {
+        Self { line: None, ..self }
+    }
+}
+
+/// A way to announce an access.
+pub(crate) trait Announce<'a>: Copy {
+    /// Withdraws the announcement when it is dropped.
+    type Announced: 'a;
+    /// Announces an access to the slot; `None` if there is no place to.
+    fn announce(self, slot: Mark<'a>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Self::Announced>;
+}
+
+/// An announcement in a line.
+pub(crate) struct InLine<'a>(&'a AtomicU32);
+
+impl<'a> InLine<'a> {
+    #[inline(always)]
+    fn announce(word: &'a AtomicU32, slot: Mark<'_>, asymmetric: bool) -> Self {
+        debug_assert!(word.load(Ordering::Relaxed) == NO_SLOT, "a word is for one announcement at a time");
+        if asymmetric {
+            word.store(slot.sign, protocol::ANNOUNCE_ASYMMETRIC);
+            compiler_fence(Ordering::SeqCst);
+        } else {
+            word.store(slot.sign, protocol::ANNOUNCE);
+        }
+        Self(word)
+    }
+}
+
+impl Drop for InLine<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.0.store(NO_SLOT, protocol::WITHDRAW);
+    }
+}
+
+/// An access that is counted in its slot.
+pub(crate) struct Counted<'a> {
+    slot: &'a AtomicU32,
+    /// Where it is counted besides, because it was not the only anonymous one in its slot.
+    crowd: Option<&'a AtomicU32>,
+}
+
+impl<'a> Counted<'a> {
+    fn announce(Mark { anonymous: slot, .. }: Mark<'a>, crowd: &'a AtomicU32) -> Option<Self> {
+        let others = slot.fetch_add(1, protocol::ANNOUNCE);
+        let mut counted = Self { slot, crowd: None };
+        if others > 0 {
+            counted.crowd = Some(crowd);
+            if crowd.fetch_add(1, Ordering::Relaxed) >= MAX_ANONYMOUS {
+                return None;
+            }
+        }
+        Some(counted)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        if let Some(crowd) = self.crowd {
+            crowd.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.slot.fetch_sub(1, protocol::WITHDRAW);
+    }
+}
+
+impl<'a> Announce<'a> for Top<'a> {
+    type Announced = InLine<'a>;
+
+    /// The word is free: an access borrows the handle, which alone has the claim, as long as it lasts, and those nested in
+    /// it have words of their own.
+    #[inline(always)]
+    fn announce(self, slot: Mark<'a>, _: &'a AtomicU32, asymmetric: bool) -> Option<InLine<'a>> {
+        let [word, ..] = &self.0.hazards;
+        Some(InLine::announce(word, slot, asymmetric))
+    }
+}
+
+/// The announcement of an access from any [`Place`].
+pub(crate) enum Anyhow<'a> {
+    InLine(#[expect(dead_code, reason = "dropped")] InLine<'a>),
+    Counted(#[expect(dead_code, reason = "dropped")] Counted<'a>),
+}
+
+impl<'a> Announce<'a> for Place<'a> {
+    type Announced = Anyhow<'a>;
+
+    fn announce(self, slot: Mark<'a>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Anyhow<'a>> {
+        match self.line {
+            Some(line) => {
+                let word = line.hazards.get(self.level())?;
+                let is_free = word.load(Ordering::Relaxed) == NO_SLOT;
+                is_free.then(|| Anyhow::InLine(InLine::announce(word, slot, asymmetric)))
+            }
+            None if self.level() < MAX_DEPTH => Counted::announce(slot, crowd).map(Anyhow::Counted),
+            None => None,
+        }
+    }
+}
+
+/// How a word says that a reader is in a slot.
+#[derive(Clone, Copy)]
+pub(super) enum Sign {
+    /// It is this sign of a slot.
+    Of(u32),
+    /// It is a count, and not 0.
+    Count,
+}
+
+impl Sign {
+    pub(super) fn is_in(self, word: &AtomicU32) -> bool {
+        let value = word.load(Ordering::SeqCst);
+        match self {
+            Sign::Of(sign) => value == sign,
+            Sign::Count => value != 0,
+        }
+    }
+}
