@@ -34,3 +34,78 @@ impl<const RANGES: usize, const SHIFT: u32, const HINTS: usize> Hints<RANGES, SH
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::{
+        Access, Device, DeviceManager, GuestAddress, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource,
+        Relocation, SystemAllocator,
+    };
+
+    struct Nameless(&'static str);
+
+    impl Device<'_> for Nameless {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    }
+
+    static BUS: Nameless = Nameless("bus");
+    static CHILD: Nameless = Nameless("child");
+
+    #[test]
+    fn neighbours_and_powers_of_two_apart_have_different_hints() {
+        let place = Hints::<8, 9, 512>::place;
+        for granule in 0..512_u64 {
+            assert_eq!(place(granule << 9), granule as usize);
+            assert_eq!(place((granule << 9) + 511), granule as usize);
+        }
+        for distance in 9..=24 {
+            let places: std::collections::HashSet<_> = (0..8).map(|n| place(0xc000_0000 + (n << distance))).collect();
+            assert_eq!(places.len(), 8, "2^{distance} apart");
+        }
+        // As many as the next lower power of two.
+        assert!((0..100).all(|granule| Hints::<8, 9, 7>::place(granule << 9) < 4));
+        assert_eq!(Hints::<8, 9, 1>::place(u64::MAX), 0);
+    }
+
+    /// What a wrong one costs is time, so that nothing else shows it.
+    #[test]
+    fn a_hint_is_right_as_long_as_the_range_is_where_it_is_and_none_lies_in_it() {
+        type Manager = DeviceManager<'static, 4, 4, 1>;
+        for io_type in [IoType::Pio, IoType::Mmio] {
+            let manager: &'static Manager = std::boxed::Box::leak(std::boxed::Box::new(DeviceManager::new(
+                SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS),
+            )));
+            let claim = manager.slots.claim_line().unwrap();
+            let leads = |id: InstanceId, address: u64| {
+                let (slot, _) = manager.state().ranges_of(id.index).next().map(|(slot, range)| (slot, *range)).unwrap();
+                let hint = manager.slots.hint(slot).unwrap();
+                manager.slots.enter_by_hint(claim.top(), hint, io_type, address, 4).map(|(_, base)| base)
+            };
+            let at = |base, size| IoResource::fixed(io_type, GuestAddress(base), GuestUsize(size));
+            let bus = manager.register_device(&BUS, None, &[at(0x100, 0x40).window()], IrqResource::None).unwrap();
+            assert_eq!([leads(bus, 0x100), leads(bus, 0x13c), leads(bus, 0x13d)], [Some(0x100), Some(0x100), None]);
+
+            let child = manager.register_device(&CHILD, Some(bus), &[at(0x120, 4)], IrqResource::None).unwrap();
+            assert_eq!([leads(bus, 0x100), leads(bus, 0x120), leads(child, 0x120)], [None, None, Some(0x120)]);
+            let move_child = Relocation::new(child, 0).to(GuestAddress(0x130));
+            manager.relocate(&[move_child]).unwrap();
+            assert_eq!([leads(bus, 0x100), leads(child, 0x120), leads(child, 0x130)], [None, None, Some(0x130)]);
+            let move_both =
+                [Relocation::new(bus, 0).to(GuestAddress(0x200)), Relocation::new(child, 0).to(GuestAddress(0x220))];
+            manager.relocate(&move_both).unwrap();
+            assert_eq!([leads(bus, 0x200), leads(child, 0x130), leads(child, 0x220)], [None, None, Some(0x220)]);
+
+            manager.relocate(&[Relocation::new(child, 0).decoded(false)]).unwrap();
+            assert_eq!([leads(bus, 0x220), leads(child, 0x220)], [Some(0x200), None]);
+            manager.relocate(&[Relocation::new(child, 0).decoded(true)]).unwrap();
+            assert_eq!([leads(bus, 0x220), leads(child, 0x220)], [None, Some(0x220)]);
+            manager.unregister_device(child).unwrap();
+            assert_eq!(leads(bus, 0x220), Some(0x200));
+        }
+    }
+}
