@@ -1,6 +1,7 @@
 //! One copy of the range table as its writer sees it: without the types of its starts, so that it is code once for both
 //! spaces. Who searches it here has time.
 
+use crate::probes;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 use crate::table::{NOBODY, Start};
 
@@ -26,6 +27,7 @@ impl Segments<'_> {
 
     #[inline(never)]
     fn start_at(&self, position: usize) -> Option<u64> {
+        probes::looked();
         match self.starts {
             Starts::Ports(starts) => starts.get(position).map(Start::get),
             Starts::Memory(starts) => starts.get(position).map(Start::get),
@@ -113,6 +115,7 @@ impl Segments<'_> {
         let length = self.length;
         let new_length = (length + to).saturating_sub(from);
         let count = length.saturating_sub(from);
+        probes::moved(count);
         match self.starts {
             Starts::Ports(starts) => shift(starts, from, to, count, length),
             Starts::Memory(starts) => shift(starts, from, to, count, length),

@@ -7,6 +7,7 @@ use super::error::PoolError;
 use super::range::{NONE, Place, RESERVED, Range};
 use super::space::Space;
 use crate::address::{GuestAddress, IoRange, IoType};
+use crate::probes;
 use crate::resource::{Fit, Placement};
 
 /// Addresses and ports to allocate from, with room for `N` ranges over both spaces together.
@@ -59,6 +60,7 @@ impl<const N: usize> Pool<N> {
     }
 
     pub(crate) fn range(&self, number: u16) -> Option<&Range> {
+        probes::looked();
         self.ranges.get(usize::from(number))
     }
 
@@ -393,6 +395,7 @@ impl<const N: usize> Pool<N> {
     /// The numbers from the one at `index` on, as cells: their copying in pairs compiles to `memmove`, and unlike
     /// `copy_within` has no panic path at any optimisation level.
     fn cells_from(&mut self, index: usize) -> &[Cell<u16>] {
+        probes::moved(usize::from(self.len).saturating_sub(index));
         Cell::from_mut(self.order.get_mut(index..usize::from(self.len)).unwrap_or_default()).as_slice_of_cells()
     }
 }

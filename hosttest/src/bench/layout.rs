@@ -49,10 +49,10 @@ impl Layout {
         Self { io_type, ranges, types }
     }
 
-    /// Where there is room for one range more: behind all others.
+    /// Where there is room for one range more: before all others, where whoever keeps them in arrays moves them all.
     pub(super) fn spare(&self) -> (u64, u64) {
-        let behind = self.ranges.last().map_or(0x10, |(_, last)| (last & !0xf) + 0x20);
-        (behind, behind + 3)
+        let before = self.ranges.first().map_or(0, |(first, _)| first - 0x10);
+        (before, before + 3)
     }
 
     /// `count` addresses of aligned 4-byte accesses.

@@ -91,8 +91,8 @@ impl Plan {
 const ADDRESSES: usize = 1 << 16;
 
 /// `bench [--quick] [--pattern NAME] [--n RANGES] [--json FILE] [--svg FILE]` measures all subjects; `bench exits` measures
-/// real exits under KVM; `bench loop SUBJECT PATTERN RANGES SPACE TIMES` only runs one dispatch, over and over, for a
-/// program that counts instructions.
+/// real exits under KVM; `bench loop SUBJECT PATTERN RANGES SPACE TIMES` only runs one dispatch or change, over and over, for
+/// a program that counts instructions.
 ///
 /// # Errors
 /// [`Error`].
@@ -265,16 +265,24 @@ fn churn(plan: &Plan, report: &mut Report, on: [usize; 2], n: usize) -> io::Resu
     Ok(())
 }
 
-/// `loop SUBJECT PATTERN RANGES SPACE TIMES`: each time is 4,096 dispatches.
+/// `loop SUBJECT PATTERN RANGES SPACE TIMES`: each time is 4,096 dispatches, or with `change` for the pattern as many
+/// registrations and removals.
 fn repeat(arguments: &mut Parser) -> Result<(), Error> {
     let subject = arguments.value()?.string()?;
-    let pattern = pattern(&arguments.value()?.string()?)?;
+    let word = arguments.value()?.string()?;
+    let is_change = word == "change";
+    let pattern = if is_change { Pattern::Same } else { pattern(&word)? };
     let n = ranges(arguments.value()?.parse()?)?;
     let io_type = if arguments.value()? == "pio" { IoType::Pio } else { IoType::Mmio };
     let times: usize = arguments.value()?.parse()?;
     let stage = Stage::new(io_type, pattern, n);
     let subject = stage.subjects.iter().find(|candidate| candidate.name == subject);
     let subject = subject.ok_or_else(|| Error::Usage(format!("subjects are {}", stage.names().join(", "))))?;
+    if is_change {
+        let change = subject.change.as_ref().ok_or_else(|| Error::Usage(format!("{} is not changed", subject.name)))?;
+        (0..4096 * times).for_each(|_| change());
+        return Ok(());
+    }
     let mut reader = (subject.reader)();
     for _ in 0..times {
         reader.read_all(&stage.addresses_of(subject)[..4096]);

@@ -13,7 +13,7 @@ use crate::membarrier::heavy_barrier;
 /// is to follow the ranges in use.
 const CAPACITY: usize = 4100;
 
-pub(super) type Manager = DeviceManager<'static, CAPACITY, CAPACITY, 4>;
+pub(super) type Manager = DeviceManager<'static, CAPACITY, CAPACITY, 8>;
 
 pub(super) struct Named<const KIND: u64> {
     name: String,
@@ -105,6 +105,12 @@ fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
             }
         }
     };
+    let searching = move || {
+        let mut vcpu = portable.dispatcher_with_hints::<0, 0>().expect("there are more handles than threads");
+        move |address: u64, data: &mut [u8; 4]| {
+            let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
+        }
+    };
     let roomy = move || {
         let mut vcpu = portable.dispatcher_with_hints::<8192, 8192>().expect("there are more handles than threads");
         move |address: u64, data: &mut [u8; 4]| {
@@ -130,6 +136,7 @@ fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
         Subject::new(PORTABLE, handle(portable)).with_change(change(portable)),
         Subject::new(ASYMMETRIC, handle(asymmetric)).with_change(change(asymmetric)),
         Subject::new(ROOMY, roomy).with_change(change(portable)),
+        Subject::new("this crate, handle, no hints", searching).with_change(change(portable)),
         Subject::new("this crate, no handle", anonymous(portable)).with_change(change(portable)),
         Subject::new("this crate, no handle, asymmetric", anonymous(asymmetric)).with_change(change(asymmetric)),
     ]
