@@ -49,9 +49,10 @@ impl Layout {
         Self { io_type, ranges, types }
     }
 
-    /// Where there is room for one range more: before all others, where whoever keeps them in arrays moves them all.
+    /// Where there is room for one range more, in memory for the largest: before all others, where whoever keeps them in arrays
+    /// moves them all.
     pub(super) fn spare(&self) -> (u64, u64) {
-        let before = self.ranges.first().map_or(0, |(first, _)| first - 0x10);
+        let before = self.ranges.first().map_or(0, |(first, _)| first.saturating_sub(0x1000));
         (before, before + 3)
     }
 
