@@ -42,7 +42,7 @@ impl Line {
     /// Gives the line to a vCPU, unless another one has it.
     pub(super) fn claim(&self) -> Option<Claim<'_>> {
         let claimed = self.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
-        claimed.is_ok().then_some(Claim(self))
+        claimed.ok().map(|_| Claim(self))
     }
 }
 
