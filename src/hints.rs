@@ -75,11 +75,9 @@ mod tests {
     /// What a wrong one costs is time, so that nothing else shows it.
     #[test]
     fn a_hint_is_right_as_long_as_the_range_is_where_it_is_and_none_lies_in_it() {
-        type Manager = DeviceManager<'static, 4, 4, 1>;
         for io_type in [IoType::Pio, IoType::Mmio] {
-            let manager: &'static Manager = std::boxed::Box::leak(std::boxed::Box::new(DeviceManager::new(
-                SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS),
-            )));
+            let manager: DeviceManager<'_, 4, 4, 1> =
+                DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
             let claim = manager.slots.claim_line().unwrap();
             let leads = |id: InstanceId, address: u64| {
                 let (slot, _) = manager.state().ranges_of(id.index).next().map(|(slot, range)| (slot, *range)).unwrap();

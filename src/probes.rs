@@ -16,8 +16,9 @@ pub(crate) use counted::{looked, moved};
 #[cfg(all(test, not(loom)))]
 mod counted {
     use core::cell::Cell;
-    use std::boxed::Box;
     use std::format;
+    use std::string::String;
+    use std::vec::Vec;
 
     use crate::{
         Access, Device, DeviceManager, InstanceId, IoRange, IoResource, IrqResource, Relocation, SystemAllocator,
@@ -36,21 +37,15 @@ mod counted {
         MOVES.set(MOVES.get() + count);
     }
 
-    struct Named(&'static str);
+    struct Named(String);
 
     impl Device<'_> for Named {
         fn name(&self) -> &str {
-            self.0
+            &self.0
         }
         fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
         fn write(&self, _: &Access<'_>, _: &[u8]) {}
     }
-
-    fn device(name: &str) -> &'static dyn Device<'static> {
-        Box::leak(Box::new(Named(Box::leak(Box::from(name)))))
-    }
-
-    type Manager = DeviceManager<'static, 1030, 1030, 1>;
 
     /// What a change looks at and moves is within the bounds.
     fn check<T>(what: &str, [looks, moves]: [usize; 2], change: impl FnOnce() -> T) -> T {
@@ -65,28 +60,27 @@ mod counted {
     /// The bounds that the crate's documentation states.
     #[test]
     fn a_change_looks_at_and_moves_no_more_than_stated() {
-        let manager: &'static Manager =
-            Box::leak(Box::new(DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY))));
-        let at = |place: usize| 0x100 * place as u64;
-        let register = |name: &str, place: usize| -> InstanceId {
-            manager
-                .register_device(device(name), None, &[IoResource::mmio(at(place), 0x10)], IrqResource::None)
-                .unwrap()
-        };
         // An interpreter takes long for many.
         let most: usize = if cfg!(miri) { 20 } else { 1025 };
+        let devices: Vec<_> = (0..=most).map(|n| Named(format!("{n}"))).collect();
+        let manager: DeviceManager<'_, 1030, 1030, 1> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+        let at = |place: usize| 0x100 * place as u64;
+        let register = |device: usize, place: usize| -> InstanceId {
+            let request = IoResource::mmio(at(place), 0x10);
+            manager.register_device(&devices[device], None, &[request], IrqResource::None).unwrap()
+        };
         for n in 0..most {
             let levels = (n + 1).next_power_of_two().ilog2() as usize;
             // The others have the odd places.
             for place in [0, n & !1, 2 * n] {
                 let other = 2 * n - place;
                 let what = format!("{n} others, at {place}");
-                let id = check(&what, [4 * levels + 25, 3 * n + 1], || register("one more", place));
+                let id = check(&what, [4 * levels + 25, 3 * n + 1], || register(most, place));
                 let moved = Relocation::new(id, 0).to(at(other).into());
                 check(&what, [7 * levels + 37, 3 * n + 2], || manager.relocate(&[moved]).unwrap());
                 check(&what, [3 * levels + 30, 3 * n + 1], || manager.unregister_device(id).unwrap());
             }
-            register(&format!("{n}"), 2 * n + 1);
+            register(n, 2 * n + 1);
         }
     }
 }

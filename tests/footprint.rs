@@ -39,5 +39,6 @@ fn the_documentation_gives_the_true_sizes() {
         "takes {small} bytes: {PER_DEVICE} for each further device, {PER_RANGE} for each range, {PER_VCPU} for each vCPU"
     );
     assert!(documentation.contains(&sizes), "{sizes}");
+    assert!(documentation.contains(&format!("handle takes {} bytes", HANDLE + HINTS)));
     assert!(include_str!("../README.md").contains(&format!("8 devices, 16 ranges, 2 vCPUs | {small} |")));
 }
