@@ -179,6 +179,8 @@ by_search_and_by_hint! {
     an_access_finds_a_moving_range_at_the_old_or_the_new_place
     no_access_finds_a_moving_range_at_both_places
     two_ranges_change_places_at_once
+    a_child_that_has_answered_one_answers_all
+    a_device_that_is_gone_for_one_is_gone_for_all
 }
 
 /// Which device answered, and at which offset.
@@ -322,6 +324,39 @@ fn two_ranges_change_places_at_once<const HINTS: usize>(name: &str) {
             assert!([*b"ab", *b"aa", *b"ba"].contains(&letters), "{letters:?}");
         });
         relocate(manager, &[(a, 0x20), (b, 0x10)]);
+        reader.join().unwrap();
+    });
+}
+
+fn a_child_that_has_answered_one_answers_all<const HINTS: usize>(name: &str) {
+    explore(name, 2, || {
+        let manager = leak(new_manager::<2>());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        let window = IoResource::pio(0x10, 16).window();
+        let bus = manager.register_device(a, None, &[window], IrqResource::None).unwrap();
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let reader = thread::spawn(move || {
+            let answers = [read_anonymously(manager, 0x14), read(&mut vcpu, 0x14)];
+            let [bus, child] = [Some((b'a', 4)), Some((b'b', 0))];
+            assert!([[bus, bus], [bus, child], [child, child]].contains(&answers), "{answers:?}");
+        });
+        manager.register_device(b, Some(bus), &[IoResource::pio(0x14, 4)], IrqResource::None).unwrap();
+        reader.join().unwrap();
+    });
+}
+
+fn a_device_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str) {
+    explore(name, 2, || {
+        let manager = leak(new_manager::<1>());
+        let a = Probe::new(b'a');
+        let id = register(manager, a, 0x10);
+        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let reader = thread::spawn(move || {
+            let [first, second] = [read_anonymously(manager, 0x10), read(&mut vcpu, 0x10)];
+            assert!(first.is_some() || second.is_none(), "{second:?}");
+        });
+        manager.unregister_device(id).unwrap();
+        a.destroy();
         reader.join().unwrap();
     });
 }
@@ -485,7 +520,7 @@ fn body(probe: &'static Probe) -> Body<'static> {
     Body { device: probe, target: Target { node: 0, range_index: 0, io_type: IoType::Pio }, sizes: AccessSizes::ANY }
 }
 
-/// Enters slot 0 under version 0, and is in its device for a while.
+/// Enters a slot under version 0, and is in its device for a while.
 fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'_>, slot: u16) {
     if let Ok(entered) = slots.enter(place, 0, slots.slot(slot).unwrap()) {
         let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
@@ -493,14 +528,19 @@ fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: 
     }
 }
 
-/// Empties slot 0, destroys the device that was in it, and fills it with another.
-fn replace<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, old: &Probe, new: &'static Probe) {
+/// Empties slot 0, and destroys the device that was in it.
+fn empty<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, old: &Probe) {
     slots.retire(0);
     slots.barrier();
     while !slots.reclaim(0) {
         thread::yield_now();
     }
     old.destroy();
+}
+
+/// Empties slot 0, and fills it with another device.
+fn replace<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, old: &Probe, new: &'static Probe) {
+    empty(slots, old);
     assert!(slots.install(0, body(new), 4));
 }
 
@@ -556,6 +596,30 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
             visit(slots, claim.top().into(), 1);
         });
         replace(slots, a, b);
+        reader.join().unwrap();
+    });
+}
+
+/// One thread removes the device, and another registers the next.
+#[test]
+fn the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version() {
+    explore("the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version", 3, || {
+        let slots: &'static Slots<'_, 1, 1> = leak(Slots::new());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        assert!(slots.install(0, body(a), 8));
+        let reader = thread::spawn(move || {
+            let version = slots.version();
+            let (_, last) = slots.slot(0).unwrap().bounds(version);
+            assert!(last == 7 || version == 1 || !slots.is_current(version), "{last}");
+        });
+        let remover = thread::spawn(move || {
+            let version = slots.begin_publication();
+            slots.close(0);
+            slots.publish(version);
+            empty(slots, a);
+        });
+        remover.join().unwrap();
+        assert!(slots.install(0, body(b), 4));
         reader.join().unwrap();
     });
 }

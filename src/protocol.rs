@@ -43,6 +43,10 @@ pub(crate) const OTHER_COPY: bool = !cfg!(vm_device_mutation = "no_other_copy");
 /// The publications so far, and the closing of a slot, come before what a writer then changes.
 pub(crate) const CHANGE_FENCE: bool = !cfg!(vm_device_mutation = "no_change_fence");
 
+/// Of the length of a slot's next range: the publications so far come before it.
+pub(crate) const NEW_LENGTH: Ordering =
+    if cfg!(vm_device_mutation = "no_length_release") { Ordering::Relaxed } else { Ordering::Release };
+
 /// Writers hold back for readers that have searched in vain.
 pub(crate) const HOLD_BACK: bool = !cfg!(vm_device_mutation = "no_hold_back");
 

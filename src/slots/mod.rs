@@ -350,7 +350,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         target.body.with_mut(|place| unsafe {
             (*place).write(body);
         });
-        target.length.store(length, Ordering::Relaxed);
+        // Who finds this length finds, when it compares versions, that the index is not one that had the slot before, whoever
+        // replaced that: nothing else has ordered what this thread stores behind it.
+        target.length.store(length, protocol::NEW_LENGTH);
         target.state.store(CLOSED, Ordering::SeqCst);
         true
     }
@@ -505,7 +507,8 @@ fn searched() {
 }
 
 /// The order between a store and a later load that sequentially consistent operations have by themselves, and that loom,
-/// which takes them for acquire and release, knows of fences only.
+/// which takes them for acquire and release, knows of fences only. Under loom it does what [`searched`] does besides, where
+/// both stand.
 #[inline(always)]
 fn order() {
     if cfg!(loom) && protocol::FENCE {
