@@ -269,8 +269,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// Makes the index anew from the allocator's ranges: for changes of windows with ranges in them.
     pub(crate) fn index_rebuild(&self, edit: Edit, state: &State<'d, DEVICES, RANGES>) {
-        for slot in 0..RANGES {
-            self.slots.close(slot as u16);
+        for &slot in state.allocator.pool.numbers() {
+            self.slots.close(slot);
         }
         for io_type in [IoType::Pio, IoType::Mmio] {
             self.segments(io_type, edit.copy).clear();
