@@ -100,20 +100,21 @@
 //!
 //! # Worst case
 //!
-//! With n ranges in use, whatever the capacities; tests count the looks and the moves, `.ci/instructions` instructions and
-//! loads:
+//! Among n ranges in use, whatever the capacities, with s starts: as many, or up to twice as many where some lie in windows.
+//! Tests count the looks and the moves, `.ci/instructions` instructions and loads:
 //!
 //! | | looks | moves |
 //! |---|---|---|
 //! | an access by a hint | at 1 slot | |
-//! | a search | at 3 ⌈log₄ n⌉ starts of up to 4,096, at least 3, at 1 for each further halving, and at 1 slot | |
-//! | a registration of one fixed range | at 4 ⌈log₂ (n + 1)⌉ + 25 ranges or starts | 3 n + 1 entries of 2 to 10 bytes |
-//! | a relocation of one range | at 7 ⌈log₂ (n + 1)⌉ + 37 | 3 n + 2 |
-//! | a removal of one range | at 3 ⌈log₂ (n + 1)⌉ + 30 | 3 n + 1 |
+//! | a search | at 3 ⌈log₄ s⌉ starts of up to 4,096, at least 3, at 1 for each further halving, and at 1 slot | |
+//! | a registration of one fixed range | at 5 ⌈log₂ (n + 1)⌉ + 30 ranges or starts | 5 n + 1 entries of 2 to 10 bytes |
+//! | a relocation of one range | at 9 ⌈log₂ (n + 1)⌉ + 45 | 10 n + 2 |
+//! | a removal of one range | at 4 ⌈log₂ (n + 1)⌉ + 32 | 5 n + 1 |
 //!
-//! An access needs a second search when it is not in one range alone or a writer publishes meanwhile, and 11 at most; a range
-//! asked for anywhere is looked for among up to n others besides, and a change of a window with ranges in it makes the index
-//! anew.
+//! Where no range lies in a window, the moves are 3 n + 1, 6 n + 2 and 3 n + 1. A search in a manager for fewer than 8 ranges
+//! looks at up to 4 starts. An access through a handle is searched for up to twice more where it is not in one range alone,
+//! and one more time, or two, for each change that is published meanwhile: 11 times at most. A range asked for anywhere is
+//! looked for among up to n others besides, and a change of a window with ranges in it makes the index anew.
 //!
 //! # Memory
 //!
