@@ -1,7 +1,8 @@
 //! The least that has to be done of a dispatch: a call of the device, what finds it, and what the guarantee of removals
 //! needs.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::hint::cold_path;
+use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use vm_device::IoType;
 
@@ -10,10 +11,11 @@ use super::subject::{Register, Subject, forever, of_kind};
 
 pub(super) const FLOOR: &str = "a bare dyn call";
 pub(super) const ANNOUNCED_FLOOR: &str = "a bare dyn call, announced";
+pub(super) const ASYMMETRIC_FLOOR: &str = "a bare dyn call, announced, asymmetric";
 const SEARCHED_FLOOR: &str = "a search and a dyn call";
 const SEARCHED_ANNOUNCED_FLOOR: &str = "a search and a dyn call, announced";
-pub(super) const HINTED_FLOOR: &str = "a hint and a dyn call";
-pub(super) const HINTED_ANNOUNCED_FLOOR: &str = "a hint and a dyn call, announced";
+pub(super) const HINTED_FLOOR: &str = "a hint and a dyn call, announced";
+pub(super) const HINTED_ASYMMETRIC_FLOOR: &str = "a hint and a dyn call, announced, asymmetric";
 
 trait Bare: Sync {
     fn read(&self, offset: u64, data: &mut [u8]);
@@ -29,185 +31,169 @@ fn bare<const KIND: u64>() -> &'static dyn Bare {
     forever(Register::<KIND>::new())
 }
 
-fn bare_devices(layout: &Layout) -> &'static [&'static dyn Bare] {
-    forever((0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, bare())).collect::<Vec<_>>())
-}
-
 /// The least that has to be done, of one part of a dispatch and of another.
 pub(super) fn floors(layout: &Layout) -> Vec<Subject> {
+    let table = Table::of(layout);
     vec![
-        floor(layout),
-        announced_floor(layout),
-        searched_floor(layout),
-        searched_announced_floor(layout),
-        hinted_floor(layout),
-        hinted_announced_floor(layout),
+        floor(table),
+        announced_floor::<PORTABLE>(ANNOUNCED_FLOOR, table),
+        announced_floor::<ASYMMETRIC>(ASYMMETRIC_FLOOR, table),
+        searched_floor(table),
+        searched_announced_floor(table),
+        hinted_floor::<PORTABLE>(HINTED_FLOOR, table),
+        hinted_floor::<ASYMMETRIC>(HINTED_ASYMMETRIC_FLOOR, table),
     ]
 }
 
-/// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
-fn floor(layout: &Layout) -> Subject {
-    let devices = bare_devices(layout);
-    Subject::new(FLOOR, move || {
-        move |number, data| {
-            if let Some(device) = devices.get(number as usize) {
-                device.read(number, data);
-            }
-        }
-    })
-    .knowing_ranges()
+/// All that is kept of one range, in one cache line.
+#[repr(align(64))]
+struct Range {
+    first: u64,
+    last: u64,
+    device: &'static dyn Bare,
+    /// What a removal changes.
+    state: AtomicU32,
 }
 
-/// What a removal that waits for readers needs of them: a word written and ordered before two looks at what a writer changes,
-/// and taken back afterwards.
-struct Guarantee {
-    version: AtomicU64,
-    states: Vec<AtomicU32>,
+const OPEN: u32 = 1;
+
+/// The ranges by address.
+struct Table {
+    starts: Vec<u64>,
+    ranges: Vec<Range>,
+    /// The logarithm of how many addresses have the same hint.
+    granule: u32,
 }
+
+impl Table {
+    fn of(layout: &Layout) -> &'static Self {
+        let starts = layout.ranges.iter().map(|(first, _)| *first).collect();
+        let ranges = (layout.ranges.iter().enumerate())
+            .map(|(i, &(first, last))| {
+                let device = of_kind!(i % layout.types, bare());
+                Range { first, last, device, state: AtomicU32::new(OPEN) }
+            })
+            .collect();
+        let granule = if layout.io_type == IoType::Pio { 2 } else { 9 };
+        forever(Self { starts, ranges, granule })
+    }
+
+    /// The number of the last range that does not start above `address`.
+    #[inline(always)]
+    fn search(&self, address: u64) -> Option<usize> {
+        self.starts.partition_point(|start| *start <= address).checked_sub(1)
+    }
+
+    /// The range, if the whole access is in it, and the offset into it.
+    #[inline(always)]
+    fn at(&self, number: usize, address: u64) -> Option<(&Range, u64)> {
+        let range = self.ranges.get(number)?;
+        (range.first <= address && address + 3 <= range.last).then(|| (range, address - range.first))
+    }
+}
+
+/// Which fence orders an announcement before what comes after it.
+const PORTABLE: bool = false;
+const ASYMMETRIC: bool = true;
 
 /// The word of one thread.
 #[repr(align(64))]
 struct Line(AtomicU32);
 
-impl Guarantee {
-    fn of(layout: &Layout) -> &'static Self {
-        let states = layout.ranges.iter().map(|_| AtomicU32::new(1)).collect();
-        forever(Self { version: AtomicU64::new(1), states })
+impl Line {
+    fn new() -> &'static Self {
+        forever(Self(AtomicU32::new(0)))
     }
 
+    /// What a removal that waits for readers needs of them: a word written and ordered before a look at what a removal
+    /// changes, and taken back after the call.
     #[inline(always)]
-    fn announced(&self, line: &Line, number: usize, call: impl FnOnce()) {
-        let Some(state) = self.states.get(number) else { return };
-        line.0.swap(number as u32 + 1, Ordering::SeqCst);
-        if self.version.load(Ordering::SeqCst) == 1 && state.load(Ordering::SeqCst) == 1 {
-            call();
+    fn announced<const FENCE: bool>(&self, number: usize, range: &Range, offset: u64, data: &mut [u8]) {
+        let word = number as u32 + 1;
+        match FENCE {
+            ASYMMETRIC => {
+                self.0.store(word, Ordering::Release);
+                compiler_fence(Ordering::SeqCst);
+            }
+            PORTABLE => {
+                self.0.swap(word, Ordering::SeqCst);
+            }
         }
-        line.0.store(0, Ordering::Release);
+        if range.state.load(Ordering::SeqCst) == OPEN {
+            range.device.read(offset, data);
+        }
+        self.0.store(0, Ordering::Release);
     }
 }
 
-/// The bare call, announced: what any dispatch with the guarantee has to add to.
-fn announced_floor(layout: &Layout) -> Subject {
-    let (devices, guarantee) = (bare_devices(layout), Guarantee::of(layout));
-    Subject::new(ANNOUNCED_FLOOR, move || {
-        let line = forever(Line(AtomicU32::new(0)));
+/// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
+fn floor(table: &'static Table) -> Subject {
+    Subject::new(FLOOR, move || {
         move |number, data| {
-            if let Some(device) = devices.get(number as usize) {
-                guarantee.announced(line, number as usize, || device.read(number, data));
+            if let Some(range) = table.ranges.get(number as usize) {
+                range.device.read(number, data);
             }
         }
     })
     .knowing_ranges()
 }
 
-/// The devices by address, in sorted arrays.
-struct Sorted {
-    starts: Vec<u64>,
-    ranges: Vec<(u64, u64, &'static dyn Bare)>,
-}
-
-impl Sorted {
-    fn of(layout: &Layout) -> &'static Self {
-        let starts = layout.ranges.iter().map(|(first, _)| *first).collect();
-        let devices = bare_devices(layout).iter();
-        let ranges =
-            layout.ranges.iter().zip(devices).map(|((first, last), device)| (*first, *last, *device)).collect();
-        forever(Self { starts, ranges })
-    }
-
-    /// The number of the range that has the whole access, the offset into it, and its device.
-    #[inline(always)]
-    fn find(&self, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
-        self.at(self.starts.partition_point(|start| *start <= address).checked_sub(1)?, address)
-    }
-
-    /// The same, if it is this range.
-    #[inline(always)]
-    fn at(&self, number: usize, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
-        let (first, last, device) = self.ranges.get(number)?;
-        (*first <= address && address + 3 <= *last).then_some((number, address - first, *device))
-    }
-}
-
-/// So many that hardly any range takes the place of another.
-const HINTS: usize = 8192;
-
-/// Where one thread found addresses before.
-struct Hinted {
-    sorted: &'static Sorted,
-    hints: [u16; HINTS],
-    /// The logarithm of how many addresses have the same hint.
-    granule: u32,
-}
-
-impl Hinted {
-    fn new(sorted: &'static Sorted, granule: u32) -> Self {
-        Self { sorted, hints: [0; HINTS], granule }
-    }
-
-    fn granule(layout: &Layout) -> u32 {
-        if layout.io_type == IoType::Pio { 2 } else { 9 }
-    }
-
-    #[inline(always)]
-    fn find(&mut self, address: u64) -> Option<(usize, u64, &'static dyn Bare)> {
-        let near = (address >> self.granule) as usize;
-        let hint = self.hints.get_mut((near ^ (near >> HINTS.ilog2())) % HINTS)?;
-        self.sorted.at((*hint).into(), address).or_else(|| {
-            let found = self.sorted.find(address)?;
-            *hint = found.0 as u16;
-            Some(found)
-        })
-    }
+/// The bare call, announced: what any dispatch with the guarantee has to add to.
+fn announced_floor<const FENCE: bool>(name: &'static str, table: &'static Table) -> Subject {
+    Subject::new(name, move || {
+        let line = Line::new();
+        move |number, data| {
+            if let Some(range) = table.ranges.get(number as usize) {
+                line.announced::<FENCE>(number as usize, range, number, data);
+            }
+        }
+    })
+    .knowing_ranges()
 }
 
 /// A search of a sorted array, and the bare call: what any dispatch that finds its device by address has to add to.
-fn searched_floor(layout: &Layout) -> Subject {
-    let sorted = Sorted::of(layout);
+fn searched_floor(table: &'static Table) -> Subject {
     Subject::new(SEARCHED_FLOOR, move || {
         move |address: u64, data| {
-            if let Some((_, offset, device)) = sorted.find(address) {
-                device.read(offset, data);
+            if let Some((range, offset)) = table.search(address).and_then(|number| table.at(number, address)) {
+                range.device.read(offset, data);
             }
         }
     })
 }
 
 /// The search, and the announced call: what any dispatch that does both has to add to.
-fn searched_announced_floor(layout: &Layout) -> Subject {
-    let (sorted, guarantee) = (Sorted::of(layout), Guarantee::of(layout));
+fn searched_announced_floor(table: &'static Table) -> Subject {
     Subject::new(SEARCHED_ANNOUNCED_FLOOR, move || {
-        let line = forever(Line(AtomicU32::new(0)));
+        let line = Line::new();
         move |address: u64, data| {
-            if let Some((number, offset, device)) = sorted.find(address) {
-                guarantee.announced(line, number, || device.read(offset, data));
+            if let Some(number) = table.search(address)
+                && let Some((range, offset)) = table.at(number, address)
+            {
+                line.announced::<PORTABLE>(number, range, offset, data);
             }
         }
     })
 }
 
-/// A look where the range was found before, and the bare call.
-fn hinted_floor(layout: &Layout) -> Subject {
-    let (sorted, granule) = (Sorted::of(layout), Hinted::granule(layout));
-    Subject::new(HINTED_FLOOR, move || {
-        let mut hinted = Hinted::new(sorted, granule);
-        move |address: u64, data| {
-            if let Some((_, offset, device)) = hinted.find(address) {
-                device.read(offset, data);
-            }
-        }
-    })
-}
+/// So many that hardly any range takes the place of another.
+const HINTS: usize = 8192;
 
-/// The look, and the announced call: what any dispatch that finds its device without a search has to add to.
-fn hinted_announced_floor(layout: &Layout) -> Subject {
-    let (sorted, granule, guarantee) = (Sorted::of(layout), Hinted::granule(layout), Guarantee::of(layout));
-    Subject::new(HINTED_ANNOUNCED_FLOOR, move || {
-        let line = forever(Line(AtomicU32::new(0)));
-        let mut hinted = Hinted::new(sorted, granule);
+/// A look where the range was found before, and the announced call: what any dispatch that finds its device without a search
+/// has to add to.
+fn hinted_floor<const FENCE: bool>(name: &'static str, table: &'static Table) -> Subject {
+    Subject::new(name, move || {
+        let (line, mut hints) = (Line::new(), [0_u16; HINTS]);
         move |address: u64, data| {
-            if let Some((number, offset, device)) = hinted.find(address) {
-                guarantee.announced(line, number, || device.read(offset, data));
+            let near = (address >> table.granule) as usize;
+            let Some(hint) = hints.get_mut((near ^ (near >> HINTS.ilog2())) % HINTS) else { return };
+            let found = table.at((*hint).into(), address).or_else(|| {
+                cold_path();
+                *hint = table.search(address)? as u16;
+                table.at((*hint).into(), address)
+            });
+            if let Some((range, offset)) = found {
+                line.announced::<FENCE>((*hint).into(), range, offset, data);
             }
         }
     })
