@@ -48,7 +48,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 /// What it remembers are hints, which are checked when they are used: `PORTS` of them for ports, one for each four, and
 /// `MEMORY` for memory, one for each 512 bytes. Addresses for which there is the same hint take it from each other. An access
 /// is searched for where the hint is about another range, where a window has other ranges in it, and for the first time after
-/// the range was moved.
+/// the range was moved; always, if it is a string, if it comes from within a callback, and if the range is all of the memory.
 pub struct Dispatcher<
     'd,
     const DEVICES: usize,

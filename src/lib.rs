@@ -75,7 +75,8 @@
 //! # Map
 //!
 //! An access goes `dispatch` → `hints` or `table` → `slots` → the device; a registration goes `manager` → `state` (allocator,
-//! topology, lines) → the device → `slots` → `table`. Imports point that way only.
+//! topology, lines) → the device → `slots` → `table`. Imports point that way, but that the vocabulary names the place in `slots`
+//! from which an access comes.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -84,7 +85,7 @@
 //! | `interrupt` | [`InterruptController`], which the VMM implements, and [`IrqLine`], which a device keeps |
 //! | `topology`, `state` | the tree of buses and devices; what writers share behind one lock |
 //! | `slots`, `table`, `hints` | the quiescence protocol (the one module with `unsafe`); the sorted range table; where a vCPU found addresses before |
-//! | `dispatch` | `read`, `write`, strings; [`Dispatcher`], [`Nested`] |
+//! | `dispatch`, `dispatcher` | `read`, `write`, strings; a vCPU's [`Dispatcher`], and [`Nested`] for callbacks |
 //! | [`exit`] | for type-1 hypervisors: VM exits of SVM and VMX, and instructions that touched MMIO, as accesses |
 //! | `manager`, `removal`, `relocation`, `inspection` | [`DeviceManager`]: register, unregister, relocate, walk |
 //!

@@ -11,11 +11,11 @@ use super::subject::{Register, Subject, forever, of_kind};
 
 pub(super) const FLOOR: &str = "a bare dyn call";
 pub(super) const ANNOUNCED_FLOOR: &str = "a bare dyn call, announced";
-pub(super) const ASYMMETRIC_FLOOR: &str = "a bare dyn call, announced, asymmetric";
+pub(super) const LAST_HIT_FLOOR: &str = "a last hit and a dyn call, asymmetric";
 const SEARCHED_FLOOR: &str = "a search and a dyn call";
 const SEARCHED_ANNOUNCED_FLOOR: &str = "a search and a dyn call, announced";
 pub(super) const HINTED_FLOOR: &str = "a hint and a dyn call, announced";
-pub(super) const HINTED_ASYMMETRIC_FLOOR: &str = "a hint and a dyn call, announced, asymmetric";
+pub(super) const HINTED_ASYMMETRIC_FLOOR: &str = "a hint and a dyn call, asymmetric";
 
 trait Bare: Sync {
     fn read(&self, offset: u64, data: &mut [u8]);
@@ -36,8 +36,8 @@ pub(super) fn floors(layout: &Layout) -> Vec<Subject> {
     let table = Table::of(layout);
     vec![
         floor(table),
-        announced_floor::<PORTABLE>(ANNOUNCED_FLOOR, table),
-        announced_floor::<ASYMMETRIC>(ASYMMETRIC_FLOOR, table),
+        announced_floor(table),
+        last_hit_floor(table),
         searched_floor(table),
         searched_announced_floor(table),
         hinted_floor::<PORTABLE>(HINTED_FLOOR, table),
@@ -139,16 +139,35 @@ fn floor(table: &'static Table) -> Subject {
 }
 
 /// The bare call, announced: what any dispatch with the guarantee has to add to.
-fn announced_floor<const FENCE: bool>(name: &'static str, table: &'static Table) -> Subject {
-    Subject::new(name, move || {
+fn announced_floor(table: &'static Table) -> Subject {
+    Subject::new(ANNOUNCED_FLOOR, move || {
         let line = Line::new();
         move |number, data| {
             if let Some(range) = table.ranges.get(number as usize) {
-                line.announced::<FENCE>(number as usize, range, number, data);
+                line.announced::<PORTABLE>(number as usize, range, number, data);
             }
         }
     })
     .knowing_ranges()
+}
+
+/// The range of the access before, if it has all of this one too, and the announced call: what any dispatch of one range
+/// again and again has to add to.
+fn last_hit_floor(table: &'static Table) -> Subject {
+    Subject::new(LAST_HIT_FLOOR, move || {
+        let (line, mut last) = (Line::new(), 0);
+        let mut range = table.ranges.first();
+        move |address: u64, data| {
+            if range.is_none_or(|range| address < range.first || range.last < address + 3) {
+                cold_path();
+                last = table.search(address).unwrap_or_default();
+                range = table.ranges.get(last);
+            }
+            if let Some(range) = range {
+                line.announced::<ASYMMETRIC>(last, range, address - range.first, data);
+            }
+        }
+    })
 }
 
 /// A search of a sorted array, and the bare call: what any dispatch that finds its device by address has to add to.

@@ -52,12 +52,12 @@ impl Report {
         let mut out = io::stdout().lock();
         let Work { bench, pattern, space, n, threads } = work;
         writeln!(out, "\n{bench}: {pattern}, {space}, n = {n}, threads = {threads}")?;
-        writeln!(out, "  {:<36}{:>10}{:>10}{:>12}{:>8}", "ns", "median", "min", "max", "ratio")?;
+        writeln!(out, "  {:<40}{:>10}{:>10}{:>12}{:>8}", "ns", "median", "min", "max", "ratio")?;
         for (subject, figure) in subjects.iter().zip(figures) {
             let Figure { median, min, max } = *figure;
             // Of the subject's time to that of this crate with the portable fence.
             let ratio = median / own;
-            writeln!(out, "  {subject:<36}{median:>10.1}{min:>10.1}{max:>12.1}{ratio:>8.2}")?;
+            writeln!(out, "  {subject:<40}{median:>10.1}{min:>10.1}{max:>12.1}{ratio:>8.2}")?;
             if let Some(json) = &mut self.json {
                 writeln!(
                     json,
