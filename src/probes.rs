@@ -75,7 +75,7 @@ mod counted {
             let (shift, moved) = if windows == 0 { (3 * n + 1, 6 * n + 2) } else { (5 * n + 1, 10 * n + 2) };
             // The others have the odd places.
             let last = 2 * (n - windows);
-            let places = [0, 2.min(last), last / 2 & !1, last];
+            let places = [0, 2.min(last), (last / 2) & !1, last];
             for place in places {
                 let what = format!("{n} others, {windows} windows, at {place}");
                 let id = check(&what, [5 * levels + 30, shift], || register(most, place));
