@@ -523,9 +523,12 @@ fn body(probe: &'static Probe) -> Body<'static> {
 /// Enters a slot under version 0, and is in its device for a while.
 fn visit<const RANGES: usize>(slots: &'static Slots<'static, RANGES, 1>, place: Place<'_>, slot: u16) {
     if let Ok(entered) = slots.enter(place, 0, slots.slot(slot).unwrap()) {
-        let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
-        entered.body().device.read(&access, &mut []);
+        call(entered.body());
     }
+}
+
+fn call(body: &Body<'static>) {
+    body.device.read(&Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0), &mut []);
 }
 
 /// Empties slot 0, and destroys the device that was in it.
@@ -569,8 +572,7 @@ fn slots_are_sound_whatever_a_hint_says() {
         let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
             if let Some((entered, 0)) = slots.enter_by_hint(claim.top(), Hint::FIRST, IoType::Pio, 0, 1) {
-                let access = Access::new(IoType::Pio, GuestAddress(0), GuestAddress(0), 0);
-                entered.body().device.read(&access, &mut []);
+                call(entered.body());
             }
         });
         replace(slots, a, b);

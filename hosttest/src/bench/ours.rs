@@ -1,8 +1,8 @@
 //! This crate, with a portable and with an asymmetric fence, with and without a handle for each vCPU.
 
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource,
-    SystemAllocator,
+    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource, MEMORY_HINTS,
+    PORT_HINTS, SystemAllocator,
 };
 
 use super::layout::Layout;
@@ -91,36 +91,30 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
 }
 
 /// A VMM knows at each place of its code whether an exit is one of port I/O, and so do these readers.
-fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
-    const fn io_type<const PORTS: bool>() -> IoType {
-        if PORTS { IoType::Pio } else { IoType::Mmio }
-    }
+const fn io_type<const IS_PORTS: bool>() -> IoType {
+    if IS_PORTS { IoType::Pio } else { IoType::Mmio }
+}
+
+/// With a handle that has as many hints about ports and about memory.
+fn by_handle<const IS_PORTS: bool, const PORTS: usize, const MEMORY: usize>(
+    name: &'static str,
+    manager: &'static Manager,
+) -> Subject {
+    Subject::new(name, move || {
+        let mut vcpu = manager.dispatcher_with_hints::<PORTS, MEMORY>().expect("there are more handles than threads");
+        move |address: u64, data: &mut [u8; 4]| {
+            let _ = vcpu.read(GuestAddress(address), data, io_type::<IS_PORTS>());
+        }
+    })
+}
+
+fn in_space<const IS_PORTS: bool>(layout: &Layout) -> Vec<Subject> {
     let portable = filled(false, layout);
     let asymmetric = filled(true, layout);
-    let handle = |manager: &'static Manager| {
-        move || {
-            let mut vcpu = manager.dispatcher().expect("there are more handles than threads");
-            move |address: u64, data: &mut [u8; 4]| {
-                let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
-            }
-        }
-    };
-    let searching = move || {
-        let mut vcpu = portable.dispatcher_with_hints::<0, 0>().expect("there are more handles than threads");
-        move |address: u64, data: &mut [u8; 4]| {
-            let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
-        }
-    };
-    let roomy = move || {
-        let mut vcpu = portable.dispatcher_with_hints::<8192, 8192>().expect("there are more handles than threads");
-        move |address: u64, data: &mut [u8; 4]| {
-            let _ = vcpu.read(GuestAddress(address), data, io_type::<PORTS>());
-        }
-    };
     let anonymous = |manager: &'static Manager| {
         move || {
             move |address: u64, data: &mut [u8; 4]| {
-                let _ = manager.read(GuestAddress(address), data, io_type::<PORTS>());
+                let _ = manager.read(GuestAddress(address), data, io_type::<IS_PORTS>());
             }
         }
     };
@@ -133,10 +127,10 @@ fn in_space<const PORTS: bool>(layout: &Layout) -> Vec<Subject> {
         }
     };
     vec![
-        Subject::new(PORTABLE, handle(portable)).with_change(change(portable)),
-        Subject::new(ASYMMETRIC, handle(asymmetric)).with_change(change(asymmetric)),
-        Subject::new(ROOMY, roomy).with_change(change(portable)),
-        Subject::new("this crate, handle, no hints", searching).with_change(change(portable)),
+        by_handle::<IS_PORTS, PORT_HINTS, MEMORY_HINTS>(PORTABLE, portable).with_change(change(portable)),
+        by_handle::<IS_PORTS, PORT_HINTS, MEMORY_HINTS>(ASYMMETRIC, asymmetric).with_change(change(asymmetric)),
+        by_handle::<IS_PORTS, 8192, 8192>(ROOMY, portable).with_change(change(portable)),
+        by_handle::<IS_PORTS, 0, 0>("this crate, handle, no hints", portable).with_change(change(portable)),
         Subject::new("this crate, no handle", anonymous(portable)).with_change(change(portable)),
         Subject::new("this crate, no handle, asymmetric", anonymous(asymmetric)).with_change(change(asymmetric)),
     ]
