@@ -35,7 +35,7 @@ impl<const RANGES: usize, const SHIFT: u32, const HINTS: usize> Hints<RANGES, SH
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(vm_device_loom)))]
 mod tests {
     use super::*;
     use crate::{

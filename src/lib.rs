@@ -147,7 +147,7 @@ mod hints;
 mod inspection;
 mod interrupt;
 mod manager;
-#[cfg(all(test, loom))]
+#[cfg(all(test, vm_device_loom))]
 mod models;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;

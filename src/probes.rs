@@ -1,19 +1,19 @@
 //! In tests, a count of what writers look at and move: for the worst case of a registration. Otherwise nothing.
 
 /// Counts a look at a range or at a segment.
-#[cfg(any(not(test), loom))]
+#[cfg(any(not(test), vm_device_loom))]
 #[inline(always)]
 pub(crate) fn looked() {}
 
 /// Counts elements of the order or of the index that change their places.
-#[cfg(any(not(test), loom))]
+#[cfg(any(not(test), vm_device_loom))]
 #[inline(always)]
 pub(crate) fn moved(_: usize) {}
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(vm_device_loom)))]
 pub(crate) use counted::{looked, moved};
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(vm_device_loom)))]
 mod counted {
     use core::cell::Cell;
     use std::format;

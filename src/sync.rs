@@ -2,20 +2,20 @@
 //!
 //! loom's constructors are not `const`, so the few functions that build them go through `const_fn!` and `array!`.
 
-#[cfg(not(loom))]
+#[cfg(not(vm_device_loom))]
 pub(crate) use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
-#[cfg(loom)]
+#[cfg(vm_device_loom)]
 pub(crate) use loom::cell::UnsafeCell;
-#[cfg(loom)]
+#[cfg(vm_device_loom)]
 pub(crate) use loom::sync::MutexGuard;
-#[cfg(loom)]
+#[cfg(vm_device_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 /// `core`'s cell under the interface of loom's.
-#[cfg(not(loom))]
+#[cfg(not(vm_device_loom))]
 pub(crate) struct UnsafeCell<T>(core::cell::UnsafeCell<T>);
 
-#[cfg(not(loom))]
+#[cfg(not(vm_device_loom))]
 impl<T> UnsafeCell<T> {
     pub(crate) const fn new(value: T) -> Self {
         Self(core::cell::UnsafeCell::new(value))
@@ -33,16 +33,16 @@ impl<T> UnsafeCell<T> {
 }
 
 /// The lock that serialises writers. No reader takes it.
-#[cfg(not(loom))]
+#[cfg(not(vm_device_loom))]
 pub(crate) type Mutex<T> = spin::Mutex<T>;
-#[cfg(not(loom))]
+#[cfg(not(vm_device_loom))]
 pub(crate) use spin::MutexGuard;
 
 /// loom's mutex under the interface of spin's.
-#[cfg(loom)]
+#[cfg(vm_device_loom)]
 pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
 
-#[cfg(loom)]
+#[cfg(vm_device_loom)]
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
         Self(loom::sync::Mutex::new(value))
@@ -56,18 +56,18 @@ impl<T> Mutex<T> {
 /// One turn of a loop that waits for another thread.
 #[inline]
 pub(crate) fn spin_once() {
-    #[cfg(not(loom))]
+    #[cfg(not(vm_device_loom))]
     core::hint::spin_loop();
-    #[cfg(loom)]
+    #[cfg(vm_device_loom)]
     loom::thread::yield_now();
 }
 
 /// A function that is `const` but under loom.
 macro_rules! const_fn {
     ($(#[$attribute:meta])* $vis:vis fn $($rest:tt)*) => {
-        #[cfg(not(loom))]
+        #[cfg(not(vm_device_loom))]
         $(#[$attribute])* $vis const fn $($rest)*
-        #[cfg(loom)]
+        #[cfg(vm_device_loom)]
         $(#[$attribute])* $vis fn $($rest)*
     };
 }
@@ -75,9 +75,9 @@ macro_rules! const_fn {
 /// An array of `N` elements, each made by the same expression.
 macro_rules! array {
     ($element:expr; $n:expr) => {{
-        #[cfg(not(loom))]
+        #[cfg(not(vm_device_loom))]
         let array = [const { $element }; $n];
-        #[cfg(loom)]
+        #[cfg(vm_device_loom)]
         let array = core::array::from_fn(|_| $element);
         array
     }};

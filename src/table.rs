@@ -19,10 +19,10 @@ use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, const_fn};
 pub(crate) trait Start: Sized {
     /// The last address of the space.
     const LAST: u64;
-    #[cfg(not(loom))]
+    #[cfg(not(vm_device_loom))]
     #[allow(clippy::declare_interior_mutable_const, reason = "only used to fill arrays")]
     const ALL_ONES: Self;
-    #[cfg(loom)]
+    #[cfg(vm_device_loom)]
     fn all_ones() -> Self;
     fn get(&self) -> u64;
     fn set(&self, start: u64);
@@ -32,9 +32,9 @@ macro_rules! start {
     ($atomic:ty, $integer:ty) => {
         impl Start for $atomic {
             const LAST: u64 = <$integer>::MAX as u64;
-            #[cfg(not(loom))]
+            #[cfg(not(vm_device_loom))]
             const ALL_ONES: Self = <$atomic>::new(<$integer>::MAX);
-            #[cfg(loom)]
+            #[cfg(vm_device_loom)]
             fn all_ones() -> Self {
                 <$atomic>::new(<$integer>::MAX)
             }
@@ -182,7 +182,7 @@ fn round<A: Start, const STRIDE: usize>(part: &[A], address: u64) -> &[A] {
 }
 
 impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
-    #[cfg(not(loom))]
+    #[cfg(not(vm_device_loom))]
     const fn new() -> Self {
         Self {
             length: AtomicU32::new(0),
@@ -191,7 +191,7 @@ impl<A: Start, const RANGES: usize> Copy<A, RANGES> {
         }
     }
 
-    #[cfg(loom)]
+    #[cfg(vm_device_loom)]
     fn new() -> Self {
         Self {
             length: AtomicU32::new(0),
@@ -233,7 +233,7 @@ impl<const RANGES: usize> Table<AtomicU64, RANGES> {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(vm_device_loom)))]
 mod tests {
     use core::cell::Cell;
 

@@ -511,7 +511,7 @@ fn searched() {
 /// both stand.
 #[inline(always)]
 fn order() {
-    if cfg!(loom) && protocol::FENCE {
+    if cfg!(vm_device_loom) && protocol::FENCE {
         fence(Ordering::SeqCst);
     }
 }
