@@ -8,7 +8,7 @@ pub(crate) struct Hints<const RANGES: usize, const SHIFT: u32, const HINTS: usiz
 
 impl<const RANGES: usize, const SHIFT: u32, const HINTS: usize> Hints<RANGES, SHIFT, HINTS> {
     pub(crate) const fn new() -> Self {
-        Self([Hint::FIRST; HINTS])
+        Self([Hint::NONE; HINTS])
     }
 
     /// Which hint is about `address`. Neighbours have different ones; the bits above tell those apart that lie at a distance
@@ -23,13 +23,13 @@ impl<const RANGES: usize, const SHIFT: u32, const HINTS: usize> Hints<RANGES, SH
 
     /// Where an address like this was found last, if that is remembered at all.
     #[inline(always)]
-    pub(crate) fn hint(&self, address: u64) -> Option<Hint<RANGES>> {
-        self.0.get(Self::place(address)).copied()
+    pub(crate) fn hint(&mut self, address: u64) -> Option<&mut Hint<RANGES>> {
+        self.0.get_mut(Self::place(address))
     }
 
     #[inline(always)]
     pub(crate) fn keep(&mut self, address: u64, found: Hint<RANGES>) {
-        if let Some(hint) = self.0.get_mut(Self::place(address)) {
+        if let Some(hint) = self.hint(address) {
             *hint = found;
         }
     }
@@ -81,7 +81,7 @@ mod tests {
             let claim = manager.slots.claim_line().unwrap();
             let leads = |id: InstanceId, address: u64| {
                 let (slot, _) = manager.state().ranges_of(id.index).next().map(|(slot, range)| (slot, *range)).unwrap();
-                let hint = manager.slots.hint(slot).unwrap();
+                let hint = &mut manager.slots.hint(slot).unwrap();
                 manager.slots.enter_by_hint(claim.top(), hint, io_type, address, 4).map(|(_, base)| base)
             };
             let at = |base, size| IoResource::fixed(io_type, GuestAddress(base), GuestUsize(size));

@@ -20,7 +20,7 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 
 use crate::access::Target;
-use crate::slots::{Body, HeavyBarrier, Hint, Place, Slots};
+use crate::slots::{Body, HeavyBarrier, Place, Slots};
 use crate::{
     Access, AccessSizes, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController,
     InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
@@ -584,7 +584,8 @@ fn slots_are_sound_whatever_a_hint_says() {
         slots.open(0, IoType::Pio, 1);
         let claim = slots.claim_line().unwrap();
         let reader = thread::spawn(move || {
-            if let Some((entered, 0)) = slots.enter_by_hint(claim.top(), Hint::FIRST, IoType::Pio, 0, 1) {
+            if let Some((entered, 0)) = slots.enter_by_hint(claim.top(), &mut slots.hint(0).unwrap(), IoType::Pio, 0, 1)
+            {
                 call(entered.body());
             }
         });

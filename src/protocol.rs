@@ -25,6 +25,9 @@ pub(crate) const VERSION_CHECK: bool = !cfg!(vm_device_mutation = "no_version_ch
 /// A reader that comes by a hint looks, after its announcement, whether the slot is open as it was before.
 pub(crate) const STAMP_CHECK: bool = !cfg!(vm_device_mutation = "no_stamp_check");
 
+/// A reader forgets a hint to a slot that it has found closed.
+pub(crate) const FORGET: bool = !cfg!(vm_device_mutation = "no_forget");
+
 /// A writer closes a slot before it publishes another place for its range.
 pub(crate) const CLOSE: bool = !cfg!(vm_device_mutation = "no_close");
 

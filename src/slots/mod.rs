@@ -148,13 +148,13 @@ unsafe impl Sync for Slot<'_> {}
 // SAFETY: a `&dyn Device` may be sent to another thread because `Device: Sync`; all else is `Send` by itself.
 unsafe impl Send for Slot<'_> {}
 
-/// The number of a slot that there is, if there are any: what a vCPU remembers.
+/// What a vCPU remembers: the number of a slot, at most `RANGES`.
 #[derive(Clone, Copy)]
 pub(crate) struct Hint<const RANGES: usize>(u16);
 
 impl<const RANGES: usize> Hint<RANGES> {
-    /// Before anything was found: as good as any.
-    pub(crate) const FIRST: Self = Self(0);
+    /// Nothing is remembered: the number of the slot behind the last, which has no addresses.
+    pub(crate) const NONE: Self = Self(RANGES as u16);
 }
 
 /// A slot: what a search remembers of what it found.
@@ -210,6 +210,8 @@ impl<'a, 'd, A> Entered<'a, 'd, A> {
 pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
     /// First of all, so that a slot's address is its number and an addition away.
     slots: [Slot<'d>; RANGES],
+    /// The slot that [`Hint::NONE`] names. It is never filled, and no address is within its length, 0.
+    no_slot: Slot<'d>,
     lines: [Line; VCPUS],
     version: AtomicU64,
     /// Readers that have searched in vain too often: no publication begins while there are any.
@@ -226,6 +228,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         pub(crate) fn new() -> Self {
             Self {
                 slots: array![Slot::new(); RANGES],
+                no_slot: Slot::new(),
                 lines: array![Line::new(); VCPUS],
                 version: AtomicU64::new(0),
                 starving: AtomicU32::new(0),
@@ -295,21 +298,23 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
 
     /// Enters the slot of the hint if its range has all of an access of `unit` bytes, at least one, at `address` in the
     /// space of `io_type`, and if that is plain without a search. With the base of the range.
+    ///
+    /// A slot that turns out closed once it is announced is forgotten: an announcement that leads nowhere can delay a
+    /// removal, and is not made again.
     #[inline(always)]
     pub(crate) fn enter_by_hint<'a, A: Announce<'a>>(
         &'a self,
         place: A,
-        Hint(number): Hint<RANGES>,
+        hint: &mut Hint<RANGES>,
         io_type: IoType,
         address: u64,
         unit: usize,
     ) -> Option<(Entered<'a, 'd, A::Announced>, u64)> {
-        if RANGES == 0 {
-            return None;
-        }
-        // SAFETY: a hint is 0, which is less than `RANGES` here, or a number that `hint` has found to be less than it. In
-        // bytes, and without a look at the bounds, it is six instructions less.
-        let slot = unsafe { &*self.slots.as_ptr().byte_add(number as usize * size_of::<Slot<'d>>()) };
+        let slots = core::ptr::from_ref(self).cast::<Slot<'d>>();
+        // SAFETY: a hint is a number that `hint` has found to be less than `RANGES`, and leads into `slots`, with which `self`
+        // begins (`repr(C)`), or it is `RANGES`, and leads to `no_slot`, which follows at once: both have the type and so the
+        // alignment of a slot. In bytes, and without a look at the bounds, it is six instructions less.
+        let slot = unsafe { &*slots.byte_add(hint.0 as usize * size_of::<Slot<'d>>()) };
         let (found, Slot { state, bases: [base, _], length, .. }) = (Found(slot), slot);
         let stamp = opened(io_type, state.load(Ordering::Acquire));
         let base = base.load(Ordering::Relaxed);
@@ -324,6 +329,9 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         // With this state before and after, the slot was open all the time, and it still is, announced.
         if protocol::STAMP_CHECK && state.load(Ordering::SeqCst) != stamp {
             cold_path();
+            if protocol::FORGET {
+                *hint = Hint::NONE;
+            }
             return None;
         }
         Some((Entered::new(found.0, announced), base))
