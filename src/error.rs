@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::address::{GuestAddress, IoRange, IoType, RangeError};
+use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 use crate::allocator::{InstanceId, PoolError};
 use crate::interrupt::Gsi;
 
@@ -58,6 +58,13 @@ pub enum RangeRefusal<'d> {
         /// Whose it is.
         owner: Owner<'d>,
     },
+    /// The address is not aligned as the range was asked for.
+    Misaligned {
+        /// Where the range was to start.
+        wanted: GuestAddress,
+        /// What that has to be a multiple of.
+        alignment: GuestUsize,
+    },
     /// Any other reason of the pool: no room, outside its bounds, no pool for this space, a full pool.
     Pool(PoolError),
 }
@@ -74,6 +81,9 @@ impl fmt::Display for RangeRefusal<'_> {
             }
             RangeRefusal::WindowInUse { inside, owner } => {
                 write!(f, "the window holds {inside}, which belongs to {owner}")
+            }
+            RangeRefusal::Misaligned { wanted, alignment } => {
+                write!(f, "{wanted} is no multiple of {alignment}, the alignment that the range was asked for with")
             }
             RangeRefusal::Pool(error) => error.fmt(f),
         }

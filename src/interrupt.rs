@@ -24,12 +24,18 @@ impl fmt::Display for Gsi {
 /// or the event injection of the processor.
 ///
 /// The manager calls it from within device callbacks, from any vCPU and by several at once for different lines; for one
-/// line, level changes come one at a time. An implementation must not call the manager or an [`IrqLine`].
+/// line, level changes come one at a time. It holds no lock meanwhile. An implementation must not call an [`IrqLine`].
+///
+/// A method that unwinds instead of returning has not taken what it was told: the unwinding goes on through the handle's
+/// method, or the removal, that called it, and the manager is as after a refusal.
 pub trait InterruptController: Sync {
-    /// Drives a level-triggered line.
+    /// Drives a level-triggered line. Where it has taken a level, it is not told the same again.
     ///
     /// # Errors
-    /// Whatever keeps the controller from doing so, as [`InterruptError::Refused`].
+    /// Whatever keeps the controller from doing so, as [`InterruptError::Refused`]. The line then has the level that was
+    /// taken last, and the one refused is told again when a device that shares the line drives it next. A deassertion
+    /// refused at the removal of the last device on the line is told again by each
+    /// [`collect`](crate::DeviceManager::collect), and the line stays taken until then.
     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError>;
 
     /// Signals one edge on an edge-triggered line.
@@ -58,8 +64,11 @@ pub enum InterruptError {
     NoController,
     /// An edge on a line that several devices share: a shared line is level-triggered.
     SharedLine,
-    /// The interrupt controller did not take it.
+    /// The interrupt controller did not take it. A level is told again by the next call for the line.
     Refused,
+    /// Another caller is telling the controller of a change on the same line. It tells it of this change too, and learns
+    /// whether the controller has taken it.
+    Pending,
 }
 
 impl fmt::Display for InterruptError {
@@ -70,6 +79,7 @@ impl fmt::Display for InterruptError {
             InterruptError::NoController => "the manager has no interrupt controller",
             InterruptError::SharedLine => "an edge cannot be signalled on a shared line",
             InterruptError::Refused => "the interrupt controller did not take the interrupt",
+            InterruptError::Pending => "another caller is telling the interrupt controller, of this change too",
         })
     }
 }
@@ -79,23 +89,50 @@ impl core::error::Error for InterruptError {}
 /// How many devices can share one line.
 pub const MAX_SHARING: usize = 30;
 
-/// The state of one line: which sources assert it, and what the controller was told.
+/// The state of one line: which sources assert it, and what the controller has taken.
 ///
-/// A change of level is delivered by one caller at a time, and nobody waits for it: who finds a delivery under way
-/// leaves, and the deliverer looks again before it stops. So the last level told is always the current one.
+/// A change of level is told by one caller at a time, the *teller*, and the others leave it to that one: it looks at the
+/// sources after each call of the controller, and tells again if the level has changed. Before the last call that it is
+/// willing to make it says so, and whoever changes the line from then on waits for that call and goes on from there. So
+/// no change is lost, and no caller tells those of others without bound.
+///
+/// What the controller has refused, it has not taken: the level stays to be told, and the next drive of any source does.
 pub(crate) struct Wire {
     word: AtomicU32,
 }
 
-const DELIVERING: u32 = 1 << 31;
-const DELIVERED: u32 = 1 << 30;
-const SOURCES: u32 = DELIVERED - 1;
+/// The bits of a wire's word that are no source's: what the controller has taken, or that it is called.
+const STATE: u32 = 0b11 << 30;
+/// The controller has taken "deasserted", or was never called.
+const LOW: u32 = 0b00 << 30;
+/// The controller has taken "asserted".
+const HIGH: u32 = 0b01 << 30;
+/// A caller tells the controller the level, and looks again.
+const TELLING: u32 = 0b10 << 30;
+/// A caller tells the controller the level for the last time.
+const LAST_TELLING: u32 = 0b11 << 30;
+const SOURCES: u32 = !STATE;
+
+/// How often one caller calls the controller at most.
+const MAX_TELLINGS: u32 = 4;
+
+const _: () = assert!(SOURCES == (1 << MAX_SHARING) - 1);
+
+/// The state of a wire on which the controller has taken a level.
+const fn taken(level: bool) -> u32 {
+    if level { HIGH } else { LOW }
+}
 
 impl Wire {
     const_fn! {
         pub(crate) fn new() -> Self {
-            Self { word: AtomicU32::new(0) }
+            Self { word: AtomicU32::new(LOW) }
         }
+    }
+
+    /// Whether no source asserts the line, and the controller has taken that.
+    pub(crate) fn is_low(&self) -> bool {
+        self.word.load(Ordering::Acquire) == LOW
     }
 
     fn drive(&self, source: u32, asserted: bool, to: Target<'_>) -> Result<(), InterruptError> {
@@ -107,27 +144,92 @@ impl Wire {
         self.settle(to)
     }
 
-    /// Tells the controller the level, unless it knows it or somebody is about to tell it.
+    /// Tells the controller the level, unless it has taken it or another caller tells it.
     fn settle(&self, to: Target<'_>) -> Result<(), InterruptError> {
-        let mut result = Ok(());
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             let level = word & SOURCES != 0;
-            if word & DELIVERING != 0 || level == (word & DELIVERED != 0) {
-                return result;
-            }
-            match self.word.compare_exchange_weak(word, word | DELIVERING, Ordering::AcqRel, Ordering::Acquire) {
-                Err(now) => word = now,
-                Ok(_) => {
-                    result = to.controller.set_level(to.gsi, level);
-                    // Delivered or refused, the level has been told: a refusal is not repeated for ever.
-                    let told = self.word.fetch_xor(DELIVERING | DELIVERED, Ordering::AcqRel);
-                    word = told ^ (DELIVERING | DELIVERED);
-                    if !protocol::SECOND_LOOK {
-                        return result;
-                    }
+            match word & STATE {
+                TELLING => return Err(InterruptError::Pending),
+                LAST_TELLING => {
+                    spin_once();
+                    word = self.word.load(Ordering::Acquire);
                 }
+                state if state == taken(level) => return Ok(()),
+                _ => match self.begin(word, TELLING) {
+                    Ok(()) => return Teller { wire: self, state: TELLING, taken: !level }.tell(level, to),
+                    Err(now) => word = now,
+                },
             }
+        }
+    }
+
+    /// Gives the wire another state if its word is still this one.
+    fn begin(&self, word: u32, state: u32) -> Result<(), u32> {
+        let new = word & SOURCES | state;
+        self.word.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
+}
+
+/// The one who tells the controller the level of a wire. When it is dropped, because it is done or because the controller
+/// has unwound, the wire's state is what the controller has taken.
+struct Teller<'a> {
+    wire: &'a Wire,
+    /// The wire's state.
+    state: u32,
+    /// The level that the controller has taken last.
+    taken: bool,
+}
+
+impl Teller<'_> {
+    fn tell(mut self, mut level: bool, to: Target<'_>) -> Result<(), InterruptError> {
+        let mut tellings = 1;
+        loop {
+            let told = to.controller.set_level(to.gsi, level);
+            if told.is_ok() {
+                self.taken = level;
+            }
+            if !protocol::SECOND_LOOK {
+                return told;
+            }
+            let mut word = self.wire.word.load(Ordering::Acquire);
+            loop {
+                let now = word & SOURCES != 0;
+                let refused = told.is_err() && now == level;
+                let next = if now == self.taken || refused || tellings == MAX_TELLINGS {
+                    taken(self.taken)
+                } else if tellings + 1 == MAX_TELLINGS {
+                    LAST_TELLING
+                } else {
+                    TELLING
+                };
+                if let Err(changed) = self.wire.begin(word, next) {
+                    word = changed;
+                    continue;
+                }
+                self.state = next;
+                if now == self.taken {
+                    return Ok(());
+                }
+                if refused {
+                    return told;
+                }
+                if tellings == MAX_TELLINGS {
+                    // The caller that has changed the level since is waiting, and tells it.
+                    return Err(InterruptError::Pending);
+                }
+                (tellings, level) = (tellings + 1, now);
+                break;
+            }
+        }
+    }
+}
+
+impl Drop for Teller<'_> {
+    fn drop(&mut self) {
+        // Nobody else changes the state while the controller is called.
+        if self.state & TELLING != 0 {
+            self.wire.word.fetch_xor(self.state ^ taken(self.taken), Ordering::AcqRel);
         }
     }
 }
@@ -206,10 +308,10 @@ pub(crate) struct Connection<'d> {
 }
 
 impl Connection<'_> {
-    /// Takes the source's assertion back, once its gate is closed and idle.
+    /// Takes the source's assertion back, once its gate is closed and idle. Whether the controller has taken that, the
+    /// wire knows.
     pub(crate) fn release(&self, controller: Option<&dyn InterruptController>) {
         if let Some(controller) = controller {
-            // The device is gone, so nobody is left to tell of a refusal.
             let _ = self.wire.drive(self.source, false, Target { controller, gsi: self.gsi });
         }
     }
@@ -251,8 +353,10 @@ impl<'d> IrqLine<'d> {
     /// Asserts the line: it stays asserted until this device, and every other that shares it, has taken its assertion
     /// back. Asserting twice is the same as once.
     ///
-    /// When another vCPU is just telling the controller of a change on the same line, that vCPU tells it of this one
-    /// too, and the call returns without waiting for it.
+    /// `Ok` says that the controller has taken the line's current level; it is called only where it has not yet, 4 times
+    /// at most in one call of this method. A call that finds another caller at it returns at once, as
+    /// [`Pending`](InterruptError::Pending), or waits for one call of the controller, where devices that share the line
+    /// have changed it in each of the last 3.
     ///
     /// # Errors
     /// [`InterruptError`], all but `SharedLine`.
@@ -260,7 +364,7 @@ impl<'d> IrqLine<'d> {
         self.drive(true)
     }
 
-    /// Takes this device's assertion back.
+    /// Takes this device's assertion back. As [`assert`](Self::assert) otherwise.
     ///
     /// # Errors
     /// [`InterruptError`], all but `SharedLine`.
@@ -271,7 +375,7 @@ impl<'d> IrqLine<'d> {
     /// Signals one edge.
     ///
     /// # Errors
-    /// [`InterruptError`]; `SharedLine` if the device asked for a shared line.
+    /// [`InterruptError`], all but `Pending`; `SharedLine` if the device asked for a shared line.
     pub fn pulse(&self) -> Result<(), InterruptError> {
         self.inside(|line| {
             let connection = line.connection.ok_or(InterruptError::NoLine)?;
@@ -285,7 +389,7 @@ impl<'d> IrqLine<'d> {
     /// Sends a message-signalled interrupt, for which a device needs no line.
     ///
     /// # Errors
-    /// [`InterruptError`], all but `NoLine` and `SharedLine`.
+    /// [`InterruptError`], all but `NoLine`, `SharedLine` and `Pending`.
     pub fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
         self.inside(|line| line.controller()?.message(address, data))
     }

@@ -16,7 +16,7 @@ use crate::slots::{Body, HeavyBarrier, Slots};
 use crate::state::{Request, State};
 use crate::sync::{AtomicU16, AtomicU64, Mutex, MutexGuard, array, const_fn};
 use crate::table::{NOBODY, Table};
-use crate::topology::{Life, NONE};
+use crate::topology::{Life, NONE, WireUse};
 
 /// The topology of a virtual machine's buses and devices, and the way of accesses to them.
 ///
@@ -126,7 +126,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
 
     /// Registers a device as the last child of `parent`, or at the root: gives it the ranges and the line it asks for,
     /// tells it of them, and only then makes it reachable. When the call has returned, every later access by anyone
-    /// reaches the device.
+    /// reaches the device. Before all else it does what [`collect`](Self::collect) does.
     ///
     /// A fixed range may lie in a window of `parent` or of a bus above it, or outside of every other range. Where a bus
     /// above the device has a window for the space, ranges asked for anywhere are taken from the nearest such bus's
@@ -134,7 +134,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ///
     /// # Errors
     /// [`RegisterError`] names the device, what it asked for, what is in the way and whose that is. Nothing has
-    /// changed then.
+    /// changed then, but for what `collect` has finished. A device that unwinds over its resources instead of returning has
+    /// rejected them, and the unwinding goes on.
     pub fn register_device(
         &'d self,
         device: &'d dyn Device<'d>,
@@ -155,11 +156,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             let connection = self.connection(&state, id.index);
             (id, assigned, connection)
         };
-        let Some(gate) = self.gates.get(id.index as usize) else {
-            return Err(RegisterError::TooManyDevices { device: name, capacity: DEVICES });
-        };
-        let line = IrqLine::new(gate, irq, self.controller);
         let undo = Undo { manager: self, node: id.index, connection: irq };
+        let line = match self.gates.get(id.index as usize) {
+            Some(gate) => IrqLine::new(gate, irq, self.controller),
+            // There are as many gates as ids.
+            None => IrqLine::DISCONNECTED,
+        };
         // No lock is held here: the device may look around, and register others.
         if device.set_resources(&Resources::new(&assigned, line)).is_err() {
             return Err(RegisterError::Rejected { device: name });
@@ -296,10 +298,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// A node's place on its interrupt line, if it has one.
     #[inline(never)]
     pub(crate) fn connection(&'d self, state: &State<'d, DEVICES, RANGES>, index: u16) -> Option<Connection<'d>> {
-        let irq = state.topology.node(index)?.irq?;
-        let line = state.line(irq.wire)?;
-        let wire = self.wires.get(irq.wire as usize)?;
-        Some(Connection { wire, source: irq.source, gsi: line.gsi, shared: line.shared })
+        self.connection_of(state, state.topology.node(index)?.irq?)
+    }
+
+    /// A place on an interrupt line.
+    pub(crate) fn connection_of(&'d self, state: &State<'d, DEVICES, RANGES>, used: WireUse) -> Option<Connection<'d>> {
+        let line = state.line(used.wire)?;
+        let wire = self.wires.get(used.wire as usize)?;
+        Some(Connection { wire, source: used.source(), gsi: line.gsi, shared: line.shared })
     }
 }
 
@@ -316,8 +322,77 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Drop for Und
         if let Some(gate) = self.manager.gates.get(self.node as usize) {
             gate.close();
         }
-        self.manager.finish(self.node, self.connection);
+        self.manager.finish(self.node, self.connection, false);
     }
 }
 
 const _: () = assert!(NONE == RESERVED, "the VMM's own ranges have no node");
+
+#[cfg(all(test, not(vm_device_loom)))]
+mod tests {
+    extern crate std;
+
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::*;
+    use crate::{Access, GuestAddress, IoError};
+
+    struct Constant(&'static str, u8);
+
+    impl Device<'_> for Constant {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+            data.fill(self.1);
+        }
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    }
+
+    #[test]
+    fn an_access_goes_on_while_a_writer_stands_still_half_way() {
+        let manager: DeviceManager<'_, 2, 2, 2> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+        let devices = [Constant("leaving", 1), Constant("staying", 2)];
+        let [leaving, _] = [(&devices[0], 0), (&devices[1], 8)].map(|(device, base)| {
+            manager.register_device(device, None, &[IoResource::mmio(base, 4)], IrqResource::None).unwrap()
+        });
+        let (tell, told) = mpsc::channel();
+        let (reply, replied) = mpsc::channel();
+        thread::scope(|scope| {
+            let manager = &manager;
+            scope.spawn(move || {
+                let mut vcpu = manager.dispatcher().unwrap();
+                while let Ok(leaving_answers) = told.recv() {
+                    for (address, answer) in [(0, leaving_answers), (8, Ok(2))] {
+                        let (mut by_handle, mut without) = ([0], [0]);
+                        let address = GuestAddress(address);
+                        let outcome = vcpu.read(address, &mut by_handle, IoType::Mmio).map(|()| by_handle[0]);
+                        assert_eq!(outcome, answer);
+                        let outcome = manager.read(address, &mut without, IoType::Mmio).map(|()| without[0]);
+                        assert_eq!(outcome, answer);
+                    }
+                    reply.send(()).unwrap();
+                }
+            });
+            // The writer stands still with the lock in its hands: before the change, half-way in either copy of the index, and
+            // when it is made.
+            let reader_goes_on = |answer: Result<u8, IoError>| {
+                tell.send(answer).unwrap();
+                replied.recv().unwrap();
+            };
+            let state = manager.state();
+            reader_goes_on(Ok(1));
+            manager.publish(|edit| {
+                let unclaimed = Err(IoError::Unclaimed);
+                reader_goes_on(if edit.is_published { unclaimed } else { Ok(1) });
+                for (slot, range) in state.ranges_of(leaving.index) {
+                    manager.index_remove(edit, slot, range, &state);
+                }
+                reader_goes_on(if edit.is_published { unclaimed } else { Ok(1) });
+            });
+            reader_goes_on(Err(IoError::Unclaimed));
+            drop(tell);
+        });
+    }
+}

@@ -7,7 +7,7 @@
 
 use heapless::Vec;
 
-use crate::address::{GuestAddress, IoRange};
+use crate::address::{GuestAddress, GuestUsize, IoRange};
 use crate::allocator::{InstanceId, Range};
 use crate::error::{RangeRefusal, RelocateError};
 use crate::manager::DeviceManager;
@@ -34,7 +34,8 @@ impl Relocation {
         Self { device, index, to: None, decoded: None }
     }
 
-    /// Moves the range so that it starts at `base`; its size stays.
+    /// Moves the range so that it starts at `base`; its size stays. A range that was asked for with an alignment
+    /// ([`IoResource::aligned`](crate::IoResource::aligned)) keeps it; the limits of its request were for its first place.
     #[must_use]
     pub const fn to(mut self, base: GuestAddress) -> Self {
         self.to = Some(base);
@@ -137,6 +138,12 @@ fn resolve<'d, const DEVICES: usize, const RANGES: usize>(
                 refusal: RangeRefusal::Invalid(error),
             })?,
         };
+        let alignment = state.allocator.pool.alignment(slot);
+        if to.first().0 & alignment.wrapping_sub(1) != 0 {
+            let (wanted, alignment) = (to.first(), GuestUsize(alignment));
+            let refusal = RangeRefusal::Misaligned { wanted, alignment };
+            return Err(RelocateError::Range { device, index, to: wanted, refusal });
+        }
         let step =
             Step { slot, depth: state.topology.depth(id.index), old, to, decoded: decoded.unwrap_or(old.is_decoded()) };
         if steps.push(step).is_err() {

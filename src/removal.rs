@@ -11,11 +11,11 @@ use crate::access::{Access, Parent};
 use crate::allocator::InstanceId;
 use crate::dispatcher::Nested;
 use crate::error::UnregisterError;
-use crate::interrupt::Connection;
+use crate::interrupt::{Connection, Gate};
 use crate::manager::DeviceManager;
 use crate::state::State;
 use crate::sync::spin_once;
-use crate::topology::{Life, NONE};
+use crate::topology::{Life, NONE, Node};
 
 /// What is to go.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -58,7 +58,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// Removes a device without waiting: for a device that removes itself from its own callback, and for two that
     /// remove each other. When the call returns, no access will enter the device again; callbacks that are running go
     /// on, and what the device had stays taken until they have ended and the next [`collect`](Self::collect), or
-    /// registration, has come by: its place in the topology and in the address map, its name, and its interrupt line,
+    /// registration, finds that: its place in the topology and in the address map, its name, and its interrupt line,
     /// asserted if it was.
     ///
     /// # Errors
@@ -66,60 +66,121 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     pub fn unregister_device_deferred(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
         let mut state = self.state();
         self.check(&state, id, Scope::Device)?;
-        self.make_unreachable(&mut state, id.index, Life::Deferred);
+        self.make_unreachable(&mut state, id.index, Life::Unfenced);
         state.deferred = state.deferred.saturating_add(1);
-        self.slots.barrier();
         Ok(())
     }
 
-    /// Finishes deferred removals whose callbacks have ended. How many have not: their devices may still be running.
+    /// Finishes what removals have left: deferred ones whose callbacks have ended, and interrupt lines whose deassertion
+    /// the controller has refused. How many of both are left: devices that may still be running, and lines that may still
+    /// be asserted.
+    ///
+    /// With the asymmetric fence, it executes the heavy barrier once if there are deferred removals for which that has not
+    /// been done. Each registration calls it first.
     pub fn collect(&'d self) -> usize {
-        loop {
-            let (index, connection) = {
-                let mut state = self.state();
-                if state.deferred == 0 {
-                    return 0;
-                }
-                let Some(index) = self.find_quiet(&state) else { return state.deferred as usize };
-                state.deferred = state.deferred.saturating_sub(1);
-                if let Some(node) = state.topology.node_mut(index) {
-                    node.life = Life::Leaving;
-                }
-                (index, self.connection(&state, index))
+        self.fence_deferred();
+        let mut from = 0;
+        while let Some((index, parent)) = self.take_deferred(from) {
+            let (slots, connection) = {
+                let state = self.state();
+                (state.slots_of(index), self.connection(&state, index))
             };
-            self.finish(index, connection);
+            let is_idle = self.gates.get(index as usize).is_none_or(Gate::is_idle);
+            if is_idle && slots.iter().all(|slot| self.slots.reclaim(*slot)) {
+                self.finish(index, connection, true);
+                // The last child of a bus that is deferred, too, may have gone.
+                from = parent.min(index.saturating_add(1));
+            } else {
+                self.set_life(index, Life::Deferred);
+                from = index.saturating_add(1);
+            }
+        }
+        self.tell_owed();
+        let state = self.state();
+        usize::from(state.deferred) + usize::from(state.owed)
+    }
+
+    /// Executes the heavy barrier for the deferred removals that it has not been executed for, unless another caller does.
+    fn fence_deferred(&self) {
+        {
+            let mut state = self.state();
+            if state.deferred == 0 || state.topology.nodes().any(|node| node.life == Life::Fencing) {
+                return;
+            }
+            let mut unfenced = false;
+            for node in state.topology.nodes_mut().filter(|node| node.life == Life::Unfenced) {
+                node.life = Life::Fencing;
+                unfenced = true;
+            }
+            if !unfenced {
+                return;
+            }
+        }
+        let mut fenced = OnDrop::new(Life::Unfenced, |life| {
+            for node in self.state().topology.nodes_mut().filter(|node| node.life == Life::Fencing) {
+                node.life = *life;
+            }
+        });
+        self.slots.barrier();
+        fenced.value = Life::Deferred;
+    }
+
+    /// Takes in hand a deferred node without children, the first from index `from` on. With the index of its parent.
+    fn take_deferred(&self, from: u16) -> Option<(u16, u16)> {
+        let mut state = self.state();
+        if state.deferred == 0 {
+            return None;
+        }
+        let is_ready =
+            |node: &&mut Node<'d>| node.life == Life::Deferred && node.first_child == NONE && node.id.index >= from;
+        let node = state.topology.nodes_mut().find(is_ready)?;
+        node.life = Life::Leaving;
+        Some((node.id.index, node.parent))
+    }
+
+    fn set_life(&self, index: u16, life: Life) {
+        if let Some(node) = self.state().topology.node_mut(index) {
+            node.life = life;
         }
     }
 
-    /// A deferred node that nobody is inside any more.
-    fn find_quiet(&self, state: &State<'d, DEVICES, RANGES>) -> Option<u16> {
-        let mut index = state.topology.first_root();
-        while let Some(node) = state.topology.node(index) {
-            if node.life == Life::Deferred
-                && state.ranges_of(index).all(|(slot, _)| self.slots.reclaim(slot))
-                && self.gates.get(index as usize).is_none_or(|gate| gate.is_idle())
-            {
-                return Some(index);
+    /// Tells the controller of the deassertions that it has refused.
+    fn tell_owed(&'d self) {
+        let mut from = 0;
+        loop {
+            let (used, connection) = {
+                let mut state = self.state();
+                if state.owed == 0 {
+                    return;
+                }
+                let Some(used) = state.take_owed(from) else { return };
+                (used, self.connection_of(&state, used))
+            };
+            from = used.wire.saturating_add(1);
+            let _give_back = OnDrop::new((), |()| {
+                let is_high = connection.is_some_and(|connection| !connection.wire.is_low());
+                self.state().give_back_owed(used, is_high);
+            });
+            if let Some(connection) = connection {
+                connection.release(self.controller);
             }
-            index = state.topology.next_in_walk(index, NONE);
         }
-        None
     }
 
     fn remove(&'d self, id: InstanceId, scope: Scope, within: Option<&Access<'_>>) -> Result<(), UnregisterError<'d>> {
-        self.wait_for_current_callbacks(id, scope, within)?;
-        let top = id.index;
-        {
-            let mut state = self.state();
-            self.check(&state, id, scope)?;
-            self.make_unreachable(&mut state, top, Life::Leaving);
-        }
+        self.wait_and_make_unreachable(id, scope, within)?;
+        // If the barrier or the controller unwinds, what is left of the subtree waits for `collect`.
+        let mut left = OnDrop::new(true, |left| {
+            if *left {
+                self.defer(id);
+            }
+        });
         self.slots.barrier();
         // The nodes are all leaving: nobody else links or unlinks any below the top, and the top's parent stays.
         loop {
             let (leaf, slots, connection) = {
                 let state = self.state();
-                let leaf = last_leaf(&state, top);
+                let leaf = first_leaf(&state, id.index);
                 (leaf, state.slots_of(leaf), self.connection(&state, leaf))
             };
             for slot in slots {
@@ -127,41 +188,67 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                     spin_once();
                 }
             }
-            self.finish(leaf, connection);
-            if leaf == top {
+            self.finish(leaf, connection, false);
+            if leaf == id.index {
+                left.value = false;
                 return Ok(());
             }
         }
     }
 
-    /// The first step: nothing has changed when it gives up.
-    fn wait_for_current_callbacks(
+    /// Leaves a subtree that is leaving to `collect`.
+    fn defer(&self, top: InstanceId) {
+        let mut state = self.state();
+        let mut index = state.topology.get(top).map_or(NONE, |node| node.id.index);
+        while let Some(node) = state.topology.node_mut(index) {
+            node.life = Life::Unfenced;
+            state.deferred = state.deferred.saturating_add(1);
+            index = state.topology.next_in_walk(index, top.index);
+        }
+    }
+
+    /// The first two steps. For each device of the subtree as it is, it waits until the callbacks have ended that were
+    /// running when it came to it; and when, under one hold of the lock, there is none left to come to, it makes them all
+    /// unreachable. Nothing has changed when it gives up.
+    fn wait_and_make_unreachable(
         &self,
         id: InstanceId,
         scope: Scope,
         within: Option<&Access<'_>>,
     ) -> Result<(), UnregisterError<'d>> {
         let mut patience = self.patience;
-        let mut index = id.index;
+        // Nodes are come to in the order in which they were linked, which stays whatever comes and goes.
+        let (mut waited_for, mut linked) = (0, None);
         loop {
-            let (name, slots, next) = {
-                let state = self.state();
+            let (name, slots) = {
+                let mut state = self.state();
                 self.check(&state, id, scope)?;
-                // Another registration may have changed the subtree meanwhile; what it added has no callback running
-                // that began before this call.
-                let Some(node) = state.topology.node(index) else { return Ok(()) };
-                (node.name, state.slots_of(index), state.topology.next_in_walk(index, id.index))
+                let subtree = || state.topology.subtree(id.index);
+                let is_own = |node: &&Node<'_>| {
+                    let own =
+                        |access: Parent<'_>| access.caller.manager == self.identity() && access.node == node.id.index;
+                    chain(within).any(own)
+                };
+                if let Some(own) = subtree().find(is_own) {
+                    return Err(UnregisterError::InOwnCallback { device: own.name });
+                }
+                let linked = *linked.get_or_insert(state.topology.linked());
+                let next = subtree().filter(|node| node.sequence > waited_for).min_by_key(|node| node.sequence);
+                let Some(next) = next else {
+                    self.make_unreachable(&mut state, id.index, Life::Leaving);
+                    return Ok(());
+                };
+                waited_for = next.sequence;
+                if next.sequence > linked {
+                    // It came after the call: with the patience, the number of these is bounded.
+                    let in_use = UnregisterError::InUse { device: next.name };
+                    patience = patience.checked_sub(1).ok_or(in_use)?;
+                }
+                (next.name, state.slots_of(next.id.index))
             };
-            if chain(within).any(|access| access.caller.manager == self.identity() && access.node == index) {
-                return Err(UnregisterError::InOwnCallback { device: name });
-            }
             if !slots.iter().all(|slot| self.slots.wait_for_current_readers(*slot, &mut patience)) {
                 return Err(UnregisterError::InUse { device: name });
             }
-            if next == NONE {
-                return Ok(());
-            }
-            index = next;
         }
     }
 
@@ -220,20 +307,26 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    /// The last step, for a node that no reader is in and whose interrupt handles are turned away.
-    pub(crate) fn finish(&self, index: u16, connection: Option<Connection<'d>>) {
+    /// The last step, for a node that no reader is in and whose interrupt handles are turned away. It is taken even if the
+    /// controller unwinds. `deferred` says that the node counts among the deferred ones.
+    pub(crate) fn finish(&self, index: u16, connection: Option<Connection<'d>>, deferred: bool) {
+        let _give_back = OnDrop::new((), |()| {
+            let is_high = connection.is_some_and(|connection| !connection.wire.is_low());
+            let mut state = self.state();
+            state.give_back(index, is_high);
+            state.deferred = state.deferred.saturating_sub(deferred.into());
+        });
         if let Some(gate) = self.gates.get(index as usize) {
             gate.wait_idle();
         }
         if let Some(connection) = connection {
             connection.release(self.controller);
         }
-        self.state().give_back(index);
     }
 }
 
 /// The node of the subtree that a depth-first walk comes to first of those without children.
-fn last_leaf<const DEVICES: usize, const RANGES: usize>(state: &State<'_, DEVICES, RANGES>, top: u16) -> u16 {
+fn first_leaf<const DEVICES: usize, const RANGES: usize>(state: &State<'_, DEVICES, RANGES>, top: u16) -> u16 {
     let mut leaf = top;
     while let Some(node) = state.topology.node(leaf)
         && node.first_child != NONE
@@ -241,6 +334,24 @@ fn last_leaf<const DEVICES: usize, const RANGES: usize>(state: &State<'_, DEVICE
         leaf = node.first_child;
     }
     leaf
+}
+
+/// Does something when it is dropped, whether what comes before that returns or unwinds.
+struct OnDrop<T, F: FnMut(&mut T)> {
+    value: T,
+    act: F,
+}
+
+impl<T, F: FnMut(&mut T)> OnDrop<T, F> {
+    fn new(value: T, act: F) -> Self {
+        Self { value, act }
+    }
+}
+
+impl<T, F: FnMut(&mut T)> Drop for OnDrop<T, F> {
+    fn drop(&mut self) {
+        (self.act)(&mut self.value);
+    }
 }
 
 /// The access, the one it is nested in, and so on up to the guest's.

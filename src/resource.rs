@@ -116,6 +116,16 @@ pub enum Placement {
     },
 }
 
+impl Placement {
+    /// What the first address is a multiple of.
+    pub(crate) const fn alignment(&self) -> u64 {
+        match *self {
+            Placement::Fixed(_) => 1,
+            Placement::Any { align, .. } => align,
+        }
+    }
+}
+
 /// One range of ports or addresses that a device asks for.
 ///
 /// ```

@@ -8,7 +8,6 @@ use crate::allocator::{
 };
 use crate::device::Device;
 use crate::error::{Owner, RangeRefusal, RegisterError};
-use crate::freelist::FreeList;
 use crate::interrupt::{Gsi, MAX_SHARING};
 use crate::resource::{IoResource, IrqResource, Placement};
 use crate::topology::{Life, NONE, Node, Topology, WireUse};
@@ -17,18 +16,32 @@ use crate::topology::{Life, NONE, Node, Topology, WireUse};
 #[derive(Clone, Copy)]
 pub(crate) struct Line {
     pub(crate) gsi: Gsi,
-    /// The sources given out, a bit each; 0 if the place is free.
+    /// The sources given out, a bit each.
     sources: u32,
     pub(crate) shared: bool,
+    /// No device has the line any more, but the controller has not taken its deassertion.
+    owed: bool,
+}
+
+impl Line {
+    fn is_free(&self) -> bool {
+        self.sources == 0 && !self.owed
+    }
+
+    const FREE: Self = Self { gsi: Gsi(0), sources: 0, shared: false, owed: false };
+
+    /// The number of the source of a caller that tells the controller an owed deassertion. It asserts nothing.
+    const COLLECTOR: u32 = MAX_SHARING as u32;
 }
 
 pub(crate) struct State<'d, const DEVICES: usize, const RANGES: usize> {
     pub(crate) allocator: SystemAllocator<DEVICES, RANGES>,
     pub(crate) topology: Topology<'d, DEVICES>,
     lines: [Line; DEVICES],
-    free_lines: FreeList<DEVICES>,
-    /// How many nodes are [`Life::Deferred`].
+    /// How many removals are left to `collect`.
     pub(crate) deferred: u16,
+    /// How many lines are owed, or in the hands of a caller that tells the controller.
+    pub(crate) owed: u16,
 }
 
 /// What a registration asks for, from the device's own words.
@@ -43,13 +56,7 @@ pub(crate) struct Request<'r, 'd> {
 
 impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     pub(crate) const fn new(allocator: SystemAllocator<DEVICES, RANGES>) -> Self {
-        Self {
-            allocator,
-            topology: Topology::new(),
-            lines: [Line { gsi: Gsi(0), sources: 0, shared: false }; DEVICES],
-            free_lines: FreeList::new(),
-            deferred: 0,
-        }
+        Self { allocator, topology: Topology::new(), lines: [Line::FREE; DEVICES], deferred: 0, owed: 0 }
     }
 
     pub(crate) fn range(&self, slot: u16) -> Option<&Range> {
@@ -143,7 +150,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
             }
         };
         let Ok(id) = self.allocator.allocate_instance_id() else {
-            self.give_back_irq(irq);
+            self.give_back_irq(irq, false);
             self.give_back_ranges(first_range);
             return Err(RegisterError::TooManyDevices { device: name, capacity: DEVICES });
         };
@@ -156,10 +163,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         Ok(id)
     }
 
-    /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots.
-    pub(crate) fn give_back(&mut self, index: u16) {
+    /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots. `is_high` says
+    /// that the controller has not taken the deassertion of the node's line.
+    pub(crate) fn give_back(&mut self, index: u16, is_high: bool) {
         let Some(node) = self.topology.unlink(index) else { return };
-        self.give_back_irq(node.irq);
+        self.give_back_irq(node.irq, is_high);
         self.give_back_ranges(node.first_range);
         // The id is current as long as the node is linked.
         let _ = self.allocator.free_instance_id(node.id);
@@ -191,7 +199,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         let place = self.place(request.io_type(), placement, parent)?;
         let range = Range::new(PENDING, request.io_type());
         let range = range.described(index, request.is_window(), request.is_decoded());
-        self.allocator.pool.insert(&place, range).map_err(RangeRefusal::Pool)
+        let slot = self.allocator.pool.insert(&place, range).map_err(RangeRefusal::Pool)?;
+        self.allocator.pool.set_alignment(slot, placement.alignment());
+        Ok(slot)
     }
 
     #[inline(never)]
@@ -280,15 +290,13 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         };
         match self.allocator.allocate_irq(wanted) {
             Ok(gsi) => {
-                // There are as many places as devices, and a device has one line.
-                let Some(place) = self.free_lines.take() else {
+                // There are as many places as devices, and a device has one line; but some may be owed.
+                let Some((line, wire)) = self.lines.iter_mut().zip(0..).find(|(line, _)| line.is_free()) else {
                     let _ = self.allocator.free_irq(gsi);
-                    return Err(RegisterError::TooManyDevices { device: name, capacity: DEVICES });
+                    return Err(RegisterError::NoIrqLeft { device: name });
                 };
-                if let Some(line) = self.lines.get_mut(place as usize) {
-                    *line = Line { gsi, sources: 1, shared };
-                }
-                Ok(Some(WireUse { wire: place, source: 1 }))
+                *line = Line { gsi, sources: 1, shared, owed: false };
+                Ok(Some(WireUse::new(wire, 0)))
             }
             Err(error) => match (error, wanted) {
                 (AllocateError::Irq(IrqError::InUse { .. }), Some(gsi)) => self.share_irq(name, gsi, shared),
@@ -302,16 +310,21 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     /// A further source on a line that is in use.
     fn share_irq(&mut self, name: &'d str, gsi: Gsi, shared: bool) -> Result<Option<WireUse>, RegisterError<'d>> {
-        let found = self.lines.iter_mut().zip(0..).find(|(line, _)| line.sources != 0 && line.gsi == gsi);
-        match found {
+        match self.lines.iter_mut().zip(0..).find(|(line, _)| line.gsi == gsi && !line.is_free()) {
+            // The wire knows what the controller has taken, and the device goes on from there.
+            Some((line, wire)) if line.owed => {
+                *line = Line { gsi, sources: 1, shared, owed: false };
+                self.owed = self.owed.saturating_sub(1);
+                Ok(Some(WireUse::new(wire, 0)))
+            }
             Some((line, wire)) if shared && line.shared => {
                 let free = line.sources.trailing_ones();
                 if free as usize >= MAX_SHARING {
                     return Err(RegisterError::TooManySharing { device: name, gsi });
                 }
-                let source = 1 << free;
-                line.sources |= source;
-                Ok(Some(WireUse { wire, source }))
+                let used = WireUse::new(wire, free);
+                line.sources |= used.source();
+                Ok(Some(used))
             }
             _ => {
                 let owner = self.irq_owner(gsi);
@@ -332,14 +345,33 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         Owner::Vmm
     }
 
-    fn give_back_irq(&mut self, irq: Option<WireUse>) {
-        let Some(WireUse { wire, source }) = irq else { return };
-        let Some(line) = self.lines.get_mut(wire as usize) else { return };
-        line.sources &= !source;
-        if line.sources == 0 {
-            // The line is allocated as long as it has a source.
-            let _ = self.allocator.free_irq(line.gsi);
-            self.free_lines.give_back(wire);
+    fn give_back_irq(&mut self, irq: Option<WireUse>, is_high: bool) {
+        let Some(used) = irq else { return };
+        let Some(line) = self.lines.get_mut(used.wire as usize) else { return };
+        line.sources &= !used.source();
+        if line.sources != 0 {
+            return;
         }
+        line.owed = is_high;
+        if is_high {
+            self.owed = self.owed.saturating_add(1);
+            return;
+        }
+        // The line is allocated as long as it has a source, or is owed.
+        let _ = self.allocator.free_irq(line.gsi);
+    }
+
+    /// Takes an owed line in hand, the first from place `from` on.
+    pub(crate) fn take_owed(&mut self, from: u16) -> Option<WireUse> {
+        let (line, wire) = self.lines.iter_mut().zip(0..).skip(from.into()).find(|(line, _)| line.owed)?;
+        let used = WireUse::new(wire, Line::COLLECTOR);
+        (line.owed, line.sources) = (false, used.source());
+        Some(used)
+    }
+
+    /// Gives back a line that was taken in hand: it is owed again if it `is_high` and no device has got it meanwhile.
+    pub(crate) fn give_back_owed(&mut self, used: WireUse, is_high: bool) {
+        self.owed = self.owed.saturating_sub(1);
+        self.give_back_irq(Some(used), is_high);
     }
 }

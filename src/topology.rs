@@ -9,16 +9,20 @@ use crate::allocator::InstanceId;
 pub(crate) use crate::allocator::NONE;
 use crate::device::Device;
 
-/// What a node is just going through.
+/// Where a node stands between its registration and the end of its removal.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
     /// Its resources are taken, it has not been told of them yet, and no access reaches it.
     Registering,
     /// Accesses reach it.
     Live,
-    /// No access reaches it any more; somebody waits for those inside to leave.
+    /// No access reaches it any more; a caller has it in hand, and finishes it or leaves it as `Deferred`.
     Leaving,
-    /// As `Leaving`, but nobody waits: who collects next finishes it.
+    /// No access reaches it any more, no caller has it in hand, and the heavy barrier has not been executed since.
+    Unfenced,
+    /// As `Unfenced`, while `collect` executes the barrier.
+    Fencing,
+    /// No access reaches it any more, and the barrier has been executed since: the next `collect` finishes it.
     Deferred,
 }
 
@@ -26,7 +30,20 @@ pub(crate) enum Life {
 #[derive(Clone, Copy)]
 pub(crate) struct WireUse {
     pub(crate) wire: u16,
-    pub(crate) source: u32,
+    /// Which bit of the wire's sources is the device's.
+    source: u8,
+}
+
+impl WireUse {
+    /// For source number `source` of the wire, less than [`MAX_SHARING`](crate::MAX_SHARING).
+    pub(crate) fn new(wire: u16, source: u32) -> Self {
+        Self { wire, source: source as u8 }
+    }
+
+    /// The bit of the source.
+    pub(crate) fn source(self) -> u32 {
+        1_u32.wrapping_shl(self.source.into())
+    }
 }
 
 /// A bus or a device.
@@ -36,6 +53,8 @@ pub(crate) struct Node<'d> {
     pub(crate) name: &'d str,
     pub(crate) id: InstanceId,
     pub(crate) life: Life,
+    /// How many nodes had been linked when this one was, itself included: what is linked later has a greater number.
+    pub(crate) sequence: u64,
     pub(crate) parent: u16,
     pub(crate) first_child: u16,
     last_child: u16,
@@ -53,13 +72,15 @@ pub(crate) struct Topology<'d, const DEVICES: usize> {
     nodes: [Option<Node<'d>>; DEVICES],
     first_root: u16,
     last_root: u16,
+    /// How many nodes have been linked so far. It takes centuries to come to its end.
+    linked: u64,
     /// The heads of the chains of names: so that neither registration nor a look-up by path scans the siblings.
     chains: [u16; DEVICES],
 }
 
 impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
     pub(crate) const fn new() -> Self {
-        Self { nodes: [None; DEVICES], first_root: NONE, last_root: NONE, chains: [NONE; DEVICES] }
+        Self { nodes: [None; DEVICES], first_root: NONE, last_root: NONE, linked: 0, chains: [NONE; DEVICES] }
     }
 
     /// The node at an index, whoever holds it.
@@ -103,6 +124,8 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
         irq: Option<WireUse>,
     ) {
         let index = id.index;
+        self.linked = self.linked.wrapping_add(1);
+        let sequence = self.linked;
         let previous_sibling = self.node(parent).map_or(self.last_root, |parent| parent.last_child);
         let next_in_chain = match self.chains.get_mut(chain(parent, name, DEVICES)) {
             Some(head) => core::mem::replace(head, index),
@@ -116,6 +139,7 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
                 name,
                 id,
                 life: Life::Registering,
+                sequence,
                 parent,
                 first_child: NONE,
                 last_child: NONE,
@@ -190,6 +214,31 @@ impl<'d, const DEVICES: usize> Topology<'d, DEVICES> {
             at = node.parent;
         }
         NONE
+    }
+
+    /// The nodes of the subtree of `top`, from the top down.
+    pub(crate) fn subtree(&self, top: u16) -> impl Iterator<Item = &Node<'d>> {
+        let mut next = top;
+        core::iter::from_fn(move || {
+            let node = self.node(next)?;
+            next = self.next_in_walk(next, top);
+            Some(node)
+        })
+    }
+
+    /// Every node, in no order.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node<'d>> {
+        self.nodes.iter().flatten()
+    }
+
+    /// As [`nodes`](Self::nodes), to change.
+    pub(crate) fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node<'d>> {
+        self.nodes.iter_mut().flatten()
+    }
+
+    /// How many nodes have been linked so far.
+    pub(crate) fn linked(&self) -> u64 {
+        self.linked
     }
 
     /// How many ancestors a node has.

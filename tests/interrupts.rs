@@ -1,14 +1,19 @@
 //! What devices do to the interrupt controller, through the handles they are given.
 
+mod within;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, Gsi, GuestAddress, InterruptController, InterruptError, IoRange, IoResource, IoType,
-    IrqLine, IrqResource, RegisterError, Rejected, Resources, SystemAllocator,
+    Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptController, InterruptError, IoRange,
+    IoResource, IoType, IrqLine, IrqResource, RegisterError, Rejected, Resources, SystemAllocator,
 };
+
+use within::within_limit;
 
 type Manager<'d> = DeviceManager<'d, 8, 8, 2>;
 
@@ -227,17 +232,250 @@ fn without_a_controller_every_call_says_so() {
 }
 
 #[test]
-fn a_controller_that_refuses_is_told_once() {
+fn a_level_that_the_controller_refused_is_told_again_until_it_is_taken() {
     let log = Log::default();
-    log.refuses.store(true, Ordering::Relaxed);
     let manager = manager().with_interrupt_controller(&log);
-    let a = Source::new("a");
-    let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
-    let refused = Err(InterruptError::Refused);
-    assert_eq!([a.line().assert(), a.line().pulse(), a.line().message(GuestAddress(0), 0)], [refused; 3]);
-    manager.unregister_device(id).unwrap();
-    let told = [Told::Level(5, true), Told::Pulse(5), Told::Message(0, 0), Told::Level(5, false)];
-    assert_eq!(log.take(), told);
+    let (a, b) = (Source::new("a"), Source::new("b"));
+    for device in [&a, &b] {
+        manager.register_device(device, None, &[], SHARED).unwrap();
+    }
+    let (refused, high, low) = (Err(InterruptError::Refused), [Told::Level(7, true)], [Told::Level(7, false)]);
+    let refuse = |refuses| log.refuses.store(refuses, Ordering::Relaxed);
+    refuse(true);
+    assert_eq!((a.line().assert(), log.take()), (refused, high.into()));
+    // Told again at the same device's next drive, and at that of another one on the line.
+    assert_eq!((a.line().assert(), log.take()), (refused, high.into()));
+    assert_eq!((b.line().assert(), log.take()), (refused, high.into()));
+    assert_eq!((b.line().deassert(), log.take()), (refused, high.into()));
+    refuse(false);
+    assert_eq!((b.line().deassert(), log.take()), (Ok(()), high.into()), "a still asserts it");
+    assert_eq!((a.line().assert(), log.take()), (Ok(()), vec![]), "it has been taken");
+    // The same the other way.
+    refuse(true);
+    assert_eq!((a.line().deassert(), log.take()), (refused, low.into()));
+    assert_eq!((b.line().deassert(), log.take()), (refused, low.into()));
+    refuse(false);
+    assert_eq!((b.line().deassert(), log.take()), (Ok(()), low.into()));
+    assert_eq!((a.line().deassert(), log.take()), (Ok(()), vec![]));
+    // A refused level that is not the line's any more is not told: the controller has what it took last.
+    refuse(true);
+    assert_eq!((a.line().assert(), log.take()), (refused, high.into()));
+    assert_eq!((a.line().deassert(), log.take()), (Ok(()), vec![]));
+    assert_eq!([a.line().pulse(), a.line().message(GuestAddress(0), 0)], [Err(InterruptError::SharedLine), refused]);
+}
+
+/// Removes a device, waiting or deferred, and collects.
+fn remove<'d>(manager: &'d Manager<'d>, id: InstanceId, deferred: bool) -> usize {
+    match deferred {
+        false => manager.unregister_device(id).unwrap(),
+        true => manager.unregister_device_deferred(id).unwrap(),
+    }
+    manager.collect()
+}
+
+#[test]
+fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_line_until_it_is_taken() {
+    for deferred in [false, true] {
+        let log = Log::default();
+        let manager = manager().with_interrupt_controller(&log);
+        let (a, b) = (Source::new("a"), Source::new("b"));
+        let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
+        a.line().assert().unwrap();
+        log.take();
+        log.refuses.store(true, Ordering::Relaxed);
+        assert_eq!(remove(&manager, id, deferred), 1, "a line is left that may still be asserted");
+        assert!(manager.device(id).is_none());
+        log.take();
+        assert_eq!((manager.collect(), log.take()), (1, vec![Told::Level(5, false)]));
+        // Nobody is given the line as a free one.
+        let other = manager.register_device(&b, None, &[], IrqResource::Any).unwrap();
+        assert_eq!((b.line().gsi(), log.take()), (Some(Gsi(6)), vec![Told::Level(5, false)]));
+        log.refuses.store(false, Ordering::Relaxed);
+        assert_eq!((manager.collect(), log.take()), (0, vec![Told::Level(5, false)]));
+        assert_eq!((manager.collect(), log.take()), (0, vec![]));
+        manager.unregister_device(other).unwrap();
+        manager.register_device(&b, None, &[], IrqResource::Any).unwrap();
+        assert_eq!(b.line().gsi(), Some(Gsi(5)), "the line is free");
+        b.line().assert().unwrap();
+        assert_eq!(log.take(), [Told::Level(5, true)]);
+    }
+}
+
+#[test]
+fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_for_it() {
+    for (irq, asserts) in [(SHARED, false), (SHARED, true), (IrqResource::Fixed(Gsi(7)), false)] {
+        let log = Log::default();
+        let manager = manager().with_interrupt_controller(&log);
+        let (a, b) = (Source::new("a"), Source::new("b"));
+        let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+        a.line().assert().unwrap();
+        log.refuses.store(true, Ordering::Relaxed);
+        assert_eq!(remove(&manager, id, false), 1);
+        manager.register_device(&b, None, &[], irq).unwrap();
+        assert_eq!(manager.collect(), 0, "it is the device's now");
+        log.refuses.store(false, Ordering::Relaxed);
+        log.take();
+        let (outcome, told) = match asserts {
+            true => (b.line().assert(), vec![]),
+            false => (b.line().deassert(), vec![Told::Level(7, false)]),
+        };
+        assert_eq!((outcome, log.take()), (Ok(()), told));
+    }
+}
+
+/// A controller that unwinds as often as it is told to.
+#[derive(Default)]
+struct Unwinding {
+    times: AtomicUsize,
+    level: AtomicBool,
+}
+
+impl Unwinding {
+    fn may_unwind(&self) {
+        let left = self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1));
+        assert!(left.is_err(), "the controller could not be called");
+    }
+}
+
+impl InterruptController for Unwinding {
+    fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        self.may_unwind();
+        self.level.store(asserted, Ordering::SeqCst);
+        Ok(())
+    }
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        self.may_unwind();
+        Ok(())
+    }
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        self.may_unwind();
+        Ok(())
+    }
+}
+
+fn unwinds<T>(act: impl FnOnce() -> T) -> bool {
+    catch_unwind(AssertUnwindSafe(act)).is_err()
+}
+
+#[test]
+fn a_controller_that_unwinds_has_not_taken_what_it_was_told_and_the_line_lives_on() {
+    let controller = Unwinding::default();
+    let manager = manager().with_interrupt_controller(&controller);
+    let (a, b) = (Source::new("a"), Source::new("b"));
+    let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+    manager.register_device(&b, None, &[], SHARED).unwrap();
+    let unwind = || controller.times.store(1, Ordering::SeqCst);
+    let level = || controller.level.load(Ordering::SeqCst);
+    unwind();
+    assert!(unwinds(|| a.line().assert()) && !level());
+    assert_eq!((b.line().deassert(), level()), (Ok(()), true), "the other device's drive tells of it");
+    unwind();
+    assert!(unwinds(|| a.line().message(GuestAddress(0), 0)));
+    unwind();
+    assert!(unwinds(|| manager.unregister_device(id)) && level(), "the last source's deassertion was not taken");
+    assert!(manager.device(id).is_none(), "the removal is complete all the same");
+    assert_eq!((b.line().deassert(), level()), (Ok(()), false));
+    assert_eq!(manager.register_device(&a, None, &[], SHARED).map(drop), Ok(()));
+}
+
+#[test]
+fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
+    for deferred in [false, true] {
+        let controller = Unwinding::default();
+        let manager = manager().with_interrupt_controller(&controller);
+        let (bus, child) = (Source::new("bus"), Source::new("child"));
+        let bus_id = manager.register_device(&bus, None, &[], IrqResource::Fixed(Gsi(5))).unwrap();
+        let child_id = manager.register_device(&child, Some(bus_id), &[], IrqResource::Fixed(Gsi(6))).unwrap();
+        for device in [&bus, &child] {
+            device.line().assert().unwrap();
+        }
+        controller.times.store(1, Ordering::SeqCst);
+        match deferred {
+            false => assert!(unwinds(|| manager.unregister_subtree(bus_id))),
+            true => {
+                manager.unregister_device_deferred(child_id).unwrap();
+                assert!(unwinds(|| manager.collect()));
+                manager.unregister_device_deferred(bus_id).unwrap();
+            }
+        }
+        assert!(manager.device(child_id).is_none());
+        assert_eq!(bus.line().assert(), Err(InterruptError::Removed), "the rest is left to `collect`");
+        // While it unwinds, it tells nobody anything, and finishes the nodes all the same.
+        controller.times.store(1, Ordering::SeqCst);
+        assert!(unwinds(|| manager.collect()));
+        assert_eq!(manager.walk().count(), 0);
+        assert_eq!(manager.collect(), 0);
+        assert!(!controller.level.load(Ordering::SeqCst));
+        for gsi in [5, 6] {
+            let id = manager.register_device(&bus, None, &[], IrqResource::Fixed(Gsi(gsi))).unwrap();
+            manager.unregister_device(id).unwrap();
+        }
+    }
+}
+
+#[test]
+fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_make() {
+    const TELLINGS: usize = 4;
+    /// A controller during whose calls on one thread another thread changes the line.
+    struct Changing {
+        caller: thread::ThreadId,
+        calls: AtomicUsize,
+        changes: AtomicUsize,
+        level: AtomicBool,
+    }
+    impl InterruptController for Changing {
+        fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
+            if thread::current().id() == self.caller {
+                let calls = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+                let before = self.changes.load(Ordering::SeqCst);
+                // An odd number of changes, so that the level is another one; before the last call, others wait.
+                while calls < TELLINGS && self.changes.load(Ordering::SeqCst) == before {
+                    thread::yield_now();
+                }
+            }
+            self.level.store(asserted, Ordering::SeqCst);
+            Ok(())
+        }
+        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+            Ok(())
+        }
+        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+            Ok(())
+        }
+    }
+    within_limit(|| {
+        let [calls, changes] = [0; 2].map(AtomicUsize::new);
+        let caller = thread::current().id();
+        let changing = Changing { caller, calls, changes, level: AtomicBool::new(false) };
+        let manager = manager().with_interrupt_controller(&changing);
+        let (a, b) = (Source::new("a"), Source::new("b"));
+        for device in [&a, &b] {
+            manager.register_device(device, None, &[], SHARED).unwrap();
+        }
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut asserted = false;
+                while !stop.load(Ordering::SeqCst) {
+                    asserted = !asserted;
+                    let told = if asserted { b.line().assert() } else { b.line().deassert() };
+                    assert!(matches!(told, Ok(()) | Err(InterruptError::Pending)), "{told:?}");
+                    changing.changes.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+            for _ in 0..if cfg!(miri) { 1 } else { 20 } {
+                changing.calls.store(0, Ordering::SeqCst);
+                // The level changes with the other device's alone.
+                let _ = a.line().deassert();
+                assert!(changing.calls.load(Ordering::SeqCst) <= TELLINGS);
+            }
+            stop.store(true, Ordering::SeqCst);
+        });
+        // From here on the controller waits for nobody.
+        changing.calls.store(TELLINGS, Ordering::SeqCst);
+        b.line().assert().unwrap();
+        assert!(changing.level.load(Ordering::SeqCst), "no change is lost");
+    });
 }
 
 /// A controller that notes what must not be: two calls for one line at once, or the same level twice.
@@ -281,16 +519,20 @@ fn two_threads_on_one_line_end_at_the_level_they_left() {
             let (together, strict) = (&together, &strict);
             scope.spawn(move || {
                 let line = device.line();
+                let drive = |asserted: bool| {
+                    let told = if asserted { line.assert() } else { line.deassert() };
+                    assert!(matches!(told, Ok(()) | Err(InterruptError::Pending)), "{told:?}");
+                };
                 for round in 0..rounds {
-                    line.assert().unwrap();
+                    drive(true);
                     if round % 3 != 0 {
-                        line.deassert().unwrap();
-                        line.assert().unwrap();
+                        drive(false);
+                        drive(true);
                     }
                     together.wait();
                     assert!(strict.level.load(Ordering::Acquire), "both assert it");
                     together.wait();
-                    line.deassert().unwrap();
+                    drive(false);
                     together.wait();
                     assert!(!strict.level.load(Ordering::Acquire), "neither asserts it");
                     together.wait();

@@ -4,7 +4,8 @@ mod observed;
 
 use observed::{Constant, observe};
 use vm_device::{
-    DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, RelocateError, Relocation, SystemAllocator,
+    DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeRefusal, RelocateError,
+    Relocation, SystemAllocator,
 };
 
 type Manager<'d> = DeviceManager<'d, 4, 8, 1>;
@@ -80,4 +81,34 @@ fn a_window_that_is_not_decoded_leaves_its_contents_reachable() {
         let _ = vcpu.read(GuestAddress(0x7f), &mut data, IoType::Mmio);
         assert_eq!(data, [expected]);
     }
+}
+
+#[test]
+fn a_range_keeps_the_alignment_that_it_was_asked_for_with() {
+    let manager = manager();
+    let device = Constant { name: "aligned", value: 1 };
+    let fixed = Constant { name: "fixed", value: 2 };
+    let limits = IoRange::new(GuestAddress(0x1000), GuestAddress(0x1fff)).unwrap();
+    let request = IoResource::any(IoType::Mmio, GuestUsize(0x100)).aligned(0x400).within(limits);
+    let id = manager.register_device(&device, None, &[request], IrqResource::None).unwrap();
+    let other = manager.register_device(&fixed, None, &[IoResource::mmio(0x10, 4)], IrqResource::None).unwrap();
+    let to = |id, base| manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(base))]);
+    for base in [0x1001, 0x1200, 0x13ff, 0x2200, u64::MAX - 0xff] {
+        let error = to(id, base).unwrap_err();
+        let refusal = RangeRefusal::Misaligned { wanted: GuestAddress(base), alignment: GuestUsize(0x400) };
+        let (device, index) = ("aligned", 0);
+        assert_eq!(error, RelocateError::Range { device, index, to: GuestAddress(base), refusal });
+        let text = format!(
+            "range 0 of \"aligned\" to {base:#x}: {base:#x} is no multiple of 0x400, the alignment that the range was asked \
+             for with"
+        );
+        assert_eq!(error.to_string(), text);
+        assert_eq!(byte(&manager, 0x1000), 1, "nothing has changed");
+    }
+    // Its limits were for its first place. A fixed range has no alignment; nor has a slot that is used again.
+    assert_eq!((to(id, 0x2400), byte(&manager, 0x2400)), (Ok(()), 1));
+    assert_eq!((to(other, 0x13), byte(&manager, 0x13)), (Ok(()), 2));
+    manager.unregister_device(id).unwrap();
+    let again = manager.register_device(&device, None, &[IoResource::mmio(0x100, 4)], IrqResource::None).unwrap();
+    assert_eq!((to(again, 0x101), byte(&manager, 0x101)), (Ok(()), 1));
 }

@@ -28,6 +28,8 @@ use crate::resource::{Fit, Placement};
 /// - A number below `unused` is in use or in the chain from `free`.
 pub(crate) struct Pool<const N: usize> {
     ranges: [Range; N],
+    /// How many low bits of each range's first address are 0, as it was asked for.
+    alignments: [u8; N],
     order: [u16; N],
     ports: u16,
     len: u16,
@@ -45,6 +47,7 @@ impl<const N: usize> Pool<N> {
         let () = Self::CAPACITY;
         Self {
             ranges: [Range::UNUSED; N],
+            alignments: [0; N],
             order: [NONE; N],
             ports: 0,
             len: 0,
@@ -66,6 +69,19 @@ impl<const N: usize> Pool<N> {
 
     pub(crate) fn range_mut(&mut self, number: u16) -> Option<&mut Range> {
         self.ranges.get_mut(usize::from(number))
+    }
+
+    /// What the first address of a range is a multiple of, wherever the range moves: a power of two.
+    pub(crate) fn alignment(&self, number: u16) -> u64 {
+        let bits = self.alignments.get(usize::from(number)).copied().unwrap_or(0);
+        1_u64.wrapping_shl(bits.into())
+    }
+
+    /// Keeps the alignment that a range was asked for with, a power of two.
+    pub(crate) fn set_alignment(&mut self, number: u16, alignment: u64) {
+        if let Some(bits) = self.alignments.get_mut(usize::from(number)) {
+            *bits = alignment.trailing_zeros() as u8;
+        }
     }
 
     /// The numbers of all ranges, of each space by address, a window before what lies in it.

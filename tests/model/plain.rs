@@ -14,6 +14,8 @@ pub(crate) struct Place {
     pub(crate) last: u64,
     pub(crate) window: bool,
     pub(crate) decoded: bool,
+    /// What the first address stays a multiple of.
+    pub(crate) align: u64,
     pub(crate) sizes: AccessSizes,
 }
 

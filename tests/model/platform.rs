@@ -34,6 +34,7 @@ pub(crate) fn run(steps: &[Step]) {
         last: 0x8000,
         window: false,
         decoded: true,
+        align: 1,
         sizes: AccessSizes::ANY,
     };
     let instance = Instance { id, recorder: usize::MAX, parent: None, places: vec![place], irq: None, deferred: false };

@@ -136,6 +136,7 @@ impl<'d> Run<'d> {
                 last: 0,
                 window: ask.window,
                 decoded: ask.decoded,
+                align: if let Where::Any { align, .. } = ask.place { align } else { 1 },
                 sizes: ask.sizes,
             };
             let place = match ask.place {
@@ -340,6 +341,9 @@ impl<'d> Run<'d> {
             let top = place.io_type.last_address().0;
             place.last = to.checked_add(place.last - place.first).filter(|last| *last <= top)?;
             place.first = to;
+            if to % place.align != 0 {
+                return None;
+            }
         }
         for (id, index) in &moved {
             let old = self.place(*id, *index)?;
@@ -368,7 +372,7 @@ impl<'d> Run<'d> {
     pub(crate) fn reserve(&mut self, io_type: IoType, first: u64, size: u64) -> bool {
         let first = address(io_type, first);
         let Some(last) = first.checked_add(size - 1) else { return false };
-        let place = Place { io_type, first, last, window: false, decoded: false, sizes: AccessSizes::ANY };
+        let place = Place { io_type, first, last, window: false, decoded: false, align: 1, sizes: AccessSizes::ANY };
         let possible = last <= io_type.last_address().0 && self.model.fits(&place, None);
         let got = self.manager.reserve(io_type, IoRange::new(GuestAddress(first), GuestAddress(last)).unwrap());
         assert_eq!(got.is_ok(), possible, "{got:?}");

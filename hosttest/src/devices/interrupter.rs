@@ -76,7 +76,9 @@ impl<'d> Device<'d> for Interrupter<'d> {
             }
             _ => Ok(()),
         };
-        if let Err(error) = result {
+        if let Err(error) = result
+            && error != InterruptError::Pending
+        {
             *self.refused.lock() = Some(error);
         }
     }

@@ -1,0 +1,335 @@
+//! Removals against what may come in their way: changes of the subtree, guests that hammer what is gone, and code of the
+//! embedder that calls the manager or unwinds.
+
+mod observed;
+mod within;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::thread;
+use std::time::Duration;
+
+use vm_device::{
+    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType,
+    IrqResource, SystemAllocator, UnregisterError,
+};
+
+use observed::Constant;
+use within::within_limit;
+
+type Manager<'d> = DeviceManager<'d, 8, 8, 4>;
+
+const fn new_manager<'d>() -> Manager<'d> {
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY))
+}
+
+fn manager<'d>() -> Manager<'d> {
+    new_manager()
+}
+
+fn register<'d>(
+    manager: &'d Manager<'d>,
+    device: &'d dyn Device<'d>,
+    parent: Option<InstanceId>,
+    base: u64,
+) -> InstanceId {
+    manager.register_device(device, parent, &[IoResource::mmio(base, 4)], IrqResource::None).unwrap()
+}
+
+fn read(manager: &Manager<'_>, address: u64) -> Result<u8, IoError> {
+    let mut data = [0];
+    manager.read(GuestAddress(address), &mut data, IoType::Mmio).map(|()| data[0])
+}
+
+fn wait_for(flag: &AtomicBool) {
+    while !flag.load(SeqCst) {
+        thread::yield_now();
+    }
+}
+
+fn unwinds<T>(act: impl FnOnce() -> T) -> bool {
+    catch_unwind(AssertUnwindSafe(act)).is_err()
+}
+
+/// A device whose callback does not end before it is let go.
+struct Held {
+    name: &'static str,
+    inside: AtomicBool,
+    let_go: AtomicBool,
+}
+
+impl Held {
+    const fn new(name: &'static str) -> Self {
+        Self { name, inside: AtomicBool::new(false), let_go: AtomicBool::new(false) }
+    }
+}
+
+impl Device<'_> for Held {
+    fn name(&self) -> &str {
+        self.name
+    }
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        self.inside.store(true, SeqCst);
+        wait_for(&self.let_go);
+        data.fill(7);
+    }
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+/// Does something with the access when it is read.
+struct Acting<'d>(&'static str, &'d (dyn Fn(&Access<'_>) + Sync));
+
+impl Device<'_> for Acting<'_> {
+    fn name(&self) -> &str {
+        self.0
+    }
+    fn read(&self, access: &Access<'_>, _: &mut [u8]) {
+        self.1(access);
+    }
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+const BUS: Constant = Constant { name: "bus", value: 1 };
+const FIRST: Constant = Constant { name: "first", value: 2 };
+const SECOND: Constant = Constant { name: "second", value: 3 };
+
+#[test]
+fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
+    within_limit(|| {
+        let manager = manager().with_patience(u32::MAX);
+        let (held, outcomes) = (Held::new("held"), spin::Mutex::new(Vec::new()));
+        let remove = |access: &Access<'_>| {
+            let bus = manager.find_by_path("/bus").unwrap();
+            outcomes.lock().push(manager.nested(access).unregister_subtree(bus));
+        };
+        let outside = Acting("outside", &remove);
+        let remove_from_outside = |access: &Access<'_>| {
+            remove(access);
+            manager.nested(access).read(GuestAddress(0x40), &mut [0], IoType::Mmio).unwrap();
+        };
+        let last = Acting("last", &remove_from_outside);
+        let bus = register(&manager, &BUS, None, 0);
+        register(&manager, &held, Some(bus), 0x10);
+        let first = register(&manager, &FIRST, Some(bus), 0x20);
+        register(&manager, &last, Some(first), 0x30);
+        register(&manager, &outside, None, 0x40);
+        thread::scope(|scope| {
+            // Somebody is inside a device that the walk comes to before, and the removal does not wait for that.
+            scope.spawn(|| read(&manager, 0x10));
+            wait_for(&held.inside);
+            read(&manager, 0x30).unwrap();
+            let own = Err(UnregisterError::InOwnCallback { device: "last" });
+            assert_eq!(*outcomes.lock(), [own, own]);
+            assert_eq!(manager.walk().count(), 5);
+            held.let_go.store(true, SeqCst);
+        });
+    });
+}
+
+/// A bus with "first" and the device `held` on it, whose removal by another thread waits for `held` while `change` runs.
+fn a_subtree_that_changes<'d>(
+    manager: &'d Manager<'d>,
+    held: &'d Held,
+    next: &'d Held,
+    change: impl FnOnce(InstanceId, InstanceId) + Send,
+) -> Result<(), UnregisterError<'d>> {
+    let bus = register(manager, &BUS, None, 0);
+    let first = register(manager, &FIRST, Some(bus), 0x10);
+    register(manager, held, Some(bus), 0x20);
+    thread::scope(|scope| {
+        scope.spawn(|| read(manager, 0x20));
+        wait_for(&held.inside);
+        let removal = scope.spawn(move || manager.unregister_subtree(bus));
+        thread::sleep(Duration::from_millis(20));
+        change(bus, first);
+        scope.spawn(|| read(manager, 0x30));
+        wait_for(&next.inside);
+        held.let_go.store(true, SeqCst);
+        let outcome = removal.join().unwrap();
+        next.let_go.store(true, SeqCst);
+        outcome
+    })
+}
+
+#[test]
+fn a_subtree_is_waited_for_whole_with_one_patience_though_a_device_of_it_is_removed_meanwhile() {
+    within_limit(|| {
+        let manager = manager().with_patience(if cfg!(miri) { 1000 } else { 4_000_000 });
+        let (held, next) = (Held::new("held"), Held::new("next"));
+        let outcome = a_subtree_that_changes(&manager, &held, &next, |bus, first| {
+            register(&manager, &next, Some(bus), 0x30);
+            manager.unregister_device(first).unwrap();
+        });
+        assert!(matches!(outcome, Err(UnregisterError::InUse { device: "held" | "next" })), "{outcome:?}");
+        assert_eq!((manager.walk().count(), read(&manager, 0)), (3, Ok(1)), "nothing has changed");
+        assert_eq!(manager.unregister_subtree(manager.find_by_path("/bus").unwrap()), Ok(()));
+    });
+}
+
+#[test]
+fn a_device_registered_below_one_that_was_waited_for_is_waited_for_too() {
+    within_limit(|| {
+        let manager = manager().with_patience(if cfg!(miri) { 1000 } else { 4_000_000 });
+        let (held, next) = (Held::new("held"), Held::new("next"));
+        let outcome = a_subtree_that_changes(&manager, &held, &next, |_, first| {
+            register(&manager, &next, Some(first), 0x30);
+        });
+        assert!(matches!(outcome, Err(UnregisterError::InUse { device: "held" | "next" })), "{outcome:?}");
+        assert_eq!((manager.walk().count(), read(&manager, 0)), (4, Ok(1)), "nothing has changed");
+        assert_eq!(manager.unregister_subtree(manager.find_by_path("/bus").unwrap()), Ok(()));
+    });
+}
+
+#[test]
+fn vcpus_that_hammer_an_address_delay_no_removal_once_nothing_is_there() {
+    // More than there are processors: an announcement stands for as long as its thread does not run.
+    const VCPUS: usize = if cfg!(miri) { 2 } else { 32 };
+    within_limit(|| {
+        let manager: DeviceManager<'_, 4, 4, VCPUS> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+        for moves in [false, true] {
+            let [started, hammering] = [0; 2].map(AtomicUsize::new);
+            let [go, stop] = [false; 2].map(AtomicBool::new);
+            let requests = [IoResource::mmio(0x1000, 4)];
+            let id = manager.register_device(&FIRST, None, &requests, IrqResource::None).unwrap();
+            thread::scope(|scope| {
+                for _ in 0..VCPUS {
+                    scope.spawn(|| {
+                        let mut vcpu = manager.dispatcher().unwrap();
+                        // It learns the hint.
+                        vcpu.read(GuestAddress(0x1000), &mut [0], IoType::Mmio).unwrap();
+                        started.fetch_add(1, SeqCst);
+                        wait_for(&go);
+                        hammering.fetch_add(1, SeqCst);
+                        while !stop.load(SeqCst) {
+                            let _ = vcpu.read(GuestAddress(0x1000), &mut [0], IoType::Mmio);
+                        }
+                    });
+                }
+                while started.load(SeqCst) < VCPUS {
+                    thread::yield_now();
+                }
+                if moves {
+                    let away = vm_device::Relocation::new(id, 0).to(GuestAddress(0x2000));
+                    manager.relocate(&[away]).unwrap();
+                }
+                manager.unregister_device_deferred(id).unwrap();
+                go.store(true, SeqCst);
+                while hammering.load(SeqCst) < VCPUS {
+                    thread::yield_now();
+                }
+                // Each hint has led nowhere once by now, or will: no more than that.
+                while manager.collect() != 0 {
+                    thread::yield_now();
+                }
+                assert!(manager.device(id).is_none());
+                stop.store(true, SeqCst);
+            });
+        }
+    });
+}
+
+/// A manager in a static whose heavy barrier looks a device up: it would wait for itself if the writers' lock were held.
+mod looks_up {
+    use super::*;
+
+    static EXECUTED: AtomicUsize = AtomicUsize::new(0);
+    static MANAGER: Manager<'static> = new_manager().with_asymmetric_fence(
+        // SAFETY: no other thread dispatches.
+        unsafe {
+            HeavyBarrier::new(|| {
+                assert!(MANAGER.find_by_path("/bus").is_some());
+                EXECUTED.fetch_add(1, SeqCst);
+            })
+        },
+    );
+
+    #[test]
+    fn the_heavy_barrier_runs_without_the_lock_that_writers_hold() {
+        within_limit(|| {
+            let bus = register(&MANAGER, &BUS, None, 0);
+            let add = || register(&MANAGER, &FIRST, Some(bus), 0x10);
+            MANAGER.unregister_device(add()).unwrap();
+            assert_eq!(EXECUTED.swap(0, SeqCst), 1);
+            MANAGER.unregister_device_deferred(add()).unwrap();
+            assert_eq!((MANAGER.collect(), EXECUTED.swap(0, SeqCst)), (0, 1));
+            MANAGER.unregister_device_deferred(add()).unwrap();
+            // A registration collects, and the place of the old device is free for the new one.
+            MANAGER.unregister_device(add()).unwrap();
+            assert_eq!(EXECUTED.swap(0, SeqCst), 2);
+            add();
+            MANAGER.unregister_subtree(bus).unwrap();
+            assert_eq!(EXECUTED.swap(0, SeqCst), 1);
+        });
+    }
+}
+
+/// A manager whose heavy barrier unwinds as long as it is told to.
+mod unwinding {
+    use super::*;
+
+    static FAILS: AtomicBool = AtomicBool::new(true);
+    static RETURNED: AtomicUsize = AtomicUsize::new(0);
+    static MANAGER: Manager<'static> = new_manager().with_asymmetric_fence(
+        // SAFETY: no other thread dispatches.
+        unsafe {
+            HeavyBarrier::new(|| {
+                assert!(!FAILS.load(SeqCst), "the barrier could not be executed");
+                RETURNED.fetch_add(1, SeqCst);
+            })
+        },
+    );
+
+    #[test]
+    fn a_heavy_barrier_that_unwinds_has_not_happened_and_collect_executes_it() {
+        let remove: [fn(InstanceId) -> bool; 3] = [
+            |id| unwinds(|| MANAGER.unregister_device(id)),
+            |id| unwinds(|| MANAGER.unregister_subtree(id)),
+            // It executes no barrier itself.
+            |id| MANAGER.unregister_device_deferred(id).is_ok(),
+        ];
+        for (remove, subtree) in remove.into_iter().zip([false, true, false]) {
+            let id = register(&MANAGER, &BUS, None, 0);
+            if subtree {
+                register(&MANAGER, &FIRST, Some(id), 0x10);
+            }
+            FAILS.store(true, SeqCst);
+            assert!(remove(id));
+            // Unreachable, and nothing of it free, as long as the barrier does not return.
+            assert!(unwinds(|| MANAGER.collect()) && unwinds(|| register(&MANAGER, &SECOND, None, 0)));
+            assert_eq!((read(&MANAGER, 0), MANAGER.device(id).is_some()), (Err(IoError::Unclaimed), true));
+            assert_eq!(MANAGER.unregister_subtree(id), Err(UnregisterError::Busy { device: "bus" }));
+            assert_eq!(RETURNED.load(SeqCst), 0);
+            FAILS.store(false, SeqCst);
+            assert_eq!((MANAGER.collect(), RETURNED.swap(0, SeqCst)), (0, 1));
+            assert_eq!(MANAGER.walk().count(), 0);
+        }
+    }
+}
+
+#[test]
+fn several_deferred_removals_share_one_barrier_and_what_comes_meanwhile_has_its_own() {
+    static EXECUTED: AtomicUsize = AtomicUsize::new(0);
+    static DEVICES: [Constant; 3] = [BUS, FIRST, SECOND];
+    static MANAGER: Manager<'static> = new_manager().with_asymmetric_fence(
+        // SAFETY: no other thread dispatches.
+        unsafe {
+            HeavyBarrier::new(|| {
+                if EXECUTED.fetch_add(1, SeqCst) == 0 {
+                    // This removal comes after the barrier has begun.
+                    let late = MANAGER.find_by_path("/second").unwrap();
+                    MANAGER.unregister_device_deferred(late).unwrap();
+                    assert_eq!(MANAGER.collect(), 3, "the barrier of the first two has not returned");
+                }
+            })
+        },
+    );
+    within_limit(|| {
+        let ids: Vec<_> =
+            DEVICES.iter().zip([0, 8, 16]).map(|(device, base)| register(&MANAGER, device, None, base)).collect();
+        MANAGER.unregister_device_deferred(ids[0]).unwrap();
+        MANAGER.unregister_device_deferred(ids[1]).unwrap();
+        assert_eq!(MANAGER.collect(), 1, "the third has not been fenced");
+        assert_eq!(EXECUTED.load(SeqCst), 1);
+        assert_eq!((MANAGER.collect(), EXECUTED.load(SeqCst)), (0, 2));
+    });
+}
