@@ -12,7 +12,8 @@ use crate::resource::Resources;
 ///
 /// Every method may be called from any vCPU and by several at once. A device protects its own state (a
 /// [`spin::Mutex`], an atomic); the manager holds no lock of its own during a call, so that a device may access other
-/// devices, and register, move and remove them, from within.
+/// devices, and register, move and remove them, from within. Where panics unwind, a callback that unwinds has ended, and the
+/// unwinding goes on through the access.
 ///
 /// ```
 /// use spin::Mutex;

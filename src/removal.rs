@@ -31,12 +31,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     ///
     /// It waits for the callbacks of this device only. A callback that is running when the call is made is waited for
     /// as long as the manager's patience lasts ([`with_patience`](Self::with_patience)), one that starts before the
-    /// device has become unreachable for as long as it takes. Callbacks of accesses without a
+    /// device has become unreachable until it returns. Callbacks of accesses without a
     /// [`Dispatcher`](crate::Dispatcher) are counted and not told apart: where several vCPUs keep a device busy in this
     /// way, the patience may end before there was a moment without any.
     ///
-    /// When another vCPU is just telling the controller of a change of the same shared line, that vCPU tells it of the
-    /// deassertion too, and the call returns without waiting for it.
+    /// Where another caller is telling the controller of a change of the same shared line, that one tells it of the
+    /// deassertion too, and the call returns without waiting for it. Where the controller refuses the deassertion of the last
+    /// device on a line, the line stays taken, and [`collect`](Self::collect) tells it again. Where the heavy barrier or the
+    /// controller unwinds, the device is unreachable, and what is left of the removal is left to `collect`.
     ///
     /// # Errors
     /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
@@ -47,7 +49,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     }
 
     /// Removes a device together with everything below it, in one act: accesses find either the whole subtree or
-    /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise.
+    /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise, with one patience for the subtree as it is
+    /// when it becomes unreachable, whatever is registered in it or removed from it meanwhile.
     ///
     /// # Errors
     /// As [`unregister_device`](Self::unregister_device), for any device of the subtree, `HasChildren` excepted.
@@ -207,9 +210,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    /// The first two steps. For each device of the subtree as it is, it waits until the callbacks have ended that were
-    /// running when it came to it; and when, under one hold of the lock, there is none left to come to, it makes them all
-    /// unreachable. Nothing has changed when it gives up.
+    /// The first two steps. For each device of the subtree, it waits until the callbacks have ended that it finds running.
+    /// When it finds, in one hold of the lock, that it has waited for every device of the subtree, it makes them all
+    /// unreachable in the same hold. Nothing has changed when it gives up.
     fn wait_and_make_unreachable(
         &self,
         id: InstanceId,
@@ -217,7 +220,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         within: Option<&Access<'_>>,
     ) -> Result<(), UnregisterError<'d>> {
         let mut patience = self.patience;
-        // Nodes are come to in the order in which they were linked, which stays whatever comes and goes.
+        // In the order in which the nodes were linked: that stays, whatever is linked and unlinked meanwhile.
         let (mut waited_for, mut linked) = (0, None);
         loop {
             let (name, slots) = {
@@ -240,7 +243,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 };
                 waited_for = next.sequence;
                 if next.sequence > linked {
-                    // It came after the call: with the patience, the number of these is bounded.
+                    // Registered after the call: the patience bounds the number of these.
                     let in_use = UnregisterError::InUse { device: next.name };
                     patience = patience.checked_sub(1).ok_or(in_use)?;
                 }

@@ -8,9 +8,10 @@ use crate::access::MAX_DEPTH;
 use crate::protocol;
 use crate::sync::{AtomicBool, AtomicU32, Ordering, array, const_fn};
 
-/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be inside a range that another such
-/// access was inside of when they came: the bound of a recursion that nothing else can see. Through however many devices
-/// it goes, it is no deeper than the number of their ranges and this together.
+/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, enter a range that another such access
+/// is in. It bounds a recursion that the manager cannot see otherwise: without handles, accesses are nested no deeper than
+/// the number of ranges in use and this together. Where callbacks claim handles, there are at most
+/// [`MAX_DEPTH`](crate::MAX_DEPTH) more for each.
 pub const MAX_ANONYMOUS: u32 = 64;
 
 /// What a hazard word holds that announces no slot: no slot's sign.

@@ -50,7 +50,9 @@ const RETRIES: u32 = 3;
 pub struct HeavyBarrier(fn());
 
 impl HeavyBarrier {
-    /// A barrier that `execute` carries out. It may wait for the other processors; it must not call the manager.
+    /// A barrier that `execute` carries out. It may wait for the other processors, and they for the manager: it is called
+    /// without a lock. If it unwinds instead of returning, it has not happened: the removal that it was for goes on as a
+    /// deferred one, and [`collect`](crate::DeviceManager::collect) executes it again.
     ///
     /// # Safety
     /// By the time `execute` returns, every other processor that may be inside a dispatch of the manager it is given to
