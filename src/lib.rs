@@ -123,6 +123,9 @@
 //! 16 ranges and 2 vCPUs, takes 3840 bytes: 104 for each further device, 147 for each range, 64 for each vCPU. A vCPU's
 //! handle takes 1584 bytes, of which each hint is 2 ([`DeviceManager::dispatcher_with_hints`]).
 //!
+//! A `static` manager is made by the compiler. One that is made while the program runs passes through the stack: without
+//! optimisation 5.4 times its size, 6.4 times with [`DeviceManager::with_asymmetric_fence`], with optimisation up to twice.
+//!
 //! # Features
 //!
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.

@@ -14,11 +14,12 @@ use vm_device::{
 
 use super::layout::{Layout, Random};
 use super::measure::{Figure, interleaved, per_operation, pin};
+use super::options::Plan;
 use super::ours::{self, ASYMMETRIC, PORTABLE};
 use super::peers::VM_DEVICE;
 use super::report::{Report, Work};
-use super::subject::{Register, Subject, forever};
-use super::{Plan, subjects};
+use super::stage::Stage;
+use super::subject::{Register, Subject, apart, forever};
 
 fn work(bench: &'static str, pattern: &str, n: usize) -> Work {
     Work { bench, pattern: pattern.into(), space: "mmio", n, threads: 1 }
@@ -73,8 +74,8 @@ fn comes_and_goes(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> 
     const TIMES: usize = 64;
     let work = work("register", "register and unregister", n);
     report.progress(&work);
-    let all = subjects(&Layout::new(IoType::Mmio, n, 1));
-    let changing: Vec<&Subject> = all.iter().filter(|subject| subject.change.is_some()).collect();
+    let stage = Stage::new(Layout::new(IoType::Mmio, n, 1));
+    let changing: Vec<&Subject> = stage.subjects.iter().filter(|subject| subject.change.is_some()).collect();
     let figures = interleaved(plan.rounds.min(31), changing.len(), |which, _| {
         let Some(change) = &changing[which].change else { return f64::NAN };
         per_operation(TIMES, || (0..TIMES).for_each(|_| change()))
@@ -112,7 +113,7 @@ fn allocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     const TIMES: usize = 256;
     let pool_last = 0x1_0000_0000 - 1;
     let bounds = IoRange::new(GuestAddress(BLOCK), GuestAddress(pool_last)).expect("the bounds are in order");
-    let mut own: Box<SystemAllocator<4100, 4100>> = Box::new(SystemAllocator::new(bounds));
+    let mut own: Box<SystemAllocator<4100, 4100>> = apart(|| SystemAllocator::new(bounds));
     let mut peer = AddressAllocator::new(BLOCK, pool_last - BLOCK + 1).expect("the bounds are valid");
     let mut blocks: Vec<u64> = (0..n as u64).map(|i| BLOCK * (2 * i + 1)).collect();
     for base in &blocks {

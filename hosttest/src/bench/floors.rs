@@ -33,15 +33,16 @@ fn bare<const KIND: u64>() -> &'static dyn Bare {
 
 /// The least that has to be done, of one part of a dispatch and of another.
 pub(super) fn floors(layout: &Layout) -> Vec<Subject> {
-    let table = Table::of(layout);
+    // A table each, so that none finds in the caches what another one has read.
+    let table = || Table::of(layout);
     vec![
-        floor(table),
-        announced_floor(table),
-        last_hit_floor(table),
-        searched_floor(table),
-        searched_announced_floor(table),
-        hinted_floor::<PORTABLE>(HINTED_FLOOR, table),
-        hinted_floor::<ASYMMETRIC>(HINTED_ASYMMETRIC_FLOOR, table),
+        floor(table()),
+        announced_floor(table()),
+        last_hit_floor(table()),
+        searched_floor(table()),
+        searched_announced_floor(table()),
+        hinted_floor::<PORTABLE>(HINTED_FLOOR, table()),
+        hinted_floor::<ASYMMETRIC>(HINTED_ASYMMETRIC_FLOOR, table()),
     ]
 }
 

@@ -20,6 +20,7 @@ impl Random {
 }
 
 /// Ranges of irregular sizes with holes of irregular sizes between them.
+#[derive(Clone)]
 pub(super) struct Layout {
     pub(super) io_type: IoType,
     /// First and last address of each range, in ascending order.

@@ -13,13 +13,17 @@ pub(super) struct Figure {
     pub(super) median: f64,
     pub(super) min: f64,
     pub(super) max: f64,
+    /// Half of what lies between the quartiles, in per cent of the median: half of the rounds were no further from it.
+    pub(super) noise: f64,
 }
 
 impl Figure {
     pub(super) fn of(mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         let at = |index: usize| samples.get(index).copied().unwrap_or(f64::NAN);
-        Self { median: at(samples.len() / 2), min: at(0), max: at(samples.len().saturating_sub(1)) }
+        let (median, last) = (at(samples.len() / 2), samples.len().saturating_sub(1));
+        let noise = 50.0 * (at(3 * last / 4) - at(last / 4)) / median;
+        Self { median, min: at(0), max: at(last), noise }
     }
 }
 
@@ -43,15 +47,17 @@ pub(super) fn processors() -> Vec<usize> {
     }
 }
 
-/// Measures every one of `count` things once a round, so that what disturbs the machine disturbs all of them alike.
+/// Measures every one of `count` things once a round, so that what disturbs the machine disturbs all of them alike. Each
+/// round begins with another one, so that none has always the same one before it.
 pub(super) fn interleaved(rounds: usize, count: usize, mut once: impl FnMut(usize, usize) -> f64) -> Vec<Figure> {
     let mut samples = vec![Vec::with_capacity(rounds); count];
     for round in 0..=rounds {
-        for (which, samples) in samples.iter_mut().enumerate() {
+        for turn in 0..count {
+            let which = (turn + round) % count;
             let sample = once(which, round);
             // The first round warms up.
             if round > 0 {
-                samples.push(sample);
+                samples[which].push(sample);
             }
         }
     }
@@ -68,11 +74,13 @@ pub(super) fn per_operation(count: usize, work: impl FnOnce()) -> f64 {
 /// How many addresses one sample takes: so few that most samples fall between two disturbances of the machine.
 const BATCH: usize = 4096;
 
-/// One thread reads a batch of the addresses, another one in each round.
+/// One thread reads a batch of the addresses, another one in each round, after one that warms its caches: those of the
+/// round before, which all other subjects have had since to drive it out.
 pub(super) fn one_thread(reader: &mut dyn Reader, addresses: &[u64], round: usize) -> f64 {
     let batches = (addresses.len() / BATCH).max(1);
-    let addresses = addresses.chunks(BATCH).nth(round % batches).unwrap_or(addresses);
-    reader.read_all(&addresses[..addresses.len() / 8]);
+    let batch = |number: usize| addresses.chunks(BATCH).nth(number % batches).unwrap_or(addresses);
+    reader.read_all(batch(round + batches - 1));
+    let addresses = batch(round);
     per_operation(addresses.len(), || reader.read_all(addresses))
 }
 
@@ -145,16 +153,42 @@ impl Eviction {
     pub(super) fn cold(&mut self, reader: &mut dyn Reader, addresses: &[u64]) -> f64 {
         let mut samples: Vec<f64> = addresses
             .iter()
-            .map(|address| {
+            .map(|&address| {
                 self.evict();
                 let start = Instant::now();
                 let clock = start.elapsed();
                 let start = Instant::now();
-                reader.read_all(std::slice::from_ref(address));
+                // A copy, which is not cold: an exit brings its address along.
+                reader.read_all(std::slice::from_ref(&address));
                 (start.elapsed().saturating_sub(clock)).as_secs_f64() * 1e9
             })
             .collect();
         samples.sort_by(f64::total_cmp);
         samples[samples.len() / 2]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn noise_is_how_far_half_of_the_rounds_are_from_the_median() {
+        let noise = |samples: &[f64]| Figure::of(samples.to_vec()).noise;
+        assert_eq!(noise(&[10.0; 9]), 0.0);
+        assert_eq!(noise(&[8.0, 12.0, 10.0, 9.0, 11.0]), 10.0);
+        assert_eq!(noise(&[10.0, 10.0, 10.0, 10.0, 1000.0]), 0.0, "one disturbance is no noise of the median");
+    }
+
+    #[test]
+    fn every_round_begins_with_another_one() {
+        let mut order = Vec::new();
+        let figures = interleaved(3, 3, |which, round| {
+            order.push((round, which));
+            which as f64
+        });
+        let firsts: Vec<_> = order.iter().step_by(3).copied().collect();
+        assert_eq!(firsts, [(0, 0), (1, 1), (2, 2), (3, 0)]);
+        assert_eq!(figures.iter().map(|figure| figure.median).collect::<Vec<_>>(), [0.0, 1.0, 2.0]);
     }
 }

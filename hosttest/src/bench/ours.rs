@@ -1,12 +1,14 @@
 //! This crate, with a portable and with an asymmetric fence, with and without a handle for each vCPU.
 
+use std::sync::LazyLock;
+
 use vm_device::{
     Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource, MEMORY_HINTS,
     PORT_HINTS, SystemAllocator,
 };
 
 use super::layout::Layout;
-use super::subject::{Register, Subject, forever, of_kind};
+use super::subject::{Register, Subject, apart, forever, of_kind};
 use crate::membarrier::heavy_barrier;
 
 /// Room for the largest layout, and a device that comes and goes: the same for every number of ranges, because the cost
@@ -40,12 +42,12 @@ fn device<const KIND: u64>(name: String) -> &'static dyn Device<'static> {
     forever(Named::<KIND>::new(name))
 }
 
-/// A manager without devices, with the asymmetric fence or without. In a function of its own, because it is large and comes
-/// by way of the stack.
-#[inline(never)]
+/// A manager without devices, with the asymmetric fence or without.
 pub(super) fn manager(asymmetric: bool) -> &'static Manager {
-    let manager = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
-    if asymmetric { forever(manager.with_asymmetric_fence(membarrier())) } else { forever(manager) }
+    Box::leak(apart(|| {
+        let manager = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+        if asymmetric { manager.with_asymmetric_fence(membarrier()) } else { manager }
+    }))
 }
 
 pub(super) fn resource(io_type: IoType, (first, last): (u64, u64)) -> IoResource {
@@ -66,17 +68,28 @@ pub(super) fn devices(layout: &Layout) -> Vec<&'static dyn Device<'static>> {
     (0..layout.ranges.len()).map(|i| of_kind!(i % layout.types, device(format!("device-{i}")))).collect()
 }
 
-fn filled(asymmetric: bool, layout: &Layout) -> &'static Manager {
-    let manager = manager(asymmetric);
-    fill(manager, &devices(layout), layout);
-    manager
+/// A manager of one subject's own, filled when the subject is used for the first time.
+type Own = &'static LazyLock<&'static Manager, Box<dyn FnOnce() -> &'static Manager + Send>>;
+
+fn own(asymmetric: bool, layout: &Layout) -> Own {
+    let layout = layout.clone();
+    forever(LazyLock::new(Box::new(move || {
+        let manager = manager(asymmetric);
+        fill(manager, &devices(&layout), &layout);
+        manager
+    })))
 }
 
 pub(super) const PORTABLE: &str = "this crate, handle";
+
+/// The same with another manager: what the two differ by is noise.
+pub(super) const AGAIN: &str = "this crate, handle, again";
 pub(super) const ASYMMETRIC: &str = "this crate, handle, asymmetric";
 
 /// With as many hints as serve the largest layouts too.
 pub(super) const ROOMY: &str = "this crate, handle, 8192 hints";
+pub(super) const NO_HINTS: &str = "this crate, handle, no hints";
+pub(super) const NO_HANDLE: &str = "this crate, no handle";
 
 /// The barrier of `membarrier(2)`.
 fn membarrier() -> HeavyBarrier {
@@ -98,40 +111,49 @@ const fn io_type<const IS_PORTS: bool>() -> IoType {
 /// With a handle that has as many hints about ports and about memory.
 fn by_handle<const IS_PORTS: bool, const PORTS: usize, const MEMORY: usize>(
     name: &'static str,
-    manager: &'static Manager,
+    manager: Own,
+    layout: &Layout,
 ) -> Subject {
-    Subject::new(name, move || {
+    let subject = Subject::new(name, move || {
         let mut vcpu = manager.dispatcher_with_hints::<PORTS, MEMORY>().expect("there are more handles than threads");
         move |address: u64, data: &mut [u8; 4]| {
             let _ = vcpu.read(GuestAddress(address), data, io_type::<IS_PORTS>());
         }
-    })
+    });
+    subject.with_change(change(manager, layout))
+}
+
+fn without_handle<const IS_PORTS: bool>(name: &'static str, manager: Own, layout: &Layout) -> Subject {
+    let subject = Subject::new(name, move || {
+        let manager: &'static Manager = manager;
+        move |address: u64, data: &mut [u8; 4]| {
+            let _ = manager.read(GuestAddress(address), data, io_type::<IS_PORTS>());
+        }
+    });
+    subject.with_change(change(manager, layout))
+}
+
+/// One more device comes and goes.
+fn change(manager: Own, layout: &Layout) -> impl Fn() + Sync + 'static {
+    let spare = [resource(layout.io_type, layout.spare())];
+    let guest: &'static dyn Device<'static> = forever(Named::<0>::new("comes-and-goes".into()));
+    move || {
+        let id = manager.register_device(guest, None, &spare, IrqResource::None).expect("the place is free");
+        manager.unregister_device(id).expect("the device is registered");
+    }
 }
 
 fn in_space<const IS_PORTS: bool>(layout: &Layout) -> Vec<Subject> {
-    let portable = filled(false, layout);
-    let asymmetric = filled(true, layout);
-    let anonymous = |manager: &'static Manager| {
-        move || {
-            move |address: u64, data: &mut [u8; 4]| {
-                let _ = manager.read(GuestAddress(address), data, io_type::<IS_PORTS>());
-            }
-        }
-    };
-    let spare = [resource(layout.io_type, layout.spare())];
-    let guest: &'static dyn Device<'static> = forever(Named::<0>::new("comes-and-goes".into()));
-    let change = move |manager: &'static Manager| {
-        move || {
-            let id = manager.register_device(guest, None, &spare, IrqResource::None).expect("the place is free");
-            manager.unregister_device(id).expect("the device is registered");
-        }
-    };
+    let portable = || own(false, layout);
+    let asymmetric = || own(true, layout);
     vec![
-        by_handle::<IS_PORTS, PORT_HINTS, MEMORY_HINTS>(PORTABLE, portable).with_change(change(portable)),
-        by_handle::<IS_PORTS, PORT_HINTS, MEMORY_HINTS>(ASYMMETRIC, asymmetric).with_change(change(asymmetric)),
-        by_handle::<IS_PORTS, 8192, 8192>(ROOMY, portable).with_change(change(portable)),
-        by_handle::<IS_PORTS, 0, 0>("this crate, handle, no hints", portable).with_change(change(portable)),
-        Subject::new("this crate, no handle", anonymous(portable)).with_change(change(portable)),
-        Subject::new("this crate, no handle, asymmetric", anonymous(asymmetric)).with_change(change(asymmetric)),
+        by_handle::<IS_PORTS, PORT_HINTS, MEMORY_HINTS>(PORTABLE, portable(), layout),
+        by_handle::<IS_PORTS, PORT_HINTS, MEMORY_HINTS>(AGAIN, portable(), layout),
+        by_handle::<IS_PORTS, PORT_HINTS, MEMORY_HINTS>(ASYMMETRIC, asymmetric(), layout),
+        by_handle::<IS_PORTS, 8192, 8192>(ROOMY, portable(), layout),
+        by_handle::<IS_PORTS, 256, 512>("this crate, handle, 512 hints", portable(), layout),
+        by_handle::<IS_PORTS, 0, 0>(NO_HINTS, portable(), layout),
+        without_handle::<IS_PORTS>(NO_HANDLE, portable(), layout),
+        without_handle::<IS_PORTS>("this crate, no handle, asymmetric", asymmetric(), layout),
     ]
 }

@@ -126,6 +126,8 @@ fn range_map(layout: &Layout) -> RangeMap<u64, Arc<dyn DeviceMmio + Send + Sync>
 }
 
 pub(super) const VM_DEVICE: &str = "vm-device 0.1";
+pub(super) const VM_DEVICE_LOCKED: &str = "vm-device 0.1 in RwLock";
+pub(super) const DBS_DEVICE_SWAPPED: &str = "dbs-device 0.2 in ArcSwap";
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
     let io_type = layout.io_type;
@@ -137,7 +139,7 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
     let map = forever(range_map(layout));
     vec![
         Subject::new(VM_DEVICE, move || move |address, data| read_from_vm_device(plain, io_type, address, data)),
-        Subject::new("vm-device 0.1 in RwLock", move || {
+        Subject::new(VM_DEVICE_LOCKED, move || {
             move |address, data| {
                 let manager = locked.read().expect("nobody panics");
                 read_from_vm_device(&manager, io_type, address, data);
@@ -148,7 +150,7 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
             remove_from_vm_device(&mut locked.write().expect("nobody panics"), io_type, spare.0);
         }),
         Subject::new("dbs-device 0.2", move || move |address, data| read_from_dbs(dragonball, io_type, address, data)),
-        Subject::new("dbs-device 0.2 in ArcSwap", move || {
+        Subject::new(DBS_DEVICE_SWAPPED, move || {
             move |address, data| read_from_dbs(&swapped.load(), io_type, address, data)
         })
         .with_change(move || {

@@ -1,8 +1,7 @@
 //! What was measured, as tables for people, as JSON for programs.
 
-use std::fs::File;
-use std::io::{self, BufWriter, IsTerminal, Write};
-use std::path::Path;
+use std::fmt::Write as _;
+use std::io::{self, IsTerminal, Write};
 
 use super::measure::Figure;
 use super::ours;
@@ -22,27 +21,24 @@ pub(super) struct Row {
     pub(super) work: Work,
     pub(super) subject: &'static str,
     pub(super) figure: Figure,
+    /// Of the subject's time to that of this crate with the portable fence.
+    ratio: f64,
 }
 
 /// Collects rows, and says on a terminal how far the work is.
+#[derive(Default)]
 pub(super) struct Report {
     pub(super) rows: Vec<Row>,
-    json: Option<BufWriter<File>>,
 }
 
 impl Report {
-    pub(super) fn new(json: Option<&Path>) -> io::Result<Self> {
-        let json = json.map(File::create).transpose()?.map(BufWriter::new);
-        Ok(Self { rows: Vec::new(), json })
-    }
-
     pub(super) fn progress(&self, work: &Work) {
         if io::stderr().is_terminal() {
             eprint!("\r\x1b[K{} {} {} n={} threads={}", work.bench, work.pattern, work.space, work.n, work.threads);
         }
     }
 
-    /// Prints the figures of one piece of work, and writes them as JSON.
+    /// Prints the figures of one piece of work.
     pub(super) fn add(&mut self, work: &Work, subjects: &[&'static str], figures: &[Figure]) -> io::Result<()> {
         if io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
@@ -52,24 +48,32 @@ impl Report {
         let mut out = io::stdout().lock();
         let Work { bench, pattern, space, n, threads } = work;
         writeln!(out, "\n{bench}: {pattern}, {space}, n = {n}, threads = {threads}")?;
-        writeln!(out, "  {:<40}{:>10}{:>10}{:>12}{:>8}", "ns", "median", "min", "max", "ratio")?;
+        writeln!(out, "  {:<40}{:>10}{:>8}{:>10}{:>12}{:>8}", "ns", "median", "noise", "min", "max", "ratio")?;
         for (subject, figure) in subjects.iter().zip(figures) {
-            let Figure { median, min, max } = *figure;
-            // Of the subject's time to that of this crate with the portable fence.
+            let Figure { median, min, max, noise } = *figure;
             let ratio = median / own;
-            writeln!(out, "  {subject:<40}{median:>10.1}{min:>10.1}{max:>12.1}{ratio:>8.2}")?;
-            if let Some(json) = &mut self.json {
-                writeln!(
-                    json,
-                    "{{\"bench\":\"{bench}\",\"pattern\":\"{pattern}\",\"space\":\"{space}\",\"n\":{n},\
-                     \"threads\":{threads},\"subject\":\"{subject}\",\"ns\":{median:.2},\"min\":{min:.2},\
-                     \"max\":{max:.2},\"ratio\":{}}}",
-                    if ratio.is_finite() { format!("{ratio:.3}") } else { "null".into() }
-                )?;
-            }
-            self.rows.push(Row { work: work.clone(), subject, figure: *figure });
+            writeln!(out, "  {subject:<40}{median:>10.1}{noise:>7.1}%{min:>10.1}{max:>12.1}{ratio:>8.2}")?;
+            self.rows.push(Row { work: work.clone(), subject, figure: *figure, ratio });
         }
         Ok(())
+    }
+
+    /// All rows, an object of JSON in each line.
+    pub(super) fn json(&self) -> String {
+        let mut lines = String::new();
+        for Row { work: Work { bench, pattern, space, n, threads }, subject, figure, ratio } in &self.rows {
+            let Figure { median, min, max, noise } = figure;
+            let number = |value: f64| if value.is_finite() { format!("{value:.3}") } else { "null".into() };
+            let (noise, ratio) = (number(*noise), number(*ratio));
+            // Nothing fails that writes to a string.
+            let _ = writeln!(
+                lines,
+                "{{\"bench\":\"{bench}\",\"pattern\":\"{pattern}\",\"space\":\"{space}\",\"n\":{n},\
+                 \"threads\":{threads},\"subject\":\"{subject}\",\"ns\":{median:.2},\"noise_percent\":{noise},\
+                 \"min\":{min:.2},\"max\":{max:.2},\"ratio\":{ratio}}}"
+            );
+        }
+        lines
     }
 
     /// The row of a subject for a piece of work.
@@ -91,12 +95,5 @@ impl Report {
                 && work.threads == threads
                 && row.subject == subject
         })
-    }
-
-    pub(super) fn finish(&mut self) -> io::Result<()> {
-        match &mut self.json {
-            Some(json) => json.flush(),
-            None => Ok(()),
-        }
     }
 }

@@ -43,6 +43,8 @@ fn read(found: Option<(u64, Locked)>, data: &mut [u8]) {
 }
 
 pub(super) const FIRECRACKER: &str = "Firecracker's scheme";
+pub(super) const CLOUD_HYPERVISOR: &str = "Cloud Hypervisor's scheme";
+pub(super) const CROSVM: &str = "crosvm's scheme";
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
     let firecracker = forever(RwLock::new(map(layout)));
@@ -68,7 +70,7 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
             firecracker.write().expect("nobody panics").insert(first, (last, locked::<0>()));
             firecracker.write().expect("nobody panics").remove(&first);
         }),
-        Subject::new("Cloud Hypervisor's scheme", move || {
+        Subject::new(CLOUD_HYPERVISOR, move || {
             move |address, data| {
                 let found = {
                     let map = cloud_hypervisor.read().expect("nobody panics");
@@ -82,7 +84,7 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
             cloud_hypervisor.write().expect("nobody panics").insert(first, (last, Arc::downgrade(&device)));
             cloud_hypervisor.write().expect("nobody panics").remove(&first);
         }),
-        Subject::new("crosvm's scheme", move || {
+        Subject::new(CROSVM, move || {
             move |address, data| {
                 let found = {
                     let map = crosvm.lock().expect("nobody panics");

@@ -29,7 +29,8 @@ const COMMANDS: &[Command] = &[
     Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
     Command { usage: torture::USAGE, about: torture::ABOUT, execute: torture::execute },
     Command {
-        usage: "bench [exits] [--quick] [--pattern NAME] [--n RANGES] [--json FILE] [--svg FILE]",
+        usage: "bench [exits] [--quick] [--rounds COUNT] [--pattern NAME] [--n RANGES] [--space mmio|pio] [--threads 1|2] \
+                [--json FILE] [--svg FILE]",
         about: "measure dispatch and registration beside other crates",
         execute: bench::execute,
     },
