@@ -41,3 +41,9 @@ pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
+
+/// Says on the standard error what is wrong, if anybody hears it.
+pub fn complain(what: &dyn std::fmt::Display) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stderr(), "hosttest: {what}");
+}

@@ -5,11 +5,11 @@ mod command;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match command::execute(lexopt::Parser::from_env()) {
+    match command::execute(std::env::args_os()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
-            eprintln!("hosttest: {error}");
+            hosttest::complain(&error);
             ExitCode::from(error.exit_code())
         }
     }

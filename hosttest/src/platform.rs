@@ -1,26 +1,38 @@
-//! The main job: a whole platform in `static`s, as in firmware, and a guest that uses all of it.
+//! The main job: a whole platform in `static`s, as in firmware, and a guest that uses all of it. Where no guest can run, this
+//! program makes the guest's accesses itself.
+
+mod in_process;
+mod lines;
+mod program;
 
 use std::fmt::{self, Write};
+use std::io;
+use std::sync::Arc;
 
 use kvm_ioctls::Kvm;
-use vm_device::{Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, Owner, SystemAllocator};
+use vm_device::{
+    Gsi, GuestAddress, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, SystemAllocator,
+};
+
+use in_process::InProcess;
+use lines::Lines;
+use program::{Accessor, Word, program};
 
 use crate::devices::counted::{Count, Counted};
-use crate::devices::interrupter::{ASSERT, Interrupter};
+use crate::devices::interrupter::Interrupter;
 use crate::devices::pci::{CONFIG_ADDRESS, DummyHostBridge};
 use crate::devices::scratch::Scratch;
 use crate::devices::serial::Serial;
 use crate::devices::verdict::Verdict;
 use crate::guest::interrupts::{Trigger, enable, route, wait_for};
-use crate::guest::serial::{print, print_hex};
-use crate::guest::{mmio, pass, port};
-use crate::irq::KvmIrqchip;
-use crate::machine::{DATA, Machine};
+use crate::guest::{mmio, port};
+use crate::machine::{DATA, Machine, RAM};
 use crate::memory::{Memory, PAGE};
 use crate::run::{RunError, Tally, run};
 use crate::scenarios::{Failure, LIMIT};
 use crate::vcpu::Ring;
-use crate::{Manager, check, interrupt_handler};
+use crate::vm::{Unavailable, backing};
+use crate::{Manager, interrupt_handler};
 
 /// What the host bridge passes on to its bus: the devices' memory.
 const WINDOW: u64 = 0xd000_0000;
@@ -32,10 +44,10 @@ const ABOVE_RAM: IoRange = match IoRange::new(GuestAddress(WINDOW), GuestAddress
     Err(_) => IoRange::ALL_MEMORY,
 };
 
-static IRQCHIP: KvmIrqchip = KvmIrqchip::new();
+static LINES: Lines = Lines::new();
 static MANAGER: Manager<'static> =
     Manager::new(SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
-        .with_interrupt_controller(&IRQCHIP);
+        .with_interrupt_controller(&LINES);
 
 static BRIDGE: Counted<DummyHostBridge> = Counted::new(DummyHostBridge::new());
 static SERIAL: Counted<Serial> = Counted::new(Serial::new());
@@ -80,52 +92,50 @@ interrupt_handler!(
     count = const INTERRUPTS, network = const NETWORK_PORT, disk = const DISK_PORT
 );
 
+/// The guest's own processor: each access is an instruction.
+struct Processor;
+
+impl Accessor for Processor {
+    const GREETING: &'static [u8] = b"hello from ring 3\n";
+
+    #[inline(always)]
+    fn port_read<T: Word + port::Width>(&mut self, port: u16) -> T {
+        port::read(port)
+    }
+
+    #[inline(always)]
+    fn port_write<T: Word + port::Width>(&mut self, port: u16, value: T) {
+        port::write(port, value);
+    }
+
+    #[inline(always)]
+    fn read<T: Word + mmio::Width>(&mut self, address: u64) -> T {
+        mmio::read(address)
+    }
+
+    #[inline(always)]
+    fn write<T: Word + mmio::Width>(&mut self, address: u64, value: T) {
+        mmio::write(address, value);
+    }
+
+    #[inline(always)]
+    fn enable_interrupts(&mut self) {
+        enable();
+        route(SHARED_LINE.0, VECTOR, Trigger::Level);
+    }
+
+    #[inline(always)]
+    fn wait_for_interrupts(&mut self, count: u64) -> bool {
+        wait_for(INTERRUPTS, count)
+    }
+}
+
 extern "C" fn guest(_: u64) {
-    print(b"hello from ring 3\n");
-
-    port::write(CONFIG_ADDRESS, 0x8000_0000u32);
-    check!(port::read::<u32>(CONFIG_ADDRESS), 0x8000_0000u32);
-    print(b"host bridge: config_address ");
-    print_hex(port::read::<u32>(CONFIG_ADDRESS).into());
-
-    let scratch = mmio::read::<u64>(SCRATCH_BASE);
-    print(b"\nscratch at ");
-    print_hex(scratch);
-    for word in 0..32 {
-        mmio::write(scratch + 8 * word, word * word);
+    program(&mut Processor);
+    // The host does not run the guest again.
+    loop {
+        core::hint::spin_loop();
     }
-    for word in 0..32 {
-        check!(mmio::read::<u64>(scratch + 8 * word), word * word);
-    }
-    print(b": 32 words written and read\nbehind it, on the bus: ");
-    let nobody = mmio::read::<u32>(WINDOW + WINDOW_SIZE - 4);
-    check!(nobody, u32::MAX);
-    print_hex(nobody.into());
-    print(b", and where there is no bus: ");
-    let nowhere = mmio::read::<u32>(WINDOW + WINDOW_SIZE);
-    check!(nowhere, u32::MAX);
-    print_hex(nowhere.into());
-
-    let video = mmio::read::<u64>(VIDEO_BASE);
-    print(b"\nvideo memory at ");
-    print_hex(video);
-    for word in 0..VIDEO_SIZE / 8 {
-        mmio::write(video + 8 * word, !word);
-    }
-    check!(mmio::read::<u64>(video + VIDEO_SIZE - 8), !(VIDEO_SIZE / 8 - 1));
-    print(b": filled without an exit\n");
-
-    enable();
-    route(SHARED_LINE.0, VECTOR, Trigger::Level);
-    port::write(NETWORK_PORT, ASSERT);
-    check!(wait_for(INTERRUPTS, 1), true);
-    port::write(DISK_PORT, ASSERT);
-    check!(wait_for(INTERRUPTS, 2), true);
-    print(b"interrupts on the shared line: ");
-    print_hex(mmio::read::<u64>(INTERRUPTS));
-    check!(mmio::read::<u64>(INTERRUPTS), 2u64);
-    print(b"\npassed\n");
-    pass()
 }
 
 /// What is to be told about a run.
@@ -133,15 +143,18 @@ pub struct Report {
     /// Whether the guest passed, and what the run counted.
     pub result: Result<Tally, RunError>,
     backed_end: u64,
+    /// Why no guest ran, if none did.
+    no_guest: Option<Unavailable>,
 }
 
-/// Registers everything, and runs the guest. Since all of it is `static`, that works once in a process.
-///
-/// # Errors
-/// The platform could not be built, or what a device saw is not what the guest says it did.
-pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
-    let machine = Machine::with_irqchip(kvm)?;
-    IRQCHIP.connect(machine.vm());
+/// The devices at addresses that the allocator chose, which the guest is told.
+struct Anywhere {
+    scratch: InstanceId,
+    video: InstanceId,
+}
+
+/// Registers everything.
+fn build() -> Result<Anywhere, Failure> {
     MANAGER.reserve(
         IoType::Mmio,
         IoRange::with_size(GuestAddress(INTERRUPT_CONTROLLERS), GuestUsize((4 << 30) - INTERRUPT_CONTROLLERS))?,
@@ -158,17 +171,57 @@ pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
     on_bus(&NETWORK, IoResource::pio(NETWORK_PORT, 8), IrqResource::Shared(SHARED_LINE))?;
     on_bus(&DISK, IoResource::pio(DISK_PORT, 8), IrqResource::Shared(SHARED_LINE))?;
     MANAGER.register_device(&VERDICT, None, &[Verdict::resource()], IrqResource::None)?;
+    Ok(Anywhere { scratch, video })
+}
 
-    let backed = machine.vm().back(MANAGER.address_map(IoType::Mmio))?;
-    for (place, id) in [(SCRATCH_BASE, scratch), (VIDEO_BASE, video)] {
-        let base = MANAGER.range(id, 0).map_or(0, |assigned| assigned.range.first().0);
-        machine.ram().write_u64(place, base);
+impl Anywhere {
+    /// Puts the addresses into the guest's memory.
+    fn tell(&self, ram: &Memory) {
+        for (place, id) in [(SCRATCH_BASE, self.scratch), (VIDEO_BASE, self.video)] {
+            let base = MANAGER.range(id, 0).map_or(0, |assigned| assigned.range.first().0);
+            ram.write_u64(place, base);
+        }
     }
+}
+
+/// The last word of the video memory.
+fn end(backed: &[(IoRange, Arc<Memory>)]) -> u64 {
+    backed.first().map_or(0, |(_, memory)| memory.read_u64(memory.length() - 8))
+}
+
+/// Registers everything, and runs the guest. Since all of it is `static`, that works once in a process.
+///
+/// # Errors
+/// The platform could not be built, or what a device saw is not what the guest says it did.
+pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
+    let machine = Machine::with_irqchip(kvm)?;
+    LINES.connect(machine.vm());
+    let anywhere = build()?;
+    let backed = machine.vm().back(MANAGER.address_map(IoType::Mmio))?;
+    anywhere.tell(machine.ram());
     machine.set_interrupt_gate(VECTOR, quiet as *const () as u64);
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let result = run(&mut vcpu, &mut MANAGER.dispatcher()?, VERDICT.device(), LIMIT);
-    let end = |memory: &Memory| memory.read_u64(memory.length() - 8);
-    Ok(Report { result, backed_end: backed.first().map_or(0, |(_, memory)| end(memory)) })
+    Ok(Report { result, backed_end: end(&backed), no_guest: None })
+}
+
+/// Registers everything, and makes the guest's accesses through a dispatcher, where no guest can run. Since all of it is
+/// `static`, that works once in a process.
+///
+/// # Errors
+/// As [`build_and_run`].
+pub fn build_in_process(why: Unavailable) -> Result<Report, Failure> {
+    let anywhere = build()?;
+    let backed = backing(MANAGER.address_map(IoType::Mmio))?;
+    let ram = Memory::new(RAM)?;
+    anywhere.tell(&ram);
+    let mut devices = MANAGER.dispatcher()?;
+    let mut accesses = InProcess::new(&mut devices, &ram, &backed);
+    program(&mut accesses);
+    let tally = accesses.tally();
+    let verdict = VERDICT.device().given().ok_or_else(|| io::Error::other("the verdict did not reach its device"))?;
+    let result = verdict.map(|()| tally).map_err(RunError::Failed);
+    Ok(Report { result, backed_end: end(&backed), no_guest: Some(why) })
 }
 
 impl Report {
@@ -185,6 +238,13 @@ impl Report {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(why) = &self.no_guest {
+            writeln!(f, "No guest ran: {why}")?;
+            writeln!(
+                f,
+                "  What follows is the same platform; its accesses were made in this process, without a guest.\n"
+            )?;
+        }
         writeln!(f, "Topology")?;
         for info in MANAGER.walk() {
             write!(f, "  {:indent$}{} ({})", "", info.name, info.id, indent = 2 * info.depth)?;
@@ -214,7 +274,8 @@ impl fmt::Display for Report {
         for line in SERIAL.device().output().lines() {
             writeln!(f, "  {line}")?;
         }
-        writeln!(f, "\nExits\n  {:<12}{:>8}{:>8}{:>8}{:>14}", "device", "reads", "writes", "bytes", "time")?;
+        let title = if self.no_guest.is_some() { "Accesses, none of them an exit" } else { "Exits" };
+        writeln!(f, "\n{title}\n  {:<12}{:>8}{:>8}{:>8}{:>14}", "device", "reads", "writes", "bytes", "time")?;
         for counted in COUNTED {
             let counts = counted.counts();
             let time = format!("{:.1?}", counts.time);
@@ -230,10 +291,18 @@ impl fmt::Display for Report {
             writeln!(f, "  {:<12}{:>8} in {:.1?}", "all", tally.exits, tally.elapsed)?;
         }
         f.write_char('\n')?;
-        match &self.result {
-            Ok(_) if self.passed() => write!(f, "The guest passed."),
-            Ok(_) => write!(f, "The guest says that it passed, but its devices saw something else."),
-            Err(error) => write!(f, "{error}"),
+        match (&self.result, &self.no_guest) {
+            (Ok(_), None) if self.passed() => write!(f, "The guest passed."),
+            (Ok(_), None) => write!(f, "The guest says that it passed, but its devices saw something else."),
+            (Err(error), None) => write!(f, "{error}"),
+            (Ok(_), Some(_)) if self.passed() => write!(f, "No guest ran; its accesses, made in this process, passed."),
+            (Ok(_), Some(_)) => {
+                write!(f, "No guest ran; its accesses were made in this process, and a device missed some.")
+            }
+            (Err(RunError::Failed(finding)), Some(_)) => {
+                write!(f, "No guest ran; its accesses were made in this process, and failed: {finding}")
+            }
+            (Err(error), Some(_)) => write!(f, "No guest ran: {error}"),
         }
     }
 }

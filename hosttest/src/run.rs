@@ -26,7 +26,7 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn count(&mut self, result: Result<(), IoError>) {
+    pub(crate) fn count(&mut self, result: Result<(), IoError>) {
         self.exits += 1;
         match result {
             Ok(()) => {}
@@ -52,6 +52,8 @@ pub enum RunError {
     Hung {
         /// The time it had.
         limit: Duration,
+        /// What happened until then.
+        tally: Tally,
         /// Where it stands.
         position: String,
     },
@@ -59,6 +61,8 @@ pub enum RunError {
     Crashed {
         /// Why.
         crash: Crash,
+        /// What happened until then.
+        tally: Tally,
         /// Where it stands.
         position: String,
     },
@@ -69,10 +73,10 @@ impl fmt::Display for RunError {
         match self {
             RunError::Failed(finding) => write!(f, "the guest failed: {finding}"),
             RunError::Halted { position } => write!(f, "the guest halted without a verdict at {position}"),
-            RunError::Hung { limit, position } => {
+            RunError::Hung { limit, position, .. } => {
                 write!(f, "the guest hangs: no verdict within {limit:?}, it is at {position}")
             }
-            RunError::Crashed { crash, position } => write!(f, "the guest crashed: {crash}, at {position}"),
+            RunError::Crashed { crash, position, .. } => write!(f, "the guest crashed: {crash}, at {position}"),
         }
     }
 }
@@ -92,22 +96,24 @@ pub fn run(
     let watchdog = Watchdog::start(limit);
     let start = Instant::now();
     let mut tally = Tally::default();
+    let so_far = |tally: Tally| Tally { elapsed: start.elapsed(), ..tally };
     loop {
         let mut exit = vcpu.run();
         match answer(&mut exit, accesses) {
             Some(result) => tally.count(result),
             None => match exit {
                 Exit::Halted => return Err(RunError::Halted { position: vcpu.position() }),
-                Exit::Crashed(crash) => return Err(RunError::Crashed { crash, position: vcpu.position() }),
+                Exit::Crashed(crash) => {
+                    return Err(RunError::Crashed { crash, tally: so_far(tally), position: vcpu.position() });
+                }
                 _ => {}
             },
         }
         if let Some(given) = verdict.given() {
-            tally.elapsed = start.elapsed();
-            return given.map(|()| tally).map_err(RunError::Failed);
+            return given.map(|()| so_far(tally)).map_err(RunError::Failed);
         }
         if watchdog.expired() {
-            return Err(RunError::Hung { limit, position: vcpu.position() });
+            return Err(RunError::Hung { limit, tally: so_far(tally), position: vcpu.position() });
         }
     }
 }

@@ -2,27 +2,24 @@
 //! with nested paging on any machine.
 
 mod initrd;
+mod qemu;
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, Write};
 use std::iter;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 const QEMU: &str = "qemu-system-x86_64";
-const TARGET: &str = "x86_64-unknown-none";
+/// The target that the image is built for.
+pub const TARGET: &str = "x86_64-unknown-none";
 
 /// Where QEMU puts the guest's files in the machine's memory. The hypervisor expects them there (`linux.rs`).
 const KERNEL_ADDRESS: u64 = (64 + 16) << 20;
 const INITRD_ADDRESS: u64 = (64 + 256) << 20;
-
-/// The exit codes of QEMU when the image leaves through `isa-debug-exit`: twice what it writes, and one.
-const PASSED: i32 = 2 * 0x10 + 1;
-const FAILED: i32 = 2 * 0x11 + 1;
 
 /// What the hypervisor runs.
 #[derive(Clone, Debug, Default)]
@@ -42,28 +39,6 @@ pub enum Guest {
 }
 
 impl Guest {
-    /// The guest that the arguments of `hosttest type1` name: `[--kernel FILE [--initrd FILE] [--append TEXT]]`.
-    ///
-    /// # Errors
-    /// They make no sense.
-    pub fn parse(arguments: &mut lexopt::Parser) -> Result<Self, lexopt::Error> {
-        use lexopt::prelude::{Long, ValueExt};
-        let (mut kernel, mut initrd, mut append) = (None, None, String::new());
-        while let Some(argument) = arguments.next()? {
-            match argument {
-                Long("kernel") => kernel = Some(arguments.value()?.into()),
-                Long("initrd") => initrd = Some(arguments.value()?.into()),
-                Long("append") => append = arguments.value()?.string()?,
-                other => return Err(other.unexpected()),
-            }
-        }
-        match kernel {
-            Some(kernel) => Ok(Guest::Linux { kernel, initrd, append }),
-            None if initrd.is_some() || !append.is_empty() => Err("--initrd and --append need --kernel".into()),
-            None => Ok(Guest::Small),
-        }
-    }
-
     /// How long it may take. The small guest takes under a second, a kernel some ten; machines differ.
     const fn patience(&self) -> Duration {
         match self {
@@ -79,44 +54,110 @@ impl Guest {
 pub enum Error {
     /// QEMU is not installed.
     NoQemu,
+    /// The toolchain lacks the image's target.
+    NoTarget,
+    /// The target could not be added: why.
+    NotAdded(String),
     /// A program could not be run, or a file not be read.
     Io(String, io::Error),
+    /// The output could not be written.
+    Output(io::Error),
     /// Cargo could not build the image.
     Build,
     /// The hypervisor's verdict is that something failed.
     Failed,
-    /// QEMU ended otherwise: the hypervisor crashed, with which QEMU ends too.
-    Crashed(Option<i32>),
+    /// QEMU ended without a verdict: it was used in a wrong way, or the hypervisor crashed.
+    NoVerdict {
+        /// How it ended.
+        status: ExitStatus,
+        /// What it said.
+        said: String,
+    },
     /// The guest ended in order, but its `/init` was not heard.
     NoGreeting,
     /// It ran for too long.
-    TimedOut(Duration),
+    TimedOut {
+        /// How long it might run.
+        patience: Duration,
+        /// What QEMU said.
+        said: String,
+    },
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::NoQemu => write!(f, "{QEMU} is not installed; on Debian: apt-get install qemu-system-x86"),
+            Error::NoTarget => write!(f, "the target {TARGET} is not installed: rustup target add {TARGET}"),
+            Error::NotAdded(why) => write!(
+                f,
+                "`rustup target add {TARGET}` failed: {why}\n  The image is built for this target: add it to the toolchain, \
+                 by that command where there is a network."
+            ),
             Error::Io(what, error) => write!(f, "{what}: {error}"),
-            Error::Build => write!(f, "the image was not built (its target: rustup target add {TARGET})"),
+            Error::Output(error) => write!(f, "the output cannot be written: {error}"),
+            Error::Build => f.write_str("the image was not built; cargo said why"),
             Error::Failed => f.write_str("the verdict of the hypervisor is that something failed"),
-            Error::Crashed(Some(code)) => write!(f, "QEMU ended with {code}, and without a verdict"),
-            Error::Crashed(None) => f.write_str("QEMU was killed"),
+            Error::NoVerdict { status, said } => {
+                write!(f, "QEMU ended without a verdict ({status})")?;
+                if status.success() {
+                    f.write_str(", as where the machine is reset: the hypervisor crashed")?;
+                }
+                quote(f, said)
+            }
             Error::NoGreeting => f.write_str("the guest turned the machine off, but its /init was not heard"),
-            Error::TimedOut(patience) => write!(f, "no verdict within {} s", patience.as_secs()),
+            Error::TimedOut { patience, said } => {
+                write!(f, "no verdict within {} s", patience.as_secs())?;
+                quote(f, said)
+            }
         }
     }
 }
 
+/// What QEMU said, if it said anything.
+fn quote(f: &mut fmt::Formatter<'_>, said: &str) -> fmt::Result {
+    if !said.is_empty() {
+        f.write_str("; it said:")?;
+    }
+    said.lines().try_for_each(|line| write!(f, "\n  {line}"))
+}
+
 impl std::error::Error for Error {}
 
-/// Whether there is QEMU to run the hypervisor.
+/// Whether there is what it takes to build the hypervisor and to run it: QEMU, and the target of the image.
 ///
 /// # Errors
-/// [`Error::NoQemu`], which says how to get it.
+/// [`Error::NoQemu`] or [`Error::NoTarget`], which say how to get it.
 pub fn available() -> Result<(), Error> {
     let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
-    version.map(drop).map_err(|_| Error::NoQemu)
+    version.map_err(|_| Error::NoQemu)?;
+    let libraries = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", TARGET])
+        .current_dir(package())
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| Error::Io("rustc".into(), error))?;
+    let libraries = OsString::from_vec(libraries.stdout.trim_ascii().to_vec());
+    if Path::new(&libraries).is_dir() { Ok(()) } else { Err(Error::NoTarget) }
+}
+
+/// Adds the target of the image to the toolchain, by rustup.
+///
+/// # Errors
+/// [`Error::NotAdded`], which names the command.
+pub fn add_target() -> Result<(), Error> {
+    let status = Command::new("rustup")
+        .args(["target", "add", TARGET])
+        .current_dir(package())
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status()
+        .map_err(|error| Error::NotAdded(format!("rustup: {error}")))?;
+    if status.success() { Ok(()) } else { Err(Error::NotAdded(status.to_string())) }
+}
+
+fn package() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("type1")
 }
 
 /// Builds the image, runs it with `guest`, and copies its serial port to `output` as it comes. Returns all of it if the
@@ -143,9 +184,8 @@ pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, E
         // The hypervisor takes the size, and hands the rest to the kernel.
         qemu.arg("-append").arg(format!("linux {initrd_size} {append}"));
     }
-    // QEMU warns of features of the processor that TCG lacks; none of them is needed.
-    let child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-    let text = watch(child.map_err(|error| Error::Io(QEMU.into(), error))?, guest.patience(), output)?;
+    let child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let text = qemu::watch(child.map_err(|error| Error::Io(QEMU.into(), error))?, guest.patience(), output)?;
     match guest {
         Guest::Linux { initrd: None, .. } if !text.contains(initrd::GREETING.trim_end()) => Err(Error::NoGreeting),
         _ => Ok(text),
@@ -166,7 +206,7 @@ fn load(qemu: &mut Command, file: &Path, address: u64) -> Result<u64, Error> {
 
 /// Builds the image and returns its path.
 fn build() -> Result<PathBuf, Error> {
-    let package = Path::new(env!("CARGO_MANIFEST_DIR")).join("type1");
+    let package = package();
     let target = package.join("target");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
@@ -182,62 +222,4 @@ fn build() -> Result<PathBuf, Error> {
         return Err(Error::Build);
     }
     Ok(target.join(TARGET).join("release").join("type1"))
-}
-
-/// Copies the output of QEMU until it ends, but no longer than `patience`.
-fn watch(mut qemu: Child, patience: Duration, output: &mut (impl Write + Send)) -> Result<String, Error> {
-    let serial = qemu.stdout.take();
-    thread::scope(|scope| {
-        let reader = scope.spawn(move || serial.map_or_else(String::new, |serial| copy(serial, output)));
-        let started = Instant::now();
-        let status = loop {
-            match qemu.try_wait().map_err(|error| Error::Io(QEMU.into(), error))? {
-                Some(status) => break Ok(status.code()),
-                None if started.elapsed() > patience => break Err(Error::TimedOut(patience)),
-                None => thread::sleep(Duration::from_millis(10)),
-            }
-        };
-        // It has ended, or is to: then its output ends too.
-        let _ = qemu.kill().and_then(|()| qemu.wait().map(drop));
-        let text = reader.join().unwrap_or_default();
-        match status? {
-            Some(PASSED) => Ok(text),
-            Some(FAILED) => Err(Error::Failed),
-            code => Err(Error::Crashed(code)),
-        }
-    })
-}
-
-/// Copies lines as they come, and returns all of them.
-fn copy(serial: impl Read, output: &mut impl Write) -> String {
-    let mut text = String::new();
-    let mut lines = BufReader::new(serial);
-    let mut line = Vec::new();
-    while lines.read_until(b'\n', &mut line).is_ok_and(|length| length != 0) {
-        // Who closed the output does not want it, but still the verdict.
-        let _ = output.write_all(&line).and_then(|()| output.flush());
-        text.push_str(&String::from_utf8_lossy(&line));
-        line.clear();
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(arguments: &[&str]) -> Result<Guest, lexopt::Error> {
-        Guest::parse(&mut lexopt::Parser::from_args(arguments))
-    }
-
-    #[test]
-    fn arguments_name_the_guest() {
-        assert!(matches!(parse(&[]), Ok(Guest::Small)));
-        let Ok(Guest::Linux { kernel, initrd, .. }) = parse(&["--kernel", "vmlinuz", "--initrd=cpio"]) else {
-            panic!("a kernel is a Linux guest");
-        };
-        assert_eq!((kernel, initrd), ("vmlinuz".into(), Some("cpio".into())));
-        assert!(parse(&["--initrd", "cpio"]).is_err());
-        assert!(parse(&["--karnel", "vmlinuz"]).is_err());
-    }
 }

@@ -9,12 +9,15 @@ use std::time::Duration;
 
 use vmm_sys_util::signal::register_signal_handler;
 
+/// How many waits a limit is made of: while the process is stopped, at most one of them passes.
+const WAITS: u32 = 16;
 /// How often an expired watchdog kicks: a signal that arrives just before `KVM_RUN` is lost, the next one is not.
 const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Gets the thread that created it out of `KVM_RUN` once the time is over, again and again until it is dropped.
 pub struct Watchdog {
     expired: Arc<AtomicBool>,
+    progress: Arc<AtomicBool>,
     stop: Option<Sender<()>>,
     kicker: Option<JoinHandle<()>>,
     /// It must be dropped by the thread that it kicks, so that this thread still lives.
@@ -29,17 +32,26 @@ impl Watchdog {
         let expired = Arc::new(AtomicBool::new(false));
         // SAFETY: it has no preconditions.
         let watched = unsafe { libc::pthread_self() };
-        let flag = Arc::clone(&expired);
+        let progress = Arc::new(AtomicBool::new(false));
+        let (flag, lately) = (Arc::clone(&expired), Arc::clone(&progress));
         let kicker = thread::spawn(move || {
-            let mut wait = limit;
-            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait) {
-                flag.store(true, Ordering::Release);
-                // SAFETY: the watched thread waits for this one before it ends, in `drop`.
-                unsafe { libc::pthread_kill(watched, kick_signal()) };
-                wait = KICK_INTERVAL;
+            let mut waits = 0;
+            let wait = |waits| if waits < WAITS { limit / WAITS } else { KICK_INTERVAL };
+            while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait(waits)) {
+                waits = if waits < WAITS && lately.swap(false, Ordering::Relaxed) { 0 } else { (waits + 1).min(WAITS) };
+                if waits == WAITS {
+                    flag.store(true, Ordering::Release);
+                    // SAFETY: the watched thread waits for this one before it ends, in `drop`.
+                    unsafe { libc::pthread_kill(watched, kick_signal()) };
+                }
             }
         });
-        Self { expired, stop: Some(stop), kicker: Some(kicker), _not_send: PhantomData }
+        Self { expired, progress, stop: Some(stop), kicker: Some(kicker), _not_send: PhantomData }
+    }
+
+    /// The thread gets on: the time begins again, unless it is over.
+    pub fn progress(&self) {
+        self.progress.store(true, Ordering::Relaxed);
     }
 
     /// Whether the time is over.
@@ -85,5 +97,20 @@ mod tests {
         unsafe { libc::pause() };
         assert!(watchdog.expired());
         assert!(start.elapsed() >= Duration::from_millis(20));
+    }
+
+    #[test]
+    fn does_not_expire_while_its_thread_gets_on() {
+        let watchdog = Watchdog::start(Duration::from_millis(320));
+        let start = Instant::now();
+        while start.elapsed() < Duration::from_millis(700) {
+            watchdog.progress();
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(!watchdog.expired());
+        while !watchdog.expired() {
+            thread::sleep(Duration::from_millis(1));
+        }
+        assert!(start.elapsed() >= Duration::from_millis(1000));
     }
 }

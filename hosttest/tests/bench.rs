@@ -78,7 +78,7 @@ fn what_makes_no_sense_is_refused_before_anything_is_measured() {
     for (arguments, word) in [
         (&["--pattern", "cold", "--threads", "2"][..], "cold"),
         (&["--threads", "3"], "3"),
-        (&["--space", "nowhere"], "`nowhere`"),
+        (&["--space", "nowhere"], "'nowhere'"),
         (&["--n", "0"], "0"),
         (&["--rounds", "0"], "0"),
         (&["--json", "x", "--svg", "x"], "same file"),

@@ -5,6 +5,7 @@ use std::sync::Barrier;
 use std::time::Instant;
 use std::{io, iter};
 
+use kvm_ioctls::Kvm;
 use vm_device::{DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
 
 use super::Error;
@@ -14,7 +15,6 @@ use crate::bridge::{Accesses, answer};
 use crate::guest::{mmio, port};
 use crate::machine::Machine;
 use crate::vcpu::{Ring, Vcpu};
-use crate::vm::kvm;
 
 const PORT: u16 = 0x500;
 const MMIO: u64 = 0xe000_0000;
@@ -61,8 +61,7 @@ fn serve(vcpu: &mut Vcpu, accesses: &mut impl Accesses) {
 }
 
 /// Prints exits per second with one virtual processor and with two, with a dispatch for each exit and without.
-pub(super) fn run(processors: &[usize]) -> Result<(), Error> {
-    let kvm = kvm().map_err(Error::Kvm)?;
+pub(super) fn run(kvm: &Kvm, processors: &[usize]) -> Result<(), Error> {
     let failed = |error: &dyn std::error::Error| Error::Guest(error.to_string());
     let device = Named::<0>::new("register".into());
     let manager: DeviceManager<'_, 4, 4, 2> =
@@ -81,7 +80,7 @@ pub(super) fn run(processors: &[usize]) -> Result<(), Error> {
     )?;
     for (name, guest) in [("port", reads_a_port as extern "C" fn(u64)), ("mmio", reads_memory)] {
         for count in 1..=processors.len().min(2) {
-            let machine = Machine::new(&kvm).map_err(|error| failed(&error))?;
+            let machine = Machine::new(kvm).map_err(|error| failed(&error))?;
             let start = |id| machine.start(id, Ring::User, guest, 0).map_err(|error| failed(&error));
             let mut vcpus = (0..count as u64).map(start).collect::<Result<Vec<_>, _>>()?;
             let figures = interleaved(ROUNDS, 2, |which, _| {

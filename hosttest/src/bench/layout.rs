@@ -82,7 +82,7 @@ impl Layout {
 const HOT: u64 = 4;
 
 /// Which ranges are accessed, in which order.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pattern {
     /// One address, over and over.
     Same,

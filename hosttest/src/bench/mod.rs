@@ -25,16 +25,15 @@ mod subject;
 use std::path::PathBuf;
 use std::{fmt, io};
 
-use lexopt::Parser;
+use kvm_ioctls::Kvm;
 use vm_device::IoType;
 
 use layout::{Layout, Pattern};
-use options::{Job, Loop, Options, Plan};
+use options::Plan;
+pub use options::{Loop, Options};
 use output::Output;
 use report::Report;
 use stage::Stage;
-
-use crate::vm::Unavailable;
 
 /// Why there is no benchmark, or why it stopped.
 #[derive(Debug)]
@@ -45,8 +44,6 @@ pub enum Error {
     Output(io::Error),
     /// A file cannot be written.
     File(PathBuf, io::Error),
-    /// There is no KVM.
-    Kvm(Unavailable),
     /// A guest could not be started.
     Guest(String),
 }
@@ -55,7 +52,6 @@ impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Error::Usage(error) | Error::Guest(error) => f.write_str(error),
-            Error::Kvm(error) => error.fmt(f),
             Error::Output(error) => error.fmt(f),
             Error::File(path, error) => write!(f, "`{}` cannot be written: {error}", path.display()),
         }
@@ -64,34 +60,19 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-impl From<lexopt::Error> for Error {
-    fn from(error: lexopt::Error) -> Self {
-        Self::Usage(error.to_string())
-    }
-}
-
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
     }
 }
 
-/// `bench [--quick] [--rounds COUNT] [--pattern NAME] [--n RANGES] [--space mmio|pio] [--threads 1|2] [--json FILE]
-/// [--svg FILE]` measures all subjects, in 101 rounds or, `--quick`, in 11; `bench exits` measures real exits under KVM; `bench
-/// loop SUBJECT PATTERN RANGES SPACE TIMES` only runs one dispatch or change, over and over, for a program that counts
-/// instructions.
+/// Measures all subjects, prints the figures, and keeps them where the options say.
 ///
 /// # Errors
 /// [`Error`].
-pub fn run(arguments: &mut Parser) -> Result<(), Error> {
-    match options::parse(arguments)? {
-        Job::Measure(options) => measure(options),
-        Job::Exits(processors) => exits::run(&processors),
-        Job::Loop(task) => repeat(&task),
-    }
-}
-
-fn measure(Options { plan, json, svg }: Options) -> Result<(), Error> {
+pub fn run(options: &Options) -> Result<(), Error> {
+    let plan = options.plan()?;
+    let Options { json, svg, .. } = options;
     let json = json.as_deref().map(Output::new).transpose()?;
     let svg = svg.as_deref().map(Output::new).transpose()?;
     if let Some(processor) = plan.processors.first() {
@@ -111,6 +92,14 @@ fn measure(Options { plan, json, svg }: Options) -> Result<(), Error> {
         svg.write(&picture::draw(&plan, &report))?;
     }
     Ok(())
+}
+
+/// Measures real exits under KVM.
+///
+/// # Errors
+/// [`Error`].
+pub fn exits(kvm: &Kvm) -> Result<(), Error> {
+    exits::run(kvm, &measure::processors())
 }
 
 fn space_name(io_type: IoType) -> &'static str {
@@ -141,19 +130,25 @@ fn dispatch(plan: &Plan, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-fn repeat(task: &Loop) -> Result<(), Error> {
+/// Does the same over and over.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no such subject, or none that is changed.
+pub fn repeat(task: &Loop) -> Result<(), Error> {
     let Loop { subject, pattern, n, space, times } = task;
-    let stage = Stage::new(Layout::new(*space, *n, pattern.map_or(1, Pattern::types)));
+    let stage = Stage::new(Layout::new(*space, *n, pattern.0.map_or(1, Pattern::types)));
     let found = stage.subjects.iter().find(|candidate| candidate.name == subject);
-    let found = found.ok_or_else(|| Error::Usage(format!("subjects are {}", stage.names().join(", "))))?;
-    match pattern {
+    let found = found.ok_or_else(|| {
+        Error::Usage(format!("there is no subject `{subject}`; there are\n  {}", stage.names().join("\n  ")))
+    })?;
+    match pattern.0 {
         None => {
             let change = found.change.as_ref();
             let change = change.ok_or_else(|| Error::Usage(format!("{subject} is not changed")))?;
             (0..4096 * times).for_each(|_| change());
         }
         Some(pattern) => {
-            let addresses = stage.addresses(found, *pattern);
+            let addresses = stage.addresses(found, pattern);
             let mut reader = (found.reader)();
             (0..*times).for_each(|_| reader.read_all(&addresses[..4096]));
         }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use lexopt::{Arg, Parser, ValueExt};
+use clap::Args;
 use vm_device::IoType;
 
 use super::layout::{MOST_PORT_RANGES, Pattern};
@@ -42,108 +42,108 @@ impl Plan {
     }
 }
 
-/// A plan, and where its results go besides the standard output.
-pub(super) struct Options {
-    pub(super) plan: Plan,
+/// What `bench` measures, and where the results go besides the standard output.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Measure in 11 rounds instead of 101
+    #[arg(long, conflicts_with = "rounds")]
+    quick: bool,
+    /// Measure in this number of rounds
+    #[arg(long, value_name = "COUNT", default_value_t = 101, value_parser = rounds)]
+    rounds: usize,
+    /// Measure this pattern alone
+    #[arg(long, value_name = "NAME", value_parser = pattern)]
+    pattern: Option<Pattern>,
+    /// Measure among this number of ranges alone
+    #[arg(long, value_name = "RANGES", value_parser = ranges)]
+    n: Option<usize>,
+    /// Measure in this space alone, `mmio` or `pio`
+    #[arg(long, value_name = "SPACE", value_parser = space)]
+    space: Option<IoType>,
+    /// Measure on this number of threads alone, 1 or 2
+    #[arg(long, value_name = "COUNT", value_parser = threads)]
+    threads: Option<usize>,
+    /// Keep the figures as JSON
+    #[arg(long, value_name = "FILE")]
     pub(super) json: Option<PathBuf>,
+    /// Draw the figures
+    #[arg(long, value_name = "FILE")]
     pub(super) svg: Option<PathBuf>,
 }
 
-/// What `bench` does.
-pub(super) enum Job {
-    /// Measures.
-    Measure(Options),
-    /// Measures exits under KVM, on these processors.
-    Exits(Vec<usize>),
-    /// Does one thing over and over.
-    Loop(Loop),
-}
-
-/// What is done over and over, and how many times 4,096.
-pub(super) struct Loop {
+/// What is done over and over.
+#[derive(Args, Clone, Debug)]
+pub struct Loop {
+    /// A row of the benchmark's tables
     pub(super) subject: String,
-    /// None: a registration and a removal.
-    pub(super) pattern: Option<Pattern>,
+    /// A pattern, for dispatches; or `change`, for registrations and removals
+    #[arg(value_parser = repeated)]
+    pub(super) pattern: Repeated,
+    /// How many ranges there are
+    #[arg(value_name = "RANGES", value_parser = ranges)]
     pub(super) n: usize,
+    /// `mmio` or `pio`
+    #[arg(value_parser = space)]
     pub(super) space: IoType,
+    /// How often 4,096 of them are done
     pub(super) times: usize,
 }
 
-pub(super) fn parse(arguments: &mut Parser) -> Result<Job, Error> {
-    let processors = measure::processors();
-    let mut plan = Plan { pattern: None, n: None, space: None, threads: None, rounds: 101, processors };
-    let (mut json, mut svg) = (None, None);
-    while let Some(argument) = arguments.next()? {
-        match argument {
-            Arg::Long("quick") => plan.rounds = 11,
-            Arg::Long("rounds") => plan.rounds = rounds(arguments.value()?.parse()?)?,
-            Arg::Long("pattern") => plan.pattern = Some(pattern(&arguments.value()?.string()?)?),
-            Arg::Long("n") => plan.n = Some(ranges(arguments.value()?.parse()?)?),
-            Arg::Long("space") => plan.space = Some(space(&arguments.value()?.string()?)?),
-            Arg::Long("threads") => plan.threads = Some(threads(arguments.value()?.parse()?, plan.processors.len())?),
-            Arg::Long("json") => json = Some(PathBuf::from(arguments.value()?)),
-            Arg::Long("svg") => svg = Some(PathBuf::from(arguments.value()?)),
-            Arg::Value(word) if word == "exits" => return Ok(Job::Exits(plan.processors)),
-            Arg::Value(word) if word == "loop" => return repeated(arguments).map(Job::Loop),
-            other => return Err(other.unexpected().into()),
+/// A dispatch of a pattern, or, without one, a registration and a removal.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Repeated(pub(super) Option<Pattern>);
+
+impl Options {
+    /// What they come to on this machine.
+    pub(super) fn plan(&self) -> Result<Plan, Error> {
+        let processors = measure::processors();
+        let Self { pattern, n, space, threads, .. } = *self;
+        if pattern == Some(Pattern::Cold) && threads == Some(2) {
+            return Err(Error::Usage(
+                "accesses with cold caches are measured on one thread only: leave `--threads` out".into(),
+            ));
         }
+        if self.json.is_some() && self.json == self.svg {
+            return Err(Error::Usage("`--json` and `--svg` name the same file".into()));
+        }
+        if threads == Some(2) && processors.len() < 2 {
+            return Err(Error::Usage("`--threads 2` needs 2 processors, and the program may run on one".into()));
+        }
+        Ok(Plan { pattern, n, space, threads, rounds: if self.quick { 11 } else { self.rounds }, processors })
     }
-    if plan.pattern == Some(Pattern::Cold) && plan.threads == Some(2) {
-        return Err(Error::Usage(
-            "accesses with cold caches are measured on one thread only: leave `--threads` out".into(),
-        ));
-    }
-    if json.is_some() && json == svg {
-        return Err(Error::Usage("`--json` and `--svg` name the same file".into()));
-    }
-    Ok(Job::Measure(Options { plan, json, svg }))
 }
 
-/// `SUBJECT PATTERN RANGES SPACE TIMES`.
-fn repeated(arguments: &mut Parser) -> Result<Loop, Error> {
-    let subject = arguments.value()?.string()?;
-    let word = arguments.value()?.string()?;
-    Ok(Loop {
-        subject,
-        pattern: if word == "change" { None } else { Some(pattern(&word)?) },
-        n: ranges(arguments.value()?.parse()?)?,
-        space: space(&arguments.value()?.string()?)?,
-        times: arguments.value()?.parse()?,
-    })
-}
-
-fn pattern(name: &str) -> Result<Pattern, Error> {
+fn pattern(name: &str) -> Result<Pattern, String> {
     let known = Pattern::ALL.into_iter().find(|pattern| pattern.name() == name);
-    known.ok_or_else(|| {
-        let names = Pattern::ALL.map(Pattern::name).join(", ");
-        Error::Usage(format!("there is no pattern `{name}`; there are {names}"))
-    })
+    known.ok_or_else(|| format!("there are {}", Pattern::ALL.map(Pattern::name).join(", ")))
 }
 
-fn space(name: &str) -> Result<IoType, Error> {
+fn repeated(name: &str) -> Result<Repeated, String> {
+    match name {
+        "change" => Ok(Repeated(None)),
+        name => pattern(name).map(Some).map(Repeated).map_err(|patterns| format!("{patterns}, change")),
+    }
+}
+
+fn space(name: &str) -> Result<IoType, String> {
     let known = [IoType::Mmio, IoType::Pio].into_iter().find(|io_type| space_name(*io_type) == name);
-    known.ok_or_else(|| Error::Usage(format!("there is no space `{name}`; there are mmio, pio")))
+    known.ok_or_else(|| "there are mmio, pio".into())
 }
 
-fn ranges(n: usize) -> Result<usize, Error> {
-    let most = MOST_PORT_RANGES;
-    if (1..=most).contains(&n) { Ok(n) } else { Err(Error::Usage(format!("ranges are 1 to {most}, not {n}"))) }
+fn ranges(text: &str) -> Result<usize, String> {
+    at_most(MOST_PORT_RANGES, text)
 }
 
-fn rounds(count: usize) -> Result<usize, Error> {
-    let most = 10_000;
-    if (1..=most).contains(&count) {
-        Ok(count)
-    } else {
-        Err(Error::Usage(format!("rounds are 1 to {most}, not {count}")))
-    }
+fn rounds(text: &str) -> Result<usize, String> {
+    at_most(10_000, text)
 }
 
-fn threads(count: usize, processors: usize) -> Result<usize, Error> {
-    match count {
-        1 => Ok(1),
-        2 if processors >= 2 => Ok(2),
-        2 => Err(Error::Usage(format!("2 threads need 2 processors, and the program may run on {processors}"))),
-        _ => Err(Error::Usage(format!("threads are 1 or 2, not {count}"))),
-    }
+fn threads(text: &str) -> Result<usize, String> {
+    at_most(2, text)
+}
+
+/// A number from 1 to `most`.
+fn at_most(most: usize, text: &str) -> Result<usize, String> {
+    let number = text.parse().map_err(|error| format!("{error}"))?;
+    if (1..=most).contains(&number) { Ok(number) } else { Err(format!("{number} is not in 1 to {most}")) }
 }

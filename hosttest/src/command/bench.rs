@@ -1,18 +1,40 @@
 //! `bench`: speed beside the peers.
 
+use clap::{Args, Subcommand};
 use hosttest::bench::{self, Error};
-use lexopt::Parser;
+use hosttest::complain;
 
-use super::CommandError;
+use super::{CommandError, KvmDevice};
 
-pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
-    match bench::run(arguments) {
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    options: bench::Options,
+    #[command(subcommand)]
+    alone: Option<Alone>,
+}
+
+#[derive(Subcommand)]
+enum Alone {
+    /// Measure real exits under KVM
+    Exits(KvmDevice),
+    /// Do one dispatch or change over and over, for a program that counts instructions
+    Loop(bench::Loop),
+}
+
+pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
+    let ended = match &arguments.alone {
+        None => bench::run(&arguments.options),
+        Some(Alone::Exits(device)) => bench::exits(&device.open()?),
+        Some(Alone::Loop(repeated)) => bench::repeat(repeated),
+    };
+    match ended {
         Ok(()) => Ok(true),
         Err(Error::Output(error)) => Err(CommandError::Output(error)),
-        Err(Error::Kvm(unavailable)) => Err(CommandError::Kvm(unavailable)),
-        Err(Error::Usage(error)) => Err(CommandError::Usage(error)),
+        Err(Error::Usage(error)) => Err(CommandError::usage(error)),
         Err(error) => {
-            eprintln!("hosttest: {error}");
+            complain(&error);
             Ok(false)
         }
     }

@@ -3,12 +3,10 @@
 use std::io::{self, Write};
 
 use hosttest::scenarios;
-use lexopt::Parser;
 
-use super::{CommandError, finish};
+use super::CommandError;
 
-pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
-    finish(arguments)?;
+pub(super) fn execute() -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     for scenario in scenarios::all() {
         writeln!(out, "{:<28}{}", scenario.name, scenario.about)?;

@@ -7,44 +7,78 @@ mod run;
 mod torture;
 mod type1;
 
+use std::ffi::OsString;
 use std::fmt;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
+use clap::error::ErrorKind;
+use clap::{Args, Parser, Subcommand};
 use hosttest::membarrier::Unsupported;
-use hosttest::vm::Unavailable;
-use lexopt::{Arg, Parser};
+use hosttest::vm::{self, Unavailable};
+use kvm_ioctls::Kvm;
 
-/// A command of the program.
-struct Command {
-    /// The word that calls it, and its arguments.
-    usage: &'static str,
-    /// What it does, in a line.
-    about: &'static str,
-    /// Does it. `false` if a guest did not pass.
-    execute: fn(&mut Parser) -> Result<bool, CommandError>,
+const EXIT_CODES: &str = "\
+Exit code: 0 if every guest passed and every guarantee held; 1 if not, or if the output cannot be
+written; 2 if KVM (or membarrier(2)) cannot be used; 64 if the command line makes no sense.";
+
+/// Runs guests under KVM against vm-device.
+///
+/// Without a command: builds a whole platform, runs a guest that uses all of it, and reports.
+/// Without a usable KVM it says so, and shows the same platform all the same, with the accesses
+/// made by this program instead of by a processor.
+#[derive(Parser)]
+#[command(name = "hosttest", version, after_help = EXIT_CODES, verbatim_doc_comment)]
+#[command(args_conflicts_with_subcommands = true)]
+struct CommandLine {
+    #[command(flatten)]
+    platform: main_job::Arguments,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-const COMMANDS: &[Command] = &[
-    Command { usage: "list", about: "name the other guests", execute: list::execute },
-    Command { usage: "run NAME...", about: "run guests by name, or a topic, or `all`", execute: run::execute },
-    Command { usage: torture::USAGE, about: torture::ABOUT, execute: torture::execute },
-    Command {
-        usage: "bench [exits] [--quick] [--rounds COUNT] [--pattern NAME] [--n RANGES] [--space mmio|pio] [--threads 1|2] \
-                [--json FILE] [--svg FILE]",
-        about: "measure dispatch and registration beside other crates",
-        execute: bench::execute,
-    },
-    Command {
-        usage: "type1 [--kernel FILE [--initrd FILE] [--append TEXT]]",
-        about: "run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel",
-        execute: type1::execute,
-    },
-];
+#[derive(Subcommand)]
+enum Command {
+    /// Name the other guests
+    List,
+    /// Run guests by name, or a topic, or `all`
+    Run(run::Arguments),
+    /// Make accesses against changes of the topology, on threads or by a guest
+    ///
+    /// A record of what each access may find judges it. On threads there are readers with a
+    /// dispatcher, readers without, and writers; for the last fifth of the time, or with --pair for
+    /// all of it, one reader and one writer of one device. With --kvm a guest with two processors
+    /// makes the accesses, against one writer.
+    #[command(verbatim_doc_comment)]
+    Torture(torture::Arguments),
+    /// Measure dispatch and registration beside other crates
+    Bench(bench::Arguments),
+    /// Run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel
+    Type1(type1::Arguments),
+}
+
+/// Which device is KVM.
+#[derive(Args)]
+struct KvmDevice {
+    /// Use this device instead of /dev/kvm
+    #[arg(long, value_name = "FILE")]
+    kvm_device: Option<PathBuf>,
+}
+
+impl KvmDevice {
+    fn open(&self) -> Result<Kvm, Unavailable> {
+        open_kvm(self.kvm_device.as_deref())
+    }
+}
+
+fn open_kvm(device: Option<&Path>) -> Result<Kvm, Unavailable> {
+    vm::open(device.unwrap_or(Path::new(vm::DEVICE)))
+}
 
 /// Why a command did nothing, or stopped.
 pub(crate) enum CommandError {
     /// The command line makes no sense.
-    Usage(String),
+    Usage(Box<clap::Error>),
     /// There is no KVM to run a guest.
     Kvm(Unavailable),
     /// There is no barrier for the asymmetric fence.
@@ -54,6 +88,11 @@ pub(crate) enum CommandError {
 }
 
 impl CommandError {
+    /// What a rule of this program says against the command line, where the parser's own do not suffice.
+    fn usage(what: impl fmt::Display) -> Self {
+        Self::Usage(Box::new(clap::Error::raw(ErrorKind::ValueValidation, what)))
+    }
+
     /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 1 otherwise.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
@@ -67,17 +106,14 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            CommandError::Usage(error) => write!(f, "{error}; see `hosttest --help`"),
+            CommandError::Usage(error) => {
+                let text = error.to_string();
+                f.write_str(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
+            }
             CommandError::Kvm(error) => error.fmt(f),
             CommandError::Membarrier(error) => error.fmt(f),
-            CommandError::Output(error) => error.fmt(f),
+            CommandError::Output(error) => write!(f, "cannot write to the standard output: {error}"),
         }
-    }
-}
-
-impl From<lexopt::Error> for CommandError {
-    fn from(error: lexopt::Error) -> Self {
-        Self::Usage(error.to_string())
     }
 }
 
@@ -99,43 +135,35 @@ impl From<io::Error> for CommandError {
     }
 }
 
-/// Does what the command line says.
-pub(crate) fn execute(mut arguments: Parser) -> Result<bool, CommandError> {
-    match arguments.next()? {
-        None => main_job::execute(),
-        Some(Arg::Short('h') | Arg::Long("help")) => help(),
-        Some(Arg::Value(word)) => {
-            let word = word.to_string_lossy();
-            match COMMANDS.iter().find(|command| command.usage.split(' ').next() == Some(&*word)) {
-                Some(command) => (command.execute)(&mut arguments),
-                None => Err(CommandError::Usage(format!("there is no command `{word}`"))),
-            }
+/// Does what the command line says. `false` if a guest did not pass.
+pub(crate) fn execute(arguments: impl Iterator<Item = OsString>) -> Result<bool, CommandError> {
+    let arguments = match CommandLine::try_parse_from(arguments) {
+        Ok(arguments) => arguments,
+        // What was asked for, such as help, comes as an error too.
+        Err(error) if !error.use_stderr() => {
+            write!(io::stdout(), "{error}")?;
+            io::stdout().flush()?;
+            return Ok(true);
         }
-        Some(option) => Err(option.unexpected().into()),
+        Err(error) => return Err(CommandError::Usage(Box::new(error))),
+    };
+    match arguments.command {
+        None => main_job::execute(&arguments.platform),
+        Some(Command::List) => list::execute(),
+        Some(Command::Run(arguments)) => run::execute(&arguments),
+        Some(Command::Torture(arguments)) => torture::execute(&arguments),
+        Some(Command::Bench(arguments)) => bench::execute(&arguments),
+        Some(Command::Type1(arguments)) => type1::execute(arguments),
     }
 }
 
-fn help() -> Result<bool, CommandError> {
-    let mut out = io::stdout().lock();
-    writeln!(out, "Runs guests under KVM against vm-device.\n\nUsage: hosttest [COMMAND]\n")?;
-    writeln!(out, "  (none)\n          run the guest that uses a whole platform, and report")?;
-    for command in COMMANDS {
-        writeln!(out, "  {}\n          {}", command.usage, command.about)?;
-    }
-    writeln!(out, "  -h, --help\n          show this\n")?;
-    writeln!(
-        out,
-        "Exit code: 0 if every guest passed and every guarantee held, 1 if not, 2 if KVM (or membarrier(2))"
-    )?;
-    writeln!(out, "cannot be used,")?;
-    writeln!(out, "64 if the command line makes no sense.")?;
-    Ok(true)
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
 
-/// Refuses what follows a command that takes no more arguments.
-fn finish(arguments: &mut Parser) -> Result<(), CommandError> {
-    match arguments.next()? {
-        None => Ok(()),
-        Some(argument) => Err(argument.unexpected().into()),
+    #[test]
+    fn the_command_line_is_consistent() {
+        CommandLine::command().debug_assert();
     }
 }

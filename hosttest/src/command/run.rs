@@ -2,32 +2,40 @@
 
 use std::io::{self, Write};
 
+use clap::Args;
 use hosttest::scenarios::{self, Scenario};
-use hosttest::vm::kvm;
-use lexopt::{Arg, Parser};
 
-use super::CommandError;
+use super::{CommandError, KvmDevice};
 
-pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
-    let mut chosen: Vec<&Scenario> = Vec::new();
-    while let Some(argument) = arguments.next()? {
-        let Arg::Value(name) = argument else { return Err(argument.unexpected().into()) };
-        let name = name.to_string_lossy();
-        let topic = format!("{name}/");
-        let before = chosen.len();
-        chosen.extend(scenarios::all().filter(|s| name == "all" || s.name == name || s.name.starts_with(&topic)));
-        if chosen.len() == before {
-            return Err(CommandError::Usage(format!("there is no guest `{name}`, as `hosttest list` shows")));
-        }
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// A guest, as `hosttest list` names them; a topic, which is what comes before the slash; or `all`
+    #[arg(required = true, value_name = "NAME", value_parser = guests)]
+    guests: Vec<Guests>,
+    #[command(flatten)]
+    device: KvmDevice,
+}
+
+/// The guests of one name.
+#[derive(Clone)]
+struct Guests(Vec<&'static Scenario>);
+
+fn guests(name: &str) -> Result<Guests, String> {
+    let topic = format!("{name}/");
+    let named = |scenario: &&Scenario| name == "all" || scenario.name == name || scenario.name.starts_with(&topic);
+    let guests: Vec<_> = scenarios::all().filter(named).collect();
+    if guests.is_empty() {
+        Err("there is no such guest; `hosttest list` names them".into())
+    } else {
+        Ok(Guests(guests))
     }
-    if chosen.is_empty() {
-        return Err(CommandError::Usage("`run` needs the name of a guest".into()));
-    }
+}
 
-    let kvm = kvm()?;
+pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
+    let kvm = arguments.device.open()?;
     let mut out = io::stdout().lock();
     let mut passed = true;
-    for scenario in chosen {
+    for scenario in arguments.guests.iter().flat_map(|guests| &guests.0) {
         match (scenario.run)(&kvm) {
             Ok(tally) => {
                 writeln!(out, "{:<28}passed, {} exits in {:.1?}", scenario.name, tally.exits, tally.elapsed)?;

@@ -1,49 +1,83 @@
 //! `hosttest torture`
 
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::time::Duration;
 
+use clap::Args;
+use hosttest::complain;
 use hosttest::membarrier::heavy_barrier;
-use hosttest::torture::{self, MAX_HANDLES, Options, Report, threads};
-use hosttest::vm::kvm;
-use lexopt::{Arg, Parser, ValueExt};
+use hosttest::torture::{self, MAX_ANONYMOUS_READERS, MAX_HANDLES, MAX_WRITERS, Options, Report, threads};
 
-use super::CommandError;
+use super::{CommandError, open_kvm};
 
-pub(super) const USAGE: &str = "torture [--kvm | --pair] [--seconds N] [--seed N] [--asymmetric] [--until-violation]
-          [--handles N] [--anonymous N] [--writers N]";
+#[derive(Args)]
+pub(super) struct Arguments {
+    /// Let a guest with two processors make the accesses
+    #[arg(long, conflicts_with_all = ["pair", "handles", "anonymous", "writers"])]
+    kvm: bool,
+    /// One reader and one writer of one device alone
+    #[arg(long, conflicts_with_all = ["handles", "anonymous", "writers"])]
+    pair: bool,
+    /// For how long, 1 to 1000000
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    seconds: u64,
+    /// What all decisions follow from
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    seed: u64,
+    /// Take the fence out of dispatch, and let each removal call membarrier(2)
+    #[arg(long)]
+    asymmetric: bool,
+    /// End as soon as a guarantee is violated
+    #[arg(long)]
+    until_violation: bool,
+    /// How many readers have a dispatcher
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = at_most::<0, MAX_HANDLES>)]
+    handles: usize,
+    /// How many readers have none
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_most::<0, MAX_ANONYMOUS_READERS>)]
+    anonymous: usize,
+    /// How many threads change the topology
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = at_most::<1, MAX_WRITERS>)]
+    writers: usize,
+    /// Use this device instead of /dev/kvm
+    #[arg(long, value_name = "FILE", requires = "kvm")]
+    kvm_device: Option<PathBuf>,
+}
 
-pub(super) const ABOUT: &str =
-    "accesses against changes of the topology, for 10 seconds: on threads, with 2 readers that
-          have a dispatcher, 1 that has none and 1 writer; then, or with --pair only, by one reader and one
-          writer of one device; or with --kvm by a guest with two processors. --asymmetric takes the fence
-          out of dispatch and has each removal call membarrier(2)";
+/// A number from `LEAST` to `MOST`.
+fn at_most<const LEAST: usize, const MOST: usize>(text: &str) -> Result<usize, String> {
+    let number: usize = text.parse().map_err(|error| format!("{error}"))?;
+    if (LEAST..=MOST).contains(&number) { Ok(number) } else { Err(format!("{number} is not in {LEAST} to {MOST}")) }
+}
 
-pub(super) fn execute(arguments: &mut Parser) -> Result<bool, CommandError> {
-    let mut options = Options::default();
-    let (mut in_guest, mut only_pair) = (false, false);
-    while let Some(argument) = arguments.next()? {
-        match argument {
-            Arg::Long("kvm") => in_guest = true,
-            Arg::Long("pair") => only_pair = true,
-            Arg::Long("until-violation") => options.until_violation = true,
-            Arg::Long("asymmetric") => options.asymmetric = true,
-            Arg::Long("seconds") => options.time = Duration::from_secs(arguments.value()?.parse()?),
-            Arg::Long("seed") => options.seed = arguments.value()?.parse()?,
-            Arg::Long("handles") => options.handles = arguments.value()?.parse()?,
-            Arg::Long("anonymous") => options.anonymous = arguments.value()?.parse()?,
-            Arg::Long("writers") => options.writers = arguments.value()?.parse()?,
-            other => return Err(other.unexpected().into()),
-        }
+pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
+    let options = Options {
+        time: Duration::from_secs(arguments.seconds),
+        seed: arguments.seed,
+        asymmetric: arguments.asymmetric,
+        handles: arguments.handles,
+        anonymous: arguments.anonymous,
+        writers: arguments.writers,
+        until_violation: arguments.until_violation,
+    };
+    if options.handles + options.anonymous == 0 {
+        return Err(CommandError::usage(
+            "without a reader nothing is tested: --handles or --anonymous has to be 1 or more",
+        ));
     }
-    if options.handles > MAX_HANDLES {
-        return Err(CommandError::Usage(format!("there can be {MAX_HANDLES} readers with a dispatcher")));
-    }
+    let kvm = arguments.kvm.then(|| open_kvm(arguments.kvm_device.as_deref())).transpose()?;
     let barrier = options.asymmetric.then(heavy_barrier).transpose()?;
-    if in_guest {
-        return print(&torture::kvm::run(&kvm()?, &options, barrier)?);
+    if let Some(kvm) = kvm {
+        return match torture::kvm::run(&kvm, &options, barrier) {
+            Ok(report) => print(&report),
+            Err(error) => {
+                complain(&error);
+                Ok(false)
+            }
+        };
     }
-    if only_pair {
+    if arguments.pair {
         return print(&threads::run_pair(&options, barrier));
     }
     // A fifth of the time goes to the pair.

@@ -30,9 +30,8 @@ fn expect_hung(mut vcpu: Vcpu) -> Result<Tally, Failure> {
     let (manager, verdict) = (manager(), Verdict::new());
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
     match run(&mut vcpu, &mut &manager, &verdict, LIMIT) {
-        Err(RunError::Hung { .. }) => Ok(Tally::default()),
-        other => expect("a guest that hangs", other, Err(RunError::Hung { limit: LIMIT, position: String::new() }))
-            .map(|()| Tally::default()),
+        Err(RunError::Hung { tally, .. }) => Ok(tally),
+        other => Err(Failure(format!("a guest that hangs: saw {other:?}"))),
     }
 }
 
@@ -67,9 +66,9 @@ fn crash(kvm: &Kvm) -> Result<Tally, Failure> {
     let mut vcpu = Machine::new(kvm)?.start(0, Ring::User, guest, 0)?;
     let (manager, verdict) = (manager(), Verdict::new());
     match run(&mut vcpu, &mut &manager, &verdict, super::LIMIT) {
-        Err(RunError::Crashed { position, .. }) => {
+        Err(RunError::Crashed { tally, position, .. }) => {
             expect("the position names an instruction", position.starts_with("rip 0x"), true)?;
-            Ok(Tally::default())
+            Ok(tally)
         }
         other => Err(Failure(format!("a guest that crashes: saw {other:?}"))),
     }

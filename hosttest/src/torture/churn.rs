@@ -172,6 +172,12 @@ impl<'d> World<'d> {
         }
     }
 
+    /// A number that grows with every access that reaches a device and with every change. Whoever reads it disturbs nobody.
+    pub(super) fn progress(&self) -> u64 {
+        let calls: u64 = self.probes.iter().map(Probe::calls).sum();
+        calls + self.rounds.total() + self.gave_up.load(Ordering::Relaxed)
+    }
+
     /// When all threads have ended: whether everything adds up, and the counts so far.
     pub(crate) fn settle(&'d self, report: &mut Report) {
         let calls: u64 = self.probes.iter().map(Probe::calls).sum();

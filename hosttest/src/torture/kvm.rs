@@ -8,12 +8,13 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::Kvm;
 use vm_device::{GuestAddress, HeavyBarrier, IoType};
 
+use super::Options;
 use super::churn::World;
+use super::hang::watch;
 use super::oracle::Place;
 use super::probe::{Reader, Request, Tally};
 use super::random::Random;
 use super::report::{Report, Violation};
-use super::{GRACE, Options};
 use crate::bridge::Accesses;
 use crate::guest::{mmio, port};
 use crate::machine::{DATA, Machine};
@@ -33,6 +34,11 @@ const PLACE: u64 = 24;
 /// The port that a processor writes when it has stopped. No device is there.
 const STOPPED: u16 = 0x600;
 
+/// How long a processor may run without an access; it makes one in each turn of its loop.
+const WITHOUT_EXIT: Duration = Duration::from_secs(30);
+/// How many accesses a processor may make after it was told to stop: more than one turn of its loop has.
+const LAST_ACCESSES: u32 = 16;
+
 /// Runs a guest against a writer.
 ///
 /// # Errors
@@ -43,18 +49,18 @@ pub fn run(kvm: &Kvm, options: &Options, barrier: Option<HeavyBarrier>) -> io::R
     world.start();
     let machine = Machine::new(kvm)?;
     lay_out(machine.ram(), &world.places, options.seed);
-    let stop = AtomicBool::new(false);
-    let _watchdog = options.watch();
+    let (stop, told) = (AtomicBool::new(false), AtomicBool::new(false));
     let start = Instant::now();
     let fence = if options.asymmetric { "asymmetric" } else { "portable" };
     let title = format!("torture on KVM: {PROCESSORS} processors, {fence} fence, seed {}", options.seed);
     let mut report = Report { title, ..Report::default() };
     let finished = thread::scope(|scope| {
-        let (stop, machine) = (&stop, &machine);
+        let (stop, told, machine) = (&stop, &told, &machine);
+        let running = watch(scope, || world.progress());
         let processors: Vec<_> = (0..PROCESSORS)
-            .map(|id| scope.spawn(move || Processor::start(machine, world, id, options)?.until_stopped()))
+            .map(|id| scope.spawn(move || Processor::start(machine, world, id, options.seed, told)?.until_stopped()))
             .collect();
-        scope.spawn(move || {
+        let writer = scope.spawn(move || {
             let mut random = Random::new(options.seed, u64::MAX);
             while !stop.load(Ordering::Relaxed) {
                 world.change(&mut random);
@@ -64,9 +70,12 @@ pub fn run(kvm: &Kvm, options: &Options, barrier: Option<HeavyBarrier>) -> io::R
         });
         options.wait(world);
         machine.ram().write_u64(STOP, 1);
+        told.store(true, Ordering::Release);
         let finished: Vec<_> =
             processors.into_iter().map(|processor| processor.join().expect("a processor does not panic")).collect();
         stop.store(true, Ordering::Relaxed);
+        writer.join().expect("a writer does not panic");
+        drop(running);
         finished
     });
     report.elapsed = start.elapsed();
@@ -144,13 +153,16 @@ struct Processor<'d> {
     place: &'d Place,
     reader: Reader,
     watchdog: Watchdog,
+    /// Whether the guest was told to stop, and how many accesses it has made since.
+    told: &'d AtomicBool,
+    since: u32,
 }
 
 impl<'d> Processor<'d> {
-    fn start(machine: &Machine, world: &'d World<'d>, id: u64, options: &Options) -> io::Result<Self> {
+    fn start(machine: &Machine, world: &'d World<'d>, id: u64, seed: u64, told: &'d AtomicBool) -> io::Result<Self> {
         let vcpu = machine.start(id, Ring::User, guest, id)?;
-        let watchdog = Watchdog::start(options.time.saturating_add(GRACE / 2));
-        Ok(Self { vcpu, world, place: &world.places[0], reader: Reader::new(options.seed, id), watchdog })
+        let (reader, watchdog) = (Reader::new(seed, id), Watchdog::start(WITHOUT_EXIT));
+        Ok(Self { vcpu, world, place: &world.places[0], reader, watchdog, told, since: 0 })
     }
 
     /// Answers the guest's accesses until it says that it has stopped.
@@ -180,7 +192,7 @@ impl<'d> Processor<'d> {
             Exit::MmioRead { address, data } => (IoType::Mmio, *address, data.len(), Some(data)),
             Exit::PortWrite { port, data, .. } => (IoType::Pio, GuestAddress::from(*port), copy_of(data), None),
             Exit::MmioWrite { address, data } => (IoType::Mmio, *address, copy_of(data), None),
-            Exit::Interrupted if self.watchdog.expired() => return Err("the guest hangs".into()),
+            Exit::Interrupted if self.watchdog.expired() => return Err("the guest hangs: it makes no access".into()),
             Exit::Interrupted => return Ok(true),
             Exit::Halted => return Err("the guest halted".into()),
             Exit::Crashed(crash) => return Err(format!("the guest crashed: {crash}")),
@@ -194,6 +206,8 @@ impl<'d> Processor<'d> {
         let data = read.map_or(&mut written[..length.min(8)], |data| &mut **data);
         let request = Request { place: self.place, address, size: data.len(), write };
         self.reader.access(self.world, accesses, request, data);
-        Ok(true)
+        self.watchdog.progress();
+        self.since += u32::from(self.told.load(Ordering::Acquire));
+        if self.since > LAST_ACCESSES { Err("the guest goes on though it was told to stop".into()) } else { Ok(true) }
     }
 }

@@ -9,6 +9,7 @@
 
 mod churn;
 mod groups;
+mod hang;
 pub mod kvm;
 mod oracle;
 mod probe;
@@ -17,7 +18,6 @@ mod report;
 pub mod threads;
 mod waits;
 
-use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ pub use waits::Waits;
 /// What is to be run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Options {
-    /// For how long.
+    /// For how long: not 0.
     pub time: Duration,
     /// What all decisions follow from. (When threads meet does not.)
     pub seed: u64,
@@ -35,31 +35,15 @@ pub struct Options {
     pub asymmetric: bool,
     /// How many readers have a [`Dispatcher`](vm_device::Dispatcher): at most [`MAX_HANDLES`].
     pub handles: usize,
-    /// How many have none.
+    /// How many have none: at most [`MAX_ANONYMOUS_READERS`]. One reader or more there has to be.
     pub anonymous: usize,
-    /// How many threads change the topology.
+    /// How many threads change the topology: 1 to [`MAX_WRITERS`].
     pub writers: usize,
     /// End the run as soon as there is a violation.
     pub until_violation: bool,
 }
 
-/// How much longer than it should a run may take. Then it hangs.
-const GRACE: Duration = Duration::from_secs(30);
-
 impl Options {
-    /// Ends the process if the run has not ended in time, that is, if the result is not dropped by then.
-    fn watch(&self) -> Sender<()> {
-        let (alive, ended) = mpsc::channel();
-        let limit = self.time.saturating_add(GRACE);
-        thread::spawn(move || {
-            if ended.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("hosttest: the torture hangs: it should have ended {GRACE:?} ago");
-                std::process::exit(1);
-            }
-        });
-        alive
-    }
-
     /// Waits until the run is over.
     fn wait(&self, world: &churn::World<'_>) {
         let start = Instant::now();
@@ -87,6 +71,16 @@ impl Default for Options {
 
 /// How many readers can have a dispatcher.
 pub const MAX_HANDLES: usize = 8;
+
+/// How many readers can have none. All of them, and those with a dispatcher in their callbacks, may meet in one range, each with
+/// an access at every level that the devices nest: the manager refuses more than [`MAX_ANONYMOUS`](vm_device::MAX_ANONYMOUS).
+pub const MAX_ANONYMOUS_READERS: usize = {
+    let nested = probe::NESTING as usize;
+    (vm_device::MAX_ANONYMOUS as usize - nested * MAX_HANDLES) / (nested + 1)
+};
+
+/// How many threads can change the topology: more only wait for each other.
+pub const MAX_WRITERS: usize = 64;
 
 /// The manager under test.
 pub(crate) type Manager<'d> = vm_device::DeviceManager<'d, 48, 48, MAX_HANDLES>;

@@ -16,7 +16,7 @@ use super::waits::Waits;
 use crate::bridge::Accesses;
 
 /// How deep the devices nest their accesses.
-const NESTING: u32 = 3;
+pub(super) const NESTING: u32 = 3;
 
 thread_local! {
     /// What the callback that ended last on this thread saw.

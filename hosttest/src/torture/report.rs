@@ -177,16 +177,19 @@ impl fmt::Display for Report {
         writeln!(f, "{}", self.title)?;
         writeln!(
             f,
-            "  accesses    {} in {seconds:.1} s, {:.0} a second; {} nested; {} found a device; {} overtaken",
+            "  accesses    {} in {seconds:.1} s, {:.0} a second, and {} nested in them; {} of the {} found a device; {} \
+             overtaken",
             self.accesses,
             self.accesses as f64 / seconds,
             self.nested,
             self.answered,
+            self.accesses + self.nested,
             self.unjudged
         )?;
-        write!(f, "  rounds      {}:", self.rounds.total())?;
-        for round in Round::ALL.iter().filter(|round| self.rounds.of(**round) > 0) {
-            write!(f, " {} {round}", self.rounds.of(*round))?;
+        write!(f, "  rounds      {}", self.rounds.total())?;
+        let kinds = Round::ALL.iter().filter(|round| self.rounds.of(**round) > 0);
+        for (round, before) in kinds.zip([":"].into_iter().chain(std::iter::repeat(","))) {
+            write!(f, "{before} {} {round}", self.rounds.of(*round))?;
         }
         writeln!(f, "; {} removals gave up", self.gave_up)?;
         writeln!(f, "  access      {}", self.access)?;

@@ -8,6 +8,7 @@ use vm_device::HeavyBarrier;
 
 use super::Options;
 use super::churn::World;
+use super::hang::watch;
 use super::probe::{Reader, Request, stay_for};
 use super::random::Random;
 use super::report::Report;
@@ -19,11 +20,11 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
     let world = &world;
     world.start();
     let (stop, contended) = (AtomicBool::new(false), Contended::new());
-    let _watchdog = options.watch();
     let start = Instant::now();
     let mut report = Report { title: title(options), ..Report::default() };
     thread::scope(|scope| {
         let (stop, contended) = (&stop, &contended);
+        let running = watch(scope, || world.progress());
         let readers: Vec<_> = (0..options.handles + options.anonymous)
             .map(|number| {
                 let seed = options.seed;
@@ -39,22 +40,25 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
                 })
             })
             .collect();
-        let writers = options.writers as u64;
-        for number in 0..writers {
-            let mut random = Random::new(options.seed, u64::MAX - number);
-            scope.spawn(move || {
-                while !stop.load(Ordering::Relaxed) {
-                    contended.store(8);
-                    world.change(&mut random);
-                }
-            });
-        }
+        let writers: Vec<_> = (0..options.writers as u64)
+            .map(|number| {
+                let mut random = Random::new(options.seed, u64::MAX - number);
+                scope.spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        contended.store(8);
+                        world.change(&mut random);
+                    }
+                })
+            })
+            .collect();
         options.wait(world);
         stop.store(true, Ordering::Relaxed);
         for reader in readers {
             let (tally, reader) = reader.join().expect("a reader does not panic");
             report.add(tally, &reader);
         }
+        writers.into_iter().for_each(|writer| writer.join().expect("a writer does not panic"));
+        drop(running);
     });
     report.elapsed = start.elapsed();
     world.settle(&mut report);
@@ -68,13 +72,13 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
     let world = &world;
     world.start();
     let (stop, contended) = (AtomicBool::new(false), Contended::new());
-    let _watchdog = options.watch();
     let start = Instant::now();
     let fence = fence_name(options);
     let title = format!("torture on two threads: one device, {fence} fence, seed {}", options.seed);
     let mut report = Report { title, ..Report::default() };
     thread::scope(|scope| {
         let (stop, contended) = (&stop, &contended);
+        let running = watch(scope, || world.progress());
         let reader = scope.spawn(move || {
             pin(0);
             let mut work = Work::new(options.seed, 0, contended);
@@ -82,7 +86,7 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
             work.until(stop, world, &mut dispatcher, 1);
             (work.reader.tally(), work.reader)
         });
-        scope.spawn(move || {
+        let writer = scope.spawn(move || {
             pin(1);
             let mut random = Random::new(options.seed, u64::MAX);
             while !stop.load(Ordering::Relaxed) {
@@ -97,6 +101,8 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
         stop.store(true, Ordering::Relaxed);
         let (tally, reader) = reader.join().expect("a reader does not panic");
         report.add(tally, &reader);
+        writer.join().expect("a writer does not panic");
+        drop(running);
     });
     report.elapsed = start.elapsed();
     world.settle(&mut report);

@@ -47,15 +47,20 @@ impl Waits {
         Duration::from_nanos(self.undisturbed)
     }
 
-    /// The one that `share` of all do not exceed; 0.5 is the median.
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().sum()
+    }
+
+    /// What `share` of all do not exceed, at most an eighth above the least such time; 0.5 is the median.
     pub fn quantile(&self, share: f64) -> Duration {
-        let rank = (self.buckets.iter().sum::<u64>() as f64 * share) as u64;
+        let rank = (self.count() as f64 * share) as u64;
         let mut seen = 0;
         let found = self.buckets.iter().position(|count| {
             seen += count;
             seen > rank
         });
-        Duration::from_nanos(found.map_or(self.longest, floor))
+        Duration::from_nanos(found.map_or(self.longest, last).min(self.longest))
     }
 }
 
@@ -91,16 +96,25 @@ fn floor(bucket: usize) -> u64 {
     (8 + bucket as u64 % 8) << (exponent - 3)
 }
 
+/// The greatest time that falls into a bucket.
+fn last(bucket: usize) -> u64 {
+    let width = if bucket < 16 { 1 } else { 1 << (bucket / 8 - 1) };
+    floor(bucket) + (width - 1)
+}
+
 impl fmt::Display for Waits {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.count() == 0 {
+            return f.write_str("none");
+        }
         let microseconds = |time: Duration| time.as_nanos() as f64 / 1000.0;
         write!(
             f,
-            "median {:.2} us, 99 % within {:.2} us, longest {:.1} us, and {:.1} us preempted by other threads",
+            "median {:.2} us, 99 % within {:.2} us, longest {:.2} us, of those not preempted {:.2} us",
             microseconds(self.quantile(0.5)),
             microseconds(self.quantile(0.99)),
-            microseconds(self.longest_undisturbed()),
-            microseconds(self.longest())
+            microseconds(self.longest()),
+            microseconds(self.longest_undisturbed())
         )
     }
 }
@@ -114,6 +128,7 @@ mod tests {
         for time in (0..5000).chain([u64::MAX / 3, u64::MAX]) {
             let bucket = bucket(time);
             assert!(floor(bucket) <= time && time - floor(bucket) <= time / 8, "{time} in bucket {bucket}");
+            assert!(time <= last(bucket) && last(bucket) - time <= time / 8, "{time} in bucket {bucket}");
         }
     }
 
@@ -124,5 +139,21 @@ mod tests {
         waits.note(Duration::from_millis(3));
         assert_eq!(waits.quantile(0.5), Duration::from_nanos(10));
         assert_eq!(waits.longest(), Duration::from_millis(3));
+    }
+
+    #[test]
+    fn the_figures_of_a_line_grow_from_the_median_to_the_longest() {
+        let mut waits = Waits { undisturbed: 86_900, ..Waits::default() };
+        // As where other threads preempted most of them.
+        for time in (1..=100).map(|number| 200_000 * number) {
+            waits.buckets[bucket(time)] += 1;
+            waits.longest = waits.longest.max(time);
+        }
+        let line = waits.to_string();
+        let figures: Vec<f64> = line.split(' ').filter_map(|word| word.parse().ok()).collect();
+        let [median, _, within, longest, undisturbed] = figures[..] else { panic!("{line}") };
+        assert!(10_000.0 <= median && median <= within && within <= longest && longest == 20_000.0, "{line}");
+        assert!(within >= 19_800.0 && undisturbed == 86.9, "{line}");
+        assert_eq!(Waits::default().to_string(), "none");
     }
 }
