@@ -127,7 +127,8 @@ fn without_kvm_the_platform_is_shown_and_its_first_and_last_lines_say_that_no_gu
     assert!(first.starts_with("No guest ran") && first.contains(NO_KVM), "{first}");
     assert!(last.starts_with("No guest ran") && last.contains("passed"), "{last}");
     assert!(report.contains("mknod"), "the remedy is missing: {report}");
-    for part in ["Topology", "Ports", "Memory", "host bridge: config_address 0x80000000", "shared line: 0x2\n  passed"] {
+    for part in ["Topology", "Ports", "Memory", "host bridge: config_address 0x80000000", "shared line: 0x2\n  passed"]
+    {
         assert!(report.contains(part), "{part} is missing: {report}");
     }
     assert!(!report.contains("ring 3") && !report.contains("The guest passed"), "{report}");
@@ -223,7 +224,10 @@ fn the_errors_of_qemu_are_shown() {
     let tools = Tools::new("qemu");
     tools.script("rustc", &format!("echo {}", tools.0.display()));
     tools.script("cargo", "exit 0");
-    tools.script("qemu-system-x86_64", "[ \"$1\" = --version ] || { echo 'qemu: cannot set up guest memory' >&2; exit 1; }");
+    tools.script(
+        "qemu-system-x86_64",
+        "[ \"$1\" = --version ] || { echo 'qemu: cannot set up guest memory' >&2; exit 1; }",
+    );
     let output = tools.hosttest(&["type1"]).output().unwrap();
     let message = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{message}");

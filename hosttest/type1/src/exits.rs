@@ -1,7 +1,6 @@
 //! From the exits of the guest to its devices.
 
 use core::fmt;
-use core::sync::atomic::Ordering;
 
 use vm_device::IoType::{Mmio, Pio};
 use vm_device::exit::instruction::{DecodeError, Direction, Instruction, MAX_LENGTH, decode};
@@ -9,11 +8,10 @@ use vm_device::exit::{ExitError, Gpr, PortAccess, PortDirection, Registers, Segm
 use vm_device::{GuestAddress, IoType};
 
 use crate::counts::Counts;
-use crate::linux::POWERED_OFF;
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
 use crate::svm::{Exit, VMEXIT_HLT, Vcpu};
-use crate::{Devices, LINES};
+use crate::{Devices, LINES, linux};
 
 /// A virtual machine: one virtual processor, its memory, and its devices.
 pub struct Machine {
@@ -25,15 +23,15 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Runs the guest until it halts for good or turns the machine off.
-    pub fn run(&mut self) -> Result<(), Stop> {
-        while !POWERED_OFF.load(Ordering::Relaxed) {
+    /// Runs the guest until it halts for good, turns the machine off or reboots.
+    pub fn run(&mut self) -> Result<(), Stopped> {
+        while !linux::has_ended() {
             self.vcpu.request_interrupt(LINES.vector());
             let exit = self.vcpu.run();
             if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {
                 break;
             }
-            let registers = self.dispatch(exit)?;
+            let registers = self.dispatch(exit).map_err(|stop| self.stopped(stop))?;
             self.vcpu.complete(registers);
             self.mappings.refresh(self.memory, self.vcpu);
         }
@@ -59,7 +57,7 @@ impl Machine {
             }
             svm::VMEXIT_NPF => {
                 let fault = svm::memory_access(exit.info_1, exit.info_2);
-                let instruction = decode(self.fetch(&mut [0; MAX_LENGTH]), mode)?;
+                let instruction = decode(self.fetch(&mut [0; MAX_LENGTH])?, mode)?;
                 let (source, destination) = self.operands(&instruction, fault.address)?;
                 if instruction.direction().reads() {
                     self.read(source, instruction.size().of(&mut data), Mmio);
@@ -95,7 +93,7 @@ impl Machine {
     /// `INS` and `OUTS`: a burst of elements at once, as many as fit. The guest comes back for the rest.
     fn port_string(&mut self, access: PortAccess) -> Result<Registers, Stop> {
         const BURST: u64 = 64;
-        let access = access.with_prefixes(self.fetch(&mut [0; MAX_LENGTH]), self.vcpu.mode());
+        let access = access.with_prefixes(self.fetch(&mut [0; MAX_LENGTH])?, self.vcpu.mode());
         let before = self.vcpu.registers;
         let count = access.count(&before).min(BURST);
         let size = access.size.bytes();
@@ -122,11 +120,20 @@ impl Machine {
         Ok(access.complete_string(&before, count))
     }
 
-    /// The bytes of the instruction at the instruction pointer, as many as can be fetched.
-    fn fetch<'b>(&self, bytes: &'b mut [u8; MAX_LENGTH]) -> &'b [u8] {
+    /// The bytes of the instruction at the instruction pointer, as many as can be fetched: one or more.
+    fn fetch<'b>(&self, bytes: &'b mut [u8; MAX_LENGTH]) -> Result<&'b [u8], Stop> {
         let linear = self.vcpu.linear(Segment::Cs, self.vcpu.registers.rip);
-        let length = self.memory.read_linear(self.vcpu, linear, bytes);
-        &bytes[..length]
+        match self.memory.read_linear(self.vcpu, linear, bytes) {
+            0 => Err(Stop::NotFetched { linear }),
+            length => Ok(&bytes[..length]),
+        }
+    }
+
+    /// The reason for a stop, and where the guest stood.
+    fn stopped(&self, stop: Stop) -> Stopped {
+        let mut bytes = [0; MAX_LENGTH];
+        let length = self.fetch(&mut bytes).map_or(0, <[u8]>::len);
+        Stopped { stop, rip: self.vcpu.registers.rip, bytes, length }
     }
 
     /// Where an instruction reads and where it writes: at the address that faulted, but for `MOVS`, which has two.
@@ -152,8 +159,28 @@ pub enum Stop {
     Information(ExitError),
     /// An instruction that touched MMIO and cannot be executed.
     Instruction(DecodeError),
+    /// An instruction where no memory is.
+    NotFetched { linear: u64 },
     /// A string in memory that is not there.
     NoMemory { linear: u64 },
+}
+
+/// Why the hypervisor gave its guest up, and where that stood.
+#[derive(Debug)]
+pub struct Stopped {
+    stop: Stop,
+    rip: u64,
+    bytes: [u8; MAX_LENGTH],
+    length: usize,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = &self.bytes[..self.length];
+        write!(f, "{}, at rip {:#x}", self.stop, self.rip)?;
+        f.write_str(if bytes.is_empty() { ", where no memory is" } else { ", bytes:" })?;
+        bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+    }
 }
 
 impl From<ExitError> for Stop {
@@ -171,9 +198,12 @@ impl From<DecodeError> for Stop {
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stop::Exit(exit) => write!(f, "exit {:#x} ({:#x}, {:#x})", exit.code, exit.info_1, exit.info_2),
+            Stop::Exit(exit) => {
+                write!(f, "exit {:#x}, {} (information {:#x}, {:#x})", exit.code, exit.name(), exit.info_1, exit.info_2)
+            }
             Stop::Information(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
+            Stop::NotFetched { linear } => write!(f, "no instruction can be fetched at {linear:#x}"),
             Stop::NoMemory { linear } => write!(f, "a string at {linear:#x}, which is not mapped"),
         }
     }

@@ -4,7 +4,7 @@ use core::fmt;
 
 use vm_device::RegisterError;
 
-use crate::exits::Stop;
+use crate::exits::Stopped;
 use crate::nested::MapError;
 
 /// What was not as it should be.
@@ -18,7 +18,7 @@ pub enum Failure {
     /// Memory could not be mapped.
     Map(MapError),
     /// The guest could not go on.
-    Stop(Stop),
+    Stopped(Stopped),
 }
 
 impl fmt::Display for Failure {
@@ -28,7 +28,7 @@ impl fmt::Display for Failure {
             Failure::Told(what) => f.write_str(what),
             Failure::Register(error) => error.fmt(f),
             Failure::Map(error) => error.fmt(f),
-            Failure::Stop(stop) => stop.fmt(f),
+            Failure::Stopped(stopped) => stopped.fmt(f),
         }
     }
 }
@@ -51,8 +51,8 @@ impl From<MapError> for Failure {
     }
 }
 
-impl From<Stop> for Failure {
-    fn from(stop: Stop) -> Self {
-        Failure::Stop(stop)
+impl From<Stopped> for Failure {
+    fn from(stopped: Stopped) -> Self {
+        Failure::Stopped(stopped)
     }
 }

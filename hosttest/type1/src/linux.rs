@@ -39,13 +39,22 @@ const ARGUMENTS: &str =
 const UART_MEMORY: u64 = 0xd000_0000;
 
 /// The guest turned the machine off.
-pub static POWERED_OFF: AtomicBool = AtomicBool::new(false);
+static POWERED_OFF: AtomicBool = AtomicBool::new(false);
+/// The guest reset the machine.
+static REBOOTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether the guest turned the machine off or reset it.
+pub fn has_ended() -> bool {
+    POWERED_OFF.load(Ordering::Relaxed) || REBOOTED.load(Ordering::Relaxed)
+}
 
 static ISA: Silent = Silent("isa");
 static SYSTEM: Silent = Silent("system");
 static UART: Uart<'static> = Uart::new("uart");
 static EARLY_UART: Uart<'static> = Uart::new("early uart");
 static POWER: Power = Power;
+static RESET_CONTROL: Reset = Reset { name: "reset control", resets: |value| value & 1 << 2 != 0 };
+static KEYBOARD: Reset = Reset { name: "keyboard controller", resets: |value| value & 0xf1 == 0xf0 };
 static LOCAL_APIC: Silent = Silent("local apic");
 static IOAPIC: Silent = Silent("ioapic");
 static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Silent("firmware 3")];
@@ -99,12 +108,39 @@ impl Device<'_> for Power {
     }
 }
 
+/// A register whose writes may reset the machine: the reset control register of the PIIX3 (data sheet, 2.2.8: RCPU), and the
+/// commands of the keyboard controller (8042: a pulse of output 0). Else nothing is there.
+struct Reset {
+    name: &'static str,
+    /// Whether this value does.
+    resets: fn(u8) -> bool,
+}
+
+const RESET_CONTROL_PORT: u16 = 0xcf9;
+const KEYBOARD_COMMAND: u16 = 0x64;
+
+impl Device<'_> for Reset {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, data: &[u8]) {
+        if data.first().is_some_and(|value| (self.resets)(*value)) {
+            REBOOTED.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 fn register_devices(info: &StartInfo) -> Result<(), RegisterError<'static>> {
     const NO_IRQ: IrqResource = IrqResource::None;
     let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
     let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
     MANAGER.register_device(&UART, Some(isa), &[IoResource::pio(0x3f8, 8).sizes(bytes)], IrqResource::Fixed(Gsi(4)))?;
     MANAGER.register_device(&POWER, Some(isa), &[IoResource::pio(PM1_CONTROL, 2).sizes(AccessSizes::WORD)], NO_IRQ)?;
+    MANAGER.register_device(&RESET_CONTROL, Some(isa), &[IoResource::pio(RESET_CONTROL_PORT, 1)], NO_IRQ)?;
+    MANAGER.register_device(&KEYBOARD, Some(isa), &[IoResource::pio(KEYBOARD_COMMAND, 1)], NO_IRQ)?;
     for (device, first, count) in &PORTS {
         let ports = IoResource::pio(*first, *count).sizes(PortPassthrough::SIZES);
         MANAGER.register_device(device, Some(isa), &[ports], NO_IRQ)?;
@@ -196,5 +232,9 @@ fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Result<u32, &'stat
 /// # Errors
 /// It did not.
 pub fn judge() -> Result<(), Failure> {
-    if POWERED_OFF.load(Ordering::Relaxed) { Ok(()) } else { Err("the guest did not turn the machine off".into()) }
+    match (POWERED_OFF.load(Ordering::Relaxed), REBOOTED.load(Ordering::Relaxed)) {
+        (true, _) => Ok(()),
+        (false, true) => Err("the guest rebooted".into()),
+        (false, false) => Err("the guest did not turn the machine off".into()),
+    }
 }

@@ -140,6 +140,28 @@ pub struct Exit {
     pub info_2: u64,
 }
 
+impl Exit {
+    /// What the code stands for (APM vol. 2, appendix C), as far as the guest is intercepted.
+    pub fn name(&self) -> &'static str {
+        match self.code {
+            VMEXIT_HLT => "HLT: a halt",
+            0x7b => "IOIO: an access to a port",
+            0x7c => "MSR: a register of SVM",
+            0x7f => "SHUTDOWN: a triple fault",
+            0x80 => "VMRUN: an instruction of SVM",
+            0x81 => "VMMCALL: an instruction of SVM",
+            0x82 => "VMLOAD: an instruction of SVM",
+            0x83 => "VMSAVE: an instruction of SVM",
+            0x84 => "STGI: an instruction of SVM",
+            0x85 => "CLGI: an instruction of SVM",
+            0x86 => "SKINIT: an instruction of SVM",
+            0x400 => "NPF: an access to no memory",
+            u64::MAX => "INVALID: the processor refuses the guest's state",
+            _ => "which nothing is intercepted for",
+        }
+    }
+}
+
 /// One virtual processor.
 pub struct Vcpu {
     /// What the processor reads and writes at entry and exit.

@@ -1,0 +1,126 @@
+//! Guests that end otherwise than they should, and what is told of them. Those of the bare-metal hypervisor count as ignored
+//! without QEMU or the image's target, those of KVM without `/dev/kvm`; where `CI` is set, as failed.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use hosttest::type1::{Error, Guest, available, boot};
+use hosttest::vm::kvm;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// Of each small kernel: its name, its code, and what the hypervisor has to say of it: why it ended, and where.
+const KERNELS: [(&str, &[u8], &str, &str); 8] = [
+    ("powers_off", POWER_OFF, "verdict: passed", ""),
+    // ud2, without an interrupt descriptor table
+    ("triple_fault", &[0x0f, 0x0b], "exit 0x7f, SHUTDOWN: a triple fault", "at rip 0x1000400, bytes: 0f 0b"),
+    ("reboots_by_the_reset_register", REBOOT, "the guest rebooted", ""),
+    // mov al, 0xfe; out 0x64, al; jmp $
+    ("reboots_by_the_keyboard", &[0xb0, 0xfe, 0xe6, 0x64, 0xeb, 0xfe], "the guest rebooted", ""),
+    // mov eax, 0xd0000000; jmp eax
+    (
+        "runs_where_no_memory_is",
+        &[0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0],
+        "no instruction can be fetched at 0xd0000000",
+        "at rip 0xd0000000, where no memory is",
+    ),
+    // vmmcall
+    (
+        "unknown_exit",
+        &[0x0f, 0x01, 0xd9],
+        "exit 0x81, VMMCALL: an instruction of SVM",
+        "at rip 0x1000400, bytes: 0f 01 d9",
+    ),
+    // fld dword ptr [0xd0000000]
+    (
+        "unknown_instruction",
+        &[0xd9, 0x05, 0, 0, 0, 0xd0],
+        "an instruction that is not executed here: d9 05 00 00 00 d0",
+        "at rip 0x1000400, bytes: d9 05",
+    ),
+    // mov ecx, 0xc0010114; rdmsr
+    (
+        "hidden_register",
+        &[0xb9, 0x14, 0x01, 0x01, 0xc0, 0x0f, 0x32],
+        "exit 0x7c, MSR: a register of SVM",
+        "at rip 0x1000405, bytes: 0f 32",
+    ),
+];
+
+/// mov dx, 0x604; mov ax, 0x2000; out dx, ax; jmp $
+const POWER_OFF: &[u8] = &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef, 0xeb, 0xfe];
+/// mov dx, 0xcf9; mov al, 6; out dx, al; jmp $
+const REBOOT: &[u8] = &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xeb, 0xfe];
+
+fn main() -> ExitCode {
+    let (hypervisor, guests) = (available(), kvm().map(drop));
+    if let Err(missing) = &hypervisor {
+        eprintln!("no hypervisor is run: {missing}");
+    }
+    if let Err(missing) = &guests {
+        eprintln!("no guest is run: {missing}");
+    }
+    let local = std::env::var_os("CI").is_none();
+    let mut trials: Vec<Trial> = KERNELS
+        .into_iter()
+        .map(|(name, code, why, position)| {
+            let test = move || tells(&kernel(name, code), why, position);
+            Trial::test(format!("type1/{name}"), test).with_ignored_flag(hypervisor.is_err() && local)
+        })
+        .collect();
+    trials.push(Trial::test("type1/no_kernel", no_kernel).with_ignored_flag(hypervisor.is_err() && local));
+    trials
+        .push(Trial::test("watchdog", a_guest_that_was_stopped_took_time).with_ignored_flag(guests.is_err() && local));
+    // One at a time: an emulator uses a processor or two.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A bzImage (Linux, Documentation/arch/x86/boot.rst) of one sector of setup code, and of this code.
+fn kernel(name: &str, code: &[u8]) -> PathBuf {
+    let mut image = vec![0; 0x400];
+    image[0x1f1] = 1;
+    image[0x201] = 0x6a;
+    image[0x202..0x206].copy_from_slice(b"HdrS");
+    image.extend_from_slice(code);
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.kernel"));
+    std::fs::write(&file, image).expect("the temporary directory can be written");
+    file
+}
+
+fn run(kernel: &Path) -> (Result<String, Error>, String) {
+    let mut output = Vec::new();
+    // No greeting is expected of an initial RAM disk that is given.
+    let guest = Guest::Linux { kernel: kernel.into(), initrd: Some(kernel.into()), append: String::new() };
+    let ended = boot(&guest, &mut output);
+    (ended, String::from_utf8_lossy(&output).into_owned())
+}
+
+fn tells(kernel: &Path, why: &str, position: &str) -> Result<(), Failed> {
+    let (ended, output) = run(kernel);
+    let verdict = output.lines().find(|line| line.starts_with("verdict: ")).unwrap_or_default();
+    let passed = verdict == "verdict: passed";
+    if (passed && ended.is_ok() || !passed && matches!(ended, Err(Error::Failed)))
+        && verdict.contains(why)
+        && verdict.contains(position)
+    {
+        return Ok(());
+    }
+    Err(format!("{ended:?} instead of {why:?} {position:?}\n{output}").into())
+}
+
+/// What QEMU itself says is shown.
+fn no_kernel() -> Result<(), Failed> {
+    let (ended, output) = run(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let told = ended.err().map(|error| error.to_string()).unwrap_or_default();
+    if told.contains("exit status: 1") && told.contains("qemu-system-x86_64: ") {
+        return Ok(());
+    }
+    Err(format!("{told:?}\n{output}").into())
+}
+
+fn a_guest_that_was_stopped_took_time() -> Result<(), Failed> {
+    let output = Command::new(env!("CARGO_BIN_EXE_hosttest")).args(["run", "watchdog"]).output()?;
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let passed = |line: &str| line.contains("passed, ") && !line.contains(" in 0.0ns");
+    if lines.lines().count() == 4 && lines.lines().all(passed) { Ok(()) } else { Err(lines.into()) }
+}
