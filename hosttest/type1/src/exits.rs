@@ -10,7 +10,7 @@ use vm_device::{GuestAddress, IoType};
 use crate::counts::Counts;
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
-use crate::svm::{Exit, VMEXIT_HLT, Vcpu};
+use crate::svm::{Exit, VMEXIT_CPUID, VMEXIT_HLT, Vcpu};
 use crate::{Devices, LINES, linux};
 
 /// A virtual machine: one virtual processor, its memory, and its devices.
@@ -31,7 +31,10 @@ impl Machine {
             if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {
                 break;
             }
-            let registers = self.dispatch(exit).map_err(|stop| self.stopped(stop))?;
+            let registers = match exit.code {
+                VMEXIT_CPUID => self.vcpu.identify(),
+                _ => self.dispatch(exit).map_err(|stop| self.stopped(stop))?,
+            };
             self.vcpu.complete(registers);
             self.mappings.refresh(self.memory, self.vcpu);
         }

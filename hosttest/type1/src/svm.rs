@@ -1,10 +1,11 @@
 //! AMD SVM: enabling it, the virtual machine control block, and entering the guest (AMD APM vol. 2, chapter 15 and
 //! appendix B).
 
-use core::arch::{naked_asm, x86_64::__cpuid};
+use core::arch::naked_asm;
+use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 use core::mem::offset_of;
 
-use vm_device::exit::{Mode, Registers};
+use vm_device::exit::{Gpr, Mode, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 /// Memory for the processor: aligned to pages.
@@ -105,8 +106,11 @@ const _: () = {
 
 /// `EXITCODE` of an intercepted `HLT`.
 pub const VMEXIT_HLT: u64 = 0x78;
+/// `EXITCODE` of an intercepted `CPUID`.
+pub const VMEXIT_CPUID: u64 = 0x72;
 const EFER_SVME: u64 = 1 << 12;
 
+const INTERCEPT_CPUID: u32 = 1 << 18;
 const INTERCEPT_HLT: u32 = 1 << 24;
 const INTERCEPT_IOIO: u32 = 1 << 27;
 const INTERCEPT_MSR: u32 = 1 << 28;
@@ -187,7 +191,7 @@ impl Vcpu {
 
     /// Turns SVM on, and sets everything of the virtual processor that is the same for each guest: it exits at every
     /// access to a port, to the model-specific registers of SVM (0xc001_0114 to 0xc001_0117) and to memory that is not
-    /// mapped, at `HLT`, and at the instructions of SVM.
+    /// mapped, at `CPUID` and `HLT`, and at the instructions of SVM.
     ///
     /// # Errors
     /// The processor has no SVM, or none with nested paging.
@@ -210,7 +214,7 @@ impl Vcpu {
         self.msr_permissions.0[0x1000 + (0x114 / 4)] = 0xff;
         let vmcb = &mut self.vmcb;
         vmcb.intercept_instructions =
-            [INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
+            [INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
         vmcb.io_permissions = &raw const self.io_permissions as u64;
         vmcb.msr_permissions = &raw const self.msr_permissions as u64;
         vmcb.virtual_interrupt = V_INTR_MASKING;
@@ -281,6 +285,31 @@ impl Vcpu {
     /// Whether the guest has its interrupt flag set.
     pub fn accepts_interrupts(&self) -> bool {
         self.registers.rflags & INTERRUPT_FLAG != 0
+    }
+
+    /// Does the guest's `CPUID`: the machine's, without SVM. (A Linux kernel that finds SVM turns it off before it reboots.)
+    /// What mirrors control registers follows the guest's (APM vol. 3, E.3).
+    pub fn identify(&self) -> Registers {
+        const OSXSAVE: (u32, u32) = (27, 18);
+        const OSPKE: (u32, u32) = (4, 22);
+        let mut registers = self.registers;
+        let (leaf, subleaf) = (registers.get(Gpr::Rax) as u32, registers.get(Gpr::Rcx) as u32);
+        let mut identity = __cpuid_count(leaf, subleaf);
+        let mut mirror = |(bit, of_cr4): (u32, u32)| {
+            identity.ecx = identity.ecx & !(1 << bit) | ((self.vmcb.cr4 >> of_cr4) as u32 & 1) << bit;
+        };
+        match leaf {
+            1 => mirror(OSXSAVE),
+            7 if subleaf == 0 => mirror(OSPKE),
+            0x8000_0001 => identity.ecx &= !(1 << 2),
+            0x8000_000a => identity = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+            _ => {}
+        }
+        let CpuidResult { eax, ebx, ecx, edx } = identity;
+        for (register, value) in [(Gpr::Rax, eax), (Gpr::Rbx, ebx), (Gpr::Rcx, ecx), (Gpr::Rdx, edx)] {
+            registers.set(register, value.into());
+        }
+        Registers { rip: registers.rip + 2, ..registers }
     }
 
     /// Lets the guest go on after an instruction that was done for it, which ends an interrupt shadow.
