@@ -172,7 +172,7 @@ impl<'d> World<'d> {
         }
     }
 
-    /// A number that grows with every access that reaches a device and with every change. Whoever reads it disturbs nobody.
+    /// A number that grows with every access that reaches a device and with every change. Reading it orders nothing.
     pub(super) fn progress(&self) -> u64 {
         let calls: u64 = self.probes.iter().map(Probe::calls).sum();
         calls + self.rounds.total() + self.gave_up.load(Ordering::Relaxed)
