@@ -38,7 +38,7 @@ impl Watchdog {
             let mut waits = 0;
             let wait = |waits| if waits < WAITS { limit / WAITS } else { KICK_INTERVAL };
             while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(wait(waits)) {
-                waits = if waits < WAITS && lately.swap(false, Ordering::Relaxed) { 0 } else { (waits + 1).min(WAITS) };
+                waits = after_a_wait(waits, lately.swap(false, Ordering::Relaxed));
                 if waits == WAITS {
                     flag.store(true, Ordering::Release);
                     // SAFETY: the watched thread waits for this one before it ends, in `drop`.
@@ -68,6 +68,11 @@ impl Drop for Watchdog {
             let _ = kicker.join();
         }
     }
+}
+
+/// How many waits in a row have passed without progress: [`WAITS`] is the end, and stays it.
+fn after_a_wait(waits: u32, progress: bool) -> u32 {
+    if waits < WAITS && progress { 0 } else { (waits + 1).min(WAITS) }
 }
 
 fn kick_signal() -> libc::c_int {
@@ -101,16 +106,24 @@ mod tests {
 
     #[test]
     fn does_not_expire_while_its_thread_gets_on() {
-        let watchdog = Watchdog::start(Duration::from_millis(320));
+        let watchdog = Watchdog::start(Duration::from_secs(1));
         let start = Instant::now();
-        while start.elapsed() < Duration::from_millis(700) {
+        while start.elapsed() < Duration::from_millis(1500) {
             watchdog.progress();
             thread::sleep(Duration::from_millis(1));
         }
         assert!(!watchdog.expired());
-        while !watchdog.expired() {
-            thread::sleep(Duration::from_millis(1));
+    }
+
+    #[test]
+    fn expires_after_waits_without_progress_in_a_row_and_stays_so() {
+        let mut waits = 0;
+        for number in 1..WAITS {
+            waits = after_a_wait(waits, false);
+            assert_eq!(waits, number);
         }
-        assert!(start.elapsed() >= Duration::from_millis(1000));
+        assert_eq!(after_a_wait(waits, true), 0);
+        waits = after_a_wait(waits, false);
+        assert_eq!((waits, after_a_wait(waits, true)), (WAITS, WAITS));
     }
 }

@@ -20,7 +20,8 @@ use kvm_ioctls::Kvm;
 
 const EXIT_CODES: &str = "\
 Exit code: 0 if every guest passed and every guarantee held; 1 if not, or if the output cannot be
-written; 2 if KVM (or membarrier(2)) cannot be used; 64 if the command line makes no sense.";
+written; 2 if KVM (or membarrier(2)) is needed and cannot be used; 64 if the command line makes
+no sense.";
 
 /// Runs guests under KVM against vm-device.
 ///
