@@ -125,7 +125,27 @@ impl IoRange {
     /// The whole 64-bit guest physical address space.
     pub const ALL_MEMORY: Self = Self { first: 0, last: u64::MAX };
 
-    /// The range from `first` to `last`, both inclusive.
+    /// The range from `FIRST` to `LAST`, both inclusive, where both are known when the program is compiled.
+    ///
+    /// ```
+    /// use vm_device::IoRange;
+    ///
+    /// const DEVICE_MEMORY: IoRange = IoRange::of::<0xc000_0000, 0xffff_ffff>();
+    /// assert_eq!(DEVICE_MEMORY.to_string(), "[0xc0000000, 0xffffffff]");
+    /// ```
+    ///
+    /// A reversed one does not compile, wherever it stands:
+    ///
+    /// ```compile_fail,E0080
+    /// let reversed = vm_device::IoRange::of::<0xffff_ffff, 0xc000_0000>();
+    /// ```
+    pub const fn of<const FIRST: u64, const LAST: u64>() -> Self {
+        const { assert!(FIRST <= LAST, "the last address of the range lies before its first") };
+        Self { first: FIRST, last: LAST }
+    }
+
+    /// The range from `first` to `last`, both inclusive. One that is known when the program is compiled is better made
+    /// by [`of`](Self::of), which cannot fail.
     ///
     /// # Errors
     /// [`RangeError::Reversed`] if `last` lies before `first`.
@@ -269,6 +289,8 @@ mod tests {
 
     #[test]
     fn both_ends_of_the_space_are_expressible() {
+        assert_eq!(IoRange::of::<0, { u64::MAX }>(), IoRange::ALL_MEMORY);
+        assert_eq!(IoRange::of::<{ u64::MAX }, { u64::MAX }>(), range(u64::MAX, u64::MAX));
         assert_eq!(IoRange::ALL_MEMORY, range(0, u64::MAX));
         assert_eq!(IoRange::ALL_MEMORY.size(), None);
         assert_eq!(range(u64::MAX, u64::MAX).size(), Some(GuestUsize(1)));

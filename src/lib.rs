@@ -13,9 +13,7 @@
 //!
 //! ```
 //! use spin::Mutex;
-//! use vm_device::{
-//!     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, SystemAllocator,
-//! };
+//! use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
 //!
 //! struct PciBridge {
 //!     config_address: Mutex<[u8; 4]>,
@@ -34,13 +32,10 @@
 //! }
 //!
 //! // Room for 8 devices, 16 ranges and 2 vCPUs. Devices get ports, addresses from 3 GiB on, and lines 5 to 15.
+//! const DEVICE_MEMORY: IoRange = IoRange::of::<0xc000_0000, 0xffff_ffff>();
 //! static BRIDGE: PciBridge = PciBridge { config_address: Mutex::new([0; 4]) };
 //! static MANAGER: DeviceManager<'static, 8, 16, 2> =
 //!     DeviceManager::new(SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15));
-//! # const DEVICE_MEMORY: IoRange = match IoRange::new(GuestAddress(0xc000_0000), GuestAddress(0xffff_ffff)) {
-//! #     Ok(range) => range,
-//! #     Err(_) => IoRange::ALL_MEMORY,
-//! # };
 //!
 //! /// What KVM, SVM or VMX tells of a port access.
 //! enum Exit<'a> {

@@ -282,7 +282,7 @@ fn nothing_but_a_removal_of_the_same_device_waits_for_a_callback() {
             manager.relocate(&[Relocation::new(other, 0).to(GuestAddress(0x20))]).unwrap();
             manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(0x10))]).unwrap();
             manager.unregister_device(other).unwrap();
-            manager.reserve(IoType::Mmio, IoRange::new(GuestAddress(0x40), GuestAddress(0x4f)).unwrap()).unwrap();
+            manager.reserve(IoType::Mmio, IoRange::of::<0x40, 0x4f>()).unwrap();
             assert_eq!(manager.walk().count(), 1);
             assert!(held.inside.load(Ordering::SeqCst));
         });

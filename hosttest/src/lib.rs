@@ -34,7 +34,7 @@ pub mod vcpu;
 pub mod vm;
 pub mod watchdog;
 
-/// A manager with room for 16 devices, 32 ranges in each space, and 4 processors.
+/// A manager with room for 16 devices, 32 ranges, ports and memory together, and 4 processors.
 pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
 
 /// The README's code blocks, as tests.

@@ -38,11 +38,8 @@ use crate::{Manager, interrupt_handler};
 const WINDOW: u64 = 0xd000_0000;
 const WINDOW_SIZE: u64 = 0x1000_0000;
 /// The local APIC and the IOAPIC, which KVM answers itself, and what lies between and after them.
-const INTERRUPT_CONTROLLERS: u64 = 0xfec0_0000;
-const ABOVE_RAM: IoRange = match IoRange::new(GuestAddress(WINDOW), GuestAddress(u64::MAX)) {
-    Ok(range) => range,
-    Err(_) => IoRange::ALL_MEMORY,
-};
+const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>();
+const ABOVE_RAM: IoRange = IoRange::of::<WINDOW, { u64::MAX }>();
 
 static LINES: Lines = Lines::new();
 static MANAGER: Manager<'static> =
@@ -155,10 +152,7 @@ struct Anywhere {
 
 /// Registers everything.
 fn build() -> Result<Anywhere, Failure> {
-    MANAGER.reserve(
-        IoType::Mmio,
-        IoRange::with_size(GuestAddress(INTERRUPT_CONTROLLERS), GuestUsize((4 << 30) - INTERRUPT_CONTROLLERS))?,
-    )?;
+    MANAGER.reserve(IoType::Mmio, INTERRUPT_CONTROLLERS)?;
 
     let window = IoResource::mmio(WINDOW, WINDOW_SIZE).window();
     let bridge =

@@ -34,10 +34,7 @@ use pool::Pool;
 /// ```
 /// use vm_device::{AllocateError, Fit, GuestAddress, GuestUsize, IoRange, IoType, Placement, SystemAllocator};
 ///
-/// const DEVICE_MEMORY: IoRange = match IoRange::new(GuestAddress(0xe000_0000), GuestAddress(u64::MAX)) {
-///     Ok(range) => range,
-///     Err(_) => IoRange::ALL_MEMORY,
-/// };
+/// const DEVICE_MEMORY: IoRange = IoRange::of::<0xe000_0000, { u64::MAX }>();
 /// const ALLOCATOR: SystemAllocator<16, 32> =
 ///     SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 23);
 ///

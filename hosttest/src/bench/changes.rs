@@ -111,10 +111,9 @@ const BLOCK: u64 = 0x1000;
 /// In a pool with a hole behind each of n blocks, frees one and allocates one; and the same with ids.
 fn allocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     const TIMES: usize = 256;
-    let pool_last = 0x1_0000_0000 - 1;
-    let bounds = IoRange::new(GuestAddress(BLOCK), GuestAddress(pool_last)).expect("the bounds are in order");
-    let mut own: Box<SystemAllocator<4100, 4100>> = apart(|| SystemAllocator::new(bounds));
-    let mut peer = AddressAllocator::new(BLOCK, pool_last - BLOCK + 1).expect("the bounds are valid");
+    const LAST: u64 = 0x1_0000_0000 - 1;
+    let mut own: Box<SystemAllocator<4100, 4100>> = apart(|| SystemAllocator::new(IoRange::of::<BLOCK, LAST>()));
+    let mut peer = AddressAllocator::new(BLOCK, LAST - BLOCK + 1).expect("the bounds are valid");
     let mut blocks: Vec<u64> = (0..n as u64).map(|i| BLOCK * (2 * i + 1)).collect();
     for base in &blocks {
         let range = IoRange::with_size(GuestAddress(*base), GuestUsize(BLOCK / 2)).expect("the range is valid");

@@ -6,7 +6,7 @@ use vm_device::{
     Gsi, GuestAddress, InterruptController, InterruptError, IoRange, IoResource, IrqResource, SystemAllocator,
 };
 
-use super::{DEVICE_MEMORY, Failure, Scenario, expect, run_guest};
+use super::{ABOVE_RAM, Failure, Scenario, expect, run_guest};
 use crate::devices::interrupter::{ASSERT, Interrupter, MESSAGE, PULSE};
 use crate::devices::verdict::Verdict;
 use crate::guest::interrupts::{Trigger, enable, route, wait_for};
@@ -85,9 +85,7 @@ impl InterruptController for Recorded<'_> {
 }
 
 fn manager(controller: &dyn InterruptController) -> Manager<'_> {
-    let above_ram =
-        IoRange::new(GuestAddress(DEVICE_MEMORY), IoRange::ALL_MEMORY.last()).unwrap_or(IoRange::ALL_MEMORY);
-    Manager::new(SystemAllocator::new(above_ram).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
+    Manager::new(SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
         .with_interrupt_controller(controller)
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
-use vm_device::{GuestAddress, IoRange, IrqResource, SystemAllocator};
+use vm_device::{IoRange, IrqResource, SystemAllocator};
 
 use crate::Manager;
 use crate::devices::verdict::Verdict;
@@ -58,12 +58,11 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Where devices in memory lie: above the guest's RAM, below the interrupt controllers.
 const DEVICE_MEMORY: u64 = 0xd000_0000;
+const ABOVE_RAM: IoRange = IoRange::of::<DEVICE_MEMORY, { u64::MAX }>();
 
 /// A manager without devices, over everything above the RAM, all ports and the GSIs that an 8259 does not get as well.
 fn manager<'d>() -> Manager<'d> {
-    let above_ram =
-        IoRange::new(GuestAddress(DEVICE_MEMORY), IoRange::ALL_MEMORY.last()).unwrap_or(IoRange::ALL_MEMORY);
-    Manager::new(SystemAllocator::new(above_ram).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
+    Manager::new(SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
 }
 
 /// Registers `verdict`, and runs `guest` in ring 3.
