@@ -102,6 +102,71 @@ impl<'a> Access<'a> {
         self.target.range_index as usize
     }
 
+    /// Reads registers: `registers` holds the bytes of the range from its base on, a register's lowest byte first, and
+    /// each byte of `data` gets the one at its own offset. A byte of `data` behind the last register stays as it is: at
+    /// the open-bus value.
+    ///
+    /// It serves an access of any length at any offset: one byte of a register, half of it, several at once. For a
+    /// register that is not at the base, see [`load_at`](Self::load_at).
+    ///
+    /// ```
+    /// use vm_device::{Access, GuestAddress, IoType};
+    ///
+    /// // A guest reads 2 bytes at 0x1002, in a range of one 4-byte register from 0x1000 on.
+    /// let access = Access::new(IoType::Mmio, GuestAddress(0x1002), GuestAddress(0x1000), 0);
+    /// let mut register = 0x4433_2211_u32.to_le_bytes();
+    /// let mut data = [0xff; 2];
+    /// access.load(&register, &mut data);
+    /// assert_eq!(data, [0x33, 0x44]);
+    ///
+    /// // It writes 4 bytes there, of which the last two are behind the register.
+    /// access.store(&mut register, &[0xaa, 0xbb, 0xcc, 0xdd]);
+    /// assert_eq!(u32::from_le_bytes(register), 0xbbaa_2211);
+    /// ```
+    pub fn load(&self, registers: &[u8], data: &mut [u8]) {
+        self.load_at(0, registers, data);
+    }
+
+    /// As [`load`](Self::load), for registers that begin `offset` bytes into the range. A byte of `data` before the first
+    /// of them stays as it is too.
+    ///
+    /// ```
+    /// # use vm_device::{Access, GuestAddress, IoType};
+    /// // A guest reads 8 bytes at the base: the register at offset 4 has the last four.
+    /// let access = Access::new(IoType::Mmio, GuestAddress(0x1000), GuestAddress(0x1000), 0);
+    /// let mut data = [0xff; 8];
+    /// access.load_at(4, &[1, 2, 3, 4], &mut data);
+    /// assert_eq!(data, [0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4]);
+    /// ```
+    pub fn load_at(&self, offset: u64, registers: &[u8], data: &mut [u8]) {
+        let (register, byte) = self.meet(offset);
+        let registers = registers.get(register..).unwrap_or_default();
+        let data = data.get_mut(byte..).unwrap_or_default();
+        data.iter_mut().zip(registers).for_each(|(to, from)| *to = *from);
+    }
+
+    /// Writes registers: the other way of [`load`](Self::load). Bytes of `registers` that are not accessed keep their
+    /// values, and what is written behind the last register is ignored.
+    pub fn store(&self, registers: &mut [u8], data: &[u8]) {
+        self.store_at(0, registers, data);
+    }
+
+    /// As [`store`](Self::store), for registers that begin `offset` bytes into the range.
+    pub fn store_at(&self, offset: u64, registers: &mut [u8], data: &[u8]) {
+        let (register, byte) = self.meet(offset);
+        let registers = registers.get_mut(register..).unwrap_or_default();
+        let data = data.get(byte..).unwrap_or_default();
+        registers.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+    }
+
+    /// Where registers that begin `offset` bytes into the range, and the data of the access, have their first byte in
+    /// common: its number in each.
+    fn meet(&self, offset: u64) -> (usize, usize) {
+        // What does not fit is behind the end of everything.
+        let distance = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        (distance(self.offset().saturating_sub(offset)), distance(offset.saturating_sub(self.offset())))
+    }
+
     /// The same access `bytes` further on: an element of a string, a piece of a split access.
     pub(crate) const fn advanced(&self, bytes: u64) -> Self {
         let mut next = *self;
@@ -198,6 +263,8 @@ impl Default for OpenBus {
 
 #[cfg(test)]
 mod tests {
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -207,6 +274,56 @@ mod tests {
             fill(&mut data[..length], OpenBus::ALL_ONES.bytes());
             assert!(data[..length].iter().all(|byte| *byte == 0xff));
             assert!(data[length..].iter().all(|byte| *byte == 0));
+        }
+    }
+
+    /// Registers of 1 to 8 bytes at each offset up to 8, and accesses of 1 to 16 bytes at each offset up to 16.
+    #[test]
+    fn registers_are_read_and_written_byte_by_byte() {
+        for (at, length) in (0..=8).flat_map(|at| (1..=8).map(move |length| (at, length))) {
+            let registers: Vec<u8> = (0..length).map(|byte| 0x80 | byte).collect();
+            for (first, size) in (0..=16).flat_map(|first| (1..=16).map(move |size| (first, size))) {
+                let access = Access::new(IoType::Mmio, GuestAddress(0x1000 + first), GuestAddress(0x1000), 0);
+                let register_of = |byte: u64| (first + byte).checked_sub(at).filter(|index| *index < u64::from(length));
+
+                let mut data: Vec<u8> = (0..size).map(|byte| 0xf0 - byte).collect();
+                let before = data.clone();
+                access.load_at(at, &registers, &mut data);
+                for (byte, (data, before)) in (0..).zip(data.iter().zip(&before)) {
+                    let expected = register_of(byte).map_or(*before, |index| registers[index as usize]);
+                    assert_eq!(*data, expected, "byte {byte} of {size} at {first}, {length} at {at}");
+                }
+
+                let mut expected = registers.clone();
+                for (byte, value) in (0..).zip(&before) {
+                    if let Some(index) = register_of(byte) {
+                        expected[index as usize] = *value;
+                    }
+                }
+                let mut stored = registers.clone();
+                access.store_at(at, &mut stored, &before);
+                assert_eq!(stored, expected, "{size} bytes at {first}, {length} at {at}");
+                if at == 0 {
+                    let (mut same_data, mut same_registers) = (before.clone(), registers.clone());
+                    access.load(&registers, &mut same_data);
+                    access.store(&mut same_registers, &before);
+                    assert_eq!((same_data, same_registers), (data, stored));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn registers_at_the_end_of_the_largest_range_are_not_passed() {
+        for offset in [0, 1, u64::MAX - 1, u64::MAX] {
+            let access = Access::new(IoType::Mmio, GuestAddress(offset), GuestAddress(0), 0);
+            for at in [0, 1, u64::MAX - 1, u64::MAX] {
+                let (mut data, mut registers) = ([0xff; 1], [1; 1]);
+                access.load_at(at, &registers, &mut data);
+                access.store_at(at, &mut registers, &[2]);
+                let expected = if offset == at { ([1], [2]) } else { ([0xff], [1]) };
+                assert_eq!((data, registers), expected, "{offset:#x}, {at:#x}");
+            }
         }
     }
 

@@ -19,20 +19,25 @@ use crate::resource::Resources;
 /// use spin::Mutex;
 /// use vm_device::{Access, Device};
 ///
-/// struct Scratch(Mutex<u8>);
+/// /// A register of 4 bytes, which keeps what is written.
+/// struct Scratch(Mutex<[u8; 4]>);
 ///
 /// impl Device<'_> for Scratch {
 ///     fn name(&self) -> &str {
 ///         "scratch"
 ///     }
-///     fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-///         data.fill(*self.0.lock());
+///     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+///         access.load(&*self.0.lock(), data);
 ///     }
-///     fn write(&self, _: &Access<'_>, data: &[u8]) {
-///         *self.0.lock() = data[0];
+///     fn write(&self, access: &Access<'_>, data: &[u8]) {
+///         access.store(&mut *self.0.lock(), data);
 ///     }
 /// }
 /// ```
+///
+/// A guest chooses offset and length of its accesses. [`Access::load`] and [`Access::store`] serve all of them; a device
+/// that does otherwise has to be ready for each, or is registered with the sizes that it accepts
+/// ([`IoResource::sizes`](crate::IoResource::sizes)).
 pub trait Device<'d>: Sync {
     /// The name, unique among the children of one parent. Part of paths, so without a `/`.
     fn name(&self) -> &str;

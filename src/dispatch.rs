@@ -27,6 +27,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// A guest reads `data.len()` bytes at `address`. Afterwards every byte of `data` is defined: by the device, or as
     /// the space's open-bus value.
     ///
+    /// All of `data` is one access. Several elements that one exit brings (`REP INS`: `io.count` of `io.size` bytes in KVM's
+    /// `kvm_run`) are several accesses to one port: [`read_string`](Self::read_string) makes them.
+    ///
     /// It may be called from any vCPU, from within callbacks, and by any number of callers at once; it takes no lock.
     /// A vCPU that has a [`Dispatcher`](crate::Dispatcher) uses that instead, and is faster.
     ///
@@ -37,7 +40,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         self.dispatch_without_handle(address, io_type, &mut Read { data })
     }
 
-    /// A guest writes `data` at `address`. As [`read`](Self::read), the other way.
+    /// A guest writes `data` at `address`. As [`read`](Self::read), the other way: all of `data` is one access, and
+    /// [`write_string`](Self::write_string) is for the elements of a string.
     ///
     /// # Errors
     /// As [`read`](Self::read).

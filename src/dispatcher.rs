@@ -88,7 +88,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const PO
         }
     }
 
-    /// As [`DeviceManager::read`].
+    /// As [`DeviceManager::read`]: all of `data` is one access, and the elements of a string are for
+    /// [`read_string`](Self::read_string).
     ///
     /// # Errors
     /// As [`DeviceManager::read`].
@@ -97,7 +98,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize, const PO
         self.dispatch(address, io_type, Read { data })
     }
 
-    /// As [`DeviceManager::write`].
+    /// As [`DeviceManager::write`]: all of `data` is one access, and the elements of a string are for
+    /// [`write_string`](Self::write_string).
     ///
     /// # Errors
     /// As [`DeviceManager::read`].

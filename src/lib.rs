@@ -23,11 +23,11 @@
 //!     fn name(&self) -> &str {
 //!         "pci"
 //!     }
-//!     fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-//!         data.iter_mut().zip(*self.config_address.lock()).for_each(|(to, from)| *to = from);
+//!     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+//!         access.load(&*self.config_address.lock(), data);
 //!     }
-//!     fn write(&self, _: &Access<'_>, data: &[u8]) {
-//!         self.config_address.lock().iter_mut().zip(data).for_each(|(to, from)| *to = *from);
+//!     fn write(&self, access: &Access<'_>, data: &[u8]) {
+//!         access.store(&mut *self.config_address.lock(), data);
 //!     }
 //! }
 //!

@@ -28,6 +28,38 @@ static BRIDGE: PciBridge = PciBridge { config_address: Mutex::new(0) };
 static MANAGER: DeviceManager<'static, 8, 16, 2> =
     DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15));
 
+/// Remembers the length of each access.
+struct Lengths(Mutex<Vec<usize>>);
+
+impl Device<'_> for Lengths {
+    fn name(&self) -> &str {
+        "lengths"
+    }
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        self.0.lock().push(data.len());
+    }
+    fn write(&self, _: &Access<'_>, data: &[u8]) {
+        self.0.lock().push(data.len());
+    }
+}
+
+/// Of the 2019 loop, what a port has to change: the documentation of `read` says so.
+#[test]
+fn a_burst_is_one_access_through_read_and_one_for_each_element_through_read_string() {
+    let device = Lengths(Mutex::new(Vec::new()));
+    let manager: DeviceManager<'_, 4, 4, 1> =
+        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    manager.register_device(&device, None, &[IoResource::pio(0x1f0, 4)], IrqResource::None).unwrap();
+    let mut vcpu = manager.dispatcher().unwrap();
+    let (port, mut data) = (0x1f0, [0; 3]);
+    vcpu.read(port.into(), &mut data, IoType::Pio).unwrap();
+    manager.write(port.into(), &data, IoType::Pio).unwrap();
+    assert_eq!(device.0.lock().drain(..).collect::<Vec<_>>(), [3, 3]);
+    vcpu.read_string(port, 1, &mut data).unwrap();
+    manager.write_string(port, 1, &data).unwrap();
+    assert_eq!(device.0.lock().drain(..).collect::<Vec<_>>(), [1; 6]);
+}
+
 #[test]
 fn a_static_manager_dispatches_port_exits() {
     let bus = MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any).unwrap();

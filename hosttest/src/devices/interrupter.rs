@@ -51,9 +51,8 @@ impl<'d> Device<'d> for Interrupter<'d> {
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        let register = if access.offset() == 0 { &self.asserted } else { &self.message };
-        for (byte, value) in data.iter_mut().zip(register.load(Ordering::Acquire).to_le_bytes()) {
-            *byte = value;
+        for (offset, register) in [(0, &self.asserted), (4, &self.message)] {
+            access.load_at(offset, &register.load(Ordering::Acquire).to_le_bytes(), data);
         }
     }
 

@@ -1,6 +1,6 @@
 //! Memory in the shape of a device, which remembers how it was accessed.
 
-use spin::Mutex;
+use spin::{Mutex, MutexGuard};
 use vm_device::{Access, Device, IoType};
 
 /// The direction of a call.
@@ -71,13 +71,12 @@ impl<const SIZE: usize> Scratch<SIZE> {
         std::mem::take(&mut self.state.lock().calls)
     }
 
-    /// Remembers a call, and says which bytes it concerns.
-    fn note<'s>(state: &'s mut State<SIZE>, direction: Direction, access: &Access<'_>, length: usize) -> &'s mut [u8] {
+    /// The state, in which a call is noted.
+    fn called(&self, direction: Direction, access: &Access<'_>, length: usize) -> MutexGuard<'_, State<SIZE>> {
+        let mut state = self.state.lock();
         let (io_type, range_index, offset) = (access.io_type(), access.range_index(), access.offset());
         state.calls.push(Call { direction, io_type, range_index, offset, length });
-        let first = (offset as usize).min(SIZE);
-        let end = first.saturating_add(length).min(SIZE);
-        &mut state.bytes[first..end]
+        state
     }
 }
 
@@ -87,14 +86,10 @@ impl<const SIZE: usize> Device<'_> for Scratch<SIZE> {
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        let mut state = self.state.lock();
-        let bytes = Self::note(&mut state, Direction::Read, access, data.len());
-        data[..bytes.len()].copy_from_slice(bytes);
+        access.load(&self.called(Direction::Read, access, data.len()).bytes, data);
     }
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
-        let mut state = self.state.lock();
-        let bytes = Self::note(&mut state, Direction::Write, access, data.len());
-        bytes.copy_from_slice(&data[..bytes.len()]);
+        access.store(&mut self.called(Direction::Write, access, data.len()).bytes, data);
     }
 }

@@ -49,17 +49,11 @@ impl Device<'_> for Scratch {
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        let first = access.offset() as usize;
-        if let Some(registers) = self.0.lock().get(first..first + data.len()) {
-            data.copy_from_slice(registers);
-        }
+        access.load(&*self.0.lock(), data);
     }
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
-        let first = access.offset() as usize;
-        if let Some(registers) = self.0.lock().get_mut(first..first + data.len()) {
-            registers.copy_from_slice(data);
-        }
+        access.store(&mut *self.0.lock(), data);
     }
 }
 
