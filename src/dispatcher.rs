@@ -139,7 +139,7 @@ pub struct NoDispatcher {
 
 impl core::fmt::Display for NoDispatcher {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        write!(f, "all {} dispatchers are in use", self.capacity)
+        write!(f, "all {} dispatchers are in use, as many as `VCPUS` says", self.capacity)
     }
 }
 

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
-use crate::allocator::{InstanceId, PoolError};
+use crate::allocator::{InstanceId, IrqError, PoolError};
 use crate::interrupt::Gsi;
 
 /// Who holds a range or a line.
@@ -35,6 +35,20 @@ impl fmt::Display for Owner<'_> {
 pub enum RangeRefusal<'d> {
     /// It is no range.
     Invalid(RangeError),
+    /// The range would not start at a multiple of the alignment that it was asked for with.
+    Misaligned {
+        /// Where it would start.
+        wanted: GuestAddress,
+        /// The alignment.
+        alignment: GuestUsize,
+    },
+    /// A fixed range does not lie within the limits that it was asked for with.
+    OutsideLimits {
+        /// What was asked for.
+        wanted: IoRange,
+        /// The limits.
+        limits: IoRange,
+    },
     /// Another range is in the way.
     Overlap {
         /// What was asked for.
@@ -43,6 +57,17 @@ pub enum RangeRefusal<'d> {
         taken: IoRange,
         /// Whose it is.
         owner: Owner<'d>,
+    },
+    /// A range of a bus above the device is in the way: it is not a window, or it does not hold the whole.
+    NotInWindow {
+        /// What was asked for.
+        wanted: IoRange,
+        /// The range of the bus.
+        taken: IoRange,
+        /// The bus.
+        bus: Owner<'d>,
+        /// Whether the range of the bus is a window.
+        is_window: bool,
     },
     /// Another range that the same registration asks for is in the way.
     AskedTwice {
@@ -58,13 +83,6 @@ pub enum RangeRefusal<'d> {
         /// Whose it is.
         owner: Owner<'d>,
     },
-    /// The address is not aligned as the range was asked for.
-    Misaligned {
-        /// Where the range was to start.
-        wanted: GuestAddress,
-        /// What that has to be a multiple of.
-        alignment: GuestUsize,
-    },
     /// Any other reason of the pool: no room, outside its bounds, no pool for this space, a full pool.
     Pool(PoolError),
 }
@@ -73,6 +91,26 @@ impl fmt::Display for RangeRefusal<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RangeRefusal::Invalid(error) => error.fmt(f),
+            RangeRefusal::Misaligned { wanted, alignment } => {
+                let below = GuestAddress(wanted.0 & !alignment.0.wrapping_sub(1));
+                write!(
+                    f,
+                    "{wanted} is no multiple of {alignment}, the alignment that the range was asked for with; {below} is"
+                )
+            }
+            RangeRefusal::OutsideLimits { wanted, limits } => {
+                write!(f, "{wanted} lies outside {limits}, the limits that it was asked for with")
+            }
+            RangeRefusal::NotInWindow { wanted, taken, bus, is_window: false } => {
+                write!(
+                    f,
+                    "{wanted} overlaps {taken}, which belongs to {bus}, a bus above the device, and is not a window"
+                )?;
+                f.write_str(": ask for that range with `.window()`")
+            }
+            RangeRefusal::NotInWindow { wanted, taken, bus, is_window: true } => {
+                write!(f, "{wanted} is not wholly inside {taken}, the window of {bus}, a bus above the device")
+            }
             RangeRefusal::Overlap { wanted, taken, owner } => {
                 write!(f, "{wanted} overlaps {taken}, which belongs to {owner}")
             }
@@ -81,9 +119,6 @@ impl fmt::Display for RangeRefusal<'_> {
             }
             RangeRefusal::WindowInUse { inside, owner } => {
                 write!(f, "the window holds {inside}, which belongs to {owner}")
-            }
-            RangeRefusal::Misaligned { wanted, alignment } => {
-                write!(f, "{wanted} is no multiple of {alignment}, the alignment that the range was asked for with")
             }
             RangeRefusal::Pool(error) => error.fmt(f),
         }
@@ -145,15 +180,15 @@ pub enum RegisterError<'d> {
         /// A device that holds it.
         owner: Owner<'d>,
     },
-    /// The line is none of the allocator's.
-    IrqOutsidePool {
+    /// Any other reason why the device gets no line: none of the allocator's, none free, no lines to give.
+    Irq {
         /// The device.
         device: &'d str,
-        /// The line.
-        gsi: Gsi,
+        /// Why.
+        error: IrqError,
     },
-    /// Every line is taken.
-    NoIrqLeft {
+    /// Lines of removed devices, whose deassertion the controller has not taken, need the room of the device's.
+    LinesOwed {
         /// The device.
         device: &'d str,
     },
@@ -199,15 +234,22 @@ impl fmt::Display for RegisterError<'_> {
             RegisterError::IrqTaken { device, gsi, owner } => {
                 write!(f, "{gsi}, which \"{device}\" asks for, belongs to {owner}")
             }
-            RegisterError::IrqOutsidePool { device, gsi } => {
-                write!(f, "{gsi}, which \"{device}\" asks for, is none of the allocator's lines")
+            RegisterError::Irq { device, error } => write!(f, "the interrupt line of \"{device}\": {error}"),
+            RegisterError::LinesOwed { device } => {
+                write!(
+                    f,
+                    "no room is left for the line of \"{device}\": the controller has to take the deassertion of lines of "
+                )?;
+                f.write_str("removed devices first, which `collect` tells it again")
             }
-            RegisterError::NoIrqLeft { device } => write!(f, "no line is left for \"{device}\""),
             RegisterError::TooManySharing { device, gsi } => {
                 write!(f, "{gsi} has no room for \"{device}\" among those that share it")
             }
             RegisterError::TooManyDevices { device, capacity } => {
-                write!(f, "there is no room for \"{device}\": all {capacity} devices are in use")
+                write!(
+                    f,
+                    "there is no room for \"{device}\": all {capacity} devices are in use, as many as `DEVICES` says"
+                )
             }
             RegisterError::Rejected { device } => write!(f, "\"{device}\" does not accept its resources"),
         }

@@ -116,16 +116,6 @@ pub enum Placement {
     },
 }
 
-impl Placement {
-    /// What the first address is a multiple of.
-    pub(crate) const fn alignment(&self) -> u64 {
-        match *self {
-            Placement::Fixed(_) => 1,
-            Placement::Any { align, .. } => align,
-        }
-    }
-}
-
 /// One range of ports or addresses that a device asks for.
 ///
 /// ```
@@ -144,11 +134,13 @@ pub struct IoResource {
     sizes: AccessSizes,
     window: bool,
     decoded: bool,
+    alignment: u64,
+    limits: Option<IoRange>,
 }
 
 impl IoResource {
     const fn new(io_type: IoType, placement: Result<Placement, RangeError>) -> Self {
-        Self { io_type, placement, sizes: AccessSizes::ANY, window: false, decoded: true }
+        Self { io_type, placement, sizes: AccessSizes::ANY, window: false, decoded: true, alignment: 1, limits: None }
     }
 
     /// The given range. An impossible one (empty, wrapping, beyond the last port) is an error of the registration.
@@ -183,23 +175,26 @@ impl IoResource {
         Self::new(io_type, Ok(Placement::Any { size, align: 1, within: None, fit: Fit::First }))
     }
 
-    /// The base is to be a multiple of `align`, a power of two. Only for a range asked for by [`any`](Self::any).
+    /// The base is to be a multiple of `to`, a power of two. A fixed range whose base is none is refused at its
+    /// registration.
     pub const fn aligned(mut self, to: u64) -> Self {
+        self.alignment = to;
         if let Ok(Placement::Any { align, .. }) = &mut self.placement {
             *align = to;
         }
         self
     }
 
-    /// The range is to lie within `limits`. Only for a range asked for by [`any`](Self::any).
+    /// The range is to lie within `limits`. A fixed range that does not is refused at its registration.
     pub const fn within(mut self, limits: IoRange) -> Self {
+        self.limits = Some(limits);
         if let Ok(Placement::Any { within, .. }) = &mut self.placement {
             *within = Some(limits);
         }
         self
     }
 
-    /// The highest place that serves, instead of the lowest. Only for a range asked for by [`any`](Self::any).
+    /// The highest place that serves, instead of the lowest. For a fixed range there is one place, and it says nothing.
     pub const fn last_fit(mut self) -> Self {
         if let Ok(Placement::Any { fit, .. }) = &mut self.placement {
             *fit = Fit::Last;
@@ -236,6 +231,16 @@ impl IoResource {
     /// Where it is to lie, or why that is no place.
     pub const fn placement(&self) -> Result<Placement, RangeError> {
         self.placement
+    }
+
+    /// What the base is to be a multiple of; 1 unless said.
+    pub const fn alignment(&self) -> u64 {
+        self.alignment
+    }
+
+    /// Within which limits the range is to lie, if any were given.
+    pub const fn limits(&self) -> Option<IoRange> {
+        self.limits
     }
 
     /// The accepted sizes of access.

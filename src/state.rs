@@ -2,9 +2,9 @@
 
 use heapless::Vec;
 
-use crate::address::{IoRange, IoType, RangeError};
+use crate::address::{GuestUsize, IoRange, IoType, RangeError};
 use crate::allocator::{
-    AllocateError, InstanceId, IrqError, MAX_RANGES_PER_DEVICE, PENDING, Place, PoolError, Range, SystemAllocator,
+    InstanceId, IrqError, MAX_RANGES_PER_DEVICE, PENDING, Place, PoolError, Range, SystemAllocator,
 };
 use crate::device::Device;
 use crate::error::{Owner, RangeRefusal, RegisterError};
@@ -196,11 +196,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
 
     fn take_range(&mut self, parent: u16, index: usize, request: &IoResource) -> Result<u16, RangeRefusal<'d>> {
         let placement = request.placement.as_ref().map_err(|error| RangeRefusal::Invalid(*error))?;
+        if let Placement::Fixed(range) = *placement {
+            check_fixed(range, request)?;
+        }
         let place = self.place(request.io_type(), placement, parent)?;
         let range = Range::new(PENDING, request.io_type());
         let range = range.described(index, request.is_window(), request.is_decoded());
         let slot = self.allocator.pool.insert(&place, range).map_err(RangeRefusal::Pool)?;
-        self.allocator.pool.set_alignment(slot, placement.alignment());
+        self.allocator.pool.set_alignment(slot, request.alignment());
         Ok(slot)
     }
 
@@ -227,7 +230,14 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
                 return Err(RangeRefusal::Invalid(RangeError::BeyondSpace { range, last }));
             }
         }
-        self.find(io_type, placement, parent).map_err(|error| self.refusal(&error))
+        self.find(io_type, placement, parent).map_err(|error| match (error, self.refusal(&error)) {
+            (PoolError::Overlap { taken: block, .. }, RangeRefusal::Overlap { wanted, taken, owner: bus })
+                if self.topology.is_within(parent, block.owner) =>
+            {
+                RangeRefusal::NotInWindow { wanted, taken, bus, is_window: block.window }
+            }
+            (_, refusal) => refusal,
+        })
     }
 
     fn find(&mut self, io_type: IoType, placement: &Placement, parent: u16) -> Result<Place, PoolError> {
@@ -288,23 +298,18 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
             IrqResource::Fixed(gsi) => (Some(gsi), false),
             IrqResource::Shared(gsi) => (Some(gsi), true),
         };
-        match self.allocator.allocate_irq(wanted) {
+        match self.allocator.allocate_line(wanted) {
             Ok(gsi) => {
                 // There are as many places as devices, and a device has one line; but some may be owed.
                 let Some((line, wire)) = self.lines.iter_mut().zip(0..).find(|(line, _)| line.is_free()) else {
                     let _ = self.allocator.free_irq(gsi);
-                    return Err(RegisterError::NoIrqLeft { device: name });
+                    return Err(RegisterError::LinesOwed { device: name });
                 };
                 *line = Line { gsi, sources: 1, shared, owed: false };
                 Ok(Some(WireUse::new(wire, 0)))
             }
-            Err(error) => match (error, wanted) {
-                (AllocateError::Irq(IrqError::InUse { .. }), Some(gsi)) => self.share_irq(name, gsi, shared),
-                (AllocateError::Irq(IrqError::OutsidePool { .. } | IrqError::NoPool), Some(gsi)) => {
-                    Err(RegisterError::IrqOutsidePool { device: name, gsi })
-                }
-                _ => Err(RegisterError::NoIrqLeft { device: name }),
-            },
+            Err(IrqError::InUse { gsi }) => self.share_irq(name, gsi, shared),
+            Err(error) => Err(RegisterError::Irq { device: name, error }),
         }
     }
 
@@ -373,5 +378,20 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     pub(crate) fn give_back_owed(&mut self, used: WireUse, is_high: bool) {
         self.owed = self.owed.saturating_sub(1);
         self.give_back_irq(Some(used), is_high);
+    }
+}
+
+/// Whether a fixed range is what the rest of its request says.
+fn check_fixed(wanted: IoRange, request: &IoResource) -> Result<(), RangeRefusal<'static>> {
+    let align = request.alignment();
+    if !align.is_power_of_two() {
+        return Err(RangeRefusal::Pool(PoolError::BadAlignment { align }));
+    }
+    if wanted.first().0 & align.wrapping_sub(1) != 0 {
+        return Err(RangeRefusal::Misaligned { wanted: wanted.first(), alignment: GuestUsize(align) });
+    }
+    match request.limits() {
+        Some(limits) if !limits.contains_range(wanted) => Err(RangeRefusal::OutsideLimits { wanted, limits }),
+        _ => Ok(()),
     }
 }

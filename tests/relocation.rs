@@ -100,12 +100,20 @@ fn a_range_keeps_the_alignment_that_it_was_asked_for_with() {
         assert_eq!(error, RelocateError::Range { device, index, to: GuestAddress(base), refusal });
         let text = format!(
             "range 0 of \"aligned\" to {base:#x}: {base:#x} is no multiple of 0x400, the alignment that the range was asked \
-             for with"
+             for with; {:#x} is",
+            base & !0x3ff
         );
         assert_eq!(error.to_string(), text);
         assert_eq!(byte(&manager, 0x1000), 1, "nothing has changed");
     }
-    // Its limits were for its first place. A fixed range has no alignment; nor has a slot that is used again.
+    // A fixed range keeps it too.
+    let register = Constant { name: "register", value: 3 };
+    let request = IoResource::mmio(0x40, 4).aligned(0x20);
+    let third = manager.register_device(&register, None, &[request], IrqResource::None).unwrap();
+    let refusal = RangeRefusal::Misaligned { wanted: GuestAddress(0x50), alignment: GuestUsize(0x20) };
+    let error = RelocateError::Range { device: "register", index: 0, to: GuestAddress(0x50), refusal };
+    assert_eq!((to(third, 0x50), to(third, 0x60)), (Err(error), Ok(())));
+    // Its limits were for its first place. A fixed range without one has no alignment; nor has a slot that is used again.
     assert_eq!((to(id, 0x2400), byte(&manager, 0x2400)), (Ok(()), 1));
     assert_eq!((to(other, 0x13), byte(&manager, 0x13)), (Ok(()), 2));
     manager.unregister_device(id).unwrap();

@@ -5,8 +5,9 @@ mod observed;
 use observed::{Constant, observe};
 use vm_device::{
     Access, Device, DeviceManager, Fit, Gsi, GuestAddress, GuestUsize, InstanceId, IoRange, IoResource, IoType,
-    IrqResource, MAX_RANGES_PER_DEVICE, MAX_RELOCATIONS, MAX_SHARING, Owner, Placement, PoolError, RangeError,
-    RangeRefusal, RegisterError, Rejected, RelocateError, Relocation, Resources, SystemAllocator, UnregisterError,
+    IrqError, IrqResource, MAX_LINES, MAX_RANGES_PER_DEVICE, MAX_RELOCATIONS, MAX_SHARING, Owner, Placement, PoolError,
+    RangeError, RangeRefusal, RegisterError, Rejected, RelocateError, Relocation, Resources, SystemAllocator,
+    UnregisterError,
 };
 
 const DEVICES: usize = 40;
@@ -212,13 +213,118 @@ fn a_space_that_the_allocator_was_not_given() {
     let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
     let refusal = RangeRefusal::Pool(PoolError::NoPool);
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
-    let words = "pio request 0 of \"new\": there are no such addresses to allocate";
+    let words = "pio request 0 of \"new\": the allocator was given no ports: `with_ports` gives it some";
     refuses(&manager, &NEW, None, &[IoResource::pio(1, 1)], IrqResource::None, error, words);
-    let error = RegisterError::NoIrqLeft { device: "new" };
-    refuses(&manager, &NEW, None, &[], IrqResource::Any, error, "no line is left for \"new\"");
-    let error = RegisterError::IrqOutsidePool { device: "new", gsi: Gsi(1) };
-    let words = "GSI 1, which \"new\" asks for, is none of the allocator's lines";
-    refuses(&manager, &NEW, None, &[], IrqResource::Fixed(Gsi(1)), error, words);
+    let error = RegisterError::Irq { device: "new", error: IrqError::NoPool };
+    let words = "the interrupt line of \"new\": the allocator was given no lines: `with_irqs` gives it some";
+    for irq in [IrqResource::Any, IrqResource::Fixed(Gsi(1)), IrqResource::Shared(Gsi(1))] {
+        refuses(&manager, &NEW, None, &[], irq, error, words);
+    }
+}
+
+/// They cannot be refused where they are given, in a constant: every request says what is wrong with them.
+#[test]
+fn impossible_bounds_of_ports_and_lines() {
+    let lines = |first, last| IrqError::BadBounds { first: Gsi(first), last: Gsi(last) };
+    let cases = [
+        (
+            lines(6, 5),
+            "the lines that the allocator was given by `with_irqs` are reversed: the last, GSI 5, lies before the first, \
+             GSI 6",
+        ),
+        (
+            lines(1, MAX_LINES + 1),
+            "the lines that the allocator was given by `with_irqs`, GSI 1 to GSI 1025, are more than 1024",
+        ),
+    ];
+    for (error, words) in cases {
+        let IrqError::BadBounds { first, last } = error else { unreachable!() };
+        let manager: Manager<'_> = DeviceManager::new(allocator().with_irqs(first.0, last.0));
+        let words = format!("the interrupt line of \"new\": {words}");
+        let error = RegisterError::Irq { device: "new", error };
+        for irq in [IrqResource::Any, IrqResource::Fixed(first), IrqResource::Shared(last)] {
+            refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], irq, error, &words);
+        }
+        manager.register_device(&NEW, None, &[], IrqResource::None).unwrap();
+    }
+    let bounds = range(0xff00, 0x1_0000);
+    let manager: Manager<'_> = DeviceManager::new(allocator().with_ports(bounds));
+    let refusal = RangeRefusal::Pool(PoolError::BeyondPorts { bounds });
+    let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
+    let words = "pio request 0 of \"new\": the ports that the allocator was given by `with_ports`, [0xff00, 0x10000], pass \
+                 port 0xffff";
+    refuses(&manager, &NEW, None, &[IoResource::pio(0xff00, 1)], IrqResource::None, error, words);
+}
+
+/// What is asked for besides the range itself is not ignored.
+#[test]
+fn fixed_ranges_that_are_not_as_asked() {
+    let manager: Manager<'_> = DeviceManager::new(allocator());
+    build(&manager);
+    let limits = range(0x4000, 0x5fff);
+    let cases = [
+        (
+            IoResource::mmio(0x5008, 0x10).aligned(0x10),
+            RangeRefusal::Misaligned { wanted: GuestAddress(0x5008), alignment: GuestUsize(0x10) },
+            "0x5008 is no multiple of 0x10, the alignment that the range was asked for with; 0x5000 is",
+        ),
+        (
+            IoResource::at(IoType::PhysicalMmio, range(0x7fff_ffff_ffff_ffff, u64::MAX)).aligned(1 << 63),
+            RangeRefusal::Misaligned { wanted: GuestAddress(0x7fff_ffff_ffff_ffff), alignment: GuestUsize(1 << 63) },
+            "0x7fffffffffffffff is no multiple of 0x8000000000000000, the alignment that the range was asked for with; 0x0 \
+             is",
+        ),
+        (
+            IoResource::mmio(0x5000, 0x10).aligned(0),
+            RangeRefusal::Pool(PoolError::BadAlignment { align: 0 }),
+            "the alignment 0x0 is no power of two",
+        ),
+        (
+            IoResource::mmio(0x5000, 0x1001).within(limits),
+            RangeRefusal::OutsideLimits { wanted: range(0x5000, 0x6000), limits },
+            "[0x5000, 0x6000] lies outside [0x4000, 0x5fff], the limits that it was asked for with",
+        ),
+    ];
+    for (request, refusal, words) in cases {
+        let error = RegisterError::Range { device: "new", index: 0, io_type: request.io_type(), refusal };
+        let words = format!("{} request 0 of \"new\": {words}", request.io_type());
+        refuses(&manager, &NEW, None, &[request], IrqResource::None, error, &words);
+    }
+    let fine = IoResource::mmio(0x5000, 0x1000).aligned(0x1000).within(limits).last_fit();
+    assert_eq!((fine.alignment(), fine.limits()), (0x1000, Some(limits)));
+    let id = manager.register_device(&NEW, None, &[fine], IrqResource::None).unwrap();
+    assert_eq!(manager.range(id, 0).unwrap().range, range(0x5000, 0x5fff));
+}
+
+/// A bus whose range is not a window is in the way of its children, and the error says how to mend that.
+#[test]
+fn a_place_on_a_bus_without_a_window() {
+    let manager: Manager<'_> = DeviceManager::new(allocator());
+    let requests = [IoResource::mmio(0x2000, 0x1000), IoResource::mmio(0x4000, 0x1000).window()];
+    let bus = manager.register_device(&BUS, None, &requests, IrqResource::None).unwrap();
+    let child = manager.register_device(&CHILD, Some(bus), &[], IrqResource::None).unwrap();
+    let owner = Owner::Device { id: bus, name: "bus" };
+    // For a child as for what is below a child.
+    for parent in [bus, child] {
+        let (wanted, taken) = (range(0x2800, 0x28ff), range(0x2000, 0x2fff));
+        let refusal = RangeRefusal::NotInWindow { wanted, taken, bus: owner, is_window: false };
+        let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
+        let words = "mmio request 0 of \"new\": [0x2800, 0x28ff] overlaps [0x2000, 0x2fff], which belongs to \"bus\" (#0), \
+                     a bus above the device, and is not a window: ask for that range with `.window()`";
+        refuses(&manager, &NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None, error, words);
+        let (wanted, taken) = (range(0x4fff, 0x5000), range(0x4000, 0x4fff));
+        let refusal = RangeRefusal::NotInWindow { wanted, taken, bus: owner, is_window: true };
+        let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
+        let words = "mmio request 0 of \"new\": [0x4fff, 0x5000] is not wholly inside [0x4000, 0x4fff], the window of \
+                     \"bus\" (#0), a bus above the device";
+        refuses(&manager, &NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None, error, words);
+    }
+    // Beside the bus there is nothing to hint at.
+    let (wanted, taken) = (range(0x2800, 0x28ff), range(0x2000, 0x2fff));
+    let refusal = RangeRefusal::Overlap { wanted, taken, owner };
+    let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
+    let words = "mmio request 0 of \"new\": [0x2800, 0x28ff] overlaps [0x2000, 0x2fff], which belongs to \"bus\" (#0)";
+    refuses(&manager, &NEW, None, &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None, error, words);
 }
 
 #[test]
@@ -251,8 +357,9 @@ fn interrupt_lines() {
     let words = "GSI 7, which \"new\" asks for, belongs to \"bus\" (#0)";
     refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], IrqResource::Fixed(Gsi(7)), error, words);
     for gsi in [Gsi(4), Gsi(9), Gsi(u32::MAX)] {
-        let error = RegisterError::IrqOutsidePool { device: "new", gsi };
-        let words = format!("{gsi}, which \"new\" asks for, is none of the allocator's lines");
+        let error =
+            RegisterError::Irq { device: "new", error: IrqError::OutsidePool { gsi, first: Gsi(5), last: Gsi(8) } };
+        let words = format!("the interrupt line of \"new\": {gsi} is none of the allocator's lines, GSI 5 to GSI 8");
         refuses(&manager, &NEW, None, &[], IrqResource::Shared(gsi), error, &words);
     }
     // Lines 6 and 8 are left, and then none.
@@ -260,8 +367,9 @@ fn interrupt_lines() {
         let id = manager.register_device(device, None, &[], IrqResource::Any).unwrap();
         assert_eq!(manager.device(id).unwrap().gsi, Some(Gsi(gsi)));
     }
-    let error = RegisterError::NoIrqLeft { device: "new" };
-    refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any, error, "no line is left for \"new\"");
+    let error = RegisterError::Irq { device: "new", error: IrqError::NoneFree { first: Gsi(5), last: Gsi(8) } };
+    let words = "the interrupt line of \"new\": all of the allocator's lines, GSI 5 to GSI 8, are in use";
+    refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any, error, words);
 }
 
 const PATH_A: Constant = Constant { name: "a", value: 7 };
@@ -319,7 +427,7 @@ fn full_of_devices() {
     let ids: Vec<_> =
         devices.iter().map(|device| manager.register_device(device, None, &[], IrqResource::None).unwrap()).collect();
     let error = RegisterError::TooManyDevices { device: "new", capacity: DEVICES };
-    let words = "there is no room for \"new\": all 40 devices are in use";
+    let words = "there is no room for \"new\": all 40 devices are in use, as many as `DEVICES` says";
     refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any, error, words);
     manager.unregister_device(ids[7]).unwrap();
     let id = manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any).unwrap();
@@ -339,7 +447,7 @@ fn full_of_ranges() {
     for request in [IoResource::pio(0, 1), IoResource::mmio(0x1000, 1), IoResource::any(IoType::Pio, GuestUsize(1))] {
         let error = RegisterError::Range { device: "new", index: 0, io_type: request.io_type(), refusal: full };
         let words = format!(
-            "{} request 0 of \"new\": there is room for 48 ranges, those of the VMM included, and all of it is taken",
+            "{} request 0 of \"new\": all 48 ranges are in use, as many as `RANGES` says, those of the VMM included",
             request.io_type()
         );
         refuses(&manager, &NEW, None, &[request], IrqResource::Any, error, &words);
@@ -572,4 +680,12 @@ fn what_the_vmm_takes_and_gives_back() {
     assert_eq!(manager.release(IoType::PhysicalMmio, range(0x10_0000, 0x1f_ffff)), Ok(()));
     let any = Placement::Any { size: GuestUsize(1), align: 1, within: None, fit: Fit::Last };
     assert_eq!(allocator().allocate_io(IoType::Pio, any), Ok(range(0xfff, 0xfff)));
+}
+
+#[test]
+fn more_handles_than_there_is_room_for() {
+    let manager: Manager<'_> = DeviceManager::new(allocator());
+    let _vcpu = manager.dispatcher().unwrap();
+    let error = manager.dispatcher().err().unwrap();
+    assert_eq!(error.to_string(), "all 1 dispatchers are in use, as many as `VCPUS` says");
 }

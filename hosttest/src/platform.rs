@@ -10,9 +10,7 @@ use std::io;
 use std::sync::Arc;
 
 use kvm_ioctls::Kvm;
-use vm_device::{
-    Gsi, GuestAddress, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, SystemAllocator,
-};
+use vm_device::{Gsi, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, SystemAllocator};
 
 use in_process::InProcess;
 use lines::Lines;

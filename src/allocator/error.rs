@@ -80,8 +80,10 @@ pub enum PoolError {
 impl fmt::Display for PoolError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            PoolError::NoPool => f.write_str("there are no such addresses to allocate"),
-            PoolError::BeyondPorts { bounds } => write!(f, "the bounds {bounds} of the ports pass port 0xffff"),
+            PoolError::NoPool => f.write_str("the allocator was given no ports: `with_ports` gives it some"),
+            PoolError::BeyondPorts { bounds } => {
+                write!(f, "the ports that the allocator was given by `with_ports`, {bounds}, pass port 0xffff")
+            }
             PoolError::Empty => f.write_str("a range of size 0 cannot be allocated"),
             PoolError::BadAlignment { align } => write!(f, "the alignment {align:#x} is no power of two"),
             PoolError::OutsidePool { wanted, pool } => write!(f, "{wanted} lies outside the pool {pool}"),
@@ -91,7 +93,7 @@ impl fmt::Display for PoolError {
                 write!(f, "no free range of size {size}, aligned to {align:#x}, lies within {within}")
             }
             PoolError::Full { capacity } => {
-                write!(f, "there is room for {capacity} ranges, those of the VMM included, and all of it is taken")
+                write!(f, "all {capacity} ranges are in use, as many as `RANGES` says, those of the VMM included")
             }
             PoolError::TooDeep { window } => write!(f, "the window {window} is nested too deeply to hold anything"),
             PoolError::NotAllocated { range } => write!(f, "{range} is not allocated to this owner"),

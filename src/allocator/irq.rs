@@ -53,14 +53,23 @@ pub enum IrqError {
 impl fmt::Display for IrqError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            IrqError::NoPool => f.write_str("there are no interrupt lines to allocate"),
-            IrqError::BadBounds { first, last } => {
-                write!(f, "{first} to {last} are not 1 to {MAX_LINES} interrupt lines")
+            IrqError::NoPool => f.write_str("the allocator was given no lines: `with_irqs` gives it some"),
+            IrqError::BadBounds { first, last } if first > last => {
+                write!(f, "the lines that the allocator was given by `with_irqs` are reversed: the last, {last}, ")?;
+                write!(f, "lies before the first, {first}")
             }
-            IrqError::OutsidePool { gsi, first, last } => write!(f, "{gsi} lies outside {first} to {last}"),
+            IrqError::BadBounds { first, last } => {
+                write!(f, "the lines that the allocator was given by `with_irqs`, {first} to {last}, ")?;
+                write!(f, "are more than {MAX_LINES}")
+            }
+            IrqError::OutsidePool { gsi, first, last } => {
+                write!(f, "{gsi} is none of the allocator's lines, {first} to {last}")
+            }
             IrqError::InUse { gsi } => write!(f, "{gsi} is in use"),
             IrqError::NotAllocated { gsi } => write!(f, "{gsi} is not in use"),
-            IrqError::NoneFree { first, last } => write!(f, "no line is free from {first} to {last}"),
+            IrqError::NoneFree { first, last } => {
+                write!(f, "all of the allocator's lines, {first} to {last}, are in use")
+            }
         }
     }
 }

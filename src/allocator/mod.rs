@@ -100,12 +100,15 @@ impl<const DEVICES: usize, const RANGES: usize> SystemAllocator<DEVICES, RANGES>
     /// # Errors
     /// [`AllocateError::Irq`].
     pub fn allocate_irq(&mut self, gsi: Option<Gsi>) -> Result<Gsi, AllocateError> {
+        Ok(self.allocate_line(gsi)?)
+    }
+
+    pub(crate) fn allocate_line(&mut self, gsi: Option<Gsi>) -> Result<Gsi, IrqError> {
         let irqs = self.irqs.as_mut().map_err(|error| *error)?;
         match gsi {
             Some(gsi) => irqs.allocate(gsi).map(|()| gsi),
             None => irqs.allocate_any(),
         }
-        .map_err(AllocateError::Irq)
     }
 
     /// Frees an interrupt line.

@@ -211,6 +211,10 @@ impl<'d> Run<'d> {
                 assert!(wanted.overlaps(taken));
                 assert!(held(taken, owner));
             }
+            RangeRefusal::NotInWindow { wanted, taken, bus, is_window } => {
+                assert!(wanted.overlaps(taken) && !(is_window && taken.contains_range(wanted)));
+                assert!(held(taken, bus));
+            }
             RangeRefusal::WindowInUse { inside, owner } => assert!(held(inside, owner)),
             _ => {}
         }
