@@ -1,0 +1,49 @@
+//! A device and an interrupt controller that do nothing, but call what is there for them to call.
+
+use vm_device::{Access, Device, Gsi, GuestAddress, InterruptController, InterruptError, IrqLine, Rejected, Resources};
+
+pub struct Nothing;
+
+impl Device<'_> for Nothing {
+    fn name(&self) -> &str {
+        "nothing"
+    }
+
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+
+    fn set_resources(&self, resources: &Resources<'_, '_>) -> Result<(), Rejected> {
+        let irq = call!(Resources::irq, resources);
+        let outcome = call!(IrqLine::assert, &irq).and(call!(IrqLine::deassert, &irq));
+        #[cfg(feature = "all")]
+        {
+            call!(Resources::ranges, resources);
+            call!(Resources::new, &[], irq);
+            call!(IrqLine::gsi, &irq);
+            call!(IrqLine::pulse, &irq).ok();
+            call!(IrqLine::message, &irq, GuestAddress(0xfee0_0000), 0).ok();
+        }
+        outcome.map_err(|_| Rejected)
+    }
+}
+
+pub static DEVICE: Nothing = Nothing;
+
+pub struct NoController;
+
+impl InterruptController for NoController {
+    fn set_level(&self, _: Gsi, _: bool) -> Result<(), InterruptError> {
+        Err(InterruptError::Refused)
+    }
+
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        Err(InterruptError::Refused)
+    }
+
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        Err(InterruptError::Refused)
+    }
+}
+
+pub static CONTROLLER: NoController = NoController;

@@ -1,0 +1,139 @@
+//! What can be shown as text.
+//!
+//! Of `Debug`, only where no name of a device is shown: that of `str` in the library `core` itself can panic, as far as the
+//! linker knows.
+
+use core::error::Error;
+use core::fmt::{self, Write};
+use core::hint::black_box;
+
+use vm_device::exit::vmx::IoExit;
+use vm_device::exit::{
+    AddressSize, ExitError, Gpr, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register, Registers,
+    Segment, Size, StringForm, svm,
+};
+use vm_device::{
+    Access, AllocateError, Assigned, Block, DeviceManager, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
+    IdError, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
+    NoDispatcher, OpenBus, Owner, Placement, PoolError, RangeError, RangeRefusal, RegisterError, Rejected,
+    RelocateError, Relocation, Resources, UnregisterError,
+};
+
+use crate::Manager;
+
+/// Where all text goes.
+struct Sink;
+
+impl Write for Sink {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        black_box(text);
+        Ok(())
+    }
+}
+
+#[inline(never)]
+fn display<T: fmt::Display>(value: &T) {
+    write!(Sink, "{}", black_box(value)).ok();
+}
+
+#[inline(never)]
+fn debug<T: fmt::Debug>(value: &T) {
+    write!(Sink, "{:?}", black_box(value)).ok();
+}
+
+pub fn all(manager: &'static Manager) {
+    vocabulary();
+    errors();
+    for device in DeviceManager::walk(manager) {
+        display::<InstanceId>(&device.id);
+        debug::<InstanceId>(&device.id);
+        debug::<Relocation>(&Relocation::new(device.id, 0));
+    }
+    for range in DeviceManager::address_map(manager, IoType::Mmio) {
+        display::<Assigned>(&range.assigned);
+        debug::<Assigned>(&range.assigned);
+        display::<Owner<'_>>(&range.owner);
+    }
+    exits();
+}
+
+fn vocabulary() {
+    let (address, size, range) = (GuestAddress(0), GuestUsize(1), IoRange::ALL_PORTS);
+    display::<GuestAddress>(&address);
+    debug::<GuestAddress>(&address);
+    display::<GuestUsize>(&size);
+    debug::<GuestUsize>(&size);
+    display::<IoRange>(&range);
+    debug::<IoRange>(&range);
+    display::<IoType>(&IoType::Pio);
+    debug::<IoType>(&IoType::Pio);
+    display::<Gsi>(&Gsi(0));
+    debug::<Gsi>(&Gsi(0));
+    debug::<Access<'_>>(&Access::new(IoType::Pio, address, address, 0));
+    debug::<OpenBus>(&OpenBus::ALL_ONES);
+    debug::<Doorbell>(&Doorbell { range_index: 0, offset: 0, size: 1, value: None });
+    debug::<Fit>(&Fit::First);
+    debug::<Placement>(&Placement::Fixed(range));
+    debug::<IoResource>(&IoResource::pio(0, 1));
+    debug::<IrqResource>(&IrqResource::Any);
+    debug::<IrqLine<'_>>(&IrqLine::DISCONNECTED);
+    debug::<Resources<'_, '_>>(&Resources::new(&[], IrqLine::DISCONNECTED));
+    // SAFETY: the image is never run.
+    debug::<HeavyBarrier>(&unsafe { HeavyBarrier::new(|| {}) });
+}
+
+/// Each error, of which the compiler knows no more than its type.
+fn errors() {
+    let pool = black_box(PoolError::NoPool);
+    display::<PoolError>(&pool);
+    debug::<PoolError>(&pool);
+    if let PoolError::TooDeep { window } = pool {
+        display::<Block>(&window);
+        debug::<Block>(&window);
+    }
+    display::<IrqError>(&IrqError::NoPool);
+    debug::<IrqError>(&IrqError::NoPool);
+    display::<IdError>(&IdError::NoneFree { capacity: 1 });
+    debug::<IdError>(&IdError::NoneFree { capacity: 1 });
+    call!(AllocateError::from, IdError::NoneFree { capacity: 1 });
+    let error = call!(AllocateError::from, IrqError::NoPool);
+    display::<AllocateError>(&error);
+    debug::<AllocateError>(&error);
+    call!(AllocateError::source, &error);
+    display::<RangeError>(&RangeError::Empty { base: GuestAddress(0) });
+    debug::<RangeError>(&RangeError::Empty { base: GuestAddress(0) });
+    display::<IoError>(&IoError::Unclaimed);
+    debug::<IoError>(&IoError::Unclaimed);
+    display::<NoDispatcher>(&NoDispatcher { capacity: 1 });
+    debug::<NoDispatcher>(&NoDispatcher { capacity: 1 });
+    display::<Rejected>(&Rejected);
+    debug::<Rejected>(&Rejected);
+    display::<InterruptError>(&InterruptError::Removed);
+    debug::<InterruptError>(&InterruptError::Removed);
+    display::<RangeRefusal<'_>>(&RangeRefusal::Pool(pool));
+    display::<RegisterError<'_>>(&RegisterError::InvalidName { device: "" });
+    display::<UnregisterError<'_>>(&UnregisterError::Busy { device: "" });
+    display::<RelocateError<'_>>(&RelocateError::Busy { device: "" });
+}
+
+fn exits() {
+    display::<ExitError>(&ExitError::Size(0));
+    debug::<ExitError>(&ExitError::Size(0));
+    debug::<Size>(&Size::Byte);
+    debug::<Mode>(&Mode::Bits16);
+    debug::<AddressSize>(&AddressSize::Bits16);
+    debug::<Segment>(&Segment::Es);
+    debug::<Gpr>(&Gpr::Rax);
+    debug::<Register>(&Register::Low(Gpr::Rax));
+    debug::<Registers>(&Registers { gpr: [0; 16], rip: 0, rflags: 0 });
+    debug::<PortDirection>(&PortDirection::In);
+    debug::<MemoryAccess>(&svm::memory_access(0, 0));
+    debug::<MemoryAccessKind>(&MemoryAccessKind::Read);
+    if let Ok(access) = black_box(svm::port_access(0, 0, Mode::Bits16)) {
+        debug::<PortAccess>(&access);
+        if let Some(form) = access.string {
+            debug::<StringForm>(&form);
+        }
+    }
+    debug::<IoExit>(&IoExit { qualification: 0, instruction_information: None, instruction_length: 1, rip: 0 });
+}

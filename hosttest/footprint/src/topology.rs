@@ -1,0 +1,60 @@
+//! Changes of the topology, and looking at it.
+
+#[cfg(feature = "all")]
+use core::hint::black_box;
+
+#[cfg(feature = "all")]
+use vm_device::{Access, GuestAddress, HeavyBarrier, IoRange, IoType, OpenBus, Relocation};
+use vm_device::{Device, DeviceManager, InstanceId, IoResource, IrqResource};
+
+use crate::Manager;
+use crate::device::DEVICE;
+#[cfg(feature = "all")]
+use crate::{Allocator, device::CONTROLLER, vcpu};
+
+/// What every embedder does.
+pub fn come_and_go(manager: &'static Manager, parent: Option<InstanceId>, requests: &[IoResource], irq: IrqResource) {
+    let device: &dyn Device<'static> = &DEVICE;
+    if let Ok(id) = call!(DeviceManager::register_device, manager, device, parent, requests, irq) {
+        call!(DeviceManager::unregister_device, manager, id).ok();
+    }
+}
+
+#[cfg(feature = "all")]
+pub fn make(allocator: Allocator) -> Manager {
+    let manager = call!(DeviceManager::new, allocator);
+    let manager = call!(DeviceManager::with_interrupt_controller, manager, &CONTROLLER);
+    let manager = call!(DeviceManager::with_open_bus, manager, IoType::Pio, OpenBus(0));
+    let manager = call!(DeviceManager::with_patience, manager, 1);
+    // SAFETY: the image is never run.
+    let barrier = unsafe { HeavyBarrier::new(black_box(|| {})) };
+    call!(DeviceManager::with_asymmetric_fence, manager, barrier)
+}
+
+#[cfg(feature = "all")]
+pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access<'_>) {
+    let Some(id) = id else { return };
+    let relocation = call!(Relocation::new, id, 0);
+    let relocation = call!(Relocation::to, relocation, GuestAddress(0));
+    call!(DeviceManager::relocate, manager, &[call!(Relocation::decoded, relocation, false)]).ok();
+    call!(DeviceManager::device, manager, id);
+    call!(DeviceManager::range, manager, id, 0);
+    call!(DeviceManager::unregister_subtree, manager, id).ok();
+    call!(DeviceManager::unregister_device_deferred, manager, id).ok();
+    call!(DeviceManager::collect, manager);
+    vcpu::remove_nested(manager, access, id);
+}
+
+#[cfg(feature = "all")]
+pub fn look_around(manager: &'static Manager, path: &str, address: GuestAddress, io_type: IoType) {
+    call!(DeviceManager::reserve, manager, io_type, IoRange::ALL_PORTS).ok();
+    call!(DeviceManager::release, manager, io_type, IoRange::ALL_PORTS).ok();
+    call!(DeviceManager::find_by_path, manager, path);
+    call!(DeviceManager::find_by_address, manager, address, io_type);
+    for device in DeviceManager::walk(manager) {
+        black_box(&device);
+    }
+    for range in DeviceManager::address_map(manager, io_type) {
+        black_box(&range);
+    }
+}
