@@ -169,8 +169,8 @@ impl IoResource {
         Self::fixed(IoType::Mmio, GuestAddress(base), GuestUsize(size))
     }
 
-    /// `size` bytes (or ports) wherever there is room: within the parent's window, if it has one for this space,
-    /// else in the pool.
+    /// `size` bytes (or ports) wherever there is room: in a window of the nearest bus above the device that has one for
+    /// this space, or in the pool, directly, if there is no such bus.
     pub const fn any(io_type: IoType, size: GuestUsize) -> Self {
         Self::new(io_type, Ok(Placement::Any { size, align: 1, within: None, fit: Fit::First }))
     }

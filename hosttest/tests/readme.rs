@@ -12,6 +12,31 @@ fn the_exit_handler_is_the_prototypes() {
     let readme = include_str!("../../README.md");
     let (_, block) = readme.split_once("```rust,ignore\n").expect("the README has the block");
     let (handler, _) = block.split_once("```").expect("the block ends");
-    assert!(handler.lines().count() < 40, "the README promises under 40 lines");
+    assert!(handler.lines().count() < 40, "a handler of 40 lines is more than a page of the README has room for");
     assert!(flush(include_str!("../type1/src/exits.rs")).contains(&flush(handler)), "{handler}");
+}
+
+/// Each script has a row, which says whether the gate runs it.
+#[test]
+fn the_table_of_commands_says_what_the_gate_runs() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let gate = std::fs::read_to_string(root.join(".ci/run")).expect("the gate");
+    let runs = |script: &str| gate.lines().any(|line| line.split_whitespace().next() == Some(script));
+    let mut scripts = Vec::new();
+    for entry in std::fs::read_dir(root.join(".ci")).expect("the scripts") {
+        let name = entry.expect("an entry").file_name().into_string().expect("a name in UTF-8");
+        if name != "run" && name != "install" {
+            scripts.push(format!(".ci/{name}"));
+        }
+    }
+    for line in include_str!("../../README.md").lines().filter(|line| line.starts_with("| `.ci/")) {
+        let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
+        let [command, _, in_gate] = cells.as_slice() else { panic!("{line}") };
+        let script = command.trim_matches('`').split(' ').next().expect("a script");
+        let at = scripts.iter().position(|there| there == script).unwrap_or_else(|| panic!("there is no {script}"));
+        scripts.swap_remove(at);
+        assert_eq!(in_gate.starts_with("yes"), runs(script), "{line}");
+        assert!(in_gate.starts_with("yes") || in_gate.starts_with("no"), "{line}");
+    }
+    assert!(scripts.is_empty(), "the README has no row for {scripts:?}");
 }
