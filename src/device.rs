@@ -68,7 +68,7 @@ pub trait Device<'d>: Sync {
         }
     }
 
-    /// Tells the device, once, what it was given, before anybody can reach it.
+    /// Tells the device what it was given: once for each registration, before anybody can reach it.
     ///
     /// # Errors
     /// A device that cannot work with what it was given says so, and its registration is undone.

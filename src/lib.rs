@@ -79,7 +79,7 @@
 //! | `allocator` | [`SystemAllocator`]: pools of addresses and ports, interrupt lines, instance ids |
 //! | `interrupt` | [`InterruptController`], which the VMM implements, and [`IrqLine`], which a device keeps |
 //! | `topology`, `state` | the tree of buses and devices; what writers share behind one lock |
-//! | `slots`, `table`, `hints` | the quiescence protocol (the one module with `unsafe`); the sorted range table; where a vCPU found addresses before |
+//! | `slots`, `table`, `hints` | the quiescence protocol (the one module with `unsafe`, but for `passthrough`); the sorted range table; where a vCPU found addresses before |
 //! | `dispatch`, `dispatcher` | `read`, `write`, strings; a vCPU's [`Dispatcher`], and [`Nested`] for callbacks |
 //! | [`exit`] | for type-1 hypervisors: VM exits of SVM and VMX, and instructions that touched MMIO, as accesses |
 //! | `manager`, `removal`, `relocation`, `inspection` | [`DeviceManager`]: register, unregister, relocate, walk |
@@ -89,7 +89,8 @@
 //! - Nothing a guest does can panic, overflow, block or corrupt the manager.
 //! - Every byte of a read is defined on every path: by the device, or as the open-bus value, which is all ones unless
 //!   the VMM says otherwise ([`DeviceManager::with_open_bus`]).
-//! - A registration, a removal or a relocation happens as a whole or not at all, and an error names both parties.
+//! - A registration, a removal or a relocation happens as a whole or not at all, and an error names what was asked for and
+//!   what is in its way.
 //! - A dispatch takes no lock and waits for nobody.
 //! - When [`DeviceManager::unregister_device`] has returned, no vCPU is inside the device, and none will be.
 //! - Ids are never reused.

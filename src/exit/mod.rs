@@ -11,7 +11,7 @@
 //! | the instruction that touched MMIO | an `Instruction`, by `instruction::decode` (feature `instruction`) | `Instruction::execute` |
 //!
 //! All of it is pure functions over numbers: no hardware is touched, no memory allocated, and no value of an argument
-//! makes them panic.
+//! makes them panic. (The decoder that the feature `instruction` brings has panics that no input is known to reach.)
 //!
 //! ```
 //! use vm_device::exit::{PortDirection, Mode, Registers, Size, svm};
