@@ -280,9 +280,11 @@ mod tests {
     /// Registers of 1 to 8 bytes at each offset up to 8, and accesses of 1 to 16 bytes at each offset up to 16.
     #[test]
     fn registers_are_read_and_written_byte_by_byte() {
-        for (at, length) in (0..=8).flat_map(|at| (1..=8).map(move |length| (at, length))) {
+        // An interpreter has no time for all of them.
+        let most: u64 = if cfg!(miri) { 2 } else { 8 };
+        for (at, length) in (0..=most).flat_map(|at| (1..=most as u8).map(move |length| (at, length))) {
             let registers: Vec<u8> = (0..length).map(|byte| 0x80 | byte).collect();
-            for (first, size) in (0..=16).flat_map(|first| (1..=16).map(move |size| (first, size))) {
+            for (first, size) in (0..=2 * most).flat_map(|first| (1..=2 * most as u8).map(move |size| (first, size))) {
                 let access = Access::new(IoType::Mmio, GuestAddress(0x1000 + first), GuestAddress(0x1000), 0);
                 let register_of = |byte: u64| (first + byte).checked_sub(at).filter(|index| *index < u64::from(length));
 

@@ -4,7 +4,7 @@ use core::fmt;
 
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 use crate::allocator::{InstanceId, IrqError, PoolError};
-use crate::interrupt::Gsi;
+use crate::interrupt::{Gsi, MAX_SHARING};
 
 /// Who holds a range or a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -171,7 +171,7 @@ pub enum RegisterError<'d> {
         /// Why not.
         refusal: RangeRefusal<'d>,
     },
-    /// The line is taken and not, or not by both, asked for as shared.
+    /// The line is in use, and at least one of the two does not ask for it as shared.
     IrqTaken {
         /// The device.
         device: &'d str,
@@ -223,7 +223,7 @@ impl fmt::Display for RegisterError<'_> {
                 write!(f, "the parent of \"{device}\" has a child of that name, {holder}")
             }
             RegisterError::NoSuchParent { device, parent } => {
-                write!(f, "{parent}, which is to be the parent of \"{device}\", is not registered")
+                write!(f, "{parent}, which is to be the parent of \"{device}\", is not registered, or not completely")
             }
             RegisterError::TooManyRanges { device, asked, limit } => {
                 write!(f, "\"{device}\" asks for {asked} ranges; a device can have {limit}")
@@ -232,7 +232,11 @@ impl fmt::Display for RegisterError<'_> {
                 write!(f, "{io_type} request {index} of \"{device}\": {refusal}")
             }
             RegisterError::IrqTaken { device, gsi, owner } => {
-                write!(f, "{gsi}, which \"{device}\" asks for, belongs to {owner}")
+                write!(f, "{gsi}, which \"{device}\" asks for, belongs to {owner}")?;
+                match owner {
+                    Owner::Device { .. } => f.write_str(": to share it, both ask for `IrqResource::Shared`"),
+                    Owner::Vmm => Ok(()),
+                }
             }
             RegisterError::Irq { device, error } => write!(f, "the interrupt line of \"{device}\": {error}"),
             RegisterError::LinesOwed { device } => {
@@ -243,7 +247,7 @@ impl fmt::Display for RegisterError<'_> {
                 f.write_str("removed devices first, which `collect` tells it again")
             }
             RegisterError::TooManySharing { device, gsi } => {
-                write!(f, "{gsi} has no room for \"{device}\" among those that share it")
+                write!(f, "{gsi} has no room for \"{device}\": {MAX_SHARING} devices share it, as many as can")
             }
             RegisterError::TooManyDevices { device, capacity } => {
                 write!(
@@ -298,13 +302,16 @@ impl fmt::Display for UnregisterError<'_> {
         match self {
             UnregisterError::NotFound { id } => write!(f, "no device has the id {id}"),
             UnregisterError::HasChildren { device, child } => {
-                write!(f, "the bus \"{device}\" has children, \"{child}\" for one")
+                write!(
+                    f,
+                    "the bus \"{device}\" has children, \"{child}\" for one: `unregister_subtree` removes all of it"
+                )
             }
             UnregisterError::Busy { device } => {
                 write!(f, "\"{device}\" is just being registered or removed by somebody else")
             }
             UnregisterError::InOwnCallback { device } => {
-                write!(f, "\"{device}\" cannot be removed from within its own callback, only deferred")
+                write!(f, "\"{device}\" is removed from within its own callback by `unregister_device_deferred` only")
             }
             UnregisterError::InUse { device } => {
                 write!(f, "a callback of \"{device}\" has not ended; was it to be removed from within it?")

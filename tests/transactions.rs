@@ -112,7 +112,7 @@ fn parents() {
     let manager: Manager<'_> = DeviceManager::new(allocator());
     let Platform { child, stale, .. } = build(&manager);
     let error = RegisterError::NoSuchParent { device: "new", parent: stale };
-    let words = "#3, which is to be the parent of \"new\", is not registered";
+    let words = "#3, which is to be the parent of \"new\", is not registered, or not completely";
     refuses(&manager, &NEW, Some(stale), &[], IrqResource::None, error, words);
     manager.unregister_device_deferred(child).unwrap();
     let error = RegisterError::NoSuchParent { device: "new", parent: child };
@@ -348,13 +348,15 @@ fn interrupt_lines() {
     let Platform { bus, serial, .. } = build(&manager);
     let owner = Owner::Device { id: serial, name: "serial" };
     let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(5), owner };
-    let words = "GSI 5, which \"new\" asks for, belongs to \"serial\" (#2)";
+    let words =
+        "GSI 5, which \"new\" asks for, belongs to \"serial\" (#2): to share it, both ask for `IrqResource::Shared`";
     for irq in [IrqResource::Fixed(Gsi(5)), IrqResource::Shared(Gsi(5))] {
         refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], irq, error, words);
     }
     let owner = Owner::Device { id: bus, name: "bus" };
     let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(7), owner };
-    let words = "GSI 7, which \"new\" asks for, belongs to \"bus\" (#0)";
+    let words =
+        "GSI 7, which \"new\" asks for, belongs to \"bus\" (#0): to share it, both ask for `IrqResource::Shared`";
     refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], IrqResource::Fixed(Gsi(7)), error, words);
     for gsi in [Gsi(4), Gsi(9), Gsi(u32::MAX)] {
         let error =
@@ -395,7 +397,7 @@ fn lines_are_shared_by_so_many() {
         manager.register_device(device, None, &[], IrqResource::Shared(Gsi(8))).unwrap();
     }
     let error = RegisterError::TooManySharing { device: "new", gsi: Gsi(8) };
-    let words = "GSI 8 has no room for \"new\" among those that share it";
+    let words = "GSI 8 has no room for \"new\": 30 devices share it, as many as can";
     refuses(&manager, &NEW, None, &[IoResource::pio(0, 1)], IrqResource::Shared(Gsi(8)), error, words);
     let first = manager.find_by_path("/0").unwrap();
     manager.unregister_device(first).unwrap();
@@ -524,7 +526,13 @@ fn removals() {
         let error = UnregisterError::NotFound { id: stale };
         stays(&manager, stale, deferred, error, "no device has the id #3");
         let error = UnregisterError::HasChildren { device: "bus", child: "child" };
-        stays(&manager, bus, deferred, error, "the bus \"bus\" has children, \"child\" for one");
+        stays(
+            &manager,
+            bus,
+            deferred,
+            error,
+            "the bus \"bus\" has children, \"child\" for one: `unregister_subtree` removes all of it",
+        );
     }
     assert_eq!(manager.unregister_subtree(stale), Err(UnregisterError::NotFound { id: stale }));
     manager.unregister_device_deferred(child).unwrap();
@@ -537,7 +545,10 @@ fn removals() {
     manager.unregister_device(bus).unwrap();
     // What else can be refused needs a callback that runs: tests/reentrancy.rs.
     let error = UnregisterError::InOwnCallback { device: "bus" };
-    assert_eq!(error.to_string(), "\"bus\" cannot be removed from within its own callback, only deferred");
+    assert_eq!(
+        error.to_string(),
+        "\"bus\" is removed from within its own callback by `unregister_device_deferred` only"
+    );
     let error = UnregisterError::InUse { device: "bus" };
     assert_eq!(error.to_string(), "a callback of \"bus\" has not ended; was it to be removed from within it?");
 }
