@@ -301,6 +301,27 @@ fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_lin
     }
 }
 
+/// A manager for one device has room for the state of one line.
+#[test]
+fn lines_that_the_controller_has_not_taken_back_leave_no_room_for_others() {
+    let log = Log::default();
+    let manager: DeviceManager<'_, 1, 1, 1> =
+        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 8)).with_interrupt_controller(&log);
+    let (a, b) = (Source::new("a"), Source::new("b"));
+    let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
+    a.line().assert().unwrap();
+    log.refuses.store(true, Ordering::Relaxed);
+    let _ = manager.unregister_device(id);
+    let error = manager.register_device(&b, None, &[], IrqResource::Any).unwrap_err();
+    assert_eq!(error, RegisterError::LinesOwed { device: "b" });
+    let words = "no room is left for the line of \"b\": the controller has to take the deassertion of lines of removed \
+                 devices first, which `collect` tells it again";
+    assert_eq!(error.to_string(), words);
+    log.refuses.store(false, Ordering::Relaxed);
+    manager.collect();
+    assert!(manager.register_device(&b, None, &[], IrqResource::Any).is_ok());
+}
+
 #[test]
 fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_for_it() {
     for (irq, asserts) in [(SHARED, false), (SHARED, true), (IrqResource::Fixed(Gsi(7)), false)] {
