@@ -110,7 +110,7 @@ fn place<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
 }
 
 impl Doorbells {
-    /// Gives the doorbells of all devices to KVM. One that cannot be given is listed by [`refusals`](Self::refusals); its
+    /// Gives the doorbells of all devices to KVM. One that cannot be given is among the [refusals](Self::take_refusals); its
     /// writes exit, and reach the device as any other.
     ///
     /// # Errors
