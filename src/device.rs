@@ -85,16 +85,19 @@ pub trait Device<'d>: Sync {
 
 /// A write that a VMM may take off the dispatch path: KVM's ioeventfd, or what corresponds to it.
 ///
-/// It is advice: a VMM that ignores it dispatches the write to the device as any other.
+/// It is advice: a VMM that ignores it, or cannot follow it, dispatches the write to the device as any other. One that
+/// follows it may make one call of several such writes, and it need not know what was written where any value will do.
+///
+/// The place is one in a range, and not an address: a doorbell moves with its range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Doorbell {
     /// In which of the device's ranges the doorbell lies.
     pub range_index: usize,
     /// Where in that range, in bytes from its base.
     pub offset: u64,
-    /// The length of the write in bytes: 1, 2, 4 or 8; 0 for a write of any length.
+    /// The length of the write in bytes: 1, 2, 4 or 8; 0 for a write of any of these lengths.
     pub size: u8,
-    /// The value that has to be written; `None` for any.
+    /// The value that has to be written, in as many bytes as the write has; `None` for any.
     pub value: Option<u64>,
 }
 

@@ -133,6 +133,20 @@
 #[cfg(test)]
 extern crate std;
 
+#[cfg(not(target_has_atomic = "64"))]
+compile_error!(
+    "vm-device needs atomics of 64 bits, which this target does not have (`rustc --print cfg --target TARGET` shows no \
+     `target_has_atomic=\"64\"`): its readers take no lock, and tell by a 64-bit version what a writer has changed meanwhile"
+);
+
+/// Items that are there if the condition holds, in the form in which rustfmt looks for modules.
+macro_rules! cfg_if {
+    (if #[cfg($condition:meta)] { $($item:item)* }) => { $(#[cfg($condition)] $item)* };
+}
+
+// Everything: a target that cannot have it gets the one error above, and not those that follow from it.
+cfg_if! { if #[cfg(target_has_atomic = "64")] {
+
 mod access;
 mod address;
 mod allocator;
@@ -179,3 +193,5 @@ pub use passthrough::PortPassthrough;
 pub use relocation::{MAX_RELOCATIONS, Relocation};
 pub use resource::{AccessSizes, Assigned, Fit, IoResource, IrqResource, Placement, Resources};
 pub use slots::{HeavyBarrier, MAX_ANONYMOUS};
+
+} }

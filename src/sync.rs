@@ -62,6 +62,11 @@ pub(crate) fn spin_once() {
     loom::thread::yield_now();
 }
 
+/// Tells the compiler that what calls it is seldom run. `core::hint::cold_path` is that, from Rust 1.95 on.
+#[cold]
+#[inline(always)]
+pub(crate) fn cold_path() {}
+
 /// A function that is `const` but under loom.
 macro_rules! const_fn {
     ($(#[$attribute:meta])* $vis:vis fn $($rest:tt)*) => {

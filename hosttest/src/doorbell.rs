@@ -1,86 +1,202 @@
 //! Doorbells: writes that KVM turns into an event, so that the virtual processor goes on without an exit to the VMM.
+//!
+//! An event names the device, its range and the offset, and not an address: where the range lies is looked up when the
+//! event is served, so that a range that moved in between is still found, and what now lies at its old place is left alone.
 
+mod bell;
+
+use std::fmt;
 use std::io;
-use std::sync::Arc;
-
-use kvm_bindings::{
-    kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio,
-};
+use std::mem;
 use std::os::fd::AsRawFd;
-use vm_device::{DeviceManager, Doorbell, GuestAddress, IoType};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use vm_device::{DeviceManager, Doorbell, GuestAddress, InstanceId, IoError, IoType};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
-use vmm_sys_util::ioctl::ioctl_with_ref;
 
+use self::bell::Bell;
+pub use self::bell::Reason;
 use crate::bridge::Accesses;
 use crate::vm::Vm;
 
-/// `KVM_IOEVENTFD` (Linux, include/uapi/linux/kvm.h).
-#[allow(missing_docs)]
-mod request {
-    use kvm_bindings::{KVMIO, kvm_ioeventfd};
-    vmm_sys_util::ioctl_iow_nr!(KVM_IOEVENTFD, KVMIO, 0x79, kvm_ioeventfd);
-}
+/// The token of the event that ends [`Doorbells::serve`]. Those of the doorbells count from 0.
+const STOP: u64 = u64::MAX;
 
-/// The doorbells of all devices of a manager, as they lie when it is made: after a relocation or a hot plug, make it anew.
+/// The doorbells of all devices of a manager, where they lay at the last [`update`](Self::update).
 pub struct Doorbells {
     vm: Arc<Vm>,
-    bells: Vec<Bell>,
     epoll: Epoll,
     stop: EventFd,
+    bells: Mutex<Bells>,
 }
 
-struct Bell {
-    address: GuestAddress,
-    io_type: IoType,
-    doorbell: Doorbell,
-    event: EventFd,
+#[derive(Default)]
+struct Bells {
+    given: Vec<Bell>,
+    refused: Vec<Refusal>,
+    next_token: u64,
+}
+
+/// A doorbell that was not given to KVM.
+#[derive(Debug)]
+pub struct Refusal {
+    /// Whose doorbell it is.
+    pub device: InstanceId,
+    /// The name of that device.
+    pub name: String,
+    /// The doorbell.
+    pub doorbell: Doorbell,
+    /// Why it was not given.
+    pub reason: Reason,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { device, name, doorbell: Doorbell { range_index, offset, .. }, reason } = self;
+        write!(f, "the doorbell of {name} ({device}) at {offset:#x} in range {range_index}: {reason}")
+    }
+}
+
+/// A doorbell was rung: a guest made this write, once or more often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rung {
+    /// Whose doorbell it is.
+    pub device: InstanceId,
+    /// In which of the device's ranges.
+    pub range_index: usize,
+    /// Where in that range, in bytes from its base.
+    pub offset: u64,
+    /// The length of the write in bytes: 1, 2, 4 or 8.
+    pub size: u8,
+    /// What was written; `None` if the doorbell is one of any value, of which KVM does not tell.
+    pub value: Option<u64>,
+}
+
+impl Rung {
+    /// Makes the write, wherever the range is now. It goes through the manager, so that a device that was removed is not
+    /// called. A value that is not known is written as 0.
+    ///
+    /// The place is looked up, and then written to: a relocation exactly in between still sends the write to the old place.
+    ///
+    /// # Errors
+    /// [`IoError::Unclaimed`] if no write reaches that place now: the device was removed, the range is not decoded, or
+    /// another range lies there. Otherwise as [`Accesses::write`]. The guest went on long ago: it is for logs.
+    pub fn write<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
+        &self,
+        manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
+        accesses: &mut impl Accesses,
+    ) -> Result<(), IoError> {
+        let (io_type, address) =
+            place(manager, self.device, self.range_index, self.offset).ok_or(IoError::Unclaimed)?;
+        let value = self.value.unwrap_or(0).to_le_bytes();
+        let data = value.get(..self.size.into()).ok_or(IoError::InvalidLength)?;
+        accesses.write(address, data, io_type)
+    }
+}
+
+/// Where a write has to go to reach `offset` in a range. `None` if none reaches it now.
+fn place<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
+    manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
+    device: InstanceId,
+    range_index: usize,
+    offset: u64,
+) -> Option<(IoType, GuestAddress)> {
+    let assigned = manager.range(device, range_index).filter(|assigned| assigned.decoded)?;
+    let address = GuestAddress(assigned.range.first().0.checked_add(offset)?);
+    // In a window, the range of another device may lie over it.
+    let reached = manager.find_by_address(address, assigned.io_type) == Some((device, range_index));
+    reached.then_some((assigned.io_type, address))
 }
 
 impl Doorbells {
-    /// Gives the doorbells of all devices to KVM.
+    /// Gives the doorbells of all devices to KVM. One that cannot be given is among the [refusals](Self::take_refusals); its
+    /// writes exit, and reach the device as any other.
     ///
     /// # Errors
-    /// What KVM refuses: two doorbells at the same place.
+    /// The process can have no more file descriptors.
     pub fn new<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
         vm: &Arc<Vm>,
         manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
     ) -> io::Result<Self> {
-        let (epoll, stop) = (Epoll::new()?, EventFd::new(EFD_NONBLOCK)?);
-        let mut doorbells = Self { vm: Arc::clone(vm), bells: Vec::new(), epoll, stop };
-        doorbells.watch(&doorbells.stop, u64::MAX)?;
-        for info in manager.walk() {
-            for doorbell in info.device.doorbells() {
-                let Some(place) = manager.range(info.id, doorbell.range_index).filter(|range| range.decoded) else {
-                    continue;
-                };
-                let address = GuestAddress(place.range.first().0.wrapping_add(doorbell.offset));
-                if !place.range.contains(address) {
-                    return Err(io::Error::other(format!("{doorbell:?} of {} lies outside {place}", info.name)));
-                }
-                let event = EventFd::new(EFD_NONBLOCK)?;
-                let bell = Bell { address, io_type: place.io_type, doorbell: *doorbell, event };
-                bell.assign(vm, true)?;
-                doorbells.watch(&bell.event, doorbells.bells.len() as u64)?;
-                doorbells.bells.push(bell);
-            }
-        }
+        let doorbells = Self {
+            vm: Arc::clone(vm),
+            epoll: Epoll::new()?,
+            stop: EventFd::new(EFD_NONBLOCK)?,
+            bells: Mutex::default(),
+        };
+        doorbells.watch(&doorbells.stop, STOP)?;
+        doorbells.update(manager)?;
         Ok(doorbells)
     }
 
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.bells.len()
+    /// Follows what has changed in the manager: to be called after a registration, a removal or a relocation, before the
+    /// guest goes on. Until then a write to the old place still rings, and one to the new place exits. What was rung
+    /// and is not served yet stays, unless the device was removed.
+    ///
+    /// # Errors
+    /// The process can have no more file descriptors. Writes to some doorbells, or to all of them, exit then.
+    pub fn update<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
+        &self,
+        manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
+    ) -> io::Result<()> {
+        let mut bells = self.bells();
+        let Bells { given, refused, next_token } = &mut *bells;
+        let mut old = mem::take(given);
+        refused.clear();
+        for info in manager.walk() {
+            for doorbell in info.device.doorbells() {
+                let known = old.iter().position(|bell| bell.device == info.id && bell.doorbell == *doorbell);
+                let mut bell = match known {
+                    Some(known) => old.swap_remove(known),
+                    None => match bell::writes(doorbell, manager.range(info.id, doorbell.range_index)) {
+                        Ok(sizes) => {
+                            let bell = Bell::new(&self.vm, info.id, *doorbell, sizes, next_token)?;
+                            bell.events().try_for_each(|(token, event)| self.watch(event, token))?;
+                            bell
+                        }
+                        Err(reason) => {
+                            let (device, name) = (info.id, info.name.into());
+                            refused.push(Refusal { device, name, doorbell: *doorbell, reason });
+                            continue;
+                        }
+                    },
+                };
+                bell.leave_unless_at(place(manager, info.id, doorbell.range_index, doorbell.offset));
+                given.push(bell);
+            }
+        }
+        // Every doorbell has left its old place by now, so that two may change places.
+        drop(old);
+        for mut bell in mem::take(given) {
+            let Bell { device, doorbell, .. } = bell;
+            match bell.listen_at(place(manager, device, doorbell.range_index, doorbell.offset)) {
+                Ok(()) => given.push(bell),
+                Err(error) => {
+                    let name = manager.device(device).map_or_else(String::new, |info| info.name.into());
+                    refused.push(Refusal { device, name, doorbell, reason: Reason::Kvm(error) });
+                }
+            }
+        }
+        Ok(())
     }
 
-    /// Makes each ring a write to the device, until [`stop`](Self::stop). Rings that come faster than they are served
-    /// become one write. It goes through the manager, so that a device that was removed is not called.
-    ///
-    /// The value written is the one that the doorbell asks for; for a doorbell of any value it is 0.
+    /// How many there are, wherever their ranges are.
+    pub fn count(&self) -> usize {
+        self.bells().given.len()
+    }
+
+    /// Takes the list of the doorbells that the last [`update`](Self::update) could not give to KVM.
+    pub fn take_refusals(&self) -> Vec<Refusal> {
+        mem::take(&mut self.bells().refused)
+    }
+
+    /// Calls `rung` for each doorbell that is rung, until [`stop`](Self::stop). Rings that come faster than they are served
+    /// become one.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn serve(&self, accesses: &mut impl Accesses) -> io::Result<()> {
+    pub fn serve(&self, mut rung: impl FnMut(Rung)) -> io::Result<()> {
         let mut events = [EpollEvent::default(); 8];
         loop {
             let ready = match self.epoll.wait(-1, &mut events) {
@@ -88,13 +204,14 @@ impl Doorbells {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
             };
-            for event in events.iter().take(ready) {
-                let Some(bell) = self.bells.get(event.data() as usize) else { return Ok(()) };
-                bell.event.read()?;
-                let value = bell.doorbell.value.unwrap_or(0).to_le_bytes();
-                let size = usize::from(bell.doorbell.size).clamp(1, value.len());
-                // The guest is past it already: there is nobody to tell that no device is there any more.
-                let _ = accesses.write(bell.address, &value[..size], bell.io_type);
+            let tokens = events.iter().take(ready).map(|event| event.data());
+            for token in tokens.clone().filter(|token| *token != STOP) {
+                // Not while the doorbells are locked: what is called may update them.
+                let event = self.bells().given.iter().find_map(|bell| bell.take(token));
+                event.into_iter().for_each(&mut rung);
+            }
+            if tokens.into_iter().any(|token| token == STOP) {
+                return Ok(());
             }
         }
     }
@@ -108,35 +225,8 @@ impl Doorbells {
     fn watch(&self, event: &EventFd, token: u64) -> io::Result<()> {
         self.epoll.ctl(ControlOperation::Add, event.as_raw_fd(), EpollEvent::new(EventSet::IN, token))
     }
-}
 
-impl Drop for Doorbells {
-    fn drop(&mut self) {
-        for bell in &self.bells {
-            // It was assigned, so KVM knows it.
-            let _ = bell.assign(&self.vm, false);
-        }
-    }
-}
-
-impl Bell {
-    fn assign(&self, vm: &Vm, assign: bool) -> io::Result<()> {
-        let flag = |set: bool, bit: u32| u32::from(set) << bit;
-        let request = kvm_ioeventfd {
-            addr: self.address.0,
-            len: self.doorbell.size.into(),
-            datamatch: self.doorbell.value.unwrap_or(0),
-            fd: self.event.as_raw_fd(),
-            flags: flag(self.doorbell.value.is_some(), kvm_ioeventfd_flag_nr_datamatch)
-                | flag(self.io_type == IoType::Pio, kvm_ioeventfd_flag_nr_pio)
-                | flag(!assign, kvm_ioeventfd_flag_nr_deassign),
-            ..Default::default()
-        };
-        // `kvm-ioctls` offers no doorbell of a given length and any value, hence the ioctl itself.
-        // SAFETY: the file descriptor is a virtual machine's, and the kernel only reads the structure.
-        match unsafe { ioctl_with_ref(vm.fd(), request::KVM_IOEVENTFD(), &request) } {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
-        }
+    fn bells(&self) -> MutexGuard<'_, Bells> {
+        self.bells.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }

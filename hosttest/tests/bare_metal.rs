@@ -1,24 +1,24 @@
 //! The core links for bare metal, where there is no `std`, without an allocator, so that `alloc` is not linked either, and
 //! without a panic handler that exists, so that nothing in it can panic.
 
+mod needs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use libtest_mimic::{Arguments, Trial};
+use libtest_mimic::Arguments;
+
+use needs::{Need, test};
 
 const TARGET: &str = "x86_64-unknown-none";
 
 fn main() -> ExitCode {
-    let missing = !target_is_installed();
-    if missing {
-        eprintln!("nothing is linked for {TARGET}: install it by `rustup target add {TARGET}`");
-    }
-    let skipped = missing && std::env::var_os("CI").is_none();
-    let test = Trial::test("neither_std_nor_alloc_nor_a_panic_is_linked", || {
+    let target = if target_is_installed() { Ok(()) } else { Err(format!("`rustup target add {TARGET}` brings it")) };
+    let image = test("neither_std_nor_alloc_nor_a_panic_is_linked", &[&Need::new(TARGET, target)], || {
         let output = link()?;
         if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).as_ref().into()) }
     });
-    libtest_mimic::run(&Arguments::from_args(), vec![test.with_ignored_flag(skipped)]).exit_code()
+    libtest_mimic::run(&Arguments::from_args(), vec![image]).exit_code()
 }
 
 fn target_is_installed() -> bool {

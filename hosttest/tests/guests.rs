@@ -1,26 +1,28 @@
 //! Every guest on real KVM. Without `/dev/kvm` they count as ignored; where `CI` is set, as failed.
 
+mod needs;
+
 use std::process::ExitCode;
 
+use hosttest::run::Tally;
 use hosttest::scenarios::{self, Failure};
 use hosttest::vm::kvm;
+use kvm_ioctls::Kvm;
 use libtest_mimic::{Arguments, Failed, Trial};
 
+use needs::{Need, test};
+
 fn main() -> ExitCode {
-    let available = kvm().map(drop);
-    if let Err(unavailable) = &available {
-        eprintln!("no guest is run: {unavailable}");
-    }
-    let skipped = available.is_err() && std::env::var_os("CI").is_none();
+    let needs = [&Need::new("KVM", kvm())];
     let mut trials: Vec<Trial> = scenarios::all()
-        .map(|scenario| trial(scenario.name, skipped, move || (scenario.run)(&kvm()?).map(drop)))
+        .map(|scenario| test(scenario.name, &needs, || guest(scenario.run).map_err(Failed::from)))
         .collect();
-    trials.push(trial("platform", skipped, platform));
+    trials.push(test("platform", &needs, || platform().map_err(Failed::from)));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial(name: &str, skipped: bool, test: impl FnOnce() -> Result<(), Failure> + Send + 'static) -> Trial {
-    Trial::test(name, move || test().map_err(Failed::from)).with_ignored_flag(skipped)
+fn guest(run: fn(&Kvm) -> Result<Tally, Failure>) -> Result<(), Failure> {
+    run(&kvm()?).map(drop)
 }
 
 fn platform() -> Result<(), Failure> {

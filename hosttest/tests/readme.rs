@@ -40,3 +40,22 @@ fn the_table_of_commands_says_what_the_gate_runs() {
     }
     assert!(scripts.is_empty(), "the README has no row for {scripts:?}");
 }
+
+/// The first block is what an embedder copies. It names every feature, and the Rust that is named is the one promised.
+#[test]
+fn the_first_block_is_the_dependency_with_all_features() {
+    let readme = include_str!("../../README.md");
+    let manifest = include_str!("../../Cargo.toml");
+    let (_, block) = readme.split_once("```").expect("the README has a block");
+    let (block, _) = block.split_once("```").expect("the block ends");
+    assert!(block.starts_with("toml\n[dependencies]\nvm-device = {"), "{block}");
+    let (_, features) = manifest.split_once("[features]\n").expect("the manifest has features");
+    let (features, _) = features.split_once("\n\n").expect("the features end");
+    let features = features.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
+    for feature in features.filter(|name| *name != "default") {
+        assert!(block.contains(&format!("features = [\"{feature}\"]")), "{feature}: {block}");
+    }
+    let (_, version) = manifest.rsplit_once("\nrust-version = \"").expect("the manifest promises a version");
+    let (version, _) = version.split_once('"').expect("the version ends");
+    assert!(readme.contains(&format!("Rust {version} and later")), "{version}");
+}

@@ -26,7 +26,6 @@
 
 mod announcement;
 
-use core::hint::cold_path;
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
@@ -39,7 +38,7 @@ use crate::address::IoType;
 use crate::device::Device;
 use crate::protocol;
 use crate::resource::AccessSizes;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn, fence, spin_once};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, array, cold_path, const_fn, fence, spin_once};
 
 /// How often a reader searches again by itself, before it asks writers to hold back.
 const RETRIES: u32 = 3;
