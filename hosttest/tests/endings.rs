@@ -1,12 +1,16 @@
 //! Guests that end otherwise than they should, and what is told of them. Those of the bare-metal hypervisor count as ignored
 //! without QEMU or the image's target, those of KVM without `/dev/kvm`; where `CI` is set, as failed.
 
+mod needs;
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 use hosttest::type1::{Error, Guest, available, boot};
 use hosttest::vm::kvm;
 use libtest_mimic::{Arguments, Failed, Trial};
+
+use needs::{Need, test};
 
 /// Of each small kernel: its name, its code, and what the hypervisor has to say of it: why it ended, and where.
 const KERNELS: [(&str, &[u8], &str, &str); 8] = [
@@ -52,24 +56,16 @@ const POWER_OFF: &[u8] = &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66,
 const REBOOT: &[u8] = &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xeb, 0xfe];
 
 fn main() -> ExitCode {
-    let (hypervisor, guests) = (available(), kvm().map(drop));
-    if let Err(missing) = &hypervisor {
-        eprintln!("no hypervisor is run: {missing}");
-    }
-    if let Err(missing) = &guests {
-        eprintln!("no guest is run: {missing}");
-    }
-    let local = std::env::var_os("CI").is_none();
+    let hypervisor = [&Need::new("QEMU and the image's target", available())];
+    let guests = [&Need::new("KVM", kvm())];
     let mut trials: Vec<Trial> = KERNELS
         .into_iter()
         .map(|(name, code, why, position)| {
-            let test = move || tells(&kernel(name, code), why, position);
-            Trial::test(format!("type1/{name}"), test).with_ignored_flag(hypervisor.is_err() && local)
+            test(&format!("type1/{name}"), &hypervisor, move || tells(&kernel(name, code), why, position))
         })
         .collect();
-    trials.push(Trial::test("type1/no_kernel", no_kernel).with_ignored_flag(hypervisor.is_err() && local));
-    trials
-        .push(Trial::test("watchdog", a_guest_that_was_stopped_took_time).with_ignored_flag(guests.is_err() && local));
+    trials.push(test("type1/no_kernel", &hypervisor, no_kernel));
+    trials.push(test("watchdog", &guests, a_guest_that_was_stopped_took_time));
     // One at a time: an emulator uses a processor or two.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials).exit_code()

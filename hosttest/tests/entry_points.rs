@@ -1,9 +1,10 @@
 //! What can be called of the core is called in the image that shows that nothing in it panics, and that is measured.
 
 use std::collections::BTreeSet;
+use std::iter;
 use std::path::{Path, PathBuf};
 
-use syn::parse::Parser;
+use syn::parse::{ParseStream, Parser};
 use syn::punctuated::Punctuated;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, File, ImplItem, ImplItemFn, Item, ItemImpl, Token, Type, UseTree, Visibility};
@@ -51,7 +52,7 @@ struct Module {
 }
 
 fn modules(name: &str, path: &Path, directory: &Path, is_public: bool, found: &mut Vec<Module>) {
-    let items = parse(path).items;
+    let items: Vec<Item> = parse(path).items.into_iter().flat_map(flattened).collect();
     for item in &items {
         if let Item::Mod(module) = item
             && module.content.is_none()
@@ -66,6 +67,23 @@ fn modules(name: &str, path: &Path, directory: &Path, is_public: bool, found: &m
         }
     }
     found.push(Module { name: name.into(), is_public, items });
+}
+
+/// The items that a `cfg_if!` of the crate's root holds: `if #[cfg(...)] { ITEMS }`. Any other item is itself.
+fn flattened(item: Item) -> Vec<Item> {
+    match item {
+        Item::Macro(item) if item.mac.path.is_ident("cfg_if") => {
+            let inside = |input: ParseStream<'_>| {
+                let content;
+                input.parse::<Token![if]>()?;
+                input.call(Attribute::parse_outer)?;
+                syn::braced!(content in input);
+                iter::from_fn(|| (!content.is_empty()).then(|| content.parse())).collect()
+            };
+            inside.parse2(item.mac.tokens).expect("a condition and items")
+        }
+        item => vec![item],
+    }
 }
 
 fn is_condition(attribute: &Attribute) -> bool {
