@@ -203,7 +203,8 @@ pub enum IoError {
     /// The access is 0 bytes long, or its length is no multiple of the element size.
     InvalidLength,
     /// Accesses are nested deeper than [`MAX_DEPTH`], or more accesses without a
-    /// [`Dispatcher`](crate::Dispatcher) meet in the same ranges than [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
+    /// [`Dispatcher`](crate::Dispatcher) are counted in ranges in which others are than
+    /// [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
     TooDeep,
     /// [`IoType::PhysicalMmio`] is backed by memory and never dispatched.
     NotDispatched,

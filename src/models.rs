@@ -616,6 +616,56 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
     });
 }
 
+#[test]
+fn a_word_of_a_stripe_is_for_one_at_a_time() {
+    explore("a_word_of_a_stripe_is_for_one_at_a_time", 3, || {
+        let slots: &'static Slots<'_, 2, 1> = share(Slots::new());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        assert!(slots.install(0, body(a), 4) && slots.install(1, body(b), 4));
+        let readers = [0, 1].map(|slot| thread::spawn(move || visit(slots, Place::ANONYMOUS, slot)));
+        empty(slots, a);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+/// A removal that sees that the next access has left a word has also seen the end of the callback that was announced in it
+/// before.
+#[test]
+fn a_word_of_a_stripe_passes_on_the_callback_before() {
+    explore("a_word_of_a_stripe_passes_on_the_callback_before", 6, || {
+        let slots: &'static Slots<'_, 2, 1> = share(Slots::new());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        assert!(slots.install(0, body(a), 4) && slots.install(1, body(b), 4));
+        let found = [0, 1].map(|slot| slots.slot(slot).unwrap());
+        let announced = slots.announce(Place::ANONYMOUS, found[0]);
+        let reader = thread::spawn(move || {
+            call(&body(a));
+            drop(announced);
+        });
+        let next = thread::spawn(move || drop(slots.announce(Place::ANONYMOUS, found[1])));
+        empty(slots, a);
+        reader.join().unwrap();
+        next.join().unwrap();
+    });
+}
+
+#[test]
+fn removal_waits_for_a_reader_who_found_no_word() {
+    explore("removal_waits_for_a_reader_who_found_no_word", 4, || {
+        let slots: &'static Slots<'_, 2, 1> = share(Slots::new());
+        let [a, b] = [b'a', b'b'].map(Probe::new);
+        assert!(slots.install(0, body(a), 4) && slots.install(1, body(b), 4));
+        // As many as a stripe has words.
+        let others = [0, 1].map(|_| slots.announce(Place::ANONYMOUS, slots.slot(1).unwrap()).unwrap());
+        let reader = thread::spawn(move || visit(slots, Place::ANONYMOUS, 0));
+        empty(slots, a);
+        reader.join().unwrap();
+        drop(others);
+    });
+}
+
 /// One thread removes the device, and another registers the next.
 #[test]
 fn the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version() {

@@ -12,6 +12,20 @@ pub(crate) const ANNOUNCE: Ordering = if FENCE { Ordering::SeqCst } else { Order
 pub(crate) const ANNOUNCE_ASYMMETRIC: Ordering =
     if cfg!(vm_device_mutation = "no_announced_release") { Ordering::Relaxed } else { Ordering::Release };
 
+/// Of an announcement in a stripe, whose words pass from one thread to another.
+pub(crate) const ANNOUNCE_IN_STRIPE: Ordering = match () {
+    () if cfg!(vm_device_mutation = "no_stripe_acquire") => Ordering::Release,
+    () if FENCE => Ordering::SeqCst,
+    () => Ordering::AcqRel,
+};
+
+/// An access takes a word of a stripe only if nobody has it.
+pub(crate) const STRIPE_EXCHANGE: bool = !cfg!(vm_device_mutation = "no_stripe_exchange");
+
+/// A writer looks for readers in the stripes, and in the slot's count.
+pub(crate) const STRIPE_SCAN: bool = !cfg!(vm_device_mutation = "no_stripe_scan");
+pub(crate) const COUNT_SCAN: bool = !cfg!(vm_device_mutation = "no_count_scan");
+
 /// Of the withdrawal: what the callback did comes before it.
 pub(crate) const WITHDRAW: Ordering =
     if cfg!(vm_device_mutation = "no_release") { Ordering::Relaxed } else { Ordering::Release };

@@ -1,4 +1,5 @@
-//! How a reader announces itself: in a hazard word of its vCPU's line, or in the slot's count of accesses without one.
+//! How a reader announces itself: in a hazard word of its vCPU's line; without a line in one of a stripe, which those share
+//! whose stacks lie alike; or in the slot's count of accesses, if those of the stripe are in use.
 
 #![deny(unsafe_code)]
 
@@ -8,11 +9,14 @@ use crate::access::MAX_DEPTH;
 use crate::protocol;
 use crate::sync::{AtomicBool, AtomicU32, Ordering, array, const_fn};
 
-/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, enter a range that another such access
-/// is in. It bounds a recursion that the manager cannot see otherwise: without handles, accesses are nested no deeper than
-/// the number of ranges in use and this together. Where callbacks claim handles, there are at most
-/// [`MAX_DEPTH`](crate::MAX_DEPTH) more for each.
+/// How many accesses without a [`Dispatcher`](crate::Dispatcher) may, over all vCPUs, be counted in a range in which another one
+/// is counted. Two for each vCPU that the manager has room for need not be counted. It bounds a recursion that the manager
+/// cannot see otherwise: without handles, accesses are nested no deeper than the number of ranges in use, this, and two for
+/// each vCPU together. Where callbacks claim handles, there are at most [`MAX_DEPTH`](crate::MAX_DEPTH) more for each.
 pub const MAX_ANONYMOUS: u32 = 64;
+
+/// How many accesses can be announced in a stripe: one, and one from within its callback, or of another thread.
+const STRIPE_WORDS: usize = 2;
 
 /// What a hazard word holds that announces no slot: no slot's sign.
 pub(super) const NO_SLOT: u32 = u32::MAX;
@@ -45,6 +49,59 @@ impl Line {
         let claimed = self.claimed.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed);
         claimed.ok().map(|_| Claim(self))
     }
+}
+
+/// Words for accesses without a line, which any thread may use, in a cache line that others seldom do.
+#[repr(align(64))]
+pub(super) struct Stripe {
+    pub(super) words: [AtomicU32; STRIPE_WORDS],
+}
+
+impl Stripe {
+    const_fn! {
+        pub(super) fn new() -> Self {
+            Self { words: array![AtomicU32::new(NO_SLOT); STRIPE_WORDS] }
+        }
+    }
+
+    /// Announces an access in a word that is free, if there is one.
+    ///
+    /// The exchange acquires what the callback before did that was announced in this word: a removal that sees this access
+    /// leave sees that one ended too.
+    #[inline(always)]
+    fn announce<'a>(&'a self, slot: Mark<'_>) -> Option<InLine<'a>> {
+        let takes = |word: &&AtomicU32| {
+            if !protocol::STRIPE_EXCHANGE {
+                word.store(slot.sign, protocol::ANNOUNCE);
+                return true;
+            }
+            word.compare_exchange(NO_SLOT, slot.sign, protocol::ANNOUNCE_IN_STRIPE, Ordering::Relaxed).is_ok()
+        };
+        self.words.iter().find(takes).map(InLine)
+    }
+}
+
+/// Which of `count` stripes is that of a thread that has `local` on its stack: by the digits, to the base of the next power of
+/// two, of its address in units of 16 KiB, all of them, so that neighbours have different ones where stacks lie at a
+/// distance of a power of two. The wrong one takes time and does no harm.
+#[inline(always)]
+fn stripe_of<const COUNT: usize>(local: usize) -> usize {
+    // A model takes the same way each time, wherever its stacks lie.
+    if cfg!(vm_device_loom) || COUNT < 2 {
+        return 0;
+    }
+    let digit = COUNT.next_power_of_two().ilog2();
+    let near = local >> 14;
+    let near = near ^ (near >> 12);
+    let folded = (0..12_u32.div_ceil(digit)).fold(0, |folded, place| folded ^ (near >> (place * digit)));
+    (folded & (COUNT.next_power_of_two() - 1)) % COUNT
+}
+
+/// Where an access without a line is announced: what all of them share.
+pub(crate) struct Common<'a, const VCPUS: usize> {
+    pub(super) stripes: &'a [Stripe; VCPUS],
+    /// The anonymous accesses that were not the only ones in their slots when they came.
+    pub(super) crowd: &'a AtomicU32,
 }
 
 /// A line that one vCPU has to itself until this is dropped.
@@ -111,10 +168,15 @@ pub(crate) trait Announce<'a>: Copy {
     /// Withdraws the announcement when it is dropped.
     type Announced: 'a;
     /// Announces an access to the slot; `None` if there is no place to.
-    fn announce(self, slot: Mark<'a>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Self::Announced>;
+    fn announce<const VCPUS: usize>(
+        self,
+        slot: Mark<'a>,
+        common: Common<'a, VCPUS>,
+        asymmetric: bool,
+    ) -> Option<Self::Announced>;
 }
 
-/// An announcement in a line.
+/// An announcement in a word of a line or of a stripe.
 pub(crate) struct InLine<'a>(&'a AtomicU32);
 
 impl<'a> InLine<'a> {
@@ -146,6 +208,7 @@ pub(crate) struct Counted<'a> {
 }
 
 impl<'a> Counted<'a> {
+    #[cold]
     fn announce(Mark { anonymous: slot, .. }: Mark<'a>, crowd: &'a AtomicU32) -> Option<Self> {
         let others = slot.fetch_add(1, protocol::ANNOUNCE);
         let mut counted = Self { slot, crowd: None };
@@ -174,7 +237,12 @@ impl<'a> Announce<'a> for Top<'a> {
     /// The word is free: an access borrows the handle, which alone has the claim, as long as it lasts, and those nested in
     /// it have words of their own.
     #[inline(always)]
-    fn announce(self, slot: Mark<'a>, _: &'a AtomicU32, asymmetric: bool) -> Option<InLine<'a>> {
+    fn announce<const VCPUS: usize>(
+        self,
+        slot: Mark<'a>,
+        _: Common<'a, VCPUS>,
+        asymmetric: bool,
+    ) -> Option<InLine<'a>> {
         let [word, ..] = &self.0.hazards;
         Some(InLine::announce(word, slot, asymmetric))
     }
@@ -189,14 +257,25 @@ pub(crate) enum Anyhow<'a> {
 impl<'a> Announce<'a> for Place<'a> {
     type Announced = Anyhow<'a>;
 
-    fn announce(self, slot: Mark<'a>, crowd: &'a AtomicU32, asymmetric: bool) -> Option<Anyhow<'a>> {
+    fn announce<const VCPUS: usize>(
+        self,
+        slot: Mark<'a>,
+        Common { stripes, crowd }: Common<'a, VCPUS>,
+        asymmetric: bool,
+    ) -> Option<Anyhow<'a>> {
         match self.line {
             Some(line) => {
                 let word = line.hazards.get(self.level())?;
                 let is_free = word.load(Ordering::Relaxed) == NO_SLOT;
                 is_free.then(|| Anyhow::InLine(InLine::announce(word, slot, asymmetric)))
             }
-            None if self.level() < MAX_DEPTH => Counted::announce(slot, crowd).map(Anyhow::Counted),
+            None if self.level() < MAX_DEPTH => {
+                let stripe = stripes.get(stripe_of::<VCPUS>(core::ptr::from_ref(&self).addr()));
+                match stripe.and_then(|stripe| stripe.announce(slot)) {
+                    Some(announced) => Some(Anyhow::InLine(announced)),
+                    None => Counted::announce(slot, crowd).map(Anyhow::Counted),
+                }
+            }
             None => None,
         }
     }
@@ -218,5 +297,51 @@ impl Sign {
             Sign::Of(sign) => value == sign,
             Sign::Count => value != 0,
         }
+    }
+}
+
+#[cfg(all(test, not(vm_device_loom)))]
+mod tests {
+    use super::*;
+
+    /// How many stripes as many threads have whose stacks lie at a distance of `stride`.
+    fn used<const COUNT: usize>(first: usize, stride: usize) -> usize {
+        let mut used = [false; COUNT];
+        for thread in 0..COUNT {
+            used[stripe_of::<COUNT>(first + thread * stride)] = true;
+        }
+        used.into_iter().filter(|used| *used).count()
+    }
+
+    #[test]
+    fn stacks_at_a_distance_of_a_power_of_two_have_stripes_of_their_own() {
+        for stride in (14..=23).map(|bits| 1 << bits) {
+            let first = 0x7f00_0000_2a80 / (16 * stride) * (16 * stride);
+            let used = [used::<1>(first, stride), used::<2>(first, stride), used::<4>(first, stride)];
+            assert_eq!(used, [1, 2, 4], "{stride:#x}");
+            assert_eq!((super::tests::used::<8>(first, stride), stride), (8, stride));
+        }
+    }
+
+    #[test]
+    fn every_place_of_a_stack_has_a_stripe() {
+        for local in [0, 1, 0x1234_5678, usize::MAX / 2, usize::MAX] {
+            assert!(stripe_of::<3>(local) < 3 && stripe_of::<7>(local) < 7 && stripe_of::<33>(local) < 33);
+        }
+    }
+
+    #[test]
+    fn an_access_takes_a_free_word_and_gives_it_back() {
+        let (stripe, count) = (Stripe::new(), AtomicU32::new(0));
+        let announce = |sign| stripe.announce(Mark { sign, anonymous: &count });
+        let words = || stripe.words.each_ref().map(|word| word.load(Ordering::Relaxed));
+        let (first, second) = (announce(1), announce(2));
+        assert_eq!((words(), announce(3).is_none()), ([1, 2], true));
+        drop(first);
+        assert_eq!(words(), [NO_SLOT, 2]);
+        let third = announce(3);
+        assert_eq!(words(), [3, 2]);
+        drop((second, third));
+        assert_eq!(words(), [NO_SLOT; STRIPE_WORDS]);
     }
 }

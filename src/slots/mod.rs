@@ -31,7 +31,7 @@ use core::mem::MaybeUninit;
 
 pub use announcement::MAX_ANONYMOUS;
 pub(crate) use announcement::{Announce, Claim, Place};
-use announcement::{Line, Mark, NO_SLOT, Sign};
+use announcement::{Common, Line, Mark, NO_SLOT, Sign, Stripe};
 
 use crate::access::Target;
 use crate::address::IoType;
@@ -214,10 +214,12 @@ pub(crate) struct Slots<'d, const RANGES: usize, const VCPUS: usize> {
     /// The slot that [`Hint::NONE`] names. It is never filled, and no address is within its length, 0.
     no_slot: Slot<'d>,
     lines: [Line; VCPUS],
+    /// As many as vCPUs, because each may access without a handle.
+    stripes: [Stripe; VCPUS],
     version: AtomicU64,
     /// Readers that have searched in vain too often: no publication begins while there are any.
     starving: AtomicU32,
-    /// Anonymous accesses that were not the only ones in their slots when they came. A recursion comes to a slot it is in
+    /// Counted accesses that were not the only ones in their slots when they came. A recursion comes to a slot it is in
     /// already, so that this count bounds it, and accesses that do not meet touch nothing that all share.
     crowd: AtomicU32,
     /// With it the barrier between a reader's announcement and its check is free, and a writer pays for both.
@@ -231,6 +233,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
                 slots: array![Slot::new(); RANGES],
                 no_slot: Slot::new(),
                 lines: array![Line::new(); VCPUS],
+                stripes: array![Stripe::new(); VCPUS],
                 version: AtomicU64::new(0),
                 starving: AtomicU32::new(0),
                 crowd: AtomicU32::new(0),
@@ -270,6 +273,19 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         self.slots.get(number as usize).map(Found)
     }
 
+    /// Where accesses without a line are announced.
+    #[inline(always)]
+    fn common(&self) -> Common<'_, VCPUS> {
+        Common { stripes: &self.stripes, crowd: &self.crowd }
+    }
+
+    /// For a model: an announcement without the look that follows it, and so without the fence that loom needs there, which
+    /// would hide what the announcement itself does.
+    #[cfg(all(test, vm_device_loom))]
+    pub(crate) fn announce<'a, A: Announce<'a>>(&'a self, place: A, found: Found<'a, 'd>) -> Option<A::Announced> {
+        place.announce(found.0.mark(), self.common(), false)
+    }
+
     /// Enters the slot that a search under `version` has found.
     #[inline(always)]
     pub(crate) fn enter<'a, A: Announce<'a>>(
@@ -279,7 +295,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         found: Found<'a, 'd>,
     ) -> Result<Entered<'a, 'd, A::Announced>, Refused> {
         let announced =
-            place.announce(found.0.mark(), &self.crowd, self.heavy_barrier.is_some()).ok_or(Refused::TooDeep)?;
+            place.announce(found.0.mark(), self.common(), self.heavy_barrier.is_some()).ok_or(Refused::TooDeep)?;
         order();
         searched();
         // The reader's half of the protocol.
@@ -324,7 +340,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             cold_path();
             return None;
         }
-        let announced = place.announce(found.0.mark(), &self.crowd, self.heavy_barrier.is_some())?;
+        let announced = place.announce(found.0.mark(), self.common(), self.heavy_barrier.is_some())?;
         order();
         searched();
         // With this state before and after, the slot was open all the time, and it still is, announced.
@@ -444,8 +460,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
     fn words(&self, slot: u16) -> impl Iterator<Item = (&AtomicU32, Sign)> {
         let target = self.slots.get(slot as usize);
         let sign = Sign::Of(target.map_or(NO_SLOT, |target| target.mark().sign));
-        let hazards = self.lines.iter().flat_map(|line| &line.hazards);
-        hazards.map(move |word| (word, sign)).chain(target.map(|target| (&target.anonymous, Sign::Count)))
+        let stripes = self.stripes.iter().filter(|_| protocol::STRIPE_SCAN).flat_map(|stripe| &stripe.words);
+        let hazards = self.lines.iter().flat_map(|line| &line.hazards).chain(stripes);
+        let counted = target.filter(|_| protocol::COUNT_SCAN).map(|target| (&target.anonymous, Sign::Count));
+        hazards.map(move |word| (word, sign)).chain(counted)
     }
 
     /// Sets the place of the slot's range in the copy that `version` selects.
