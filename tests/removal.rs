@@ -139,7 +139,15 @@ fn a_subtree_that_changes<'d>(
     thread::scope(|scope| {
         scope.spawn(|| read(manager, 0x20));
         wait_for(&held.inside);
-        let removal = scope.spawn(move || manager.unregister_subtree(bus));
+        let removal = scope.spawn(move || {
+            loop {
+                match manager.unregister_subtree(bus) {
+                    // It has met the removal of "first".
+                    Err(UnregisterError::Busy { .. }) => thread::yield_now(),
+                    outcome => return outcome,
+                }
+            }
+        });
         thread::sleep(Duration::from_millis(20));
         change(bus, first);
         scope.spawn(|| read(manager, 0x30));
