@@ -4,6 +4,7 @@ use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
 use crate::hints::Hints;
 use crate::manager::DeviceManager;
+use crate::probes;
 use crate::resource::AccessSizes;
 use crate::slots::{Body, Claim, Entered, Found, Place, Refused};
 use crate::table::{Entry, Start, Table};
@@ -100,6 +101,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
                 Some(hit) => Some(hit),
                 None => self.find_exactly(io_type, address.0, unit)?,
             };
+            probes::searched();
             if let Some(Hit { version, base, found, .. }) = hit {
                 match self.slots.enter(caller.place, version, found) {
                     Ok(entered) => {

@@ -9,6 +9,10 @@
 
 #![allow(unsafe_code)]
 
+mod removal;
+mod searches;
+mod windows;
+
 use core::cell::RefCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::boxed::Box;
@@ -75,6 +79,7 @@ enum Act {
     ReadAnonymously(&'static Manager<2>, u16),
     Remove(&'static Manager<2>, InstanceId),
     RemoveDeferred(&'static Manager<2>, InstanceId),
+    Move(&'static Manager<2>, InstanceId, u16),
 }
 
 /// A device that answers with its letter and the offset of the access.
@@ -136,6 +141,7 @@ impl Device<'static> for Probe {
             Act::RemoveDeferred(manager, id) => {
                 let _ = manager.unregister_device_deferred(id);
             }
+            Act::Move(manager, id, port) => relocate(manager, &[(id, port)]),
         }
         self.body.with(|_| ());
         for (byte, value) in data.iter_mut().zip([self.letter, access.offset() as u8]) {
@@ -184,6 +190,8 @@ macro_rules! by_search_and_by_hint {
         }
     };
 }
+
+use by_search_and_by_hint;
 
 by_search_and_by_hint! {
     removal_waits_for_a_callback
@@ -666,6 +674,33 @@ fn removal_waits_for_a_reader_who_found_no_word() {
     });
 }
 
+/// Two callers in callbacks that remove each other's device, each in the first step of its removal. With the asymmetric
+/// fence their announcements are not ordered before their looks by themselves, and no heavy barrier was executed yet.
+#[test]
+fn of_two_asymmetric_callers_one_sees_the_other() {
+    explore("of_two_asymmetric_callers_one_sees_the_other", 6, || {
+        let mut slots = Slots::<'_, 2, 2>::new();
+        // SAFETY: no callback runs and no slot is retired here, so that no barrier has to order anything.
+        slots.set_heavy_barrier(unsafe { HeavyBarrier::new(|| ()) });
+        let slots: &'static Slots<'_, 2, 2> = share(slots);
+        let claims = [0, 1].map(|_| slots.claim_line().unwrap());
+        let places = [0, 1].map(|n| claims[n].top());
+        let sees_nobody = move |mine: usize, other: u16| {
+            let announced = slots.announce(places[mine], slots.slot(mine as u16).unwrap());
+            let alone = slots.wait_for_current_readers(other, &mut 0);
+            (alone, announced)
+        };
+        let second = thread::spawn(move || {
+            let (alone, announced) = sees_nobody(1, 0);
+            // It stays in its callback.
+            core::mem::forget(announced);
+            alone
+        });
+        let (alone, _announced) = sees_nobody(0, 1);
+        assert!(!(second.join().unwrap() && alone), "both go on to wait for each other");
+    });
+}
+
 /// One thread removes the device, and another registers the next.
 #[test]
 fn the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version() {
@@ -782,6 +817,42 @@ fn a_removal_deasserts_and_no_handle_asserts_after_it() {
         manager.unregister_device(id).unwrap();
         controller.calls.with_mut(|_| assert!(!controller.level()));
         assert_eq!(line.assert(), Err(InterruptError::Removed));
+        device.join().unwrap();
+        assert!(!controller.level());
+    });
+}
+
+/// A device that refuses its resources, and has given its line to another thread before.
+struct Refusing(Mutex<Option<thread::JoinHandle<()>>>);
+
+impl Device<'static> for Refusing {
+    fn name(&self) -> &str {
+        "refusing"
+    }
+
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+
+    fn set_resources(&self, resources: &Resources<'_, 'static>) -> Result<(), Rejected> {
+        let line = resources.irq();
+        *self.0.lock().unwrap() = Some(thread::spawn(move || {
+            let result = line.assert();
+            assert!(matches!(result, Ok(()) | Err(InterruptError::Removed)), "{result:?}");
+        }));
+        Err(Rejected)
+    }
+}
+
+#[test]
+fn a_rejection_deasserts_and_no_handle_asserts_after_it() {
+    explore("a_rejection_deasserts_and_no_handle_asserts_after_it", 4, || {
+        let controller = Controller::new();
+        let manager = share(new_manager::<1>().with_interrupt_controller(controller));
+        let refusing = share(Refusing(Mutex::new(None)));
+        assert!(manager.register_device(refusing, None, &[], IrqResource::Any).is_err());
+        controller.calls.with_mut(|_| assert!(!controller.level()));
+        let device = refusing.0.lock().unwrap().take().unwrap();
         device.join().unwrap();
         assert!(!controller.level());
     });

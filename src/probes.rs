@@ -1,4 +1,5 @@
-//! In tests, a count of what writers look at and move: for the worst case of a registration. Otherwise nothing.
+//! In tests, a count of what writers look at and move, for the worst case of a registration; in models, one of the searches
+//! of an access. Otherwise nothing.
 
 /// Counts a look at a range or at a segment.
 #[cfg(any(not(test), vm_device_loom))]
@@ -9,6 +10,40 @@ pub(crate) fn looked() {}
 #[cfg(any(not(test), vm_device_loom))]
 #[inline(always)]
 pub(crate) fn moved(_: usize) {}
+
+/// Counts a search of an access that is made until it is known what becomes of it.
+#[cfg(not(all(test, vm_device_loom)))]
+#[inline(always)]
+pub(crate) fn searched() {}
+
+#[cfg(all(test, vm_device_loom))]
+pub(crate) use modelled::{count_searches, searched};
+
+#[cfg(all(test, vm_device_loom))]
+mod modelled {
+    use core::cell::Cell;
+
+    loom::thread_local! {
+        static SEARCHES: Cell<Option<usize>> = Cell::new(None);
+    }
+
+    pub(crate) fn searched() {
+        SEARCHES.with(|searches| {
+            if let Some(count) = searches.get() {
+                searches.set(Some(count + 1));
+                // Others go on while the search is not yet compared, without a preemption that is counted.
+                loom::thread::yield_now();
+            }
+        });
+    }
+
+    /// How many searches an access of this thread takes. Others have their turn after each.
+    pub(crate) fn count_searches(access: impl FnOnce()) -> usize {
+        SEARCHES.with(|searches| searches.set(Some(0)));
+        access();
+        SEARCHES.with(Cell::take).unwrap_or(0)
+    }
+}
 
 #[cfg(all(test, not(vm_device_loom)))]
 pub(crate) use counted::{looked, moved};

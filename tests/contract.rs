@@ -1,6 +1,7 @@
 //! The concurrency contract of the README: a test for each of its sentences.
 
 mod observed;
+mod within;
 
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc;
@@ -14,6 +15,7 @@ use vm_device::{
 };
 
 use observed::Constant;
+use within::within_limit;
 
 const VCPUS: usize = 2;
 
@@ -46,16 +48,29 @@ const FIRST: Constant = Constant { name: "first", value: 1 };
 const SECOND: Constant = Constant { name: "second", value: 2 };
 
 /// A device whose callback does not end before it is let go.
-#[derive(Default)]
 struct Held {
+    name: &'static str,
     inside: AtomicBool,
     let_go: AtomicBool,
     base_at_the_end: AtomicU64,
 }
 
+impl Held {
+    fn named(name: &'static str) -> Self {
+        let [inside, let_go] = [false; 2].map(AtomicBool::new);
+        Self { name, inside, let_go, base_at_the_end: AtomicU64::new(0) }
+    }
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self::named("held")
+    }
+}
+
 impl Device<'_> for Held {
     fn name(&self) -> &str {
-        "held"
+        self.name
     }
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
         self.inside.store(true, Ordering::SeqCst);
@@ -65,6 +80,15 @@ impl Device<'_> for Held {
         self.inside.store(false, Ordering::SeqCst);
     }
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+/// Lets a callback go at the end, and where an assertion fails, too.
+struct LetGo<'a>(&'a Held);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.let_go.store(true, Ordering::SeqCst);
+    }
 }
 
 /// Has a vCPU inside the callback of `held`, at address 0, while `act` runs.
@@ -79,8 +103,8 @@ fn while_inside<'d>(manager: &'d Manager<'d>, held: &'d Held, handle: bool, act:
             assert_eq!((outcome, data), (Ok(()), [7]));
         });
         wait_for(&held.inside);
+        let _let_go = LetGo(held);
         act();
-        held.let_go.store(true, Ordering::SeqCst);
     });
 }
 
@@ -222,9 +246,20 @@ fn an_access_and_a_removal_that_meet_see_each_other() {
 
 #[test]
 fn an_id_of_a_removed_device_is_an_error_for_ever() {
+    let others = ["a", "b", "c", "d", "e", "f", "g"].map(|name| Constant { name, value: 3 });
     let manager = manager();
     let old = register(&manager, &FIRST, 0, 4);
     manager.unregister_device(old).unwrap();
+    // As often as it takes until every index has been used again.
+    for _ in 0..20 {
+        let id = register(&manager, &FIRST, 0, 4);
+        assert_ne!(id, old);
+        manager.unregister_device(id).unwrap();
+    }
+    // One of them has the old one's index.
+    for other in &others {
+        manager.register_device(other, None, &[], IrqResource::None).unwrap();
+    }
     let new = register(&manager, &SECOND, 0, 4);
     assert_eq!(manager.unregister_device(old), Err(UnregisterError::NotFound { id: old }));
     assert_eq!(manager.unregister_device_deferred(old), Err(UnregisterError::NotFound { id: old }));
@@ -302,6 +337,8 @@ fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_
             assert_eq!(manager.unregister_device_deferred(id), Ok(()));
             assert_eq!(read(&manager, 0), Err(IoError::Unclaimed), "nobody enters any more");
             assert_eq!(manager.collect(), 1);
+            let below = manager.register_device(&FIRST, Some(id), &[], IrqResource::None);
+            assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: id }));
             let taken = manager.register_device(&FIRST, None, &[IoResource::mmio(0, 4)], IrqResource::None);
             assert!(matches!(taken, Err(RegisterError::Range { .. })));
             assert!(held.inside.load(Ordering::SeqCst));
@@ -563,5 +600,87 @@ fn the_patience_of_a_removal_is_bounded_in_time() {
         // 2^20 turns; what a turn takes depends on the processor.
         assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
         println!("the default patience lasts {:?} here", start.elapsed());
+    });
+}
+
+/// Has a vCPU inside a callback of `held`, at this address, while `act` runs.
+fn while_inside_at<'d>(manager: &'d Manager<'d>, held: &'d Held, address: u64, act: impl FnOnce()) {
+    thread::scope(|scope| {
+        scope.spawn(move || assert_eq!(read(manager, address), Ok(7)));
+        wait_for(&held.inside);
+        let _let_go = LetGo(held);
+        act();
+    });
+}
+
+#[test]
+fn a_removal_looks_for_callbacks_in_every_range() {
+    within_limit(|| {
+        for address in [0, 8, 0x10] {
+            let (manager, held) = (manager().with_patience(1000), Held::default());
+            let requests = [0, 8, 0x10].map(|base| IoResource::mmio(base, 4));
+            let id = manager.register_device(&held, None, &requests, IrqResource::None).unwrap();
+            while_inside_at(&manager, &held, address, || {
+                assert_eq!(manager.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
+                manager.unregister_device_deferred(id).unwrap();
+                assert_eq!(manager.collect(), 1, "a callback is running in the range at {address:#x}");
+            });
+            assert_eq!(manager.collect(), 0);
+            // Every slot is vacant again.
+            manager.register_device(&FIRST, None, &requests, IrqResource::None).unwrap();
+            assert_eq!([0, 8, 0x10].map(|address| read(&manager, address)), [Ok(1); 3]);
+        }
+    });
+}
+
+#[test]
+fn a_removed_subtree_is_looked_at_whole() {
+    within_limit(|| {
+        for address in [0, 8, 0x10] {
+            let manager = manager().with_patience(1000);
+            let [bus, child, grandchild] = ["bus", "child", "grandchild"].map(Held::named);
+            let register = |device, parent, base| {
+                manager.register_device(device, parent, &[IoResource::mmio(base, 4)], IrqResource::None).unwrap()
+            };
+            let top = register(&bus, None, 0);
+            let below = register(&child, Some(top), 8);
+            register(&grandchild, Some(below), 0x10);
+            let held = match address {
+                0 => &bus,
+                8 => &child,
+                _ => &grandchild,
+            };
+            while_inside_at(&manager, held, address, || {
+                assert_eq!(manager.unregister_subtree(top), Err(UnregisterError::InUse { device: held.name }));
+                assert_eq!(manager.walk().count(), 3, "nothing has changed");
+            });
+            assert_eq!(read(&manager, address), Ok(7));
+            assert_eq!(manager.unregister_subtree(top), Ok(()));
+        }
+    });
+}
+
+#[test]
+fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
+    within_limit(|| {
+        let (outer, inner) = (manager(), manager().with_patience(1000));
+        let held = Held::default();
+        let id = register(&inner, &held, 0, 4);
+        let act = |access: &Access<'_>| {
+            let mut data = [0];
+            assert_eq!(inner.nested(access).read(GuestAddress(0), &mut data, IoType::Mmio), Ok(()));
+            assert_eq!(data, [7]);
+        };
+        let bridge = Acting("bridge", &act);
+        register(&outer, &bridge, 0, 4);
+        thread::scope(|scope| {
+            scope.spawn(|| outer.dispatcher().unwrap().read(GuestAddress(0), &mut [0], IoType::Mmio).unwrap());
+            wait_for(&held.inside);
+            let _let_go = LetGo(&held);
+            assert_eq!(inner.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
+            inner.unregister_device_deferred(id).unwrap();
+            assert_eq!(inner.collect(), 1);
+        });
+        assert_eq!(inner.collect(), 0);
     });
 }

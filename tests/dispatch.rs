@@ -194,6 +194,23 @@ fn addresses_behind_the_last_port_are_unclaimed() {
 }
 
 #[test]
+fn a_window_has_the_last_address_of_its_space_behind_a_child() {
+    const BUS: Constant = Constant { name: "bus", value: 3 };
+    for (io_type, last) in [(IoType::Pio, 0xffff), (IoType::Mmio, u64::MAX)] {
+        let manager = manager();
+        let at = |base, size| [IoResource::fixed(io_type, GuestAddress(base), GuestUsize(size))];
+        let window = at(last - 0xf, 0x10).map(IoResource::window);
+        let bus = manager.register_device(&BUS, None, &window, IrqResource::None).unwrap();
+        manager.register_device(&DEVICE, Some(bus), &at(last - 4, 4), IrqResource::None).unwrap();
+        for (address, expected) in [(last - 5, 3), (last - 4, 0x5a), (last - 1, 0x5a), (last, 3)] {
+            let mut data = [0];
+            assert_eq!(manager.read(GuestAddress(address), &mut data, io_type), Ok(()), "{address:#x}");
+            assert_eq!(data, [expected], "{address:#x}");
+        }
+    }
+}
+
+#[test]
 fn an_access_past_the_last_byte_of_memory_straddles() {
     let manager = manager();
     let top = IoResource::mmio(u64::MAX - 7, 8);
@@ -263,4 +280,27 @@ fn a_search_through_any_number_of_ranges_finds_what_the_allocator_has_there() {
         manager.unregister_device(id).unwrap();
         check();
     }
+}
+
+#[test]
+fn a_hint_does_not_lead_to_a_child_that_a_move_of_its_window_has_turned_off() {
+    const BUS: Constant = Constant { name: "bus", value: 3 };
+    const CHILD: Constant = Constant { name: "child", value: 4 };
+    let manager = manager();
+    let mut vcpu = manager.dispatcher().unwrap();
+    let mut read = |address: u64| {
+        let mut data = [0];
+        vcpu.read(GuestAddress(address), &mut data, IoType::Mmio).map(|()| data[0])
+    };
+    let window = IoResource::mmio(0x1000, 0x100).window();
+    let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
+    let child = manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x1010, 4)], IrqResource::None).unwrap();
+    assert_eq!([read(0x1010), read(0x1010)], [Ok(4); 2]);
+    let moves = [
+        Relocation::new(bus, 0).to(GuestAddress(0x2000)),
+        Relocation::new(child, 0).to(GuestAddress(0x2010)).decoded(false),
+    ];
+    manager.relocate(&moves).unwrap();
+    // The child's hint is about the old place.
+    assert_eq!([read(0x1010), read(0x2010)], [Err(IoError::Unclaimed), Ok(3)]);
 }

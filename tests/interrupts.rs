@@ -10,7 +10,7 @@ use std::thread;
 use spin::Mutex;
 use vm_device::{
     Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptController, InterruptError, IoRange,
-    IoResource, IoType, IrqLine, IrqResource, RegisterError, Rejected, Resources, SystemAllocator,
+    IoResource, IoType, IrqLine, IrqResource, Owner, RegisterError, Rejected, Resources, SystemAllocator,
 };
 
 use within::within_limit;
@@ -137,6 +137,23 @@ fn unregistering_takes_the_assertion_back() {
     manager.register_device(&a, None, &[], IrqResource::Fixed(Gsi(7))).unwrap();
     a.line().assert().unwrap();
     assert_eq!(log.take(), [Told::Level(7, true)]);
+}
+
+#[test]
+fn a_shared_line_stays_taken_while_one_of_its_devices_is_registered() {
+    let manager = manager();
+    let [a, b, c] = ["a", "b", "c"].map(Source::new);
+    let ids = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
+    for (id, other) in [(ids[0], &b), (ids[1], &a)] {
+        manager.unregister_device(id).unwrap();
+        if manager.walk().next().is_some() {
+            assert!(matches!(
+                manager.register_device(&c, None, &[], IrqResource::Fixed(Gsi(7))),
+                Err(RegisterError::IrqTaken { owner: Owner::Device { name, .. }, .. }) if name == other.name
+            ));
+        }
+    }
+    assert!(manager.register_device(&c, None, &[], IrqResource::Fixed(Gsi(7))).is_ok());
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Devices that use the manager from within their own callbacks.
 
 mod observed;
+mod within;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
@@ -13,6 +14,7 @@ use vm_device::{
     Access, Device, DeviceManager, GuestAddress, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource,
     MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Relocation, SystemAllocator, UnregisterError,
 };
+use within::within_limit;
 
 const VCPUS: usize = 2;
 
@@ -366,6 +368,29 @@ fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
     assert_eq!(rejected, Err(RegisterError::Rejected { device: "early" }));
     assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
     assert!(manager.register_device(&accepting, None, &requests, IrqResource::None).is_ok());
+}
+
+#[test]
+fn a_device_looks_around_while_it_is_told_its_resources() {
+    struct Curious<'d>(&'d Manager<'d>, AtomicUsize);
+    impl<'d> Device<'d> for Curious<'d> {
+        fn name(&self) -> &str {
+            "curious"
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+        fn set_resources(&self, _: &vm_device::Resources<'_, 'd>) -> Result<(), vm_device::Rejected> {
+            self.1.store(self.0.walk().count(), Ordering::Relaxed);
+            Ok(())
+        }
+    }
+    within_limit(|| {
+        let manager = manager();
+        let curious = Curious(&manager, AtomicUsize::new(0));
+        register(&manager, &OTHER, 8);
+        register(&manager, &curious, 0);
+        assert_eq!(curious.1.load(Ordering::Relaxed), 2, "it sees itself");
+    });
 }
 
 #[test]

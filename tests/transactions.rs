@@ -138,6 +138,11 @@ fn ranges() {
             "pio request 1 of \"new\": [0x3ff, 0x400] overlaps [0x3f8, 0x3ff], which belongs to \"serial\" (#2)",
         ),
         (
+            IoResource::pio(0x3f7, 2),
+            overlap(range(0x3f7, 0x3f8), range(0x3f8, 0x3ff), owned(serial, "serial")),
+            "pio request 1 of \"new\": [0x3f7, 0x3f8] overlaps [0x3f8, 0x3ff], which belongs to \"serial\" (#2)",
+        ),
+        (
             // In the window of a bus that is not above the device.
             IoResource::mmio(0x1_0000, 1),
             overlap(range(0x1_0000, 0x1_0000), window, owned(bus, "bus")),
@@ -567,6 +572,9 @@ fn a_subtree_goes_in_one_act() {
         assert!(vcpu.read(GuestAddress(address), &mut [0], IoType::Mmio).is_err());
     }
     assert_eq!(manager.walk().map(|info| info.id).collect::<Vec<_>>(), [serial]);
+    // What stands behind it is as it was.
+    assert_eq!(manager.read(GuestAddress(0x3f8), &mut [0], IoType::Pio), Ok(()));
+    assert_eq!(manager.unregister_device(serial), Ok(()));
     // Everything it had is free.
     let all = IoResource::at(IoType::Mmio, range(0x1000, 0xf_ffff));
     manager.register_device(&BUS, None, &[all], IrqResource::Fixed(Gsi(7))).unwrap();

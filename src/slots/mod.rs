@@ -279,11 +279,10 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         Common { stripes: &self.stripes, crowd: &self.crowd }
     }
 
-    /// For a model: an announcement without the look that follows it, and so without the fence that loom needs there, which
-    /// would hide what the announcement itself does.
-    #[cfg(all(test, vm_device_loom))]
+    /// Announces a slot: the reader's store, without the look at version and state that comes after it.
+    #[inline(always)]
     pub(crate) fn announce<'a, A: Announce<'a>>(&'a self, place: A, found: Found<'a, 'd>) -> Option<A::Announced> {
-        place.announce(found.0.mark(), self.common(), false)
+        place.announce(found.0.mark(), self.common(), self.heavy_barrier.is_some())
     }
 
     /// Enters the slot that a search under `version` has found.
@@ -294,8 +293,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
         version: u64,
         found: Found<'a, 'd>,
     ) -> Result<Entered<'a, 'd, A::Announced>, Refused> {
-        let announced =
-            place.announce(found.0.mark(), self.common(), self.heavy_barrier.is_some()).ok_or(Refused::TooDeep)?;
+        let announced = self.announce(place, found).ok_or(Refused::TooDeep)?;
         order();
         searched();
         // The reader's half of the protocol.
@@ -340,7 +338,7 @@ impl<'d, const RANGES: usize, const VCPUS: usize> Slots<'d, RANGES, VCPUS> {
             cold_path();
             return None;
         }
-        let announced = place.announce(found.0.mark(), self.common(), self.heavy_barrier.is_some())?;
+        let announced = self.announce(place, found)?;
         order();
         searched();
         // With this state before and after, the slot was open all the time, and it still is, announced.

@@ -1,0 +1,66 @@
+//! Models of accesses that search again because writers publish while they search. The loop is the crate's own: it says
+//! when it has searched (`probes`), and lets others go on there.
+
+use super::*;
+use crate::probes::count_searches;
+
+/// What a search is repeated for at most: three times in vain, once while a writer has not seen it starving, and once more.
+const MOST: usize = 5;
+
+/// Publishes so many times, each time after others had a turn.
+fn publish(manager: &'static Manager<2>, id: InstanceId, times: u16) {
+    for turn in 0..times {
+        relocate(manager, &[(id, 0x20 + turn % 2)]);
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn an_access_searches_a_bounded_number_of_times() {
+    explore("an_access_searches_a_bounded_number_of_times", 1, || {
+        let manager = share(new_manager::<2>());
+        register(manager, Probe::new(b'a'), 0x10);
+        let id = register(manager, Probe::new(b'b'), 0x20);
+        let reader = thread::spawn(move || {
+            let count = count_searches(|| assert_eq!(read_anonymously(manager, 0x10), Some((b'a', 0))));
+            assert!(count <= MOST, "{count} searches");
+        });
+        publish(manager, id, MOST as u16 + 2);
+        reader.join().unwrap();
+    });
+}
+
+#[test]
+fn two_accesses_that_starve_hold_writers_back_until_both_have_ended() {
+    explore("two_accesses_that_starve_hold_writers_back_until_both_have_ended", 0, || {
+        let manager = share(new_manager::<2>());
+        register(manager, Probe::new(b'a'), 0x10);
+        let id = register(manager, Probe::new(b'b'), 0x20);
+        let readers = [0, 1].map(|_| {
+            thread::spawn(move || {
+                let count = count_searches(|| assert_eq!(read_anonymously(manager, 0x10), Some((b'a', 0))));
+                assert!(count <= MOST, "{count} searches");
+            })
+        });
+        publish(manager, id, MOST as u16 + 2);
+        for reader in readers {
+            reader.join().unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_callback_whose_access_has_starved_may_change_the_map() {
+    explore("a_callback_whose_access_has_starved_may_change_the_map", 1, || {
+        let manager = share(new_manager::<2>());
+        let a = Probe::new(b'a');
+        register(manager, a, 0x10);
+        let id = register(manager, Probe::new(b'b'), 0x20);
+        a.will(Act::Move(manager, id, 0x30));
+        let reader = thread::spawn(move || {
+            count_searches(|| assert_eq!(read_anonymously(manager, 0x10), Some((b'a', 0))));
+        });
+        publish(manager, id, 3);
+        reader.join().unwrap();
+    });
+}
