@@ -45,12 +45,18 @@ mod modelled {
     }
 }
 
+/// Counts a turn of a loop that waits.
+#[cfg(not(all(test, not(vm_device_loom))))]
+#[inline(always)]
+pub(crate) fn waited() {}
+
 #[cfg(all(test, not(vm_device_loom)))]
-pub(crate) use counted::{looked, moved};
+pub(crate) use counted::{looked, moved, waited};
 
 #[cfg(all(test, not(vm_device_loom)))]
 mod counted {
-    use core::cell::Cell;
+    use core::cell::{Cell, RefCell};
+    use std::boxed::Box;
     use std::format;
     use std::string::String;
     use std::vec::Vec;
@@ -62,6 +68,9 @@ mod counted {
     std::thread_local! {
         static LOOKS: Cell<usize> = const { Cell::new(0) };
         static MOVES: Cell<usize> = const { Cell::new(0) };
+        static TURNS: Cell<usize> = const { Cell::new(0) };
+        /// What happens at a turn of a loop that waits, and at which.
+        static EVENT: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
     }
 
     pub(crate) fn looked() {
@@ -70,6 +79,14 @@ mod counted {
 
     pub(crate) fn moved(count: usize) {
         MOVES.set(MOVES.get() + count);
+    }
+
+    pub(crate) fn waited() {
+        let turns = TURNS.get() + 1;
+        TURNS.set(turns);
+        if let Some((_, event)) = EVENT.with_borrow_mut(|event| event.take_if(|(turn, _)| *turn == turns)) {
+            event();
+        }
     }
 
     struct Named(String);
@@ -124,6 +141,36 @@ mod counted {
             }
             register(n, last + 1);
         }
+    }
+
+    struct Occupied;
+
+    impl Device<'_> for Occupied {
+        fn name(&self) -> &str {
+            "occupied"
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    }
+
+    #[test]
+    fn the_ranges_of_a_device_share_one_patience() {
+        static MANAGER: DeviceManager<'static, 1, 2, 2> =
+            DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(1000);
+        static DEVICE: Occupied = Occupied;
+        let requests = [0, 8].map(|base| IoResource::mmio(base, 4));
+        let id = MANAGER.register_device(&DEVICE, None, &requests, IrqResource::None).unwrap();
+        let slots = MANAGER.state().slots_of(id.index);
+        let claims = [0, 1].map(|_| MANAGER.slots.claim_line().unwrap());
+        // A vCPU is in each range, and the first one leaves it late.
+        let [first, _second] = [0, 1].map(|n| {
+            let found = MANAGER.slots.slot(slots[n]).unwrap();
+            MANAGER.slots.announce(claims[n].top(), found).unwrap()
+        });
+        TURNS.set(0);
+        EVENT.set(Some((900, Box::new(move || drop(first)))));
+        assert!(MANAGER.unregister_device(id).is_err());
+        assert_eq!((TURNS.get(), EVENT.take().is_none()), (1000, true));
     }
 
     #[test]

@@ -56,6 +56,7 @@ impl<T> Mutex<T> {
 /// One turn of a loop that waits for another thread.
 #[inline]
 pub(crate) fn spin_once() {
+    crate::probes::waited();
     #[cfg(not(vm_device_loom))]
     core::hint::spin_loop();
     #[cfg(vm_device_loom)]

@@ -12,6 +12,7 @@ use vm_device::{
     Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptController, InterruptError, IoRange,
     IoResource, IoType, IrqLine, IrqResource, Owner, RegisterError, Rejected, Resources, SystemAllocator,
 };
+use within::within_limit;
 
 use within::within_limit;
 
@@ -582,32 +583,57 @@ fn two_threads_on_one_line_end_at_the_level_they_left() {
     assert!(strict.changes.load(Ordering::Relaxed) >= 2 * rounds);
 }
 
+/// A controller whose calls take their time.
+#[derive(Default)]
+struct Slow {
+    inside: AtomicBool,
+    go_on: AtomicBool,
+}
+
+impl InterruptController for Slow {
+    fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        if asserted {
+            self.inside.store(true, Ordering::Release);
+            while !self.go_on.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            self.inside.store(false, Ordering::Release);
+        }
+        Ok(())
+    }
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        Ok(())
+    }
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn collect_waits_for_no_call_of_a_handle() {
+    within_limit(|| {
+        let slow = Slow::default();
+        let manager = manager().with_interrupt_controller(&slow);
+        let a = Source::new("a");
+        let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+        thread::scope(|scope| {
+            let line = a.line();
+            scope.spawn(move || line.assert());
+            while !slow.inside.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            manager.unregister_device_deferred(id).unwrap();
+            let left = manager.collect();
+            slow.go_on.store(true, Ordering::Release);
+            assert_eq!(left, 1, "a call of the handle is under way");
+        });
+        assert_eq!(manager.collect(), 0);
+    });
+}
+
 #[test]
 fn a_removal_waits_for_calls_of_the_handle() {
-    /// A controller whose calls take their time.
-    struct Slow {
-        inside: AtomicBool,
-        go_on: AtomicBool,
-    }
-    impl InterruptController for Slow {
-        fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
-            if asserted {
-                self.inside.store(true, Ordering::Release);
-                while !self.go_on.load(Ordering::Acquire) {
-                    thread::yield_now();
-                }
-                self.inside.store(false, Ordering::Release);
-            }
-            Ok(())
-        }
-        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
-            Ok(())
-        }
-        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-            Ok(())
-        }
-    }
-    let slow = Slow { inside: AtomicBool::new(false), go_on: AtomicBool::new(false) };
+    let slow = Slow::default();
     let manager = manager().with_interrupt_controller(&slow);
     let a = Source::new("a");
     let id = manager.register_device(&a, None, &[IoResource::mmio(0, 1)], SHARED).unwrap();
