@@ -349,6 +349,21 @@ fn two_ranges_change_places_at_once<const HINTS: usize>(name: &str) {
     });
 }
 
+/// An access that reaches the last address of its space is searched for in another way than most.
+#[test]
+fn an_access_to_the_last_port_finds_one_of_two_that_change_places() {
+    explore("an_access_to_the_last_port_finds_one_of_two_that_change_places", 2, || {
+        let manager = share(new_manager::<2>());
+        let [a, b] = [(b'a', 0xfffc), (b'b', 0x20)].map(|(letter, port)| register(manager, Probe::new(letter), port));
+        let reader = thread::spawn(move || {
+            let found = read_anonymously(manager, 0xfffe);
+            assert!(matches!(found, Some((b'a' | b'b', 2))), "{found:?}");
+        });
+        relocate(manager, &[(a, 0x20), (b, 0xfffc)]);
+        reader.join().unwrap();
+    });
+}
+
 fn a_child_that_has_answered_one_answers_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let manager = share(new_manager::<2>());

@@ -139,7 +139,7 @@ impl<const DEVICES: usize> IdPool<DEVICES> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(vm_device_loom)))]
 mod tests {
     extern crate std;
 

@@ -151,7 +151,7 @@ impl IrqPool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(vm_device_loom)))]
 mod tests {
     use super::*;
 

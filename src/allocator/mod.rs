@@ -191,7 +191,7 @@ impl core::error::Error for AllocateError {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(vm_device_loom)))]
 mod tests {
     extern crate std;
 

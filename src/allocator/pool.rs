@@ -426,6 +426,6 @@ struct Wanted {
     low_bits: u64,
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(vm_device_loom)))]
 #[path = "pool_tests.rs"]
 mod tests;
