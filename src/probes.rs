@@ -58,11 +58,16 @@ mod counted {
     use core::cell::{Cell, RefCell};
     use std::boxed::Box;
     use std::format;
+    use std::rc::Rc;
     use std::string::String;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
     use std::vec::Vec;
 
     use crate::{
-        Access, Device, DeviceManager, InstanceId, IoRange, IoResource, IrqResource, Relocation, SystemAllocator,
+        Access, Device, DeviceManager, GuestAddress, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource,
+        Relocation, SystemAllocator,
     };
 
     std::thread_local! {
@@ -71,14 +76,18 @@ mod counted {
         static TURNS: Cell<usize> = const { Cell::new(0) };
         /// What happens at a turn of a loop that waits, and at which.
         static EVENT: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+        /// What happens at each step of a change.
+        static MEANWHILE: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
     }
 
     pub(crate) fn looked() {
         LOOKS.set(LOOKS.get() + 1);
+        MEANWHILE.with_borrow_mut(|meanwhile| meanwhile.iter_mut().for_each(|meanwhile| meanwhile()));
     }
 
     pub(crate) fn moved(count: usize) {
         MOVES.set(MOVES.get() + count);
+        MEANWHILE.with_borrow_mut(|meanwhile| meanwhile.iter_mut().for_each(|meanwhile| meanwhile()));
     }
 
     pub(crate) fn waited() {
@@ -143,21 +152,58 @@ mod counted {
         }
     }
 
-    struct Occupied;
+    struct Occupied(&'static str);
 
     impl Device<'_> for Occupied {
         fn name(&self) -> &str {
-            "occupied"
+            self.0
         }
         fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
         fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    }
+
+    /// Whatever a writer has done so far of its change, and though it does no more, an access ends, and the device answers
+    /// or nobody does.
+    #[test]
+    fn an_access_goes_on_while_a_writer_stands_still_half_way() {
+        static MANAGER: DeviceManager<'static, 2, 2, 1> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+        static DEVICES: [Occupied; 2] = [Occupied("first"), Occupied("second")];
+        let requests = [0, 8].map(|base| [IoResource::mmio(base, 4)]);
+        let first = MANAGER.register_device(&DEVICES[0], None, &requests[0], IrqResource::None).unwrap();
+        let (ask, asked) = mpsc::channel();
+        let (answer, answered) = mpsc::channel();
+        let reader = thread::spawn(move || {
+            let mut vcpu = MANAGER.dispatcher().unwrap();
+            while let Ok(()) = asked.recv() {
+                let read = |outcome: Result<(), IoError>| assert!(matches!(outcome, Ok(()) | Err(IoError::Unclaimed)));
+                for address in [0, 8, 0x10].map(GuestAddress) {
+                    read(vcpu.read(address, &mut [0], IoType::Mmio));
+                    read(MANAGER.read(address, &mut [0], IoType::Mmio));
+                }
+                answer.send(()).unwrap();
+            }
+        });
+        let steps = Rc::new(Cell::new(0));
+        let count = steps.clone();
+        MEANWHILE.set(Some(Box::new(move || {
+            count.set(count.get() + 1);
+            ask.send(()).unwrap();
+            answered.recv_timeout(Duration::from_secs(10)).expect("an access waits for the writer");
+        })));
+        let second = MANAGER.register_device(&DEVICES[1], None, &requests[1], IrqResource::None).unwrap();
+        MANAGER.relocate(&[Relocation::new(first, 0).to(GuestAddress(0x10))]).unwrap();
+        MANAGER.unregister_device(first).unwrap();
+        MANAGER.unregister_device(second).unwrap();
+        MEANWHILE.take();
+        reader.join().unwrap();
+        assert!(steps.get() > 50, "{} steps", steps.get());
     }
 
     #[test]
     fn the_ranges_of_a_device_share_one_patience() {
         static MANAGER: DeviceManager<'static, 1, 2, 2> =
             DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(1000);
-        static DEVICE: Occupied = Occupied;
+        static DEVICE: Occupied = Occupied("occupied");
         let requests = [0, 8].map(|base| IoResource::mmio(base, 4));
         let id = MANAGER.register_device(&DEVICE, None, &requests, IrqResource::None).unwrap();
         let slots = MANAGER.state().slots_of(id.index);

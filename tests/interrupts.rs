@@ -12,7 +12,6 @@ use vm_device::{
     Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptController, InterruptError, IoRange,
     IoResource, IoType, IrqLine, IrqResource, Owner, RegisterError, Rejected, Resources, SystemAllocator,
 };
-use within::within_limit;
 
 use within::within_limit;
 
@@ -607,6 +606,50 @@ impl InterruptController for Slow {
     fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
         Ok(())
     }
+}
+
+/// A controller that looks at the manager: it would wait for itself if the writers' lock were held.
+struct Looking;
+
+static LOOKED: AtomicUsize = AtomicUsize::new(0);
+static LOOKED_AT: Manager<'static> =
+    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 8)).with_interrupt_controller(&Looking);
+
+impl InterruptController for Looking {
+    fn set_level(&self, gsi: Gsi, _: bool) -> Result<(), InterruptError> {
+        assert!(LOOKED_AT.walk().all(|info| info.gsi == Some(gsi)));
+        // It refuses the first deassertion of each registration.
+        match LOOKED.fetch_add(1, Ordering::Relaxed) % 3 {
+            1 => Err(InterruptError::Refused),
+            _ => Ok(()),
+        }
+    }
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        LOOKED_AT.collect();
+        Ok(())
+    }
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        LOOKED_AT.collect();
+        Ok(())
+    }
+}
+
+#[test]
+fn the_controller_is_called_without_the_lock_that_writers_hold() {
+    static DEVICE: Source<'static> = Source::new("device");
+    within_limit(|| {
+        for deferred in [false, true] {
+            let id = LOOKED_AT.register_device(&DEVICE, None, &[], IrqResource::Any).unwrap();
+            let line = DEVICE.line();
+            assert_eq!([line.pulse(), line.message(GuestAddress(0), 0), line.assert()], [Ok(()); 3]);
+            let left = match deferred {
+                false => LOOKED_AT.unregister_device(id).map(|()| LOOKED_AT.collect()),
+                true => LOOKED_AT.unregister_device_deferred(id).map(|()| LOOKED_AT.collect()),
+            };
+            assert_eq!(left, Ok(0), "the refused deassertion was told again");
+        }
+        assert_eq!(LOOKED.load(Ordering::Relaxed), 6);
+    });
 }
 
 #[test]

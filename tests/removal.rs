@@ -341,3 +341,100 @@ fn several_deferred_removals_share_one_barrier_and_what_comes_meanwhile_has_its_
         assert_eq!((MANAGER.collect(), EXECUTED.load(SeqCst)), (0, 2));
     });
 }
+
+/// Lets a callback go at the end, and where an assertion fails, too.
+struct LetGo<'a>(&'a Held);
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.let_go.store(true, SeqCst);
+    }
+}
+
+/// Has a vCPU inside a callback of `held`, at this address, while `act` runs.
+fn while_inside<'d>(manager: &'d Manager<'d>, held: &'d Held, address: u64, act: impl FnOnce()) {
+    thread::scope(|scope| {
+        scope.spawn(move || assert_eq!(read(manager, address), Ok(7)));
+        wait_for(&held.inside);
+        let _let_go = LetGo(held);
+        act();
+    });
+}
+
+#[test]
+fn a_removal_looks_for_callbacks_in_every_range() {
+    within_limit(|| {
+        for address in [0, 8, 0x10] {
+            let (manager, held) = (manager().with_patience(1000), Held::new("held"));
+            let requests = [0, 8, 0x10].map(|base| IoResource::mmio(base, 4));
+            let id = manager.register_device(&held, None, &requests, IrqResource::None).unwrap();
+            while_inside(&manager, &held, address, || {
+                assert_eq!(manager.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
+                manager.unregister_device_deferred(id).unwrap();
+                assert_eq!(manager.collect(), 1, "a callback is running in the range at {address:#x}");
+            });
+            assert_eq!(manager.collect(), 0);
+            // Every slot is vacant again.
+            manager.register_device(&FIRST, None, &requests, IrqResource::None).unwrap();
+            assert_eq!([0, 8, 0x10].map(|address| read(&manager, address)), [Ok(2); 3]);
+        }
+    });
+}
+
+#[test]
+fn a_subtree_is_looked_at_whole() {
+    within_limit(|| {
+        for inside in 0..3 {
+            let manager = manager().with_patience(1000);
+            let devices = ["bus", "child", "grandchild"].map(Held::new);
+            let bus = register(&manager, &devices[0], None, 0);
+            let child = register(&manager, &devices[1], Some(bus), 8);
+            register(&manager, &devices[2], Some(child), 0x10);
+            let held = &devices[inside];
+            while_inside(&manager, held, 8 * inside as u64, || {
+                assert_eq!(manager.unregister_subtree(bus), Err(UnregisterError::InUse { device: held.name }));
+                assert_eq!(manager.walk().count(), 3, "nothing has changed");
+            });
+            assert_eq!(read(&manager, 8 * inside as u64), Ok(7));
+            assert_eq!(manager.unregister_subtree(bus), Ok(()));
+        }
+    });
+}
+
+#[test]
+fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
+    within_limit(|| {
+        let (outer, inner) = (manager(), manager().with_patience(1000));
+        let held = Held::new("held");
+        let id = register(&inner, &held, None, 0);
+        let act = |access: &Access<'_>| {
+            let mut data = [0];
+            assert_eq!(inner.nested(access).read(GuestAddress(0), &mut data, IoType::Mmio), Ok(()));
+            assert_eq!(data, [7]);
+        };
+        let bridge = Acting("bridge", &act);
+        register(&outer, &bridge, None, 0);
+        thread::scope(|scope| {
+            scope.spawn(|| outer.dispatcher().unwrap().read(GuestAddress(0), &mut [0], IoType::Mmio).unwrap());
+            wait_for(&held.inside);
+            let _let_go = LetGo(&held);
+            assert_eq!(inner.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
+            inner.unregister_device_deferred(id).unwrap();
+            assert_eq!(inner.collect(), 1);
+        });
+        assert_eq!(inner.collect(), 0);
+    });
+}
+
+/// Devices of two managers have the same place in each.
+#[test]
+fn a_callback_removes_another_managers_device_through_nested() {
+    let (own, other) = (manager(), manager());
+    let id = register(&other, &FIRST, None, 0);
+    let outcome = spin::Mutex::new(None);
+    let act = |access: &Access<'_>| *outcome.lock() = Some(other.nested(access).unregister_device(id));
+    let acting = Acting("acting", &act);
+    register(&own, &acting, None, 0);
+    read(&own, 0).unwrap();
+    assert_eq!(*outcome.lock(), Some(Ok(())));
+}
