@@ -199,24 +199,45 @@ mod counted {
         assert!(steps.get() > 50, "{} steps", steps.get());
     }
 
+    /// A vCPU is in each of two slots, and leaves the first one late. How many turns a removal with a patience of 1000 waits.
+    fn turns_of_a_removal(
+        manager: &'static DeviceManager<'static, 2, 2, 2>,
+        devices: [InstanceId; 2],
+        remove: impl FnOnce() -> bool,
+    ) -> usize {
+        let claims = [0, 1].map(|_| manager.slots.claim_line().unwrap());
+        let slots: Vec<u16> = {
+            let state = manager.state();
+            devices.iter().flat_map(|id| state.slots_of(id.index)).collect()
+        };
+        let enter = |n: usize| manager.slots.announce(claims[n].top(), manager.slots.slot(slots[n]).unwrap()).unwrap();
+        let (first, _second) = (enter(0), enter(1));
+        TURNS.set(0);
+        EVENT.set(Some((900, Box::new(move || drop(first)))));
+        assert!(!remove());
+        assert!(EVENT.take().is_none(), "it has waited for the first");
+        TURNS.get()
+    }
+
     #[test]
     fn the_ranges_of_a_device_share_one_patience() {
-        static MANAGER: DeviceManager<'static, 1, 2, 2> =
+        static MANAGER: DeviceManager<'static, 2, 2, 2> =
             DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(1000);
         static DEVICE: Occupied = Occupied("occupied");
         let requests = [0, 8].map(|base| IoResource::mmio(base, 4));
         let id = MANAGER.register_device(&DEVICE, None, &requests, IrqResource::None).unwrap();
-        let slots = MANAGER.state().slots_of(id.index);
-        let claims = [0, 1].map(|_| MANAGER.slots.claim_line().unwrap());
-        // A vCPU is in each range, and the first one leaves it late.
-        let [first, _second] = [0, 1].map(|n| {
-            let found = MANAGER.slots.slot(slots[n]).unwrap();
-            MANAGER.slots.announce(claims[n].top(), found).unwrap()
-        });
-        TURNS.set(0);
-        EVENT.set(Some((900, Box::new(move || drop(first)))));
-        assert!(MANAGER.unregister_device(id).is_err());
-        assert_eq!((TURNS.get(), EVENT.take().is_none()), (1000, true));
+        assert_eq!(turns_of_a_removal(&MANAGER, [id; 2], || MANAGER.unregister_device(id).is_ok()), 1000);
+    }
+
+    #[test]
+    fn the_devices_of_a_subtree_share_one_patience() {
+        static MANAGER: DeviceManager<'static, 2, 2, 2> =
+            DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(1000);
+        static DEVICES: [Occupied; 2] = [Occupied("bus"), Occupied("child")];
+        let requests = [0, 8].map(|base| [IoResource::mmio(base, 4)]);
+        let bus = MANAGER.register_device(&DEVICES[0], None, &requests[0], IrqResource::None).unwrap();
+        let child = MANAGER.register_device(&DEVICES[1], Some(bus), &requests[1], IrqResource::None).unwrap();
+        assert_eq!(turns_of_a_removal(&MANAGER, [bus, child], || MANAGER.unregister_subtree(bus).is_ok()), 1000);
     }
 
     #[test]

@@ -324,23 +324,25 @@ fn nothing_but_a_removal_of_the_same_device_waits_for_a_callback() {
 
 #[test]
 fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_ended() {
-    for handle in [false, true] {
-        let (manager, held) = (manager(), Held::default());
-        let id = register(&manager, &held, 0, 4);
-        while_inside(&manager, &held, handle, || {
-            assert_eq!(manager.unregister_device_deferred(id), Ok(()));
-            assert_eq!(read(&manager, 0), Err(IoError::Unclaimed), "nobody enters any more");
-            assert_eq!(manager.collect(), 1);
-            let below = manager.register_device(&FIRST, Some(id), &[], IrqResource::None);
-            assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: id }));
-            let taken = manager.register_device(&FIRST, None, &[IoResource::mmio(0, 4)], IrqResource::None);
-            assert!(matches!(taken, Err(RegisterError::Range { .. })));
-            assert!(held.inside.load(Ordering::SeqCst));
-        });
-        assert_eq!(manager.collect(), 0);
-        assert!(manager.device(id).is_none());
-        register(&manager, &FIRST, 0, 4);
-    }
+    within_limit(|| {
+        for handle in [false, true] {
+            let (manager, held) = (manager(), Held::default());
+            let id = register(&manager, &held, 0, 4);
+            while_inside(&manager, &held, handle, || {
+                assert_eq!(manager.unregister_device_deferred(id), Ok(()));
+                assert_eq!(read(&manager, 0), Err(IoError::Unclaimed), "nobody enters any more");
+                assert_eq!(manager.collect(), 1);
+                let below = manager.register_device(&FIRST, Some(id), &[], IrqResource::None);
+                assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: id }));
+                let taken = manager.register_device(&FIRST, None, &[IoResource::mmio(0, 4)], IrqResource::None);
+                assert!(matches!(taken, Err(RegisterError::Range { .. })));
+                assert!(held.inside.load(Ordering::SeqCst));
+            });
+            assert_eq!(manager.collect(), 0);
+            assert!(manager.device(id).is_none());
+            register(&manager, &FIRST, 0, 4);
+        }
+    });
 }
 
 /// Does something with the manager when it is read.
