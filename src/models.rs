@@ -226,6 +226,7 @@ fn read_anonymously<const DEVICES: usize>(manager: &'static Manager<DEVICES>, po
     answer(manager.read(port.into(), &mut data, IoType::Pio), data)
 }
 
+/// C7, C11.
 fn removal_waits_for_a_callback<const HINTS: usize>(name: &str) {
     explore(name, 4, || {
         let manager = share(new_manager::<1>());
@@ -242,6 +243,7 @@ fn removal_waits_for_a_callback<const HINTS: usize>(name: &str) {
     });
 }
 
+/// C7, C11, C21.
 #[test]
 fn removal_waits_for_an_anonymous_callback() {
     explore("removal_waits_for_an_anonymous_callback", 3, || {
@@ -261,6 +263,7 @@ fn removal_waits_for_an_anonymous_callback() {
     });
 }
 
+/// C8.
 fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let manager = share(new_manager::<1>());
@@ -278,6 +281,7 @@ fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one<const HINTS: usize>(na
     });
 }
 
+/// C5.
 fn a_registered_device_answers_from_then_on<const HINTS: usize>(name: &str) {
     explore(name, 3, || {
         let manager = share(new_manager::<2>());
@@ -299,6 +303,7 @@ fn a_registered_device_answers_from_then_on<const HINTS: usize>(name: &str) {
     });
 }
 
+/// C16.
 fn an_access_finds_a_moving_range_at_the_old_or_the_new_place<const HINTS: usize>(name: &str) {
     explore(name, 3, || {
         let manager = share(new_manager::<1>());
@@ -317,6 +322,7 @@ fn an_access_finds_a_moving_range_at_the_old_or_the_new_place<const HINTS: usize
     });
 }
 
+/// C16.
 fn no_access_finds_a_moving_range_at_both_places<const HINTS: usize>(name: &str) {
     explore(name, 3, || {
         let manager = share(new_manager::<1>());
@@ -334,6 +340,7 @@ fn no_access_finds_a_moving_range_at_both_places<const HINTS: usize>(name: &str)
 }
 
 /// By hint, two preemptions take more than ten minutes.
+/// C16.
 fn two_ranges_change_places_at_once<const HINTS: usize>(name: &str) {
     explore(name, if HINTS == 0 { 2 } else { 1 }, || {
         let manager = share(new_manager::<2>());
@@ -350,6 +357,7 @@ fn two_ranges_change_places_at_once<const HINTS: usize>(name: &str) {
 }
 
 /// An access that reaches the last address of its space is searched for in another way than most.
+/// C16.
 #[test]
 fn an_access_to_the_last_port_finds_one_of_two_that_change_places() {
     explore("an_access_to_the_last_port_finds_one_of_two_that_change_places", 2, || {
@@ -364,6 +372,7 @@ fn an_access_to_the_last_port_finds_one_of_two_that_change_places() {
     });
 }
 
+/// C5.
 fn a_child_that_has_answered_one_answers_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let manager = share(new_manager::<2>());
@@ -381,6 +390,7 @@ fn a_child_that_has_answered_one_answers_all<const HINTS: usize>(name: &str) {
     });
 }
 
+/// C8.
 fn a_device_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let manager = share(new_manager::<1>());
@@ -397,6 +407,7 @@ fn a_device_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str)
     });
 }
 
+/// C16, C18.
 #[test]
 fn two_writers_do_not_confuse_a_reader() {
     explore("two_writers_do_not_confuse_a_reader", 1, || {
@@ -414,6 +425,7 @@ fn two_writers_do_not_confuse_a_reader() {
     });
 }
 
+/// C8.
 #[test]
 fn a_hint_is_of_no_use_when_its_range_is_gone() {
     explore("a_hint_is_of_no_use_when_its_range_is_gone", 3, || {
@@ -434,6 +446,7 @@ fn a_hint_is_of_no_use_when_its_range_is_gone() {
     });
 }
 
+/// C7.
 #[test]
 fn removal_waits_for_a_nested_callback() {
     explore("removal_waits_for_a_nested_callback", 3, || {
@@ -454,6 +467,7 @@ fn removal_waits_for_a_nested_callback() {
     });
 }
 
+/// C7.
 #[test]
 fn removal_waits_for_an_anonymous_callback_inside_another() {
     explore("removal_waits_for_an_anonymous_callback_inside_another", 3, || {
@@ -479,6 +493,7 @@ fn collect_all(manager: &'static Manager<2>, id: InstanceId) {
     }
 }
 
+/// C15.
 #[test]
 fn a_deferred_removal_ends_after_the_callbacks() {
     explore("a_deferred_removal_ends_after_the_callbacks", 3, || {
@@ -497,6 +512,7 @@ fn a_deferred_removal_ends_after_the_callbacks() {
     });
 }
 
+/// C14, C15.
 #[test]
 fn a_device_removes_itself_from_its_own_callback() {
     explore("a_device_removes_itself_from_its_own_callback", 3, || {
@@ -537,6 +553,7 @@ fn each_acts_on_the_other(act: impl Fn(&'static Manager<2>, InstanceId) -> Act) 
     manager
 }
 
+/// C12.
 #[test]
 fn two_callbacks_that_remove_each_others_device_both_end() {
     explore("two_callbacks_that_remove_each_others_device_both_end", 3, || {
@@ -544,6 +561,7 @@ fn two_callbacks_that_remove_each_others_device_both_end() {
     });
 }
 
+/// C14.
 #[test]
 fn two_callbacks_that_defer_each_others_removal_both_end() {
     explore("two_callbacks_that_defer_each_others_removal_both_end", 3, || {
@@ -620,6 +638,7 @@ fn slots_are_sound_whatever_a_hint_says() {
 
 /// The heavy barrier itself is beyond loom, which gives the reader a fence of its own in its place. What is left to check
 /// is that a removal that sees the reader's next announcement has also seen the end of its last callback.
+/// C22.
 #[test]
 fn an_asymmetric_announcement_ends_the_callback_before() {
     explore("an_asymmetric_announcement_ends_the_callback_before", 6, || {
@@ -691,6 +710,7 @@ fn removal_waits_for_a_reader_who_found_no_word() {
 
 /// Two callers in callbacks that remove each other's device, each in the first step of its removal. With the asymmetric
 /// fence their announcements are not ordered before their looks by themselves, and no heavy barrier was executed yet.
+/// C12, C22.
 #[test]
 fn of_two_asymmetric_callers_one_sees_the_other() {
     explore("of_two_asymmetric_callers_one_sees_the_other", 6, || {
@@ -740,6 +760,7 @@ fn the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version() {
     });
 }
 
+/// C4.
 #[test]
 fn a_search_is_repeated_a_bounded_number_of_times() {
     explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
@@ -873,6 +894,7 @@ fn a_rejection_deasserts_and_no_handle_asserts_after_it() {
     });
 }
 
+/// C23.
 #[test]
 fn the_level_told_last_is_the_true_one() {
     explore("the_level_told_last_is_the_true_one", 4, || {

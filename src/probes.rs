@@ -164,6 +164,7 @@ mod counted {
 
     /// Whatever a writer has done so far of its change, and though it does no more, an access ends, and the device answers
     /// or nobody does.
+    /// C3.
     #[test]
     fn an_access_goes_on_while_a_writer_stands_still_half_way() {
         static MANAGER: DeviceManager<'static, 2, 2, 1> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
@@ -219,6 +220,7 @@ mod counted {
         TURNS.get()
     }
 
+    /// C10.
     #[test]
     fn the_ranges_of_a_device_share_one_patience() {
         static MANAGER: DeviceManager<'static, 2, 2, 2> =
@@ -229,6 +231,7 @@ mod counted {
         assert_eq!(turns_of_a_removal(&MANAGER, [id; 2], || MANAGER.unregister_device(id).is_ok()), 1000);
     }
 
+    /// C10.
     #[test]
     fn the_devices_of_a_subtree_share_one_patience() {
         static MANAGER: DeviceManager<'static, 2, 2, 2> =
@@ -240,6 +243,7 @@ mod counted {
         assert_eq!(turns_of_a_removal(&MANAGER, [bus, child], || MANAGER.unregister_subtree(bus).is_ok()), 1000);
     }
 
+    /// C18.
     #[test]
     fn a_change_looks_at_and_moves_no_more_than_stated() {
         check_within(0, 1025);

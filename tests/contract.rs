@@ -95,6 +95,7 @@ fn while_inside<'d>(manager: &'d Manager<'d>, held: &'d Held, handle: bool, act:
     });
 }
 
+/// C5.
 #[test]
 fn every_access_after_a_registration_reaches_the_device() {
     let manager = manager();
@@ -124,6 +125,7 @@ fn every_access_after_a_registration_reaches_the_device() {
     });
 }
 
+/// C6.
 #[test]
 fn no_access_reaches_a_device_before_it_knows_its_resources() {
     struct Configured {
@@ -164,6 +166,7 @@ fn no_access_reaches_a_device_before_it_knows_its_resources() {
     assert!(!device.too_early.load(Ordering::SeqCst));
 }
 
+/// C7, C11, C18.
 #[test]
 fn a_removal_returns_when_no_callback_is_running_and_none_can_begin() {
     within_limit(|| {
@@ -189,6 +192,7 @@ fn a_removal_returns_when_no_callback_is_running_and_none_can_begin() {
     });
 }
 
+/// C7.
 #[test]
 fn an_access_and_a_removal_that_meet_see_each_other() {
     /// Notes calls that run while it is not registered. All orders are relaxed, so that they add no fence.
@@ -236,6 +240,7 @@ fn an_access_and_a_removal_that_meet_see_each_other() {
     assert_eq!(device.strays.load(Ordering::Relaxed), 0);
 }
 
+/// C8.
 #[test]
 fn an_id_of_a_removed_device_is_an_error_for_ever() {
     let others = ["a", "b", "c", "d", "e", "f", "g"].map(|name| Constant { name, value: 3 });
@@ -260,6 +265,7 @@ fn an_id_of_a_removed_device_is_an_error_for_ever() {
     assert!(manager.device(old).is_none() && manager.device(new).is_some());
 }
 
+/// C8.
 #[test]
 fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
     let manager = manager();
@@ -285,6 +291,7 @@ fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
     }
 }
 
+/// C10.
 #[test]
 fn a_removal_that_waits_too_long_gives_up_and_changes_nothing() {
     for handle in [false, true] {
@@ -300,6 +307,7 @@ fn a_removal_that_waits_too_long_gives_up_and_changes_nothing() {
     }
 }
 
+/// C9, C17.
 #[test]
 fn nothing_but_a_removal_of_the_same_device_waits_for_a_callback() {
     within_limit(|| {
@@ -322,6 +330,7 @@ fn nothing_but_a_removal_of_the_same_device_waits_for_a_callback() {
     });
 }
 
+/// C14, C15.
 #[test]
 fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_ended() {
     within_limit(|| {
@@ -358,6 +367,7 @@ impl Device<'_> for Acting<'_> {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 }
 
+/// C12.
 #[test]
 fn a_removal_from_within_is_refused_at_once_or_after_the_patience_and_never_waits_for_ever() {
     let manager = manager().with_patience(1000);
@@ -375,6 +385,7 @@ fn a_removal_from_within_is_refused_at_once_or_after_the_patience_and_never_wait
     assert_eq!(manager.unregister_device(id), Ok(()));
 }
 
+/// C12.
 #[test]
 fn callbacks_that_remove_each_others_devices_all_return() {
     let manager = manager().with_patience(10_000);
@@ -398,6 +409,7 @@ fn callbacks_that_remove_each_others_devices_all_return() {
     assert!(manager.walk().count() > 0, "at most one of them can have been removed");
 }
 
+/// C16.
 #[test]
 fn an_access_finds_a_moving_range_at_the_old_or_the_new_place_and_two_that_swap_each_once() {
     /// Answers with its number and the low byte of its base.
@@ -462,6 +474,7 @@ fn an_access_finds_a_moving_range_at_the_old_or_the_new_place_and_two_that_swap_
     });
 }
 
+/// C1, C18.
 #[test]
 fn writers_on_several_threads_take_turns() {
     let manager = manager();
@@ -482,6 +495,7 @@ fn writers_on_several_threads_take_turns() {
     assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
 }
 
+/// C19, C20.
 #[test]
 fn nesting_ends_in_an_error_value() {
     let manager = manager();
@@ -509,6 +523,7 @@ fn nesting_ends_in_an_error_value() {
     assert_eq!(refusals.load(Ordering::SeqCst), 1);
 }
 
+/// C20.
 #[test]
 fn nesting_ends_where_each_callback_has_a_handle_of_its_own() {
     const VCPUS: usize = 20;
@@ -543,6 +558,7 @@ fn nesting_ends_where_each_callback_has_a_handle_of_its_own() {
     assert!(refusals.load(Ordering::SeqCst) > 0);
 }
 
+/// C21.
 #[test]
 fn there_are_as_many_handles_as_the_manager_has_room_for_and_a_dropped_one_can_be_had_again() {
     let manager = manager();
@@ -555,6 +571,7 @@ fn there_are_as_many_handles_as_the_manager_has_room_for_and_a_dropped_one_can_b
     assert!(manager.dispatcher().is_ok());
 }
 
+/// C22.
 #[test]
 fn a_removal_executes_the_heavy_barrier_once_and_nothing_else_does() {
     static EXECUTED: AtomicUsize = AtomicUsize::new(0);
@@ -582,6 +599,7 @@ fn a_removal_executes_the_heavy_barrier_once_and_nothing_else_does() {
     assert_eq!(executed(), 1);
 }
 
+/// C10.
 #[test]
 fn the_patience_of_a_removal_is_bounded_in_time() {
     let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));

@@ -93,6 +93,7 @@ fn manager<'d>() -> Manager<'d> {
 
 const SHARED: IrqResource = IrqResource::Shared(Gsi(7));
 
+/// C23.
 #[test]
 fn a_shared_line_is_asserted_while_any_source_asserts_it() {
     let log = Log::default();
@@ -183,6 +184,7 @@ fn a_deferred_removal_takes_the_assertion_back_when_it_is_collected() {
     assert_eq!(log.take(), [Told::Level(7, true), Told::Level(7, false)]);
 }
 
+/// C8.
 #[test]
 fn a_handle_kept_after_the_removal_does_nothing() {
     let log = Log::default();
@@ -248,6 +250,7 @@ fn without_a_controller_every_call_says_so() {
     manager.unregister_device(id).unwrap();
 }
 
+/// C23, C24.
 #[test]
 fn a_level_that_the_controller_refused_is_told_again_until_it_is_taken() {
     let log = Log::default();
@@ -290,6 +293,7 @@ fn remove<'d>(manager: &'d Manager<'d>, id: InstanceId, deferred: bool) -> usize
     manager.collect()
 }
 
+/// C25.
 #[test]
 fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_line_until_it_is_taken() {
     for deferred in [false, true] {
@@ -339,6 +343,7 @@ fn lines_that_the_controller_has_not_taken_back_leave_no_room_for_others() {
     assert!(manager.register_device(&b, None, &[], IrqResource::Any).is_ok());
 }
 
+/// C24, C25.
 #[test]
 fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_for_it() {
     for (irq, asserts) in [(SHARED, false), (SHARED, true), (IrqResource::Fixed(Gsi(7)), false)] {
@@ -395,6 +400,7 @@ fn unwinds<T>(act: impl FnOnce() -> T) -> bool {
     catch_unwind(AssertUnwindSafe(act)).is_err()
 }
 
+/// C24, C27.
 #[test]
 fn a_controller_that_unwinds_has_not_taken_what_it_was_told_and_the_line_lives_on() {
     let controller = Unwinding::default();
@@ -416,6 +422,7 @@ fn a_controller_that_unwinds_has_not_taken_what_it_was_told_and_the_line_lives_o
     assert_eq!(manager.register_device(&a, None, &[], SHARED).map(drop), Ok(()));
 }
 
+/// C27.
 #[test]
 fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
     for deferred in [false, true] {
@@ -451,6 +458,7 @@ fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
     }
 }
 
+/// C26.
 #[test]
 fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_make() {
     const TELLINGS: usize = 4;
@@ -542,6 +550,7 @@ impl InterruptController for Strict {
     }
 }
 
+/// C23.
 #[test]
 fn two_threads_on_one_line_end_at_the_level_they_left() {
     let strict = Strict::default();
@@ -634,6 +643,7 @@ impl InterruptController for Looking {
     }
 }
 
+/// C2.
 #[test]
 fn the_controller_is_called_without_the_lock_that_writers_hold() {
     static DEVICE: Source<'static> = Source::new("device");
@@ -652,6 +662,7 @@ fn the_controller_is_called_without_the_lock_that_writers_hold() {
     });
 }
 
+/// C15.
 #[test]
 fn collect_waits_for_no_call_of_a_handle() {
     within_limit(|| {

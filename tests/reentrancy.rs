@@ -66,6 +66,7 @@ fn on_a_small_stack(act: impl FnOnce() + Send) {
     });
 }
 
+/// C1, C2.
 #[test]
 fn a_device_accesses_another_from_within() {
     let manager = manager();
@@ -124,11 +125,13 @@ fn recursion(by_nested: bool) -> [usize; 2] {
     depths
 }
 
+/// C19.
 #[test]
 fn endless_recursion_through_nested_accesses_ends() {
     assert_eq!(recursion(true), [MAX_DEPTH; 2]);
 }
 
+/// C20.
 #[test]
 fn endless_recursion_that_the_manager_cannot_see_ends() {
     // The first that is counted finds the range empty, and some find words that need no count: two at least, where the stack
@@ -158,6 +161,7 @@ impl<'d> Device<'d> for Link<'d> {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 }
 
+/// C20.
 #[test]
 fn endless_recursion_through_a_ring_of_devices_ends() {
     const RING: u64 = 64;
@@ -173,6 +177,7 @@ fn endless_recursion_through_a_ring_of_devices_ends() {
     assert!((counted + 2..=counted + 2 * VCPUS).contains(&depth), "{depth}");
 }
 
+/// C1, C2, C17.
 #[test]
 fn a_device_registers_moves_and_removes_others_from_within() {
     let manager = manager();
@@ -196,6 +201,7 @@ fn a_device_registers_moves_and_removes_others_from_within() {
     assert_eq!(manager.walk().count(), 1);
 }
 
+/// C12.
 #[test]
 fn a_device_that_removes_itself_is_told_at_once() {
     let manager = manager().with_patience(1 << 22);
@@ -219,6 +225,7 @@ fn a_device_that_removes_itself_is_told_at_once() {
     assert_eq!(manager.unregister_device(id), Ok(()));
 }
 
+/// C12.
 #[test]
 fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
     let manager = manager().with_patience(1 << 22);
@@ -239,6 +246,7 @@ fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
     assert_eq!(both_ways(&manager, 8).map(|(outcome, _)| outcome), [Ok(()); 2]);
 }
 
+/// C12.
 #[test]
 fn a_device_that_removes_itself_without_saying_so_is_told_after_the_patience() {
     let manager = manager();
@@ -255,6 +263,7 @@ fn a_device_that_removes_itself_without_saying_so_is_told_after_the_patience() {
     assert_eq!(manager.unregister_device(id), Ok(()));
 }
 
+/// C14, C15.
 #[test]
 fn a_device_removes_itself_deferred() {
     let manager = manager();
@@ -293,6 +302,7 @@ fn a_device_removes_itself_deferred() {
     register(&manager, &OTHER, 0);
 }
 
+/// C12, C14.
 #[test]
 fn two_callbacks_that_remove_each_others_device_do_not_wait_for_ever() {
     for deferred in [false, true] {
@@ -330,6 +340,7 @@ fn two_callbacks_that_remove_each_others_device_do_not_wait_for_ever() {
     }
 }
 
+/// C6.
 #[test]
 fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
     struct Early<'d> {
@@ -370,6 +381,7 @@ fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
     assert!(manager.register_device(&accepting, None, &requests, IrqResource::None).is_ok());
 }
 
+/// C1, C2.
 #[test]
 fn a_device_looks_around_while_it_is_told_its_resources() {
     struct Curious<'d>(&'d Manager<'d>, AtomicUsize);
@@ -393,6 +405,7 @@ fn a_device_looks_around_while_it_is_told_its_resources() {
     });
 }
 
+/// C27.
 #[test]
 fn a_device_that_panics_leaves_the_manager_usable() {
     let manager = manager();
@@ -416,6 +429,7 @@ fn a_device_that_panics_leaves_the_manager_usable() {
     }
 }
 
+/// C27.
 #[test]
 fn a_device_that_panics_over_its_resources_is_not_registered() {
     struct Panicking(AtomicUsize);

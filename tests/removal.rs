@@ -93,6 +93,7 @@ const BUS: Constant = Constant { name: "bus", value: 1 };
 const FIRST: Constant = Constant { name: "first", value: 2 };
 const SECOND: Constant = Constant { name: "second", value: 3 };
 
+/// C12.
 #[test]
 fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
     within_limit(|| {
@@ -159,6 +160,7 @@ fn a_subtree_that_changes<'d>(
     })
 }
 
+/// C10.
 #[test]
 fn a_subtree_is_waited_for_whole_with_one_patience_though_a_device_of_it_is_removed_meanwhile() {
     within_limit(|| {
@@ -174,6 +176,7 @@ fn a_subtree_is_waited_for_whole_with_one_patience_though_a_device_of_it_is_remo
     });
 }
 
+/// C10.
 #[test]
 fn a_device_registered_below_one_that_was_waited_for_is_waited_for_too() {
     within_limit(|| {
@@ -188,6 +191,7 @@ fn a_device_registered_below_one_that_was_waited_for_is_waited_for_too() {
     });
 }
 
+/// C13.
 #[test]
 fn vcpus_that_hammer_an_address_delay_no_removal_once_nothing_is_there() {
     // More than there are processors: an announcement stands for as long as its thread does not run.
@@ -251,6 +255,7 @@ mod looks_up {
         },
     );
 
+    /// C2, C22.
     #[test]
     fn the_heavy_barrier_runs_without_the_lock_that_writers_hold() {
         within_limit(|| {
@@ -287,6 +292,7 @@ mod unwinding {
         },
     );
 
+    /// C22, C27.
     #[test]
     fn a_heavy_barrier_that_unwinds_has_not_happened_and_collect_executes_it() {
         let remove: [fn(InstanceId) -> bool; 3] = [
@@ -314,6 +320,7 @@ mod unwinding {
     }
 }
 
+/// C22.
 #[test]
 fn several_deferred_removals_share_one_barrier_and_what_comes_meanwhile_has_its_own() {
     static EXECUTED: AtomicUsize = AtomicUsize::new(0);
@@ -361,6 +368,7 @@ fn while_inside<'d>(manager: &'d Manager<'d>, held: &'d Held, address: u64, act:
     });
 }
 
+/// C10, C15.
 #[test]
 fn a_removal_looks_for_callbacks_in_every_range() {
     within_limit(|| {
@@ -381,6 +389,7 @@ fn a_removal_looks_for_callbacks_in_every_range() {
     });
 }
 
+/// C10.
 #[test]
 fn a_subtree_is_looked_at_whole() {
     within_limit(|| {
@@ -401,6 +410,7 @@ fn a_subtree_is_looked_at_whole() {
     });
 }
 
+/// C9.
 #[test]
 fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
     within_limit(|| {
@@ -427,6 +437,7 @@ fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
 }
 
 /// Devices of two managers have the same place in each.
+/// C12.
 #[test]
 fn a_callback_removes_another_managers_device_through_nested() {
     let (own, other) = (manager(), manager());

@@ -145,6 +145,7 @@ fn look(read: &mut impl FnMut(u64, &mut [u8]) -> Result<(), IoError>, phase: &Ph
     6
 }
 
+/// C5, C7, C16.
 #[test]
 fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
     let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(u32::MAX);
@@ -224,6 +225,7 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
     println!("{reads:?} reads in {rounds:?} rounds");
 }
 
+/// C1, C18.
 #[test]
 fn writers_on_several_threads_do_not_get_in_each_others_way() {
     let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 7));
@@ -256,6 +258,7 @@ fn writers_on_several_threads_do_not_get_in_each_others_way() {
     assert!(devices.iter().all(|device| device.stale.load(Ordering::SeqCst) == 0));
 }
 
+/// C7, C9.
 #[test]
 fn a_removal_waits_for_its_own_device_only() {
     struct Held {

@@ -19,6 +19,7 @@ fn bus_and_child() -> (&'static Manager<2>, [&'static Probe; 2], [InstanceId; 2]
     (manager, [a, b], [bus, child])
 }
 
+/// C7, C8.
 fn a_subtree_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, probes, [bus, _]) = bus_and_child();
@@ -36,6 +37,7 @@ fn a_subtree_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str
     });
 }
 
+/// C7.
 fn a_subtree_goes_as_a_whole<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, probes, [bus, _]) = bus_and_child();
@@ -60,6 +62,7 @@ fn two_ranges() -> (&'static Manager<2>, &'static Probe, InstanceId) {
     (manager, a, manager.register_device(a, None, &requests, IrqResource::None).unwrap())
 }
 
+/// C7, C11.
 fn removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, a, id) = two_ranges();
@@ -73,6 +76,7 @@ fn removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &s
     });
 }
 
+/// C15.
 fn a_deferred_removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, a, id) = two_ranges();
@@ -87,6 +91,7 @@ fn a_deferred_removal_waits_for_a_callback_in_the_second_range<const HINTS: usiz
     });
 }
 
+/// C15.
 #[test]
 fn a_registration_finishes_a_deferred_removal() {
     explore("a_registration_finishes_a_deferred_removal", 2, || {
@@ -109,6 +114,7 @@ fn a_registration_finishes_a_deferred_removal() {
 }
 
 /// Two threads collect at the same time: one of them finishes the removal, and it is finished once.
+/// C15.
 #[test]
 fn two_collect_and_one_of_them_finishes() {
     explore("two_collect_and_one_of_them_finishes", 3, || {
@@ -128,6 +134,7 @@ fn two_collect_and_one_of_them_finishes() {
 }
 
 /// A vCPU's line goes to another vCPU, whose announcements are then those that count.
+/// C7, C21.
 #[test]
 fn removal_waits_for_a_callback_of_the_next_owner_of_a_line() {
     explore("removal_waits_for_a_callback_of_the_next_owner_of_a_line", 3, || {
@@ -151,6 +158,7 @@ fn removal_waits_for_a_callback_of_the_next_owner_of_a_line() {
 }
 
 /// An access to one manager's device makes one to another's, which does not look at the first one's lines.
+/// C7.
 #[test]
 fn removal_waits_for_a_callback_that_came_through_another_manager() {
     explore("removal_waits_for_a_callback_that_came_through_another_manager", 3, || {

@@ -15,6 +15,7 @@ fn publish(manager: &'static Manager<2>, id: InstanceId, times: u16) {
     }
 }
 
+/// C4.
 #[test]
 fn an_access_searches_a_bounded_number_of_times() {
     explore("an_access_searches_a_bounded_number_of_times", 1, || {
@@ -30,6 +31,7 @@ fn an_access_searches_a_bounded_number_of_times() {
     });
 }
 
+/// C4.
 #[test]
 fn two_accesses_that_starve_hold_writers_back_until_both_have_ended() {
     explore("two_accesses_that_starve_hold_writers_back_until_both_have_ended", 0, || {
@@ -49,6 +51,7 @@ fn two_accesses_that_starve_hold_writers_back_until_both_have_ended() {
     });
 }
 
+/// C2.
 #[test]
 fn a_callback_whose_access_has_starved_may_change_the_map() {
     explore("a_callback_whose_access_has_starved_may_change_the_map", 1, || {

@@ -17,6 +17,7 @@ fn bus_and_child() -> (&'static Manager<2>, [InstanceId; 2]) {
     (manager, [bus, child])
 }
 
+/// C16.
 fn a_window_and_its_child_move_at_once<const HINTS: usize>(name: &str) {
     explore(name, 1, || {
         let (manager, [bus, child]) = bus_and_child();
@@ -32,6 +33,7 @@ fn a_window_and_its_child_move_at_once<const HINTS: usize>(name: &str) {
     });
 }
 
+/// C8.
 fn a_child_turned_off_with_a_move_of_its_window_is_off_for_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, [bus, child]) = bus_and_child();

@@ -1,0 +1,72 @@
+//! The sentences of the README's concurrency contract have numbers. Tests and models cite those that they hold, and for
+//! each there is a mutation of the code that one of these finds.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// The numbers of the sentences in the README, in their order: `C7:` each.
+fn numbers(readme: &str) -> Vec<u32> {
+    let (_, contract) = readme.split_once("\n## Concurrency contract\n").expect("the README has the contract");
+    let (contract, _) = contract.split_once("\n## ").expect("another section follows");
+    let words = contract.split_whitespace();
+    words.filter_map(|word| word.strip_prefix('C')?.strip_suffix(':')?.parse().ok()).collect()
+}
+
+/// Which functions cite which numbers: those below a comment `/// C3, C7.`
+fn citations(source: &str) -> Vec<(u32, String)> {
+    let mut cited = Vec::new();
+    let mut found = Vec::new();
+    for line in source.lines().map(str::trim) {
+        if let Some(list) = line.strip_prefix("/// C").and_then(|list| list.strip_suffix('.')) {
+            found.extend(list.split(", C").map_while(|number| number.parse::<u32>().ok()));
+        } else if let Some((name, _)) = line.strip_prefix("fn ").and_then(|rest| rest.split_once(['(', '<'])) {
+            cited.extend(found.drain(..).map(|number| (number, name.to_owned())));
+        } else if !line.starts_with("///") && !line.starts_with("#[") {
+            assert_eq!(found, [], "what cites numbers is a function: {line}");
+        }
+    }
+    cited
+}
+
+/// The files whose tests and models hold the contract.
+fn sources(root: &Path) -> Vec<PathBuf> {
+    let tests = ["contract", "reentrancy", "removal", "threads", "interrupts"];
+    let tests = tests.map(|name| root.join(format!("tests/{name}.rs")));
+    let models = fs::read_dir(root.join("src/models")).expect("the models have a folder");
+    let models = models.map(|entry| entry.expect("its entries can be read").path());
+    tests.into_iter().chain(models).chain(["src/models.rs", "src/probes.rs"].map(|name| root.join(name))).collect()
+}
+
+#[test]
+fn every_sentence_of_the_contract_is_held_by_what_finds_a_mutation_and_no_other_number_is_cited() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mutations = [".ci/mutation-table", ".ci/loom"].map(|file| read(&root.join(file))).concat();
+    let numbers = numbers(&read(&root.join("README.md")));
+    assert!(!numbers.is_empty());
+    assert!(numbers.iter().copied().eq(1..=numbers.len() as u32), "one after the other, from C1 on: {numbers:?}");
+    let mut cited = BTreeMap::<u32, Vec<(String, String)>>::new();
+    for path in sources(root) {
+        for (number, name) in citations(&read(&path)) {
+            let file = path.strip_prefix(root).unwrap_or(&path).display();
+            cited.entry(number).or_default().push((name, file.to_string()));
+        }
+    }
+    let found = |name: &str| mutations.split_whitespace().any(|word| word.rsplit("::").next() == Some(name));
+    for number in &numbers {
+        let by = cited.get(number).unwrap_or_else(|| panic!("no test and no model cites C{number}"));
+        assert!(by.iter().any(|(name, _)| found(name)), "no mutation is found by what cites C{number}: {by:?}");
+    }
+    for (number, by) in cited {
+        assert!(numbers.contains(&number), "C{number} is no sentence of the README: {by:?}");
+    }
+}
+
+#[test]
+fn numbers_and_citations_are_found() {
+    let readme = "# A\n## Concurrency contract\n\n**Bold.** C1: One. C2:\nTwo, see C1.\n\n## B\nC3: Three.\n";
+    assert_eq!(numbers(readme), [1, 2]);
+    let source = "/// C1, C12.\n#[test]\nfn a() {}\n\n/// Text.\n/// C2.\n    fn b<T>() {}\nfn c() {}";
+    assert_eq!(citations(source), [(1, "a".into()), (12, "a".into()), (2, "b".into())]);
+}
