@@ -70,12 +70,14 @@ mod counted {
         Relocation, SystemAllocator,
     };
 
+    /// An event, and the turn of a waiting loop at which it comes.
+    type Event = (usize, Box<dyn FnOnce()>);
+
     std::thread_local! {
         static LOOKS: Cell<usize> = const { Cell::new(0) };
         static MOVES: Cell<usize> = const { Cell::new(0) };
         static TURNS: Cell<usize> = const { Cell::new(0) };
-        /// What happens at a turn of a loop that waits, and at which.
-        static EVENT: RefCell<Option<(usize, Box<dyn FnOnce()>)>> = const { RefCell::new(None) };
+        static EVENT: RefCell<Option<Event>> = const { RefCell::new(None) };
         /// What happens at each step of a change.
         static MEANWHILE: RefCell<Option<Box<dyn FnMut()>>> = const { RefCell::new(None) };
     }
