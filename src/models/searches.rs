@@ -33,8 +33,8 @@ fn an_access_searches_a_bounded_number_of_times() {
 
 /// C4.
 #[test]
-fn two_accesses_that_starve_hold_writers_back_until_both_have_ended() {
-    explore("two_accesses_that_starve_hold_writers_back_until_both_have_ended", 0, || {
+fn two_accesses_that_starve_are_both_answered() {
+    explore("two_accesses_that_starve_are_both_answered", 0, || {
         let manager = share(new_manager::<2>());
         register(manager, Probe::new(b'a'), 0x10);
         let id = register(manager, Probe::new(b'b'), 0x20);
@@ -65,5 +65,28 @@ fn a_callback_whose_access_has_starved_may_change_the_map() {
         });
         publish(manager, id, 3);
         reader.join().unwrap();
+    });
+}
+
+/// C4.
+#[test]
+fn a_writer_begins_no_publication_while_one_of_two_accesses_starves() {
+    explore("a_writer_begins_no_publication_while_one_of_two_accesses_starves", 3, || {
+        let slots: &'static Slots<'_, 1, 1> = share(Slots::new());
+        let [first, second] = [0, 1].map(|_| {
+            let mut searches = slots.searches();
+            (0..3).for_each(|_| searches.again());
+            searches
+        });
+        let both_ended = share(loom::sync::atomic::AtomicBool::new(false));
+        let writer = thread::spawn(move || {
+            slots.begin_publication();
+            assert!(both_ended.load(Ordering::Relaxed));
+        });
+        drop(first);
+        thread::yield_now();
+        both_ended.store(true, Ordering::Relaxed);
+        drop(second);
+        writer.join().unwrap();
     });
 }
