@@ -106,4 +106,25 @@ mod tests {
             assert_eq!(leads(bus, 0x220), Some(0x200));
         }
     }
+
+    /// C13.
+    #[test]
+    fn a_hint_that_led_to_a_slot_that_is_closed_is_forgotten() {
+        let manager: DeviceManager<'_, 1, 1, 1> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+        let claim = manager.slots.claim_line().unwrap();
+        let register = || {
+            let requests = [IoResource::mmio(0x100, 4)];
+            manager.register_device(&CHILD, None, &requests, IrqResource::None).unwrap()
+        };
+        let enters =
+            |hint: &mut Hint<1>| manager.slots.enter_by_hint(claim.top(), hint, IoType::Mmio, 0x100, 4).is_some();
+        let id = register();
+        let [mut used, mut unused] = [manager.slots.hint(0).unwrap(); 2];
+        assert!(enters(&mut used));
+        manager.unregister_device(id).unwrap();
+        assert!(!enters(&mut used));
+        // The slot has the same place again, and only the hint that has not failed leads there.
+        register();
+        assert_eq!([enters(&mut used), enters(&mut unused)], [false, true]);
+    }
 }

@@ -6,6 +6,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use spin::Mutex;
 use vm_device::{
@@ -466,6 +467,7 @@ fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_ma
     struct Changing {
         caller: thread::ThreadId,
         calls: AtomicUsize,
+        begun: AtomicUsize,
         changes: AtomicUsize,
         level: AtomicBool,
     }
@@ -476,6 +478,15 @@ fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_ma
                 let before = self.changes.load(Ordering::SeqCst);
                 // An odd number of changes, so that the level is another one; before the last call, others wait.
                 while calls < TELLINGS && self.changes.load(Ordering::SeqCst) == before {
+                    thread::yield_now();
+                }
+                // The one that waits has changed the level, and would make it known to a further call. It may have begun
+                // to before this call.
+                let (before, start) = (self.begun.load(Ordering::SeqCst), Instant::now());
+                while calls >= TELLINGS
+                    && self.begun.load(Ordering::SeqCst) == before
+                    && start.elapsed() < Duration::from_millis(5)
+                {
                     thread::yield_now();
                 }
             }
@@ -490,9 +501,9 @@ fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_ma
         }
     }
     within_limit(|| {
-        let [calls, changes] = [0; 2].map(AtomicUsize::new);
+        let [calls, begun, changes] = [0; 3].map(AtomicUsize::new);
         let caller = thread::current().id();
-        let changing = Changing { caller, calls, changes, level: AtomicBool::new(false) };
+        let changing = Changing { caller, calls, begun, changes, level: AtomicBool::new(false) };
         let manager = manager().with_interrupt_controller(&changing);
         let (a, b) = (Source::new("a"), Source::new("b"));
         for device in [&a, &b] {
@@ -504,6 +515,7 @@ fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_ma
                 let mut asserted = false;
                 while !stop.load(Ordering::SeqCst) {
                     asserted = !asserted;
+                    changing.begun.fetch_add(1, Ordering::SeqCst);
                     let told = if asserted { b.line().assert() } else { b.line().deassert() };
                     assert!(matches!(told, Ok(()) | Err(InterruptError::Pending)), "{told:?}");
                     changing.changes.fetch_add(1, Ordering::SeqCst);
@@ -659,6 +671,30 @@ fn the_controller_is_called_without_the_lock_that_writers_hold() {
             assert_eq!(left, Ok(0), "the refused deassertion was told again");
         }
         assert_eq!(LOOKED.load(Ordering::Relaxed), 6);
+    });
+}
+
+/// C23.
+#[test]
+fn a_change_that_another_caller_tells_is_pending_and_not_ok() {
+    within_limit(|| {
+        let slow = Slow::default();
+        let manager = manager().with_interrupt_controller(&slow);
+        let (a, b) = (Source::new("a"), Source::new("b"));
+        for device in [&a, &b] {
+            manager.register_device(device, None, &[], SHARED).unwrap();
+        }
+        thread::scope(|scope| {
+            let line = a.line();
+            let first = scope.spawn(move || line.assert());
+            while !slow.inside.load(Ordering::Acquire) {
+                thread::yield_now();
+            }
+            let told = [b.line().assert(), b.line().deassert()];
+            slow.go_on.store(true, Ordering::Release);
+            assert_eq!(told, [Err(InterruptError::Pending); 2]);
+            assert_eq!(first.join().unwrap(), Ok(()));
+        });
     });
 }
 

@@ -35,7 +35,11 @@ fn sources(root: &Path) -> Vec<PathBuf> {
     let tests = tests.map(|name| root.join(format!("tests/{name}.rs")));
     let models = fs::read_dir(root.join("src/models")).expect("the models have a folder");
     let models = models.map(|entry| entry.expect("its entries can be read").path());
-    tests.into_iter().chain(models).chain(["src/models.rs", "src/probes.rs"].map(|name| root.join(name))).collect()
+    tests
+        .into_iter()
+        .chain(models)
+        .chain(["src/models.rs", "src/hints.rs", "src/probes.rs"].map(|name| root.join(name)))
+        .collect()
 }
 
 #[test]
