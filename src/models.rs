@@ -173,6 +173,16 @@ fn new_vcpu<const DEVICES: usize, const HINTS: usize>(manager: &'static Manager<
     manager.dispatcher_with_hints().unwrap()
 }
 
+/// As [`new_vcpu`], and its hint, where it has one, is about this port.
+fn new_vcpu_that_knows<const DEVICES: usize, const HINTS: usize>(
+    manager: &'static Manager<DEVICES>,
+    port: u16,
+) -> Vcpu<DEVICES, HINTS> {
+    let mut vcpu = new_vcpu(manager);
+    read(&mut vcpu, port).unwrap();
+    vcpu
+}
+
 /// Runs the models with handles that search, and with handles that use hints.
 macro_rules! by_search_and_by_hint {
     ($($name:ident)*) => {
@@ -232,7 +242,7 @@ fn removal_waits_for_a_callback<const HINTS: usize>(name: &str) {
         let manager = share(new_manager::<1>());
         let a = Probe::new(b'a');
         let id = register(manager, a, 0x10);
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x10);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
         });
@@ -269,7 +279,7 @@ fn a_device_in_a_reused_slot_is_not_taken_for_the_old_one<const HINTS: usize>(na
         let manager = share(new_manager::<1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let id = register(manager, a, 0x10);
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x10);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
         });
@@ -288,7 +298,7 @@ fn a_registered_device_answers_from_then_on<const HINTS: usize>(name: &str) {
         let [a, b] = [b'a', b'b'].map(Probe::new);
         register(manager, a, 0x20);
         let registered = share(loom::sync::atomic::AtomicBool::new(false));
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x20);
         let reader = thread::spawn(move || {
             let known = registered.load(Ordering::Acquire);
             let first = read(&mut vcpu, 0x10);
@@ -308,7 +318,7 @@ fn an_access_finds_a_moving_range_at_the_old_or_the_new_place<const HINTS: usize
     explore(name, 3, || {
         let manager = share(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x12);
         let reader = thread::spawn(move || {
             // Port 0x12 is in both places.
             let first = read(&mut vcpu, 0x12);
@@ -327,7 +337,7 @@ fn no_access_finds_a_moving_range_at_both_places<const HINTS: usize>(name: &str)
     explore(name, 3, || {
         let manager = share(new_manager::<1>());
         let id = register(manager, Probe::new(b'a'), 0x10);
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x10);
         let reader = thread::spawn(move || {
             let found = [0x20, 0x10, 0x20].map(|port| {
                 let answer = read(&mut vcpu, port);
@@ -350,7 +360,7 @@ fn two_ranges_change_places_at_once<const HINTS: usize>(name: &str) {
         let manager = share(new_manager::<2>());
         let a = register(manager, Probe::new(b'a'), 0x10);
         let b = register(manager, Probe::new(b'b'), 0x20);
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x10);
         let reader = thread::spawn(move || {
             let letters = [0x10, 0x20].map(|port| read(&mut vcpu, port).unwrap().0);
             assert!([*b"ab", *b"aa", *b"ba"].contains(&letters), "{letters:?}");
@@ -383,7 +393,7 @@ fn a_child_that_has_answered_one_answers_all<const HINTS: usize>(name: &str) {
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let window = IoResource::pio(0x10, 16).window();
         let bus = manager.register_device(a, None, &[window], IrqResource::None).unwrap();
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let answers = [read_anonymously(manager, 0x14), read(&mut vcpu, 0x14)];
             let [bus, child] = [Some((b'a', 4)), Some((b'b', 0))];
@@ -400,7 +410,7 @@ fn a_device_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str)
         let manager = share(new_manager::<1>());
         let a = Probe::new(b'a');
         let id = register(manager, a, 0x10);
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x10);
         let reader = thread::spawn(move || {
             let [first, second] = [read_anonymously(manager, 0x10), read(&mut vcpu, 0x10)];
             assert!(first.is_some() || second.is_none(), "{second:?}");

@@ -23,9 +23,7 @@ fn bus_and_child() -> (&'static Manager<2>, [&'static Probe; 2], [InstanceId; 2]
 fn a_subtree_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, probes, [bus, _]) = bus_and_child();
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
-        // The hint is about the child.
-        read(&mut vcpu, 0x14);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let answers = [read_anonymously(manager, 0x14), read(&mut vcpu, 0x14)];
             let child = Some((b'b', 0));
@@ -41,7 +39,7 @@ fn a_subtree_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str
 fn a_subtree_goes_as_a_whole<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, probes, [bus, _]) = bus_and_child();
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let child = read(&mut vcpu, 0x14);
             let bus = read(&mut vcpu, 0x10);
@@ -66,7 +64,7 @@ fn two_ranges() -> (&'static Manager<2>, &'static Probe, InstanceId) {
 fn removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, a, id) = two_ranges();
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x20);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x20), None | Some((b'a', 0))));
         });
@@ -80,7 +78,7 @@ fn removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &s
 fn a_deferred_removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, a, id) = two_ranges();
-        let mut vcpu = new_vcpu::<_, HINTS>(manager);
+        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x20);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x20), None | Some((b'a', 0))));
         });
