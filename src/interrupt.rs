@@ -24,7 +24,9 @@ impl fmt::Display for Gsi {
 /// or the event injection of the processor.
 ///
 /// The manager calls it from within device callbacks, from any vCPU and by several at once for different lines; for one
-/// line, level changes come one at a time. It holds no lock meanwhile. An implementation must not call an [`IrqLine`].
+/// line, level changes come one at a time. It holds no lock meanwhile: an implementation may call the manager, but not to
+/// remove the device that it is called for, other than deferred, because a removal waits for the call. It must not call an
+/// [`IrqLine`].
 ///
 /// A method that unwinds instead of returning has not taken what it was told: the unwinding goes on through the handle's
 /// method, or the removal, that called it, and the manager is as after a refusal.
@@ -33,9 +35,9 @@ pub trait InterruptController: Sync {
     ///
     /// # Errors
     /// Whatever keeps the controller from doing so, as [`InterruptError::Refused`]. The line then has the level that was
-    /// taken last, and the one refused is told again when a device that shares the line drives it next. A deassertion
-    /// refused at the removal of the last device on the line is told again by each
-    /// [`collect`](crate::DeviceManager::collect), and the line stays taken until then.
+    /// taken last, and the one refused is told again when a device that shares the line drives it next. What is
+    /// refused at the removal of a device is told again by each [`collect`](crate::DeviceManager::collect), and a line that
+    /// no device has any more stays taken until then.
     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError>;
 
     /// Signals one edge on an edge-triggered line.
@@ -130,9 +132,10 @@ impl Wire {
         }
     }
 
-    /// Whether no source asserts the line, and the controller has taken that.
-    pub(crate) fn is_low(&self) -> bool {
-        self.word.load(Ordering::Acquire) == LOW
+    /// Whether the controller has taken the line's level.
+    pub(crate) fn is_settled(&self) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        word & STATE == taken(word & SOURCES != 0)
     }
 
     fn drive(&self, source: u32, asserted: bool, to: Target<'_>) -> Result<(), InterruptError> {

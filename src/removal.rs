@@ -36,9 +36,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// way, the patience may end before there was a moment without any.
     ///
     /// Where another caller is telling the controller of a change of the same shared line, that one tells it of the
-    /// deassertion too, and the call returns without waiting for it. Where the controller refuses the deassertion of the last
-    /// device on a line, the line stays taken, and [`collect`](Self::collect) tells it again. Where the heavy barrier or the
-    /// controller unwinds, the device is unreachable, and what is left of the removal is left to `collect`.
+    /// deassertion too, and the call returns without waiting for it. Where the controller does not take the deassertion,
+    /// [`collect`](Self::collect) tells it again; a line that no device has any more stays taken until then. Where the heavy
+    /// barrier or the controller unwinds, the device is unreachable, and what is left of the removal is left to `collect`.
     ///
     /// # Errors
     /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
@@ -74,9 +74,9 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         Ok(())
     }
 
-    /// Finishes what removals have left: deferred ones whose callbacks have ended, and interrupt lines whose deassertion
-    /// the controller has refused. How many of both are left: devices that may still be running, and lines that may still
-    /// be asserted.
+    /// Finishes what removals have left: deferred ones whose callbacks have ended, and interrupt lines whose level the
+    /// controller had not taken when a device was removed. How many of both are left: devices that may still be running, and
+    /// lines that may still be asserted.
     ///
     /// With the asymmetric fence, it executes the heavy barrier once if there are deferred removals for which that has not
     /// been done. Each registration calls it first.
@@ -147,7 +147,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
         }
     }
 
-    /// Tells the controller of the deassertions that it has refused.
+    /// Tells the controller the levels that it had not taken when a device was removed.
     fn tell_owed(&'d self) {
         let mut from = 0;
         loop {
@@ -161,8 +161,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             };
             from = used.wire.saturating_add(1);
             let _give_back = OnDrop::new((), |()| {
-                let is_high = connection.is_some_and(|connection| !connection.wire.is_low());
-                self.state().give_back_owed(used, is_high);
+                let mut state = self.state();
+                state.give_back_owed(used, is_settled(connection));
             });
             if let Some(connection) = connection {
                 connection.release(self.controller);
@@ -314,9 +314,8 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
     /// controller unwinds. `deferred` says that the node counts among the deferred ones.
     pub(crate) fn finish(&self, index: u16, connection: Option<Connection<'d>>, deferred: bool) {
         let _give_back = OnDrop::new((), |()| {
-            let is_high = connection.is_some_and(|connection| !connection.wire.is_low());
             let mut state = self.state();
-            state.give_back(index, is_high);
+            state.give_back(index, is_settled(connection));
             state.deferred = state.deferred.saturating_sub(deferred.into());
         });
         if let Some(gate) = self.gates.get(index as usize) {
@@ -326,6 +325,12 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> DeviceMa
             connection.release(self.controller);
         }
     }
+}
+
+/// Whether the controller has taken the level of a line. For the last device on it, only what is seen under the lock counts:
+/// until then another one may be driving the line.
+fn is_settled(connection: Option<Connection<'_>>) -> bool {
+    connection.is_none_or(|connection| connection.wire.is_settled())
 }
 
 /// The node of the subtree that a depth-first walk comes to first of those without children.

@@ -19,7 +19,7 @@ pub(crate) struct Line {
     /// The sources given out, a bit each.
     sources: u32,
     pub(crate) shared: bool,
-    /// No device has the line any more, but the controller has not taken its deassertion.
+    /// The controller had not taken the line's level when a device was taken off it: `collect` tells it again.
     owed: bool,
 }
 
@@ -30,8 +30,8 @@ impl Line {
 
     const FREE: Self = Self { gsi: Gsi(0), sources: 0, shared: false, owed: false };
 
-    /// The number of the source of a caller that tells the controller an owed deassertion. It asserts nothing.
-    const COLLECTOR: u32 = MAX_SHARING as u32;
+    /// The source of a caller that tells the controller an owed level. It asserts nothing, and is none of the devices'.
+    const COLLECTOR: u32 = 1 << MAX_SHARING;
 }
 
 pub(crate) struct State<'d, const DEVICES: usize, const RANGES: usize> {
@@ -40,7 +40,7 @@ pub(crate) struct State<'d, const DEVICES: usize, const RANGES: usize> {
     lines: [Line; DEVICES],
     /// How many removals are left to `collect`.
     pub(crate) deferred: u16,
-    /// How many lines are owed, or in the hands of a caller that tells the controller.
+    /// How many lines are owed.
     pub(crate) owed: u16,
 }
 
@@ -150,7 +150,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
             }
         };
         let Ok(id) = self.allocator.allocate_instance_id() else {
-            self.give_back_irq(irq, false);
+            self.give_back_irq(irq, true);
             self.give_back_ranges(first_range);
             return Err(RegisterError::TooManyDevices { device: name, capacity: DEVICES });
         };
@@ -163,11 +163,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         Ok(id)
     }
 
-    /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots. `is_high` says
-    /// that the controller has not taken the deassertion of the node's line.
-    pub(crate) fn give_back(&mut self, index: u16, is_high: bool) {
+    /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots. `is_settled` says
+    /// that the controller has taken the level of the node's line.
+    pub(crate) fn give_back(&mut self, index: u16, is_settled: bool) {
         let Some(node) = self.topology.unlink(index) else { return };
-        self.give_back_irq(node.irq, is_high);
+        self.give_back_irq(node.irq, is_settled);
         self.give_back_ranges(node.first_range);
         // The id is current as long as the node is linked.
         let _ = self.allocator.free_instance_id(node.id);
@@ -316,11 +316,11 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
     /// A further source on a line that is in use.
     fn share_irq(&mut self, name: &'d str, gsi: Gsi, shared: bool) -> Result<Option<WireUse>, RegisterError<'d>> {
         match self.lines.iter_mut().zip(0..).find(|(line, _)| line.gsi == gsi && !line.is_free()) {
-            // The wire knows what the controller has taken, and the device goes on from there.
-            Some((line, wire)) if line.owed => {
-                *line = Line { gsi, sources: 1, shared, owed: false };
-                self.owed = self.owed.saturating_sub(1);
-                Ok(Some(WireUse::new(wire, 0)))
+            // No device has it: it is owed. The wire knows what the controller has taken, and the device goes on from there.
+            Some((line, wire)) if line.sources & !Line::COLLECTOR == 0 => {
+                let used = WireUse::new(wire, 0);
+                (line.sources, line.shared) = (line.sources | used.source(), shared);
+                Ok(Some(used))
             }
             Some((line, wire)) if shared && line.shared => {
                 let free = line.sources.trailing_ones();
@@ -350,34 +350,38 @@ impl<'d, const DEVICES: usize, const RANGES: usize> State<'d, DEVICES, RANGES> {
         Owner::Vmm
     }
 
-    fn give_back_irq(&mut self, irq: Option<WireUse>, is_high: bool) {
+    /// Takes a source off its line. `is_settled` says that the controller has taken the line's level.
+    fn give_back_irq(&mut self, irq: Option<WireUse>, is_settled: bool) {
         let Some(used) = irq else { return };
         let Some(line) = self.lines.get_mut(used.wire as usize) else { return };
         line.sources &= !used.source();
-        if line.sources != 0 {
-            return;
-        }
-        line.owed = is_high;
-        if is_high {
+        if !is_settled && !line.owed {
+            line.owed = true;
             self.owed = self.owed.saturating_add(1);
-            return;
         }
-        // The line is allocated as long as it has a source, or is owed.
-        let _ = self.allocator.free_irq(line.gsi);
+        if line.is_free() {
+            // The line is allocated as long as it has a source, or is owed.
+            let _ = self.allocator.free_irq(line.gsi);
+        }
     }
 
     /// Takes an owed line in hand, the first from place `from` on.
     pub(crate) fn take_owed(&mut self, from: u16) -> Option<WireUse> {
-        let (line, wire) = self.lines.iter_mut().zip(0..).skip(from.into()).find(|(line, _)| line.owed)?;
-        let used = WireUse::new(wire, Line::COLLECTOR);
-        (line.owed, line.sources) = (false, used.source());
-        Some(used)
+        let in_reach = |line: &Line| line.owed && line.sources & Line::COLLECTOR == 0;
+        let (line, wire) = self.lines.iter_mut().zip(0..).skip(from.into()).find(|(line, _)| in_reach(line))?;
+        line.sources |= Line::COLLECTOR;
+        Some(WireUse::new(wire, Line::COLLECTOR.trailing_zeros()))
     }
 
-    /// Gives back a line that was taken in hand: it is owed again if it `is_high` and no device has got it meanwhile.
-    pub(crate) fn give_back_owed(&mut self, used: WireUse, is_high: bool) {
-        self.owed = self.owed.saturating_sub(1);
-        self.give_back_irq(Some(used), is_high);
+    /// Gives back a line that was taken in hand. If it `is_settled`, it is owed no more.
+    pub(crate) fn give_back_owed(&mut self, used: WireUse, is_settled: bool) {
+        if let Some(line) = self.lines.get_mut(used.wire as usize)
+            && is_settled
+        {
+            line.owed = false;
+            self.owed = self.owed.saturating_sub(1);
+        }
+        self.give_back_irq(Some(used), is_settled);
     }
 }
 

@@ -356,7 +356,7 @@ fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_f
         log.refuses.store(true, Ordering::Relaxed);
         assert_eq!(remove(&manager, id, false), 1);
         manager.register_device(&b, None, &[], irq).unwrap();
-        assert_eq!(manager.collect(), 0, "it is the device's now");
+        assert_eq!(manager.collect(), 1, "it is the device's now, and still to be told");
         log.refuses.store(false, Ordering::Relaxed);
         log.take();
         let (outcome, told) = match asserts {
@@ -365,6 +365,97 @@ fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_f
         };
         assert_eq!((outcome, log.take()), (Ok(()), told));
     }
+}
+
+/// C25.
+#[test]
+fn a_deassertion_refused_at_the_removal_of_a_sharer_is_told_again_by_collect() {
+    for deferred in [false, true] {
+        let log = Log::default();
+        let manager = manager().with_interrupt_controller(&log);
+        let (a, b) = (Source::new("a"), Source::new("b"));
+        let [id, _] = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
+        a.line().assert().unwrap();
+        log.refuses.store(true, Ordering::Relaxed);
+        assert_eq!(remove(&manager, id, deferred), 1, "nobody asserts it, and it is asserted");
+        log.refuses.store(false, Ordering::Relaxed);
+        log.take();
+        assert_eq!((manager.collect(), log.take()), (0, vec![Told::Level(7, false)]));
+        assert_eq!((b.line().deassert(), log.take()), (Ok(()), vec![]));
+    }
+}
+
+/// C25: the room for devices ends after the line was taken over.
+#[test]
+fn a_registration_that_fails_leaves_a_line_that_it_would_have_taken_over_as_it_was() {
+    let log = Log::default();
+    let manager: DeviceManager<'_, 1, 1, 1> =
+        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 8)).with_interrupt_controller(&log);
+    let (a, b) = (Source::new("a"), Source::new("b"));
+    let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+    a.line().assert().unwrap();
+    log.refuses.store(true, Ordering::Relaxed);
+    manager.unregister_device(id).unwrap();
+    let id = manager.register_device(&b, None, &[], IrqResource::None).unwrap();
+    let full = RegisterError::TooManyDevices { device: "a", capacity: 1 };
+    assert_eq!(manager.register_device(&a, None, &[], SHARED), Err(full));
+    assert_eq!(manager.collect(), 1, "the line is owed as before");
+    manager.unregister_device(id).unwrap();
+    log.refuses.store(false, Ordering::Relaxed);
+    log.take();
+    // Another line, in the same place, begins without an assertion that is not its own.
+    manager.register_device(&b, None, &[], IrqResource::Fixed(Gsi(5))).unwrap();
+    assert_eq!(log.take(), [Told::Level(7, false)]);
+    assert_eq!((b.line().assert(), log.take()), (Ok(()), vec![Told::Level(5, true)]));
+}
+
+/// C25: while one caller collects, another registers a device on the line that is being told.
+#[test]
+fn a_line_that_is_told_again_can_be_had_meanwhile() {
+    /// A controller that refuses, and stands still in a call as long as it is held.
+    #[derive(Default)]
+    struct Holding {
+        refuses: AtomicBool,
+        held: AtomicBool,
+        inside: AtomicBool,
+    }
+    impl InterruptController for Holding {
+        fn set_level(&self, _: Gsi, _: bool) -> Result<(), InterruptError> {
+            while self.held.load(Ordering::SeqCst) {
+                self.inside.store(true, Ordering::SeqCst);
+                thread::yield_now();
+            }
+            if self.refuses.load(Ordering::SeqCst) { Err(InterruptError::Refused) } else { Ok(()) }
+        }
+        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+            Ok(())
+        }
+        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+            Ok(())
+        }
+    }
+    within_limit(|| {
+        let holding = Holding::default();
+        let manager = manager().with_interrupt_controller(&holding);
+        let (a, b) = (Source::new("a"), Source::new("b"));
+        let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+        a.line().assert().unwrap();
+        holding.refuses.store(true, Ordering::SeqCst);
+        manager.unregister_device(id).unwrap();
+        holding.held.store(true, Ordering::SeqCst);
+        let outcome = thread::scope(|scope| {
+            scope.spawn(|| manager.collect());
+            while !holding.inside.load(Ordering::SeqCst) {
+                thread::yield_now();
+            }
+            let outcome = manager.register_device(&b, None, &[], IrqResource::Fixed(Gsi(7))).map(drop);
+            holding.refuses.store(false, Ordering::SeqCst);
+            holding.held.store(false, Ordering::SeqCst);
+            outcome
+        });
+        assert_eq!((outcome, b.line().gsi()), (Ok(()), Some(Gsi(7))));
+        assert_eq!((b.line().deassert(), manager.collect()), (Ok(()), 0));
+    });
 }
 
 /// A controller that unwinds as often as it is told to.

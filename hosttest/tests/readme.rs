@@ -25,7 +25,7 @@ fn the_table_of_commands_says_what_the_gate_runs() {
     let mut scripts = Vec::new();
     for entry in std::fs::read_dir(root.join(".ci")).expect("the scripts") {
         let name = entry.expect("an entry").file_name().into_string().expect("a name in UTF-8");
-        if name != "run" && name != "install" {
+        if !["run", "install", "mutation-table"].contains(&name.as_str()) {
             scripts.push(format!(".ci/{name}"));
         }
     }
