@@ -443,7 +443,7 @@ fn two_writers_do_not_confuse_a_reader() {
 /// C8.
 #[test]
 fn a_hint_is_of_no_use_when_its_range_is_gone() {
-    explore("a_hint_is_of_no_use_when_its_range_is_gone", 3, || {
+    explore("a_hint_is_of_no_use_when_its_range_is_gone", 2, || {
         let manager = share(new_manager::<1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let id = register(manager, a, 0x10);

@@ -111,7 +111,7 @@ fn a_registration_finishes_a_deferred_removal() {
     });
 }
 
-/// Two threads collect at the same time: one of them finishes the removal, and it is finished once.
+/// Two threads collect at the same time: each removal is finished once, and who is done last says that none is left.
 /// C15.
 #[test]
 fn two_collect_and_one_of_them_finishes() {
@@ -121,8 +121,8 @@ fn two_collect_and_one_of_them_finishes() {
         let ids = [register(manager, a, 0x10), register(manager, b, 0x20)];
         ids.into_iter().for_each(|id| manager.unregister_device_deferred(id).unwrap());
         let other = thread::spawn(move || manager.collect());
-        assert_eq!(manager.collect(), 0);
-        assert_eq!(other.join().unwrap(), 0);
+        let left = [manager.collect(), other.join().unwrap()];
+        assert!(left.contains(&0), "{left:?}");
         assert_eq!(ids.map(|id| manager.device(id).is_none()), [true; 2]);
         // Nothing was given back twice.
         register(manager, a, 0x10);
