@@ -24,9 +24,8 @@ impl fmt::Display for Gsi {
 /// or the event injection of the processor.
 ///
 /// The manager calls it from within device callbacks, from any vCPU and by several at once for different lines; for one
-/// line, level changes come one at a time. It holds no lock meanwhile: an implementation may call the manager, but not to
-/// remove the device that it is called for, other than deferred, because a removal waits for the call. It must not call an
-/// [`IrqLine`].
+/// line, level changes come one at a time. It holds no lock meanwhile: an implementation may call the manager, but must not remove
+/// a device other than deferred, because a removal waits for calls of the controller. It must not call an [`IrqLine`].
 ///
 /// A method that unwinds instead of returning has not taken what it was told: the unwinding goes on through the handle's
 /// method, or the removal, that called it, and the manager is as after a refusal.
@@ -144,16 +143,24 @@ impl Wire {
         } else {
             self.word.fetch_and(!(source & SOURCES), Ordering::AcqRel);
         }
-        self.settle(to)
+        self.settle(to, true)
+    }
+
+    /// As [`drive`](Self::drive) to take an assertion back, but it never waits: the caller looks afterwards whether the wire
+    /// is settled. A controller may remove and collect from within the call that another one would wait for.
+    fn release(&self, source: u32, to: Target<'_>) {
+        self.word.fetch_and(!(source & SOURCES), Ordering::AcqRel);
+        let _ = self.settle(to, false);
     }
 
     /// Tells the controller the level, unless it has taken it or another caller tells it.
-    fn settle(&self, to: Target<'_>) -> Result<(), InterruptError> {
+    fn settle(&self, to: Target<'_>, waits: bool) -> Result<(), InterruptError> {
         let mut word = self.word.load(Ordering::Acquire);
         loop {
             let level = word & SOURCES != 0;
             match word & STATE {
                 TELLING => return Err(InterruptError::Pending),
+                LAST_TELLING if !waits => return Err(InterruptError::Pending),
                 LAST_TELLING => {
                     spin_once();
                     word = self.word.load(Ordering::Acquire);
@@ -315,7 +322,7 @@ impl Connection<'_> {
     /// wire knows.
     pub(crate) fn release(&self, controller: Option<&dyn InterruptController>) {
         if let Some(controller) = controller {
-            let _ = self.wire.drive(self.source, false, Target { controller, gsi: self.gsi });
+            self.wire.release(self.source, Target { controller, gsi: self.gsi });
         }
     }
 }

@@ -3,8 +3,8 @@
 mod within;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Barrier;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Barrier, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -455,6 +455,62 @@ fn a_line_that_is_told_again_can_be_had_meanwhile() {
         });
         assert_eq!((outcome, b.line().gsi()), (Ok(()), Some(Gsi(7))));
         assert_eq!((b.line().deassert(), manager.collect()), (Ok(()), 0));
+    });
+}
+
+/// C2, C25: in the last call that one caller makes, for which others wait.
+#[test]
+fn a_controller_collects_in_any_call_without_waiting_for_itself() {
+    /// Stands still in the first calls until the line was changed, and collects in the fourth.
+    #[derive(Default)]
+    struct Collecting {
+        collect: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
+        calls: AtomicUsize,
+        changes: AtomicUsize,
+        left: AtomicUsize,
+    }
+    impl InterruptController for Collecting {
+        fn set_level(&self, _: Gsi, _: bool) -> Result<(), InterruptError> {
+            let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+            while call < 4 && self.changes.load(Ordering::SeqCst) < call {
+                thread::yield_now();
+            }
+            if call == 4 {
+                self.left.store(self.collect.get().unwrap()(), Ordering::SeqCst);
+            }
+            Ok(())
+        }
+        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+            Ok(())
+        }
+        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+            Ok(())
+        }
+    }
+    static MANAGER: OnceLock<Manager<'static>> = OnceLock::new();
+    static CONTROLLER: OnceLock<Collecting> = OnceLock::new();
+    static DEVICES: [Source<'static>; 2] = [Source::new("a"), Source::new("b")];
+    within_limit(|| {
+        let controller = CONTROLLER.get_or_init(Collecting::default);
+        let manager = MANAGER.get_or_init(|| manager().with_interrupt_controller(controller));
+        assert!(controller.collect.set(Box::new(|| manager.collect())).is_ok());
+        let ids = DEVICES.each_ref().map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
+        manager.unregister_device_deferred(ids[1]).unwrap();
+        let line = DEVICES[0].line();
+        thread::scope(|scope| {
+            let teller = scope.spawn(move || line.assert());
+            for change in 1..=3 {
+                while controller.calls.load(Ordering::SeqCst) < change {
+                    thread::yield_now();
+                }
+                let told = if change % 2 == 1 { line.deassert() } else { line.assert() };
+                assert_eq!(told, Err(InterruptError::Pending));
+                controller.changes.store(change, Ordering::SeqCst);
+            }
+            assert_eq!(teller.join().unwrap(), Ok(()));
+        });
+        assert_eq!(controller.left.load(Ordering::SeqCst), 1, "the line of the removed device is left to be told");
+        assert_eq!((manager.collect(), manager.walk().count()), (0, 1));
     });
 }
 

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 /// More than any of these tests takes on a slow machine, and less than a person waits.
-const LIMIT: Duration = Duration::from_secs(10);
+const LIMIT: Duration = Duration::from_secs(30);
 
-/// Runs a test on a thread of its own, and fails where it has not ended after 10 seconds; the thread is left behind.
+/// Runs a test on a thread of its own, and fails where it has not ended after 30 seconds; the thread is left behind.
 #[allow(dead_code, unreachable_pub, reason = "each test file that includes this uses a part of it")]
 pub fn within_limit(test: impl FnOnce() + Send + 'static) {
     if cfg!(miri) {
