@@ -93,9 +93,9 @@ pub const MAX_SHARING: usize = 30;
 /// The state of one line: which sources assert it, and what the controller has taken.
 ///
 /// A change of level is told by one caller at a time, the *teller*, and the others leave it to that one: it looks at the
-/// sources after each call of the controller, and tells again if the level has changed. Before the last call that it is
-/// willing to make it says so, and whoever changes the line from then on waits for that call and goes on from there. So
-/// no change is lost, and no caller tells those of others without bound.
+/// sources after each call of the controller, and tells again if the level has changed. Its last call
+/// has a state of its own: a drive that finds it waits for that call and tells the level itself, and a removal leaves the
+/// line owed. So no change is lost, and no caller tells those of others without bound.
 ///
 /// What the controller has refused, it has not taken: the level stays to be told, and the next drive of any source does.
 pub(crate) struct Wire {

@@ -11,7 +11,7 @@ pub(crate) fn looked() {}
 #[inline(always)]
 pub(crate) fn moved(_: usize) {}
 
-/// Counts a search of an access that is made until it is known what becomes of it.
+/// Counts one search on the slow path of an access.
 #[cfg(not(all(test, vm_device_loom)))]
 #[inline(always)]
 pub(crate) fn searched() {}

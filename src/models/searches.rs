@@ -4,7 +4,7 @@
 use super::*;
 use crate::probes::count_searches;
 
-/// What a search is repeated for at most: three times in vain, once while a writer has not seen it starving, and once more.
+/// What a search is repeated for at most: three times without a result, once while a writer has not seen it starving, and once more.
 const MOST: usize = 5;
 
 /// Publishes so many times, each time after others had a turn.
