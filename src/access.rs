@@ -4,7 +4,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::address::{GuestAddress, IoType};
-use crate::slots::Place;
+use crate::indices::{NodeIndex, RecordIndex};
 
 /// How deep accesses may nest: a device that accesses another device, which accesses a third, and so on. The access
 /// that would be one deeper is refused as [`IoError::TooDeep`].
@@ -27,33 +27,50 @@ pub struct Access<'a> {
     one_thread: PhantomData<*mut ()>,
 }
 
-/// Whose range it is that an access goes to.
+/// Which range of which device an access goes to.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
-    /// The topology node of the device.
-    pub(crate) node: u16,
+    /// The device; `None` for an access that no manager makes.
+    pub(crate) node: Option<NodeIndex>,
     /// Which of the device's ranges.
     pub(crate) range_index: u8,
-    /// The space.
+    /// The kind of the range.
     pub(crate) io_type: IoType,
 }
 
-/// Who makes an access, as far as the manager can know.
+/// Where a removal looks for an access: at this depth of a vCPU's hazard record, or among those without a record.
+#[derive(Clone, Copy)]
+pub(crate) struct ReaderSite {
+    pub(crate) record: Option<RecordIndex>,
+    /// How many accesses this one is nested in.
+    pub(crate) level: u8,
+}
+
+impl ReaderSite {
+    /// An access without a handle, which may or may not be nested.
+    pub(crate) const HANDLE_LESS: Self = Self { record: None, level: 0 };
+
+    /// The site of an access that is made from within the callback of this one.
+    pub(crate) fn deeper(self) -> Self {
+        Self { level: self.level.saturating_add(1), ..self }
+    }
+}
+
+/// What makes an access, as far as the manager can know.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
-    /// Which manager dispatches it: its address, to compare.
+    /// Which manager dispatches it: a number that no other one has; 0 is none's.
     pub(crate) manager: usize,
-    /// Where that manager's removals look for the access.
-    pub(crate) place: Place<'a>,
+    pub(crate) site: ReaderSite,
     /// The access from within whose callback this one is made.
-    pub(crate) parent: Option<&'a Parent<'a>>,
+    pub(crate) outer: Option<&'a OuterAccess<'a>>,
 }
 
 /// What one access knows of another that it is nested in.
 #[derive(Clone, Copy)]
-pub(crate) struct Parent<'a> {
-    /// The topology node of the device it goes to.
-    pub(crate) node: u16,
+pub(crate) struct OuterAccess<'a> {
+    /// The device that it goes to.
+    pub(crate) node: Option<NodeIndex>,
     pub(crate) caller: &'a Caller<'a>,
 }
 
@@ -61,19 +78,20 @@ impl Access<'static> {
     /// An access for a test of a device without a manager: to `address`, in the device's range number `range_index`
     /// (of 0 to 15), which starts at `base`.
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
-        let target = Target { node: u16::MAX, range_index: range_index as u8, io_type };
-        Self::made(address.0, base.0, target, &Caller { manager: 0, place: Place::ANONYMOUS, parent: None })
+        let target = Target { node: None, range_index: range_index as u8, io_type };
+        const NOBODY: Caller<'_> = Caller { manager: 0, site: ReaderSite::HANDLE_LESS, outer: None };
+        Self::with_caller(address.0, base.0, target, &NOBODY)
     }
 }
 
 impl<'a> Access<'a> {
-    pub(crate) const fn made(address: u64, base: u64, target: Target, caller: &'a Caller<'a>) -> Self {
+    pub(crate) const fn with_caller(address: u64, base: u64, target: Target, caller: &'a Caller<'a>) -> Self {
         Self { address, base, target, caller, one_thread: PhantomData }
     }
 
     /// The access as those nested in it know it.
-    pub(crate) const fn as_parent(&self) -> Parent<'a> {
-        Parent { node: self.target.node, caller: self.caller }
+    pub(crate) const fn as_outer(&self) -> OuterAccess<'a> {
+        OuterAccess { node: self.target.node, caller: self.caller }
     }
 
     /// The space: [`IoType::Pio`] or [`IoType::Mmio`].
@@ -168,7 +186,7 @@ impl<'a> Access<'a> {
     }
 
     /// The same access `bytes` further on: an element of a string, a piece of a split access.
-    pub(crate) const fn advanced(&self, bytes: u64) -> Self {
+    pub(crate) const fn offset_by(&self, bytes: u64) -> Self {
         let mut next = *self;
         next.address = self.address.wrapping_add(bytes);
         next
@@ -182,7 +200,7 @@ impl fmt::Debug for Access<'_> {
             .field("address", &self.address())
             .field("base", &self.base())
             .field("range_index", &self.range_index())
-            .field("level", &self.caller.place.level())
+            .field("level", &self.caller.site.level)
             .finish_non_exhaustive()
     }
 }
@@ -236,22 +254,22 @@ impl OpenBus {
     /// Every bit set. The default of both spaces.
     pub const ALL_ONES: Self = Self(0xff);
 
-    /// The value of eight bytes, as a manager keeps it: a fill is one store then.
-    pub(crate) const fn bytes(self) -> [u8; 8] {
-        [self.0; 8]
+    /// The value of four bytes, as it is kept for each space: a fill is one store then, or two.
+    pub(crate) const fn bytes(self) -> [u8; 4] {
+        [self.0; 4]
     }
 }
 
 /// Gives every byte of `data` its open-bus value.
 #[inline(always)]
-pub(crate) fn fill(data: &mut [u8], open_bus: [u8; 8]) {
+pub(crate) fn fill(data: &mut [u8], open_bus: [u8; 4]) {
     // The lengths that guests use become single stores; the general case would be a call of memset.
-    let [x0, x1, x2, x3, ..] = open_bus;
+    let [x0, x1, ..] = open_bus;
     match data {
         [a] => *a = x0,
         [a, b] => [*a, *b] = [x0, x1],
-        [a, b, c, d] => [*a, *b, *c, *d] = [x0, x1, x2, x3],
-        [a, b, c, d, e, f, g, h] => [*a, *b, *c, *d, *e, *f, *g, *h] = open_bus,
+        [a, b, c, d] => [*a, *b, *c, *d] = open_bus,
+        [a, b, c, d, e, f, g, h] => ([*a, *b, *c, *d], [*e, *f, *g, *h]) = (open_bus, open_bus),
         other => other.fill(x0),
     }
 }

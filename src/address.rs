@@ -76,15 +76,38 @@ pub enum IoType {
 impl IoType {
     /// The highest address of the space: `0xffff` for ports, `u64::MAX` for memory.
     pub const fn last_address(self) -> GuestAddress {
-        match self {
-            IoType::Pio => GuestAddress(0xffff),
-            IoType::Mmio | IoType::PhysicalMmio => GuestAddress(u64::MAX),
-        }
+        self.space().last_address()
     }
 
     /// Whether ranges of the two kinds compete for the same addresses.
     pub const fn same_space(self, other: IoType) -> bool {
-        matches!(self, IoType::Pio) == matches!(other, IoType::Pio)
+        matches!(self.space(), Space::Ports) == matches!(other.space(), Space::Ports)
+    }
+}
+
+/// What addresses are of: both kinds of MMIO share one space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Space {
+    Ports,
+    Memory,
+}
+
+impl IoType {
+    pub(crate) const fn space(self) -> Space {
+        match self {
+            IoType::Pio => Space::Ports,
+            IoType::Mmio | IoType::PhysicalMmio => Space::Memory,
+        }
+    }
+}
+
+impl Space {
+    /// The last address of the space.
+    pub(crate) const fn last_address(self) -> GuestAddress {
+        match self {
+            Space::Ports => GuestAddress(0xffff),
+            Space::Memory => GuestAddress(u64::MAX),
+        }
     }
 }
 

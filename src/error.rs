@@ -3,10 +3,10 @@
 use core::fmt;
 
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
-use crate::allocator::{InstanceId, IrqError, PoolError};
+use crate::instance::InstanceId;
 use crate::interrupt::{Gsi, MAX_SHARING};
 
-/// Who holds a range or a line.
+/// The holder of a range or a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Owner<'d> {
     /// A device.
@@ -16,7 +16,7 @@ pub enum Owner<'d> {
         /// Its name.
         name: &'d str,
     },
-    /// The VMM, by [`reserve`](crate::DeviceManager::reserve) or by an allocation before the manager was made.
+    /// The VMM, by [`reserve`](crate::DeviceManager::reserve) or [`reserve_irq`](crate::DeviceManager::reserve_irq).
     Vmm,
 }
 
@@ -29,12 +29,21 @@ impl fmt::Display for Owner<'_> {
     }
 }
 
-/// Why a range could not be had.
+/// Why a range could not be had, or not be given back. Nothing has changed then.
+///
+/// `O` is how the holder of what is in the way is named: for a VMM it is an [`Owner`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum RangeRefusal<'d> {
+pub enum RangeRefusal<O> {
     /// It is no range.
     Invalid(RangeError),
+    /// A range of size 0.
+    Empty,
+    /// An alignment that is no power of two.
+    BadAlignment {
+        /// The alignment that was asked for.
+        align: u64,
+    },
     /// The range would not start at a multiple of the alignment that it was asked for with.
     Misaligned {
         /// Where it would start.
@@ -49,14 +58,37 @@ pub enum RangeRefusal<'d> {
         /// The limits.
         limits: IoRange,
     },
+    /// The allocator was given no ports.
+    NoPorts,
+    /// The bounds given for the ports pass port `0xffff`.
+    BeyondPorts {
+        /// The bounds that were given.
+        bounds: IoRange,
+    },
+    /// The range does not lie within the allocator's bounds.
+    OutsidePool {
+        /// What was asked for.
+        wanted: IoRange,
+        /// The bounds of the space.
+        pool: IoRange,
+    },
+    /// The range does not lie within the window it was to be allocated in.
+    OutsideWindow {
+        /// What was asked for.
+        wanted: IoRange,
+        /// The window.
+        window: IoRange,
+        /// The bus whose window it is.
+        owner: O,
+    },
     /// Another range is in the way.
     Overlap {
         /// What was asked for.
         wanted: IoRange,
-        /// What is there.
+        /// The lowest range in the way.
         taken: IoRange,
-        /// Whose it is.
-        owner: Owner<'d>,
+        /// Its holder.
+        owner: O,
     },
     /// A range of a bus above the device is in the way: it is not a window, or it does not hold the whole.
     NotInWindow {
@@ -65,67 +97,241 @@ pub enum RangeRefusal<'d> {
         /// The range of the bus.
         taken: IoRange,
         /// The bus.
-        bus: Owner<'d>,
+        bus: O,
         /// Whether the range of the bus is a window.
         is_window: bool,
     },
     /// Another range that the same registration asks for is in the way.
-    AskedTwice {
+    OverlapsOwnRequest {
         /// What was asked for.
         wanted: IoRange,
         /// What an earlier request of the device is given.
         taken: IoRange,
     },
+    /// No free place is large enough.
+    NoRoom {
+        /// The size that was asked for.
+        size: GuestUsize,
+        /// The alignment that was asked for.
+        align: u64,
+        /// Where the range was to lie.
+        within: IoRange,
+    },
+    /// There is no room for another range.
+    Full {
+        /// For how many ranges there is, those of both spaces and those of the VMM together.
+        capacity: usize,
+    },
+    /// Windows are nested too deeply for anything to lie in the innermost.
+    TooDeep {
+        /// The innermost window, with 255 others around it.
+        window: IoRange,
+        /// The bus whose window it is.
+        owner: O,
+    },
     /// The window cannot move away from under a range that lies in it.
     WindowInUse {
-        /// A range in the window.
+        /// The lowest range in the window.
         inside: IoRange,
-        /// Whose it is.
-        owner: Owner<'d>,
+        /// Its holder.
+        owner: O,
     },
-    /// Any other reason of the pool: no room, outside its bounds, no pool for this space, a full pool.
-    Pool(PoolError),
+    /// The VMM has no range that is exactly this one.
+    NotAllocated {
+        /// The range that was to be given back.
+        range: IoRange,
+    },
+    /// Another manager uses the storage.
+    StorageInUse,
 }
 
-impl fmt::Display for RangeRefusal<'_> {
+impl<O> RangeRefusal<O> {
+    /// The same refusal, with the holders named as `name` does.
+    pub(crate) fn map_owner<P>(self, name: impl Fn(O) -> P) -> RangeRefusal<P> {
+        match self {
+            Self::Invalid(error) => RangeRefusal::Invalid(error),
+            Self::Empty => RangeRefusal::Empty,
+            Self::BadAlignment { align } => RangeRefusal::BadAlignment { align },
+            Self::Misaligned { wanted, alignment } => RangeRefusal::Misaligned { wanted, alignment },
+            Self::OutsideLimits { wanted, limits } => RangeRefusal::OutsideLimits { wanted, limits },
+            Self::NoPorts => RangeRefusal::NoPorts,
+            Self::BeyondPorts { bounds } => RangeRefusal::BeyondPorts { bounds },
+            Self::OutsidePool { wanted, pool } => RangeRefusal::OutsidePool { wanted, pool },
+            Self::OutsideWindow { wanted, window, owner } => {
+                RangeRefusal::OutsideWindow { wanted, window, owner: name(owner) }
+            }
+            Self::Overlap { wanted, taken, owner } => RangeRefusal::Overlap { wanted, taken, owner: name(owner) },
+            Self::NotInWindow { wanted, taken, bus, is_window } => {
+                RangeRefusal::NotInWindow { wanted, taken, bus: name(bus), is_window }
+            }
+            Self::OverlapsOwnRequest { wanted, taken } => RangeRefusal::OverlapsOwnRequest { wanted, taken },
+            Self::NoRoom { size, align, within } => RangeRefusal::NoRoom { size, align, within },
+            Self::Full { capacity } => RangeRefusal::Full { capacity },
+            Self::TooDeep { window, owner } => RangeRefusal::TooDeep { window, owner: name(owner) },
+            Self::WindowInUse { inside, owner } => RangeRefusal::WindowInUse { inside, owner: name(owner) },
+            Self::NotAllocated { range } => RangeRefusal::NotAllocated { range },
+            Self::StorageInUse => RangeRefusal::StorageInUse,
+        }
+    }
+}
+
+/// What an error says of a storage that another manager has.
+const STORAGE_IN_USE: &str = "the manager's storage belongs to another manager, which used it first";
+
+impl<O: fmt::Display> fmt::Display for RangeRefusal<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RangeRefusal::Invalid(error) => error.fmt(f),
-            RangeRefusal::Misaligned { wanted, alignment } => {
+            Self::Invalid(error) => error.fmt(f),
+            Self::Empty => f.write_str("a range of size 0 cannot be allocated"),
+            Self::BadAlignment { align } => write!(f, "the alignment {align:#x} is no power of two"),
+            Self::Misaligned { wanted, alignment } => {
                 let below = GuestAddress(wanted.0 & !alignment.0.wrapping_sub(1));
                 write!(
                     f,
                     "{wanted} is no multiple of {alignment}, the alignment that the range was asked for with; {below} is"
                 )
             }
-            RangeRefusal::OutsideLimits { wanted, limits } => {
+            Self::OutsideLimits { wanted, limits } => {
                 write!(f, "{wanted} lies outside {limits}, the limits that it was asked for with")
             }
-            RangeRefusal::NotInWindow { wanted, taken, bus, is_window: false } => {
+            Self::NoPorts => f.write_str("the allocator was given no ports: `with_ports` gives it some"),
+            Self::BeyondPorts { bounds } => {
+                write!(f, "the ports that the allocator was given by `with_ports`, {bounds}, pass port 0xffff")
+            }
+            Self::OutsidePool { wanted, pool } => write!(f, "{wanted} lies outside the pool {pool}"),
+            Self::OutsideWindow { wanted, window, owner } => {
+                write!(f, "{wanted} lies outside {window}, the window of {owner}")
+            }
+            Self::Overlap { wanted, taken, owner } => write!(f, "{wanted} overlaps {taken}, which belongs to {owner}"),
+            Self::NotInWindow { wanted, taken, bus, is_window: false } => {
                 write!(
                     f,
                     "{wanted} overlaps {taken}, which belongs to {bus}, a bus above the device, and is not a window"
                 )?;
                 f.write_str(": ask for that range with `.window()`")
             }
-            RangeRefusal::NotInWindow { wanted, taken, bus, is_window: true } => {
+            Self::NotInWindow { wanted, taken, bus, is_window: true } => {
                 write!(f, "{wanted} is not wholly inside {taken}, the window of {bus}, a bus above the device")
             }
-            RangeRefusal::Overlap { wanted, taken, owner } => {
-                write!(f, "{wanted} overlaps {taken}, which belongs to {owner}")
-            }
-            RangeRefusal::AskedTwice { wanted, taken } => {
+            Self::OverlapsOwnRequest { wanted, taken } => {
                 write!(f, "{wanted} overlaps {taken}, which the device itself has asked for")
             }
-            RangeRefusal::WindowInUse { inside, owner } => {
-                write!(f, "the window holds {inside}, which belongs to {owner}")
+            Self::NoRoom { size, align, within } => {
+                write!(f, "no free range of size {size}, aligned to {align:#x}, lies within {within}")
             }
-            RangeRefusal::Pool(error) => error.fmt(f),
+            Self::Full { capacity } => {
+                write!(f, "all {capacity} ranges are in use, as many as `RANGES` says, those of the VMM included")
+            }
+            Self::TooDeep { window, owner } => {
+                write!(f, "{window}, the window of {owner}, is nested too deeply to hold anything")
+            }
+            Self::WindowInUse { inside, owner } => write!(f, "the window holds {inside}, which belongs to {owner}"),
+            Self::NotAllocated { range } => write!(f, "{range} is not allocated to the VMM"),
+            Self::StorageInUse => f.write_str(STORAGE_IN_USE),
         }
     }
 }
 
-impl core::error::Error for RangeRefusal<'_> {}
+impl<O: fmt::Debug + fmt::Display> core::error::Error for RangeRefusal<O> {}
+
+/// How many interrupt lines an allocator can hold.
+pub const MAX_LINES: u32 = 1024;
+
+/// Why an interrupt line was not allocated or freed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IrqError {
+    /// The allocator was given no lines.
+    NoPool,
+    /// The lines the allocator was given are in reverse order, or more than [`MAX_LINES`].
+    BadBounds {
+        /// The line given as the first.
+        first: Gsi,
+        /// The line given as the last.
+        last: Gsi,
+    },
+    /// The line is none of the allocator's.
+    OutsidePool {
+        /// The line that was asked for.
+        gsi: Gsi,
+        /// The first line of the allocator.
+        first: Gsi,
+        /// The last line of the allocator.
+        last: Gsi,
+    },
+    /// The line is in use.
+    InUse {
+        /// The line that was asked for.
+        gsi: Gsi,
+    },
+    /// The line to be freed is not in use.
+    NotAllocated {
+        /// The line.
+        gsi: Gsi,
+    },
+    /// Another manager uses the storage.
+    StorageInUse,
+    /// All lines are in use.
+    NoneFree {
+        /// The first line of the allocator.
+        first: Gsi,
+        /// The last line of the allocator.
+        last: Gsi,
+    },
+}
+
+impl fmt::Display for IrqError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            IrqError::NoPool => f.write_str("the allocator was given no lines: `with_irqs` gives it some"),
+            IrqError::BadBounds { first, last } if first > last => {
+                write!(f, "the lines that the allocator was given by `with_irqs` are reversed: the last, {last}, ")?;
+                write!(f, "lies before the first, {first}")
+            }
+            IrqError::BadBounds { first, last } => {
+                write!(f, "the lines that the allocator was given by `with_irqs`, {first} to {last}, ")?;
+                write!(f, "are more than {MAX_LINES}")
+            }
+            IrqError::OutsidePool { gsi, first, last } => {
+                write!(f, "{gsi} is none of the allocator's lines, {first} to {last}")
+            }
+            IrqError::InUse { gsi } => write!(f, "{gsi} is in use"),
+            IrqError::StorageInUse => f.write_str(STORAGE_IN_USE),
+            IrqError::NotAllocated { gsi } => write!(f, "{gsi} is not in use"),
+            IrqError::NoneFree { first, last } => {
+                write!(f, "all of the allocator's lines, {first} to {last}, are in use")
+            }
+        }
+    }
+}
+
+impl core::error::Error for IrqError {}
+
+/// Why there is no further [`Dispatcher`](crate::Dispatcher).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DispatcherError {
+    /// There are as many as the storage has room for.
+    Exhausted {
+        /// How many there can be.
+        capacity: usize,
+    },
+    /// Another manager uses the storage.
+    StorageInUse,
+}
+
+impl fmt::Display for DispatcherError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DispatcherError::Exhausted { capacity } => {
+                write!(f, "all {capacity} dispatchers are in use, as many as `VCPUS` says")
+            }
+            DispatcherError::StorageInUse => f.write_str(STORAGE_IN_USE),
+        }
+    }
+}
+
+impl core::error::Error for DispatcherError {}
 
 /// Why a device could not be registered. Nothing has changed then: no id, range, line or node is taken, and the device
 /// can be registered again with other requests.
@@ -144,7 +350,7 @@ pub enum RegisterError<'d> {
         /// Who has it.
         holder: InstanceId,
     },
-    /// The parent is not registered, or is just being registered or removed.
+    /// The parent is not registered, or is being registered or removed.
     NoSuchParent {
         /// The device.
         device: &'d str,
@@ -169,9 +375,9 @@ pub enum RegisterError<'d> {
         /// The space of the range.
         io_type: IoType,
         /// Why not.
-        refusal: RangeRefusal<'d>,
+        refusal: RangeRefusal<Owner<'d>>,
     },
-    /// The line is in use, and at least one of the two does not ask for it as shared.
+    /// The line is in use, and at least one of the two devices did not request it as shared.
     IrqTaken {
         /// The device.
         device: &'d str,
@@ -193,7 +399,7 @@ pub enum RegisterError<'d> {
         device: &'d str,
     },
     /// As many devices share the line as can: [`MAX_SHARING`](crate::MAX_SHARING).
-    TooManySharing {
+    LineFull {
         /// The device.
         device: &'d str,
         /// The line.
@@ -205,6 +411,11 @@ pub enum RegisterError<'d> {
         device: &'d str,
         /// How many it has room for.
         capacity: usize,
+    },
+    /// Another manager uses the storage.
+    StorageInUse {
+        /// The device.
+        device: &'d str,
     },
     /// The device does not accept what it was given.
     Rejected {
@@ -246,7 +457,7 @@ impl fmt::Display for RegisterError<'_> {
                 )?;
                 f.write_str("removed devices first, which `collect` tells it again")
             }
-            RegisterError::TooManySharing { device, gsi } => {
+            RegisterError::LineFull { device, gsi } => {
                 write!(f, "{gsi} has no room for \"{device}\": {MAX_SHARING} devices share it, as many as can")
             }
             RegisterError::TooManyDevices { device, capacity } => {
@@ -254,6 +465,9 @@ impl fmt::Display for RegisterError<'_> {
                     f,
                     "there is no room for \"{device}\": all {capacity} devices are in use, as many as `DEVICES` says"
                 )
+            }
+            RegisterError::StorageInUse { device } => {
+                write!(f, "\"{device}\" cannot be registered: {STORAGE_IN_USE}")
             }
             RegisterError::Rejected { device } => write!(f, "\"{device}\" does not accept its resources"),
         }
@@ -278,7 +492,7 @@ pub enum UnregisterError<'d> {
         /// Its first child.
         child: &'d str,
     },
-    /// The device is just being registered, or removed, by somebody else.
+    /// The device is being registered or removed by another caller.
     Busy {
         /// The device.
         device: &'d str,
@@ -308,7 +522,7 @@ impl fmt::Display for UnregisterError<'_> {
                 )
             }
             UnregisterError::Busy { device } => {
-                write!(f, "\"{device}\" is just being registered or removed by somebody else")
+                write!(f, "\"{device}\" is being registered or removed by another caller")
             }
             UnregisterError::InOwnCallback { device } => {
                 write!(f, "\"{device}\" is removed from within its own callback by `unregister_device_deferred` only")
@@ -331,7 +545,7 @@ pub enum RelocateError<'d> {
         /// The id.
         id: InstanceId,
     },
-    /// The device is just being registered or removed.
+    /// The device is being registered or removed.
     Busy {
         /// The device.
         device: &'d str,
@@ -366,7 +580,7 @@ pub enum RelocateError<'d> {
         /// The address it was to move to.
         to: GuestAddress,
         /// Why not.
-        refusal: RangeRefusal<'d>,
+        refusal: RangeRefusal<Owner<'d>>,
     },
 }
 
@@ -374,7 +588,7 @@ impl fmt::Display for RelocateError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RelocateError::NotFound { id } => write!(f, "no device has the id {id}"),
-            RelocateError::Busy { device } => write!(f, "\"{device}\" is just being registered or removed"),
+            RelocateError::Busy { device } => write!(f, "\"{device}\" is being registered or removed"),
             RelocateError::NoSuchRange { device, index } => write!(f, "\"{device}\" has no range {index}"),
             RelocateError::NamedTwice { device, index } => {
                 write!(f, "range {index} of \"{device}\" is named twice in one transaction")

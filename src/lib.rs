@@ -13,7 +13,9 @@
 //!
 //! ```
 //! use spin::Mutex;
-//! use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
+//! use vm_device::{
+//!     Access, Device, DeviceManager, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+//! };
 //!
 //! struct PciBridge {
 //!     config_address: Mutex<[u8; 4]>,
@@ -34,8 +36,11 @@
 //! // Room for 8 devices, 16 ranges and 2 vCPUs. Devices get ports, addresses from 3 GiB on, and lines 5 to 15.
 //! const DEVICE_MEMORY: IoRange = IoRange::of::<0xc000_0000, 0xffff_ffff>();
 //! static BRIDGE: PciBridge = PciBridge { config_address: Mutex::new([0; 4]) };
-//! static MANAGER: DeviceManager<'static, 8, 16, 2> =
-//!     DeviceManager::new(SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15));
+//! static STORAGE: Storage<8, 16, 2> = Storage::new();
+//! static MANAGER: DeviceManager<'static> = DeviceManager::new(
+//!     &STORAGE,
+//!     SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15),
+//! );
 //!
 //! /// What KVM, SVM or VMX tells of a port access.
 //! enum Exit<'a> {
@@ -150,48 +155,43 @@ cfg_if! { if #[cfg(target_has_atomic = "64")] {
 mod access;
 mod address;
 mod allocator;
+mod cost;
 mod device;
 mod dispatch;
-mod dispatcher;
 mod error;
 pub mod exit;
-mod hints;
-mod inspection;
+mod index;
+mod indices;
+mod instance;
 mod interrupt;
 mod manager;
 #[cfg(all(test, vm_device_loom))]
 mod models;
+mod orderings;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;
-mod probes;
-mod protocol;
-mod relocation;
-mod removal;
+mod quiescence;
 mod resource;
-mod segments;
-mod slots;
-mod state;
 mod sync;
-mod table;
-mod topology;
-mod transfer;
+#[cfg(all(test, not(vm_device_loom)))]
+mod tests;
 
 pub use access::{Access, IoError, MAX_DEPTH, OpenBus};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
-pub use allocator::{
-    AllocateError, Block, IdError, InstanceId, IrqError, MAX_LINES, MAX_RANGES_PER_DEVICE, PoolError, RESERVED,
-    SystemAllocator,
-};
+pub use allocator::SystemAllocator;
 pub use device::{Device, Doorbell, Rejected};
-pub use dispatcher::{Dispatcher, MEMORY_HINTS, Nested, NoDispatcher, PORT_HINTS};
-pub use error::{Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError};
-pub use inspection::{DeviceInfo, MappedRange};
+pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
+pub use error::{
+    DispatcherError, IrqError, MAX_LINES, Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError,
+};
+pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
-pub use manager::DeviceManager;
+pub use manager::{DeviceInfo, DeviceManager, MAX_RELOCATIONS, MappedRange, Relocation, Storage};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
-pub use relocation::{MAX_RELOCATIONS, Relocation};
-pub use resource::{AccessSizes, Assigned, Fit, IoResource, IrqResource, Placement, Resources};
-pub use slots::{HeavyBarrier, MAX_ANONYMOUS};
+pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};
+pub use resource::{
+    AccessSizes, Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Placement, Resources,
+};
 
 } }

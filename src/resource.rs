@@ -98,6 +98,9 @@ pub enum Fit {
     Last,
 }
 
+/// How many ranges one device can have.
+pub const MAX_RANGES_PER_DEVICE: usize = 16;
+
 /// Where a range is to lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
@@ -114,6 +117,12 @@ pub enum Placement {
         /// The lowest or the highest place.
         fit: Fit,
     },
+}
+
+impl From<IoRange> for Placement {
+    fn from(range: IoRange) -> Self {
+        Self::Fixed(range)
+    }
 }
 
 /// One range of ports or addresses that a device asks for.

@@ -7,8 +7,6 @@ pub(crate) use core::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64,
 #[cfg(vm_device_loom)]
 pub(crate) use loom::cell::UnsafeCell;
 #[cfg(vm_device_loom)]
-pub(crate) use loom::sync::MutexGuard;
-#[cfg(vm_device_loom)]
 pub(crate) use loom::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, AtomicU64, Ordering, fence};
 
 /// `core`'s cell under the interface of loom's.
@@ -38,25 +36,54 @@ pub(crate) type Mutex<T> = spin::Mutex<T>;
 #[cfg(not(vm_device_loom))]
 pub(crate) use spin::MutexGuard;
 
-/// loom's mutex under the interface of spin's.
+/// loom's mutex, of a value of any size, under the interface of spin's.
 #[cfg(vm_device_loom)]
-pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+pub(crate) struct Mutex<T: ?Sized> {
+    turn: loom::sync::Mutex<()>,
+    value: std::sync::Mutex<T>,
+}
 
 #[cfg(vm_device_loom)]
 impl<T> Mutex<T> {
     pub(crate) fn new(value: T) -> Self {
-        Self(loom::sync::Mutex::new(value))
+        Self { turn: loom::sync::Mutex::new(()), value: std::sync::Mutex::new(value) }
     }
+}
 
+#[cfg(vm_device_loom)]
+impl<T: ?Sized> Mutex<T> {
     pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+        let turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        MutexGuard { value: self.value.lock().unwrap_or_else(|poisoned| poisoned.into_inner()), _turn: turn }
+    }
+}
+
+/// The value is given back before the turn.
+#[cfg(vm_device_loom)]
+pub(crate) struct MutexGuard<'a, T: ?Sized> {
+    value: std::sync::MutexGuard<'a, T>,
+    _turn: loom::sync::MutexGuard<'a, ()>,
+}
+
+#[cfg(vm_device_loom)]
+impl<T: ?Sized> core::ops::Deref for MutexGuard<'_, T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+#[cfg(vm_device_loom)]
+impl<T: ?Sized> core::ops::DerefMut for MutexGuard<'_, T> {
+    fn deref_mut(&mut self) -> &mut T {
+        &mut self.value
     }
 }
 
 /// One turn of a loop that waits for another thread.
 #[inline]
 pub(crate) fn spin_once() {
-    crate::probes::waited();
+    crate::cost::waited();
     #[cfg(not(vm_device_loom))]
     core::hint::spin_loop();
     #[cfg(vm_device_loom)]

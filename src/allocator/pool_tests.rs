@@ -2,14 +2,14 @@
 
 extern crate std;
 
-use std::string::ToString;
 use std::vec::Vec as List;
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::address::GuestUsize;
-use crate::allocator::range::Block;
+use crate::allocator::Holder;
+use crate::indices::{NodeIndex, SlotIndex};
 
 /// How many ranges the pools of these tests hold.
 const N: usize = 10;
@@ -30,45 +30,91 @@ fn last_fit(size: u64, align: u64) -> Placement {
     Placement::Any { size: GuestUsize(size), align, within: None, fit: Fit::Last }
 }
 
+/// The owner of what the VMM has taken.
+const RESERVED: u16 = u16::MAX;
+
+fn node(owner: u16) -> Option<NodeIndex> {
+    (owner != RESERVED).then(|| NodeIndex::at(owner.into()).unwrap())
+}
+
+/// What the tests compare of a range.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Block {
+    range: IoRange,
+    depth: u8,
+    window: bool,
+    owner: u16,
+}
+
+impl Block {
+    fn of(record: &RangeRecord) -> Self {
+        let owner = record.node.map_or(RESERVED, |node| node.position() as u16);
+        Self { range: record.range, depth: record.depth, window: record.is_window(), owner }
+    }
+
+    fn holder(self) -> Holder {
+        Holder { node: node(self.owner), is_window: self.window }
+    }
+
+    fn overlap(self, wanted: IoRange) -> Refusal {
+        RangeRefusal::Overlap { wanted, taken: self.range, owner: self.holder() }
+    }
+
+    fn outside(self, wanted: IoRange) -> Refusal {
+        RangeRefusal::OutsideWindow { wanted, window: self.range, owner: self.holder() }
+    }
+
+    fn in_window(self) -> Refusal {
+        RangeRefusal::WindowInUse { inside: self.range, owner: self.holder() }
+    }
+}
+
 /// A pool through one of its spaces.
 struct Tested<const N: usize> {
-    pool: Pool<N>,
+    storage: PoolStorage<N>,
+    allocator: SystemAllocator,
     io_type: IoType,
 }
 
 impl<const N: usize> Tested<N> {
     fn memory(bounds: IoRange) -> Self {
-        Self { pool: Pool::new(bounds), io_type: IoType::Mmio }
+        Self { storage: PoolStorage::new(), allocator: SystemAllocator::new(bounds), io_type: IoType::Mmio }
     }
 
     fn ports(bounds: IoRange) -> Self {
-        let mut pool = Pool::new(IoRange::ALL_MEMORY);
-        pool.set_ports(bounds);
-        Self { pool, io_type: IoType::Pio }
+        let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(bounds);
+        Self { storage: PoolStorage::new(), allocator, io_type: IoType::Pio }
     }
 
-    fn blocks(&self) -> List<Block> {
+    fn pool(&mut self) -> Pool<'_> {
+        self.storage.pool(&self.allocator)
+    }
+
+    fn blocks(&mut self) -> List<Block> {
+        let space = self.io_type.space();
+        let pool = self.pool();
         let mut key = None;
         let next = || {
-            let range = self.pool.next_after(self.io_type, key)?;
+            let range = pool.next_after(space, key)?;
             key = Some(range.key());
-            Some(range.block())
+            Some(Block::of(range))
         };
         core::iter::from_fn(next).collect()
     }
 
-    fn number(&self, block: Block) -> u16 {
-        let numbers = self.pool.numbers().iter();
-        let mut of = numbers.filter(|number| {
-            let range = self.pool.range(**number).unwrap();
-            range.io_type().same_space(self.io_type) && range.block() == block
-        });
-        *of.next().unwrap()
+    fn index(&mut self, block: Block) -> SlotIndex {
+        let space = self.io_type.space();
+        let pool = self.pool();
+        let is_it = |index: &SlotIndex| {
+            let range = pool.range(*index).unwrap();
+            range.space() == space && Block::of(range) == block
+        };
+        pool.indices().find(is_it).unwrap()
     }
 
-    fn find(&mut self, placement: Placement, container: Option<Block>) -> Result<Place, PoolError> {
-        let container = container.map_or(NONE, |block| self.number(block));
-        self.pool.find(self.io_type, &placement, container)
+    fn find(&mut self, placement: Placement, container: Option<Block>) -> Result<FreeRange, Refusal> {
+        let (io_type, container) = (self.io_type, container.map(|block| self.index(block)));
+        self.pool().find_free(io_type, &placement, container)
     }
 
     fn allocate(
@@ -77,39 +123,47 @@ impl<const N: usize> Tested<N> {
         container: Option<Block>,
         window: bool,
         owner: u16,
-    ) -> Result<IoRange, PoolError> {
+    ) -> Result<IoRange, Refusal> {
         let place = self.find(placement, container)?;
-        self.pool.insert(&place, Range::new(owner, self.io_type).described(0, window, false))?;
+        let range = RangeRecord::new(node(owner), self.io_type).with_request(0, window, false);
+        self.pool().insert(&place, range)?;
         Ok(place.range)
     }
 
-    fn free(&mut self, block: Block) -> Result<(), PoolError> {
-        self.pool.remove(self.number(block))
+    fn free(&mut self, block: Block) -> Result<(), Refusal> {
+        let index = self.index(block);
+        self.pool().remove(index)
+    }
+
+    fn free_at(&mut self, address: u64) -> Result<(), Refusal> {
+        let block = self.innermost(address).unwrap();
+        self.free(block)
     }
 
     /// Takes a block out, and puts it where `placement` says or back.
-    fn relocate(&mut self, block: Block, placement: Placement) -> Result<IoRange, PoolError> {
-        let number = self.number(block);
-        self.pool.unlink(number)?;
-        assert!(matches!(self.pool.unlink(number), Err(PoolError::NotAllocated { .. })));
-        let old = *self.pool.range(number).unwrap();
+    fn relocate(&mut self, block: Block, placement: Placement) -> Result<IoRange, Refusal> {
+        let index = self.index(block);
+        self.pool().unlink(index)?;
+        assert!(matches!(self.pool().unlink(index), Err(RangeRefusal::NotAllocated { .. })));
+        let old = *self.pool().range(index).unwrap();
         let place = self.find(placement, None);
         match place {
-            Ok(place) => self.pool.put(number, &place),
-            Err(_) => self.pool.put_back(number, &old),
+            Ok(place) => self.pool().put(index, &place),
+            Err(_) => self.pool().put_back(index, &old),
         }
-        let now = *self.pool.range(number).unwrap();
-        self.pool.put_back(number, &now);
+        let now = *self.pool().range(index).unwrap();
+        self.pool().put_back(index, &now);
         place.map(|place| place.range)
     }
 
-    fn innermost(&self, address: u64) -> Option<Block> {
-        self.pool.innermost(self.io_type, GuestAddress(address)).map(|(_, range)| range.block())
+    fn innermost(&mut self, address: u64) -> Option<Block> {
+        let space = self.io_type.space();
+        self.pool().innermost(space, GuestAddress(address)).map(|(_, range)| Block::of(range))
     }
 
     /// That the call is refused in this way, and changes nothing.
     #[track_caller]
-    fn refuses(&mut self, placement: Placement, container: Option<Block>, error: PoolError) {
+    fn refuses(&mut self, placement: Placement, container: Option<Block>, error: Refusal) {
         let before = self.blocks();
         assert_eq!(self.allocate(placement, container, false, 1), Err(error));
         assert_eq!(self.blocks(), before);
@@ -130,11 +184,11 @@ fn the_first_and_the_last_byte_of_the_pool_can_be_freed() {
         assert_eq!(pool.allocate(fixed(byte, byte), None, false, 1), Ok(range(byte, byte)));
     }
     for byte in [u64::MAX, 0] {
-        assert_eq!(pool.free(pool.innermost(byte).unwrap()), Ok(()));
+        assert_eq!(pool.free_at(byte), Ok(()));
     }
     assert_eq!(pool.blocks(), []);
     assert_eq!(pool.allocate(Placement::Fixed(IoRange::ALL_MEMORY), None, false, 1), Ok(IoRange::ALL_MEMORY));
-    pool.free(pool.innermost(7).unwrap()).unwrap();
+    pool.free_at(7).unwrap();
     assert_eq!(pool.blocks(), []);
 }
 
@@ -144,7 +198,7 @@ fn an_unaligned_pool_end_hands_out_nothing_past_the_pool() {
         let mut pool = Memory::memory(bounds);
         let first = pool.allocate(first_fit(0x1000, 0x1000), None, false, 1).unwrap();
         assert!(bounds.contains_range(first));
-        let error = PoolError::NoRoom { size: GuestUsize(0x1000), align: 0x1000, within: bounds };
+        let error = RangeRefusal::NoRoom { size: GuestUsize(0x1000), align: 0x1000, within: bounds };
         pool.refuses(first_fit(0x1000, 0x1000), None, error);
         pool.refuses(last_fit(0x1000, 0x1000), None, error);
     }
@@ -154,7 +208,7 @@ fn an_unaligned_pool_end_hands_out_nothing_past_the_pool() {
 fn a_range_that_starts_at_1_does_not_leak_when_it_is_freed() {
     let mut pool = Memory::memory(range(0, 0xf));
     pool.allocate(fixed(1, 4), None, false, 1).unwrap();
-    pool.free(pool.innermost(1).unwrap()).unwrap();
+    pool.free_at(1).unwrap();
     assert_eq!(pool.allocate(first_fit(0x10, 1), None, false, 1), Ok(range(0, 0xf)));
 }
 
@@ -162,7 +216,7 @@ fn a_range_that_starts_at_1_does_not_leak_when_it_is_freed() {
 fn sizes_and_alignments_near_the_top_of_the_space_do_not_overflow() {
     let mut pool = Memory::memory(IoRange::ALL_MEMORY);
     assert_eq!(pool.allocate(last_fit(u64::MAX, 1), None, false, 1), Ok(range(1, u64::MAX)));
-    let error = PoolError::NoRoom { size: GuestUsize(1), align: 1 << 63, within: IoRange::ALL_MEMORY };
+    let error = RangeRefusal::NoRoom { size: GuestUsize(1), align: 1 << 63, within: IoRange::ALL_MEMORY };
     pool.allocate(fixed(0, 0), None, false, 1).unwrap();
     pool.refuses(first_fit(1, 1 << 63), None, error);
 
@@ -170,11 +224,11 @@ fn sizes_and_alignments_near_the_top_of_the_space_do_not_overflow() {
     let within = range(u64::MAX - 2, u64::MAX);
     for placement in [first_fit(1, 1 << 63), last_fit(1, 1 << 63), first_fit(1, 4), last_fit(1, 4)] {
         let Placement::Any { align, .. } = placement else { continue };
-        pool.refuses(placement, None, PoolError::NoRoom { size: GuestUsize(1), align, within });
+        pool.refuses(placement, None, RangeRefusal::NoRoom { size: GuestUsize(1), align, within });
     }
     for placement in [first_fit(4, 1), last_fit(4, 1), first_fit(u64::MAX, 1), last_fit(u64::MAX, 1)] {
         let Placement::Any { size, .. } = placement else { continue };
-        pool.refuses(placement, None, PoolError::NoRoom { size, align: 1, within });
+        pool.refuses(placement, None, RangeRefusal::NoRoom { size, align: 1, within });
     }
     assert_eq!(pool.allocate(first_fit(3, 1), None, false, 1), Ok(within));
 }
@@ -183,41 +237,32 @@ fn sizes_and_alignments_near_the_top_of_the_space_do_not_overflow() {
 fn ports_reach_from_0_to_0xffff_and_no_further() {
     let bounds = range(0, 0x1_0000);
     let mut pool = Tested::<N>::ports(bounds);
-    pool.refuses(fixed(0, 0), None, PoolError::BeyondPorts { bounds });
-    assert_eq!(pool.pool.release(IoType::Pio, range(0, 0)), Err(PoolError::BeyondPorts { bounds }));
+    pool.refuses(fixed(0, 0), None, RangeRefusal::BeyondPorts { bounds });
+    assert_eq!(pool.pool().release(IoType::Pio, range(0, 0)), Err(RangeRefusal::BeyondPorts { bounds }));
     let mut pool = Tested::<N>::ports(IoRange::ALL_PORTS);
     for wanted in [range(0xffff, 0x1_0000), range(0x1_0000, 0x1_0000)] {
-        pool.refuses(Placement::Fixed(wanted), None, PoolError::OutsidePool { wanted, pool: IoRange::ALL_PORTS });
-        assert_eq!(pool.pool.release(IoType::Pio, wanted), Err(PoolError::NotAllocated { range: wanted }));
+        pool.refuses(Placement::Fixed(wanted), None, RangeRefusal::OutsidePool { wanted, pool: IoRange::ALL_PORTS });
+        assert_eq!(pool.pool().release(IoType::Pio, wanted), Err(RangeRefusal::NotAllocated { range: wanted }));
         assert_eq!(pool.innermost(wanted.last().0), None);
     }
     assert_eq!(pool.allocate(first_fit(0x1_0000, 1), None, false, 1), Ok(IoRange::ALL_PORTS));
-    pool.free(pool.innermost(0).unwrap()).unwrap();
+    pool.free_at(0).unwrap();
     assert_eq!(pool.allocate(last_fit(8, 8), None, false, 1), Ok(range(0xfff8, 0xffff)));
-}
-
-#[test]
-fn other_bounds_of_the_ports_are_searched_from_their_bottom() {
-    let mut pool = Tested::<N>::ports(range(0x100, 0x1ff));
-    assert_eq!(pool.allocate(first_fit(8, 8), None, false, 1), Ok(range(0x100, 0x107)));
-    pool.pool.set_ports(range(0x80, 0x1ff));
-    assert_eq!(pool.allocate(first_fit(0x80, 8), None, false, 1), Ok(range(0x80, 0xff)));
-    assert_eq!(pool.allocate(first_fit(8, 8), None, false, 1), Ok(range(0x108, 0x10f)));
 }
 
 #[test]
 fn impossible_requests_are_refused() {
     let mut pool = Memory::memory(range(0x10, 0x1f));
-    pool.refuses(first_fit(0, 1), None, PoolError::Empty);
+    pool.refuses(first_fit(0, 1), None, RangeRefusal::Empty);
     for align in [0, 3, u64::MAX] {
-        pool.refuses(first_fit(1, align), None, PoolError::BadAlignment { align });
+        pool.refuses(first_fit(1, align), None, RangeRefusal::BadAlignment { align });
     }
     for wanted in [range(0xf, 0x10), range(0x1f, 0x20), range(0, 1)] {
-        pool.refuses(Placement::Fixed(wanted), None, PoolError::OutsidePool { wanted, pool: range(0x10, 0x1f) });
+        pool.refuses(Placement::Fixed(wanted), None, RangeRefusal::OutsidePool { wanted, pool: range(0x10, 0x1f) });
     }
     let within = range(0x20, 0x2f);
     let placement = Placement::Any { size: GuestUsize(1), align: 1, within: Some(within), fit: Fit::First };
-    pool.refuses(placement, None, PoolError::NoRoom { size: GuestUsize(1), align: 1, within });
+    pool.refuses(placement, None, RangeRefusal::NoRoom { size: GuestUsize(1), align: 1, within });
 }
 
 #[test]
@@ -230,10 +275,8 @@ fn an_overlap_names_the_lowest_block_in_the_way() {
         let wanted = range(first, last);
         let taken = pool.innermost(taken).unwrap();
         assert_eq!(taken.owner, 7);
-        pool.refuses(Placement::Fixed(wanted), None, PoolError::Overlap { wanted, taken });
+        pool.refuses(Placement::Fixed(wanted), None, taken.overlap(wanted));
     }
-    let error = PoolError::Overlap { wanted: range(0, 0x10), taken: pool.innermost(0x10).unwrap() };
-    assert_eq!(error.to_string(), "[0x0, 0x10] overlaps [0x10, 0x13] of device 7");
 }
 
 #[test]
@@ -242,7 +285,7 @@ fn only_what_the_vmm_has_taken_is_released_as_the_vmms() {
     pool.allocate(fixed(0x20, 0x2f), None, false, 1).unwrap();
     let inner = pool.window(None, 0x30, 0x3f);
     pool.allocate(fixed(0x30, 0x3f), Some(inner), false, RESERVED).unwrap();
-    assert_eq!(pool.pool.reserve(IoType::PhysicalMmio, fixed(0x10, 0x1f)), Ok(range(0x10, 0x1f)));
+    assert_eq!(pool.pool().reserve(IoType::PhysicalMmio, &fixed(0x10, 0x1f)), Ok(range(0x10, 0x1f)));
     let before = pool.blocks();
     for range in [
         range(0x10, 0x1e),
@@ -253,26 +296,27 @@ fn only_what_the_vmm_has_taken_is_released_as_the_vmms() {
         range(0x30, 0x3f),
         range(u64::MAX, u64::MAX),
     ] {
-        assert_eq!(pool.pool.release(IoType::Mmio, range), Err(PoolError::NotAllocated { range }));
+        assert_eq!(pool.pool().release(IoType::Mmio, range), Err(RangeRefusal::NotAllocated { range }));
         assert_eq!(pool.blocks(), before);
     }
-    assert_eq!(pool.pool.release(IoType::Mmio, range(0x10, 0x1f)), Ok(()));
-    let error = PoolError::NotAllocated { range: range(0x10, 0x1f) };
-    assert_eq!(pool.pool.release(IoType::Mmio, range(0x10, 0x1f)), Err(error));
+    assert_eq!(pool.pool().release(IoType::Mmio, range(0x10, 0x1f)), Ok(()));
+    let error = RangeRefusal::NotAllocated { range: range(0x10, 0x1f) };
+    assert_eq!(pool.pool().release(IoType::Mmio, range(0x10, 0x1f)), Err(error));
 }
 
 #[test]
 fn what_is_removed_or_was_never_there_is_not_removed_again() {
     let mut pool = Memory::memory(range(0, 0xff));
     pool.allocate(fixed(0, 9), None, false, 1).unwrap();
-    assert_eq!(pool.pool.remove(0), Ok(()));
-    for number in [0, 1, N as u16, u16::MAX] {
-        assert!(matches!(pool.pool.remove(number), Err(PoolError::NotAllocated { .. })));
+    assert_eq!(pool.pool().remove(SlotIndex::at(0).unwrap()), Ok(()));
+    for position in [0, 1, N, 65534] {
+        let index = SlotIndex::at(position).unwrap();
+        assert!(matches!(pool.pool().remove(index), Err(RangeRefusal::NotAllocated { .. })));
     }
     for n in 0..N as u64 {
         pool.allocate(fixed(n, n), None, false, 1).unwrap();
     }
-    pool.refuses(fixed(0xff, 0xff), None, PoolError::Full { capacity: N });
+    pool.refuses(fixed(0xff, 0xff), None, RangeRefusal::Full { capacity: N });
 }
 
 #[test]
@@ -288,15 +332,15 @@ fn a_window_holds_blocks_and_is_freed_after_them() {
     assert_eq!(pool.innermost(0x110), Some(outer));
     assert_eq!(pool.innermost(0x200), None);
 
-    pool.refuses(fixed(0x150, 0x150), None, PoolError::Overlap { wanted: range(0x150, 0x150), taken: outer });
+    pool.refuses(fixed(0x150, 0x150), None, outer.overlap(range(0x150, 0x150)));
     let wanted = range(0x1ff, 0x200);
-    pool.refuses(fixed(0x1ff, 0x200), Some(outer), PoolError::OutsideWindow { wanted, window: outer });
+    pool.refuses(fixed(0x1ff, 0x200), Some(outer), outer.outside(wanted));
     assert_eq!(pool.allocate(first_fit(1, 1), Some(outer), false, 3), Ok(range(0x110, 0x110)));
     assert_eq!(pool.allocate(last_fit(1, 1), Some(outer), false, 3), Ok(range(0x1ff, 0x1ff)));
 
     let before = pool.blocks();
     for (window, inside) in [(outer, inner), (inner, block)] {
-        assert_eq!(pool.free(window), Err(PoolError::WindowInUse { window, inside }));
+        assert_eq!(pool.free(window), Err(inside.in_window()));
         assert_eq!(pool.blocks(), before);
     }
     for inside in [block, inner, pool.innermost(0x110).unwrap(), pool.innermost(0x1ff).unwrap(), outer] {
@@ -310,7 +354,7 @@ fn what_is_free_in_neighbouring_windows_stays_apart() {
     let mut pool = Memory::memory(range(0, 0x2f));
     let low = pool.window(None, 0, 0xf);
     let high = pool.window(None, 0x10, 0x1f);
-    let error = PoolError::NoRoom { size: GuestUsize(0x11), align: 1, within: low.range };
+    let error = RangeRefusal::NoRoom { size: GuestUsize(0x11), align: 1, within: low.range };
     pool.refuses(first_fit(0x11, 1), Some(low), error);
     assert_eq!(pool.allocate(first_fit(0x10, 1), None, false, 1), Ok(range(0x20, 0x2f)));
     assert_eq!(pool.allocate(last_fit(0x10, 1), Some(low), false, 1), Ok(range(0, 0xf)));
@@ -320,20 +364,20 @@ fn what_is_free_in_neighbouring_windows_stays_apart() {
 #[test]
 fn a_full_pool_refuses_before_any_change_in_both_spaces() {
     let mut pool = Memory::memory(range(0, 0xff));
-    pool.pool.set_ports(IoRange::ALL_PORTS);
+    pool.allocator = pool.allocator.with_ports(IoRange::ALL_PORTS);
     // A window takes the room of one.
     let window = pool.window(None, 0x80, 0xff);
-    pool.pool.reserve(IoType::Pio, fixed(0, 0)).unwrap();
+    pool.pool().reserve(IoType::Pio, &fixed(0, 0)).unwrap();
     for n in 2..N as u64 {
         pool.allocate(fixed(n * 4 + 1, n * 4 + 1), None, false, 1).unwrap();
     }
-    let full = PoolError::Full { capacity: N };
+    let full = RangeRefusal::Full { capacity: N };
     for placement in [fixed(0, 0), first_fit(1, 1), last_fit(1, 1)] {
         pool.refuses(placement, None, full);
         pool.refuses(fixed(0x90, 0x90), Some(window), full);
-        assert_eq!(pool.pool.reserve(IoType::Pio, fixed(1, 1)), Err(full));
+        assert_eq!(pool.pool().reserve(IoType::Pio, &fixed(1, 1)), Err(full));
     }
-    pool.pool.release(IoType::Pio, range(0, 0)).unwrap();
+    pool.pool().release(IoType::Pio, range(0, 0)).unwrap();
     assert_eq!(pool.allocate(first_fit(1, 1), None, false, 1), Ok(range(0, 0)));
 }
 
@@ -345,7 +389,9 @@ fn windows_are_nested_256_deep_and_no_deeper() {
         pool.allocate(fixed(0, 9), container, true, depth.into()).unwrap();
         container = pool.innermost(0);
     }
-    pool.refuses(fixed(0, 9), container, PoolError::TooDeep { window: container.unwrap() });
+    let innermost = container.unwrap();
+    let error = RangeRefusal::TooDeep { window: innermost.range, owner: innermost.holder() };
+    pool.refuses(fixed(0, 9), container, error);
     assert_eq!(pool.blocks().len(), 256);
     while let Some(innermost) = pool.innermost(5) {
         pool.free(innermost).unwrap();
@@ -359,38 +405,38 @@ fn a_cursor_goes_on_when_its_block_is_gone() {
     for first in [0x10, 0x20, 0x30] {
         pool.allocate(fixed(first, first), None, false, 1).unwrap();
     }
-    let seen = *pool.pool.next_after(IoType::Mmio, Some((0x10, 0))).unwrap();
+    let seen = *pool.pool().next_after(Space::Memory, Some((0x10, 0))).unwrap();
     assert_eq!(seen.range, range(0x20, 0x20));
-    pool.free(seen.block()).unwrap();
-    let next = *pool.pool.next_after(IoType::Mmio, Some(seen.key())).unwrap();
+    pool.free(Block::of(&seen)).unwrap();
+    let next = *pool.pool().next_after(Space::Memory, Some(seen.key())).unwrap();
     assert_eq!(next.range, range(0x30, 0x30));
-    assert_eq!(pool.pool.next_after(IoType::Mmio, Some(next.key())), None);
+    assert_eq!(pool.pool().next_after(Space::Memory, Some(next.key())), None);
 }
 
 #[test]
 fn a_search_leaves_out_what_is_full() {
     let mut pool = Memory::memory(range(0, 0xffff));
     let page = first_fit(0x1000, 0x1000);
-    let starts = |pool: &Memory, size: u64| pool.pool.space(IoType::Mmio).starts(size - 1, 0xfff);
+    let starts = |pool: &mut Memory, size: u64| pool.pool().gaps(Space::Memory).starts(size - 1, 0xfff);
     for n in 0..8 {
         assert_eq!(pool.allocate(page, None, false, 1).unwrap().first().0, n * 0x1000);
     }
-    assert_eq!(starts(&pool, 0x1000), (None, 0x7000));
+    assert_eq!(starts(&mut pool, 0x1000), (None, 0x7000));
     // A smaller one might fit in between; a larger one could not.
-    assert_eq!(starts(&pool, 0x800), (None, 0));
-    assert_eq!(starts(&pool, 0x2000), (None, 0x7000));
+    assert_eq!(starts(&mut pool, 0x800), (None, 0));
+    assert_eq!(starts(&mut pool, 0x2000), (None, 0x7000));
     // One hole is remembered beside what is known of the rest, and gone when it is filled.
     for hole in [0x3000, 0x5000, 0x1000] {
-        pool.free(pool.innermost(hole).unwrap()).unwrap();
-        assert_eq!(starts(&pool, 0x1000), (Some((hole - 0xfff, hole + 0xfff)), 0x7000));
+        pool.free_at(hole).unwrap();
+        assert_eq!(starts(&mut pool, 0x1000), (Some((hole - 0xfff, hole + 0xfff)), 0x7000));
         assert_eq!(pool.allocate(page, None, false, 1).unwrap().first().0, hole);
-        assert_eq!(starts(&pool, 0x1000), (None, 0x7000));
+        assert_eq!(starts(&mut pool, 0x1000), (None, 0x7000));
     }
     // Of two, the rest begins at the higher one.
     for hole in [0x3000, 0x1000] {
-        pool.free(pool.innermost(hole).unwrap()).unwrap();
+        pool.free_at(hole).unwrap();
     }
-    assert_eq!(starts(&pool, 0x1000), (Some((1, 0x1fff)), 0x2001));
+    assert_eq!(starts(&mut pool, 0x1000), (Some((1, 0x1fff)), 0x2001));
 }
 
 /// The size of the space the model tries every place of.
@@ -419,31 +465,29 @@ impl Model {
         all.filter_map(Result::ok).filter(serves).collect()
     }
 
-    fn place(&self, placement: Placement, container: Option<Block>) -> Result<IoRange, PoolError> {
+    fn place(&self, placement: Placement, container: Option<Block>) -> Result<IoRange, Refusal> {
         let limits = container.map_or(self.bounds, |window| window.range);
         match placement {
             Placement::Fixed(wanted) => {
                 if !limits.contains_range(wanted) {
                     let pool = self.bounds;
-                    let outside = PoolError::OutsidePool { wanted, pool };
-                    return Err(container.map_or(outside, |window| PoolError::OutsideWindow { wanted, window }));
+                    let outside = RangeRefusal::OutsidePool { wanted, pool };
+                    return Err(container.map_or(outside, |window| window.outside(wanted)));
                 }
                 let taken = self.inside(container).filter(|block| block.range.overlaps(wanted));
-                taken
-                    .min_by_key(|block| block.range.first())
-                    .map_or(Ok(wanted), |taken| Err(PoolError::Overlap { wanted, taken: *taken }))
+                taken.min_by_key(|block| block.range.first()).map_or(Ok(wanted), |taken| Err(taken.overlap(wanted)))
             }
             Placement::Any { size, align, within, fit } => {
                 if size.0 == 0 {
-                    return Err(PoolError::Empty);
+                    return Err(RangeRefusal::Empty);
                 }
                 if align.count_ones() != 1 {
-                    return Err(PoolError::BadAlignment { align });
+                    return Err(RangeRefusal::BadAlignment { align });
                 }
                 let within = within.unwrap_or(limits);
                 let mut places = self.places(size, align, container).into_iter().filter(|p| within.contains_range(*p));
                 let found = if fit == Fit::First { places.next() } else { places.next_back() };
-                found.ok_or(PoolError::NoRoom { size, align, within })
+                found.ok_or(RangeRefusal::NoRoom { size, align, within })
             }
         }
     }
@@ -453,9 +497,9 @@ impl Model {
         self.blocks.push((Block { range, depth, window, owner }, container));
     }
 
-    fn free(&mut self, block: Block) -> Result<(), PoolError> {
+    fn free(&mut self, block: Block) -> Result<(), Refusal> {
         if let Some(inside) = self.inside(Some(block)).min_by_key(|block| block.range.first()) {
-            return Err(PoolError::WindowInUse { window: block, inside: *inside });
+            return Err(inside.in_window());
         }
         self.blocks.retain(|(other, _)| *other != block);
         Ok(())
@@ -499,7 +543,7 @@ fn steps(base: u64) -> impl Strategy<Value = List<Step>> {
 }
 
 /// What holds after each step.
-fn agree(pool: &Memory, model: &Model) -> Result<(), TestCaseError> {
+fn agree(pool: &mut Memory, model: &Model) -> Result<(), TestCaseError> {
     let mut blocks: List<Block> = model.blocks.iter().map(|(block, _)| *block).collect();
     blocks.sort_by_key(|block| (block.range.first(), block.depth));
     prop_assert_eq!(pool.blocks(), blocks);
@@ -511,7 +555,8 @@ fn agree(pool: &Memory, model: &Model) -> Result<(), TestCaseError> {
     }
     // What the next search would leave out is of no use.
     for (span, align) in (0..SPACE / 6).flat_map(|span| [1, 2, 8].map(|align| (span, align))) {
-        let (part, rest) = pool.pool.space(pool.io_type).starts(span, align - 1);
+        let space = pool.io_type.space();
+        let (part, rest) = pool.pool().gaps(space).starts(span, align - 1);
         for place in model.places(GuestUsize(span + 1), align, None) {
             let first = place.first().0;
             let looked_at = first >= rest || part.is_some_and(|(from, to)| (from..=to).contains(&first));
@@ -530,7 +575,7 @@ fn compare(mut pool: Memory, bounds: IoRange, steps: List<Step>) -> Result<(), T
                 let container = container.and_then(known).filter(|block| block.window);
                 let place = model.place(placement, container);
                 let full = model.blocks.len() == N && place.is_ok();
-                let expected = if full { Err(PoolError::Full { capacity: N }) } else { place };
+                let expected = if full { Err(RangeRefusal::Full { capacity: N }) } else { place };
                 prop_assert_eq!(pool.allocate(placement, container, window, owner), expected);
                 if let Ok(range) = expected {
                     model.put(range, container, window, owner);
@@ -551,7 +596,7 @@ fn compare(mut pool: Memory, bounds: IoRange, steps: List<Step>) -> Result<(), T
                 prop_assert_eq!(pool.relocate(block, placement), expected);
             }
         }
-        agree(&pool, &model)?;
+        agree(&mut pool, &model)?;
     }
     Ok(())
 }

@@ -1,45 +1,20 @@
 //! What the allocator keeps of one range.
 
-use core::fmt;
+use crate::address::{IoRange, IoType, Space};
+use crate::error::RangeRefusal;
+use crate::indices::{NodeIndex, SlotIndex};
+use crate::resource::{Assigned, MAX_RANGES_PER_DEVICE};
 
-use crate::address::{IoRange, IoType};
-use crate::resource::Assigned;
-
-/// The owner of a block that belongs to no device.
-pub const RESERVED: u16 = u16::MAX;
-
-/// No range and no node: the end of a chain, and the container of what lies in no window.
-pub(crate) const NONE: u16 = u16::MAX;
-
-/// The owner of a range whose registration has not taken everything yet.
-pub(crate) const PENDING: u16 = u16::MAX - 1;
-
-/// How many ranges one device can have.
-pub const MAX_RANGES_PER_DEVICE: usize = 16;
-
-/// An allocated range.
+/// What is in the way of a range: who has it, and whether it is a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub struct Block {
-    /// Where it lies.
-    pub range: IoRange,
-    /// In how many windows it lies.
-    pub depth: u8,
-    /// Whether it is a window: a bus's range that holds its children's.
-    pub window: bool,
-    /// The index of the device it belongs to, or [`RESERVED`].
-    pub owner: u16,
+pub(crate) struct Holder {
+    /// The device; `None` for the VMM.
+    pub(crate) node: Option<NodeIndex>,
+    pub(crate) is_window: bool,
 }
 
-impl fmt::Display for Block {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} of ", self.range)?;
-        match self.owner {
-            RESERVED => f.write_str("the VMM"),
-            index => write!(f, "device {index}"),
-        }
-    }
-}
+/// The pool's reasons.
+pub(crate) type Refusal = RangeRefusal<Holder>;
 
 const INDEX: u8 = 0b1111;
 const MMIO: u8 = 1 << 4;
@@ -51,10 +26,10 @@ const _: () = assert!(MAX_RANGES_PER_DEVICE == INDEX as usize + 1, "the index of
 
 /// A free place: where a range may lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place {
+pub(crate) struct FreeRange {
     pub(crate) range: IoRange,
-    /// The number of the innermost window around it, if there is one.
-    pub(crate) container: u16,
+    /// The innermost window around it.
+    pub(crate) container: Option<SlotIndex>,
     /// How many windows are around it.
     pub(crate) depth: u8,
     /// Where in the order of the ranges it belongs, until the next change of the pool.
@@ -63,28 +38,29 @@ pub(crate) struct Place {
 
 /// One range, a device's or the VMM's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Range {
+pub(crate) struct RangeRecord {
     pub(crate) range: IoRange,
-    /// The number of the innermost window around it, if there is one.
-    pub(crate) container: u16,
-    /// The index of the device, [`PENDING`] or [`RESERVED`].
-    pub(crate) node: u16,
+    /// The innermost window around it.
+    pub(crate) container: Option<SlotIndex>,
+    /// The device; `None` for the VMM.
+    pub(crate) node: Option<NodeIndex>,
     /// The device's next range; of a record that is not in use, the next such one.
-    pub(crate) next: u16,
+    pub(crate) next: Option<SlotIndex>,
     /// How many windows are around it.
     pub(crate) depth: u8,
     /// Which of the device's ranges, its kind, whether it is a window, and whether it is decoded.
     kind: u8,
 }
 
-const _: () = assert!(size_of::<Range>() == 24);
+const _: () = assert!(size_of::<RangeRecord>() == 24);
 
-impl Range {
+impl RangeRecord {
+    /// All zeros.
     pub(super) const UNUSED: Self =
-        Self { range: IoRange::ALL_PORTS, container: NONE, node: RESERVED, next: NONE, depth: 0, kind: 0 };
+        Self { range: IoRange::of::<0, 0>(), container: None, node: None, next: None, depth: 0, kind: 0 };
 
-    /// A range of the device with index `node`, the last one of its chain, as yet without a place.
-    pub(crate) fn new(node: u16, io_type: IoType) -> Self {
+    /// A range of a device, the last one of its chain, or of the VMM, as yet without a place.
+    pub(crate) fn new(node: Option<NodeIndex>, io_type: IoType) -> Self {
         let kind = match io_type {
             IoType::Pio => 0,
             IoType::Mmio => MMIO,
@@ -93,8 +69,8 @@ impl Range {
         Self { node, kind, ..Self::UNUSED }
     }
 
-    /// The same range as number `index` of its device.
-    pub(crate) fn described(mut self, index: usize, window: bool, decoded: bool) -> Self {
+    /// The same range as number `index` of its device, with the properties of its request.
+    pub(crate) fn with_request(mut self, index: usize, window: bool, decoded: bool) -> Self {
         self.kind |= index as u8 & INDEX;
         if window {
             self.kind |= WINDOW;
@@ -103,7 +79,7 @@ impl Range {
         self
     }
 
-    pub(super) fn set_place(&mut self, place: &Place) {
+    pub(super) fn set_place(&mut self, place: &FreeRange) {
         (self.range, self.container, self.depth) = (place.range, place.container, place.depth);
     }
 
@@ -118,6 +94,10 @@ impl Range {
             (_, 0) => IoType::Mmio,
             _ => IoType::PhysicalMmio,
         }
+    }
+
+    pub(crate) fn space(&self) -> Space {
+        if self.kind & MMIO == 0 { Space::Ports } else { Space::Memory }
     }
 
     /// Whether the range holds those of a bus's children.
@@ -150,8 +130,7 @@ impl Range {
         (self.range.first().0, self.depth)
     }
 
-    /// What an error tells of it.
-    pub(super) fn block(&self) -> Block {
-        Block { range: self.range, depth: self.depth, window: self.is_window(), owner: self.node }
+    pub(crate) fn holder(&self) -> Holder {
+        Holder { node: self.node, is_window: self.is_window() }
     }
 }

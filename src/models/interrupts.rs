@@ -41,8 +41,8 @@ impl InterruptController for Controller {
 }
 
 /// Two devices that share line 5.
-fn two_sources(controller: &'static Controller) -> (&'static Manager<2>, [(InstanceId, &'static Probe); 2]) {
-    let manager = share(new_manager::<2>().with_interrupt_controller(controller));
+fn two_sources(controller: &'static Controller) -> (&'static Manager, [(InstanceId, &'static Probe); 2]) {
+    let manager = share(unshared_manager::<2, 2>().with_interrupt_controller(controller));
     let sources = [b'a', b'b'].map(|letter| {
         let probe = Probe::new(letter);
         let id = manager.register_device(probe, None, &[], IrqResource::Shared(Gsi(5))).unwrap();
@@ -55,7 +55,7 @@ fn two_sources(controller: &'static Controller) -> (&'static Manager<2>, [(Insta
 fn a_removal_deasserts_and_no_handle_asserts_after_it() {
     explore("a_removal_deasserts_and_no_handle_asserts_after_it", 4, || {
         let controller = Controller::new();
-        let manager = share(new_manager::<1>().with_interrupt_controller(controller));
+        let manager = share(unshared_manager::<1, 2>().with_interrupt_controller(controller));
         let a = Probe::new(b'a');
         let id = manager.register_device(a, None, &[], IrqResource::Any).unwrap();
         let line = a.line();
@@ -97,7 +97,7 @@ impl Device<'static> for Refusing {
 fn a_rejection_deasserts_and_no_handle_asserts_after_it() {
     explore("a_rejection_deasserts_and_no_handle_asserts_after_it", 4, || {
         let controller = Controller::new();
-        let manager = share(new_manager::<1>().with_interrupt_controller(controller));
+        let manager = share(unshared_manager::<1, 2>().with_interrupt_controller(controller));
         let refusing = share(Refusing(Mutex::new(None)));
         assert!(manager.register_device(refusing, None, &[], IrqResource::Any).is_err());
         controller.calls.with_mut(|_| assert!(!controller.level()));

@@ -10,8 +10,8 @@ by_search_and_by_hint! {
 }
 
 /// A bus with a window from port 0x10 on, and a child at 0x14 in it.
-fn bus_and_child() -> (&'static Manager<2>, [&'static Probe; 2], [InstanceId; 2]) {
-    let manager = share(new_manager::<2>());
+fn bus_and_child() -> (&'static Manager, [&'static Probe; 2], [InstanceId; 2]) {
+    let manager = new_manager::<2>();
     let [a, b] = [b'a', b'b'].map(Probe::new);
     let window = IoResource::pio(0x10, 16).window();
     let bus = manager.register_device(a, None, &[window], IrqResource::None).unwrap();
@@ -23,7 +23,7 @@ fn bus_and_child() -> (&'static Manager<2>, [&'static Probe; 2], [InstanceId; 2]
 fn a_subtree_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, probes, [bus, _]) = bus_and_child();
-        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x14);
+        let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let answers = [read_anonymously(manager, 0x14), read(&mut vcpu, 0x14)];
             let child = Some((b'b', 0));
@@ -39,7 +39,7 @@ fn a_subtree_that_is_gone_for_one_is_gone_for_all<const HINTS: usize>(name: &str
 fn a_subtree_goes_as_a_whole<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, probes, [bus, _]) = bus_and_child();
-        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x14);
+        let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let child = read(&mut vcpu, 0x14);
             let bus = read(&mut vcpu, 0x10);
@@ -53,8 +53,8 @@ fn a_subtree_goes_as_a_whole<const HINTS: usize>(name: &str) {
 }
 
 /// A device with ports from 0x10 and from 0x20 on.
-fn two_ranges() -> (&'static Manager<2>, &'static Probe, InstanceId) {
-    let manager = share(new_manager::<2>());
+fn two_ranges() -> (&'static Manager, &'static Probe, InstanceId) {
+    let manager = new_manager::<2>();
     let a = Probe::new(b'a');
     let requests = [0x10, 0x20].map(|port| IoResource::pio(port, 4));
     (manager, a, manager.register_device(a, None, &requests, IrqResource::None).unwrap())
@@ -64,7 +64,7 @@ fn two_ranges() -> (&'static Manager<2>, &'static Probe, InstanceId) {
 fn removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, a, id) = two_ranges();
-        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x20);
+        let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x20);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x20), None | Some((b'a', 0))));
         });
@@ -78,7 +78,7 @@ fn removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &s
 fn a_deferred_removal_waits_for_a_callback_in_the_second_range<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, a, id) = two_ranges();
-        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x20);
+        let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x20);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x20), None | Some((b'a', 0))));
         });
@@ -93,10 +93,10 @@ fn a_deferred_removal_waits_for_a_callback_in_the_second_range<const HINTS: usiz
 #[test]
 fn a_registration_finishes_a_deferred_removal() {
     explore("a_registration_finishes_a_deferred_removal", 2, || {
-        let manager = share(new_manager::<1>());
+        let manager = new_manager::<1>();
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let id = register(manager, a, 0x10);
-        let mut vcpu = new_vcpu::<_, 1>(manager);
+        let mut vcpu = new_vcpu::<1>(manager);
         let reader = thread::spawn(move || {
             assert!(matches!(read(&mut vcpu, 0x10), None | Some((b'a', 0))));
         });
@@ -116,7 +116,7 @@ fn a_registration_finishes_a_deferred_removal() {
 #[test]
 fn two_collect_and_one_of_them_finishes() {
     explore("two_collect_and_one_of_them_finishes", 3, || {
-        let manager = share(new_manager::<2>());
+        let manager = new_manager::<2>();
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let ids = [register(manager, a, 0x10), register(manager, b, 0x20)];
         ids.into_iter().for_each(|id| manager.unregister_device_deferred(id).unwrap());
@@ -136,8 +136,7 @@ fn two_collect_and_one_of_them_finishes() {
 #[test]
 fn removal_waits_for_a_callback_of_the_next_owner_of_a_line() {
     explore("removal_waits_for_a_callback_of_the_next_owner_of_a_line", 3, || {
-        let manager: &'static DeviceManager<'static, 1, 1, 1> =
-            share(DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS)));
+        let manager = share(unshared_manager::<1, 1>());
         let a = Probe::new(b'a');
         let id = manager.register_device(a, None, &[IoResource::pio(0x10, 4)], IrqResource::None).unwrap();
         let read_once = move || {
@@ -160,12 +159,12 @@ fn removal_waits_for_a_callback_of_the_next_owner_of_a_line() {
 #[test]
 fn removal_waits_for_a_callback_that_came_through_another_manager() {
     explore("removal_waits_for_a_callback_that_came_through_another_manager", 3, || {
-        let [outer, inner] = [0, 1].map(|_| share(new_manager::<2>()));
+        let [outer, inner] = [0, 1].map(|_| new_manager::<2>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         register(outer, a, 0x10);
         let id = register(inner, b, 0x20);
         a.will(Act::ReadNested(inner, 0x20));
-        let mut vcpu = new_vcpu::<_, 1>(outer);
+        let mut vcpu = new_vcpu::<1>(outer);
         let reader = thread::spawn(move || assert_eq!(read(&mut vcpu, 0x10), Some((b'a', 0))));
         inner.unregister_device(id).unwrap();
         b.destroy();

@@ -1,14 +1,14 @@
 //! Models of accesses that search again because writers publish while they search. The loop is the crate's own: it says
-//! when it has searched (`probes`), and lets others go on there.
+//! when it has searched (`cost`), and lets others go on there.
 
 use super::*;
-use crate::probes::count_searches;
+use crate::cost::count_searches;
 
 /// What a search is repeated for at most: three times without a result, once while a writer has not seen it starving, and once more.
 const MOST: usize = 5;
 
 /// Publishes so many times, each time after others had a turn.
-fn publish(manager: &'static Manager<2>, id: InstanceId, times: u16) {
+fn publish(manager: &'static Manager, id: InstanceId, times: u16) {
     for turn in 0..times {
         relocate(manager, &[(id, 0x20 + turn % 2)]);
         thread::yield_now();
@@ -19,7 +19,7 @@ fn publish(manager: &'static Manager<2>, id: InstanceId, times: u16) {
 #[test]
 fn an_access_searches_a_bounded_number_of_times() {
     explore("an_access_searches_a_bounded_number_of_times", 1, || {
-        let manager = share(new_manager::<2>());
+        let manager = new_manager::<2>();
         register(manager, Probe::new(b'a'), 0x10);
         let id = register(manager, Probe::new(b'b'), 0x20);
         let reader = thread::spawn(move || {
@@ -35,7 +35,7 @@ fn an_access_searches_a_bounded_number_of_times() {
 #[test]
 fn two_accesses_that_starve_are_both_answered() {
     explore("two_accesses_that_starve_are_both_answered", 0, || {
-        let manager = share(new_manager::<2>());
+        let manager = new_manager::<2>();
         register(manager, Probe::new(b'a'), 0x10);
         let id = register(manager, Probe::new(b'b'), 0x20);
         let readers = [0, 1].map(|_| {
@@ -55,7 +55,7 @@ fn two_accesses_that_starve_are_both_answered() {
 #[test]
 fn a_callback_whose_access_has_starved_may_change_the_map() {
     explore("a_callback_whose_access_has_starved_may_change_the_map", 1, || {
-        let manager = share(new_manager::<2>());
+        let manager = new_manager::<2>();
         let a = Probe::new(b'a');
         register(manager, a, 0x10);
         let id = register(manager, Probe::new(b'b'), 0x20);
@@ -72,11 +72,11 @@ fn a_callback_whose_access_has_starved_may_change_the_map() {
 #[test]
 fn a_writer_begins_no_publication_while_one_of_two_accesses_starves() {
     explore("a_writer_begins_no_publication_while_one_of_two_accesses_starves", 3, || {
-        let slots: &'static Slots<'_, 1, 1> = share(Slots::new());
+        let slots = super::slots::new_shared_slots();
         let [first, second] = [0, 1].map(|_| {
-            let mut searches = slots.searches();
-            (0..3).for_each(|_| searches.again());
-            searches
+            let mut budget = slots.retry_budget();
+            (0..3).for_each(|_| budget.retry());
+            budget
         });
         let both_ended = share(loom::sync::atomic::AtomicBool::new(false));
         let writer = thread::spawn(move || {

@@ -8,8 +8,8 @@ by_search_and_by_hint! {
 }
 
 /// A bus with a window from port 0x10 on, and a child at 0x14 in it.
-fn bus_and_child() -> (&'static Manager<2>, [InstanceId; 2]) {
-    let manager = share(new_manager::<2>());
+fn bus_and_child() -> (&'static Manager, [InstanceId; 2]) {
+    let manager = new_manager::<2>();
     let [a, b] = [b'a', b'b'].map(Probe::new);
     let window = IoResource::pio(0x10, 16).window();
     let bus = manager.register_device(a, None, &[window], IrqResource::None).unwrap();
@@ -21,7 +21,7 @@ fn bus_and_child() -> (&'static Manager<2>, [InstanceId; 2]) {
 fn a_window_and_its_child_move_at_once<const HINTS: usize>(name: &str) {
     explore(name, 1, || {
         let (manager, [bus, child]) = bus_and_child();
-        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x14);
+        let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let answers = [read(&mut vcpu, 0x14), read(&mut vcpu, 0x24)];
             let child = Some((b'b', 0));
@@ -37,7 +37,7 @@ fn a_window_and_its_child_move_at_once<const HINTS: usize>(name: &str) {
 fn a_child_turned_off_with_a_move_of_its_window_is_off_for_all<const HINTS: usize>(name: &str) {
     explore(name, 2, || {
         let (manager, [bus, child]) = bus_and_child();
-        let mut vcpu = new_vcpu_that_knows::<_, HINTS>(manager, 0x14);
+        let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let answers = [read_anonymously(manager, 0x14), read(&mut vcpu, 0x14)];
             let child = Some((b'b', 0));

@@ -1,0 +1,82 @@
+//! What a virtual machine has to give.
+
+use crate::address::{IoRange, Space};
+use crate::error::{IrqError, RangeRefusal};
+use crate::interrupt::Gsi;
+
+/// The resources of a virtual machine: which guest physical addresses, ports and interrupt lines its manager gives to
+/// devices.
+///
+/// Guest physical addresses are always there; ports and interrupt lines only where they were given. It is built in
+/// constant evaluation, so that it can stand in a `static`; for that reason impossible bounds are not an error there,
+/// but of every allocation from them.
+///
+/// What the VMM needs itself within these bounds it takes by [`reserve`](crate::DeviceManager::reserve) and
+/// [`reserve_irq`](crate::DeviceManager::reserve_irq), and no device can be given it.
+///
+/// ```
+/// use vm_device::{DeviceManager, Fit, GuestAddress, GuestUsize, IoRange, IoType, Placement, Storage, SystemAllocator};
+///
+/// const DEVICE_MEMORY: IoRange = IoRange::of::<0xe000_0000, { u64::MAX }>();
+/// const ALLOCATOR: SystemAllocator =
+///     SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 23);
+///
+/// let storage = Storage::<16, 32, 1>::new();
+/// let manager = DeviceManager::new(&storage, ALLOCATOR);
+/// let page = Placement::Any { size: GuestUsize(0x1000), align: 0x1000, within: None, fit: Fit::Last };
+/// let top = manager.reserve(IoType::Mmio, page)?;
+/// assert_eq!(top.last(), GuestAddress(u64::MAX));
+/// assert!(manager.reserve(IoType::PhysicalMmio, top).is_err());
+/// manager.release(IoType::Mmio, top)?;
+/// # Ok::<(), vm_device::RangeRefusal<vm_device::Owner<'_>>>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SystemAllocator {
+    memory: IoRange,
+    /// If `has_ports`, and flags beside the values and not `Option`s because a manager keeps this.
+    ports: IoRange,
+    /// The first and the last, if `has_irqs`.
+    irqs: (Gsi, Gsi),
+    has_ports: bool,
+    has_irqs: bool,
+}
+
+impl SystemAllocator {
+    /// The guest physical addresses in `mmio`.
+    pub const fn new(mmio: IoRange) -> Self {
+        Self { memory: mmio, ports: IoRange::ALL_PORTS, irqs: (Gsi(0), Gsi(0)), has_ports: false, has_irqs: false }
+    }
+
+    /// Adds the ports in `ports`, which all lie below `0x1_0000`. If they do not, every allocation of a port is
+    /// [`RangeRefusal::BeyondPorts`].
+    #[must_use]
+    pub const fn with_ports(mut self, ports: IoRange) -> Self {
+        (self.ports, self.has_ports) = (ports, true);
+        self
+    }
+
+    /// Adds the interrupt lines from `first` to `last`, both inclusive, at most [`MAX_LINES`](crate::MAX_LINES). If they are
+    /// in reverse order or too many, every allocation of a line is [`IrqError::BadBounds`].
+    #[must_use]
+    pub const fn with_irqs(mut self, first: u32, last: u32) -> Self {
+        (self.irqs, self.has_irqs) = ((Gsi(first), Gsi(last)), true);
+        self
+    }
+
+    /// The addresses of a space.
+    pub(crate) fn bounds<O>(&self, space: Space) -> Result<IoRange, RangeRefusal<O>> {
+        match space {
+            Space::Memory => Ok(self.memory),
+            Space::Ports if !self.has_ports => Err(RangeRefusal::NoPorts),
+            Space::Ports if self.ports.last() > space.last_address() => {
+                Err(RangeRefusal::BeyondPorts { bounds: self.ports })
+            }
+            Space::Ports => Ok(self.ports),
+        }
+    }
+
+    /// The first and the last interrupt line.
+    pub(crate) fn irqs(&self) -> Result<(Gsi, Gsi), IrqError> {
+        if self.has_irqs { Ok(self.irqs) } else { Err(IrqError::NoPool) }
+    }
+}

@@ -1,0 +1,61 @@
+//! What every kind of dispatcher has in common.
+
+use super::handle::Dispatcher;
+use super::nested::Nested;
+use crate::access::IoError;
+use crate::address::{GuestAddress, IoType};
+use crate::manager::DeviceManager;
+
+/// Answers a guest's accesses: a vCPU's [`Dispatcher`], a [`DeviceManager`] without a handle, or the view of one from within a
+/// callback, [`Nested`]. For code that does not care which: an exit handler, a bridge, a test.
+pub trait Accesses {
+    /// The guest reads, as [`DeviceManager::read`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError>;
+
+    /// The guest writes, as [`DeviceManager::write`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError>;
+
+    /// The guest reads a string of ports, as [`DeviceManager::read_string`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError>;
+
+    /// The guest writes a string of ports, as [`DeviceManager::write_string`].
+    ///
+    /// # Errors
+    /// As [`DeviceManager::read`].
+    fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError>;
+}
+
+/// Implements [`Accesses`] by the methods of the same names.
+macro_rules! accesses {
+    ([$($generics:tt)*] $dispatcher:ty) => {
+        impl<$($generics)*> Accesses for $dispatcher {
+            #[inline(always)]
+            fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+                (*self).read(address, data, io_type)
+            }
+            #[inline(always)]
+            fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+                (*self).write(address, data, io_type)
+            }
+            fn read_string(&mut self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+                (*self).read_string(port, element, data)
+            }
+            fn write_string(&mut self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+                (*self).write_string(port, element, data)
+            }
+        }
+    };
+}
+
+accesses!([const PORTS: usize, const MEMORY: usize] Dispatcher<'_, PORTS, MEMORY>);
+accesses!([] &DeviceManager<'_>);
+accesses!([] Nested<'_, '_>);

@@ -1,0 +1,11 @@
+//! The way of a guest's access to its device: without a handle, through a vCPU's handle, and from within a callback.
+
+mod accesses;
+mod handle;
+mod nested;
+mod path;
+mod transfer;
+
+pub use accesses::Accesses;
+pub use handle::{Dispatcher, MEMORY_HINTS, PORT_HINTS};
+pub use nested::Nested;

@@ -1,0 +1,260 @@
+//! The fast path and the slow path of an access.
+
+use super::transfer::{Read, ReadString, Transfer, Write, WriteString};
+use crate::access::{Access, Caller, IoError, ReaderSite};
+use crate::address::{GuestAddress, IoType, Space};
+use crate::cost;
+use crate::index::{AtomicAddress, Entry, Table};
+use crate::manager::{DeviceManager, Occupant};
+use crate::quiescence::{Reader, Refused, SlotGuard, SlotRef};
+use crate::resource::AccessSizes;
+use crate::sync::cold_path;
+
+/// What a search has found: a slot, and where its range starts, under a version.
+struct Lookup<'d> {
+    version: u64,
+    base: u64,
+    found: SlotRef<'d, Occupant<'d>>,
+}
+
+impl<'d> DeviceManager<'d> {
+    /// A guest reads `data.len()` bytes at `address`. Afterwards every byte of `data` is defined: by the device, or as
+    /// the space's open-bus value.
+    ///
+    /// All of `data` is one access. Several elements that one exit brings (`REP INS`: `io.count` of `io.size` bytes in KVM's
+    /// `kvm_run`) are several accesses to one port: [`read_string`](Self::read_string) makes them.
+    ///
+    /// It may be called from any vCPU, from within callbacks, and by any number of callers at once; it takes no lock.
+    /// A vCPU that has a [`Dispatcher`](crate::Dispatcher) uses that instead, and is faster.
+    ///
+    /// # Errors
+    /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
+    #[inline]
+    pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
+        self.dispatch_without_handle(address, io_type, &mut Read { data })
+    }
+
+    /// A guest writes `data` at `address`. As [`read`](Self::read), the other way: all of `data` is one access, and
+    /// [`write_string`](Self::write_string) is for the elements of a string.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    #[inline]
+    pub fn write(&self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), IoError> {
+        self.dispatch_without_handle(address, io_type, &mut Write { data })
+    }
+
+    /// A guest reads a string (`REP INS`): `data.len() / element` elements of `element` bytes each, all from `port`.
+    /// As [`read`](Self::read) otherwise; the checks are those of one element.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn read_string(&self, port: u16, element: usize, data: &mut [u8]) -> Result<(), IoError> {
+        self.dispatch_without_handle(port.into(), IoType::Pio, &mut ReadString::new(element, data))
+    }
+
+    /// A guest writes a string (`REP OUTS`). As [`read_string`](Self::read_string), the other way.
+    ///
+    /// # Errors
+    /// As [`read`](Self::read).
+    pub fn write_string(&self, port: u16, element: usize, data: &[u8]) -> Result<(), IoError> {
+        self.dispatch_without_handle(port.into(), IoType::Pio, &mut WriteString::new(element, data))
+    }
+
+    /// For a caller without a handle, which may or may not be in a callback.
+    #[inline(never)]
+    fn dispatch_without_handle(
+        &self,
+        address: GuestAddress,
+        io_type: IoType,
+        transfer: &mut dyn Transfer,
+    ) -> Result<(), IoError> {
+        let caller = Caller { manager: self.identity(), site: ReaderSite::HANDLE_LESS, outer: None };
+        self.dispatch_from(&caller, address, io_type, transfer)
+    }
+
+    /// Slow path: no hints. Repeats the search until it completes under an unchanged version.
+    #[inline(never)]
+    pub(super) fn dispatch_from(
+        &self,
+        caller: &Caller<'_>,
+        address: GuestAddress,
+        io_type: IoType,
+        transfer: &mut dyn Transfer,
+    ) -> Result<(), IoError> {
+        let length = prepare(self.open_bus(io_type.space()), io_type, transfer)?;
+        if !self.owns_storage() {
+            return Err(IoError::Unclaimed);
+        }
+        let space = io_type.space();
+        let mut budget = self.slots.retry_budget();
+        loop {
+            let lookup = match space {
+                Space::Ports => self.find(&self.index.ports, address.0, length)?,
+                Space::Memory => self.find(&self.index.memory, address.0, length)?,
+            };
+            let lookup = match lookup {
+                Some(lookup) => Some(lookup),
+                None => self.find_slow(space, address.0, length)?,
+            };
+            cost::searched();
+            if let Some(Lookup { version, base, found }) = lookup {
+                match self.slots.enter(caller.site, version, found) {
+                    Ok(guard) => {
+                        // Writers do not hold back for a reader that has found what it searched for: the callback may be a
+                        // writer.
+                        budget.succeed();
+                        return call_device(&guard, caller, base, address.0, transfer);
+                    }
+                    Err(Refused::TooDeep) => return Err(IoError::TooDeep),
+                    Err(Refused::Stale) => {}
+                }
+            }
+            budget.retry();
+        }
+    }
+
+    /// Fast path without a hint: one search. It gives the transfer back where it needs the slow path. The caller has prepared
+    /// the transfer.
+    #[inline(always)]
+    pub(super) fn search_and_call<A: AtomicAddress, T: Transfer, const PORTS: usize, const MEMORY: usize>(
+        &self,
+        table: &Table<'d, A>,
+        reader: &mut Reader<'d, Occupant<'d>, PORTS, MEMORY>,
+        caller: &Caller<'_>,
+        address: u64,
+        transfer: T,
+    ) -> Result<Result<(), IoError>, T> {
+        match self.find(table, address, transfer.element_len()) {
+            Ok(Some(Lookup { version, base, found })) => {
+                reader.remember(A::SPACE, address, found);
+                match self.slots.enter(reader.record(), version, found) {
+                    Ok(guard) => Ok(call_device(&guard, caller, base, address, transfer)),
+                    Err(_) => Err(transfer),
+                }
+            }
+            Ok(None) => Err(transfer),
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Finds the range that has all of an access, or sees that no range has any of it. `None` means: use the slow path,
+    /// because the version changed, the access spans two segments, or it touches the last address.
+    #[inline(always)]
+    fn find<A: AtomicAddress>(
+        &self,
+        table: &Table<'d, A>,
+        address: u64,
+        length: usize,
+    ) -> Result<Option<Lookup<'d>>, IoError> {
+        let Some(last) = address.checked_add(length as u64 - 1).filter(|last| *last < A::LAST) else { return Ok(None) };
+        let version = self.slots.version();
+        let Entry { owner, next } = table.find_entry(version, address);
+        let hole = |is_hole| match is_hole && self.slots.is_current(version) {
+            true => Err(IoError::Unclaimed),
+            false => Ok(None),
+        };
+        let Some(found) = self.slots.numbered(owner) else { return Ok(None) };
+        let base = found.base(version);
+        if last < next && !found.lacks(address.wrapping_sub(base), length) {
+            return Ok(Some(Lookup { version, base, found }));
+        }
+        cold_path();
+        let (base, range_last) = found.bounds(version);
+        // Nothing is in the index, or the access lies before the first range, or behind the one before it.
+        hole(found.index().is_none() || last < base || (range_last < address && last < next))
+    }
+
+    /// As [`find`](Self::find), of any access, and slower; `None` only where the search has to be repeated.
+    #[cold]
+    fn find_slow(&self, space: Space, address: u64, length: usize) -> Result<Option<Lookup<'d>>, IoError> {
+        let space_last = space.last_address().0;
+        let last = address.checked_add(length as u64 - 1);
+        let version = self.slots.version();
+        let (owner, segment_last) = self.index.writer(space, version).segment_of(address);
+        let found = owner.and_then(|owner| self.slots.slot(owner));
+        let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
+        let found = found.filter(|_| address <= range_last);
+        let whole_last = if found.is_some() { segment_last.min(range_last) } else { segment_last.min(space_last) };
+        let is_whole = last.is_some_and(|last| last <= whole_last);
+        match found {
+            Some(found) if is_whole => Ok(Some(Lookup { version, base, found })),
+            _ if !self.slots.is_current(version) => Ok(None),
+            None if is_whole || address > space_last => Err(IoError::Unclaimed),
+            _ => Err(IoError::Straddling),
+        }
+    }
+}
+
+/// Fills the buffer with the open-bus value, then checks length and kind. The size in bytes of what is accessed at once,
+/// at least 1.
+#[inline(always)]
+pub(super) fn prepare(
+    open_bus: [u8; 4],
+    io_type: IoType,
+    transfer: &mut (impl Transfer + ?Sized),
+) -> Result<usize, IoError> {
+    transfer.fill(open_bus);
+    if !transfer.has_valid_len() {
+        return Err(IoError::InvalidLength);
+    }
+    if io_type == IoType::PhysicalMmio {
+        return Err(IoError::NotDispatched);
+    }
+    Ok(transfer.element_len())
+}
+
+/// Calls the device of the slot.
+#[inline(always)]
+pub(super) fn call_device<G>(
+    guard: &SlotGuard<'_, Occupant<'_>, G>,
+    caller: &Caller<'_>,
+    base: u64,
+    address: u64,
+    mut transfer: impl Transfer,
+) -> Result<(), IoError> {
+    let occupant = guard.occupant();
+    let access = Access::with_caller(address, base, occupant.target, caller);
+    if occupant.sizes != AccessSizes::ANY {
+        return call_sized(transfer, occupant, &access);
+    }
+    transfer.call(occupant.device, &access);
+    Ok(())
+}
+
+/// Calls a device that does not take every size.
+#[cold]
+#[inline(never)]
+fn call_sized(mut transfer: impl Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
+    call_sized_dyn(&mut transfer, occupant, access)
+}
+
+/// As [`call_sized`], code once for every kind of transfer.
+fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
+    let (offset, length) = (access.offset(), transfer.element_len());
+    if occupant.sizes.accepts(offset, length) {
+        transfer.call(occupant.device, access);
+    } else if occupant.sizes.splits(offset, length) {
+        call_split(transfer, occupant, access);
+    } else {
+        return Err(IoError::RefusedSize);
+    }
+    Ok(())
+}
+
+/// Calls a device for each piece of an access, in sizes that it accepts, which there are.
+fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) {
+    let length = transfer.element_len();
+    let (mut at, mut next, mut left) = (0, *access, length);
+    while let Some(size) = occupant.sizes.piece(next.offset(), left)
+        && transfer.call_part(occupant.device, &next, at, size)
+    {
+        at += size;
+        left -= size;
+        next = next.offset_by(size as u64);
+        if left == 0 {
+            // Every element of a string starts where the access does.
+            (next, left) = (*access, length);
+        }
+    }
+}

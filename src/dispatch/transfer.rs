@@ -1,0 +1,149 @@
+//! The data of an access, in one direction, on its way to the device.
+
+use crate::access::{Access, fill};
+use crate::device::Device;
+
+/// The data of an access, in one direction, on its way to the device.
+pub(crate) trait Transfer {
+    /// Before anything can fail: gives every byte of what is read the open-bus value.
+    fn fill(&mut self, open_bus: [u8; 4]);
+    /// The length of what is accessed at once, in bytes: the whole access, or one element of a string.
+    fn element_len(&self) -> usize;
+    /// Whether the data is a whole number of units, and not empty.
+    fn has_valid_len(&self) -> bool;
+    /// Hands the access to the device as it is.
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
+    /// Hands `size` bytes of it over, from the byte at `at` on. `false` if there are none.
+    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool;
+}
+
+pub(crate) struct Read<'b> {
+    pub(crate) data: &'b mut [u8],
+}
+
+pub(crate) struct Write<'b> {
+    pub(crate) data: &'b [u8],
+}
+
+pub(crate) struct ReadString<'b> {
+    bytes: Read<'b>,
+    element: usize,
+}
+
+pub(crate) struct WriteString<'b> {
+    bytes: Write<'b>,
+    element: usize,
+}
+
+impl<'b> ReadString<'b> {
+    pub(crate) fn new(element: usize, data: &'b mut [u8]) -> Self {
+        Self { bytes: Read { data }, element }
+    }
+}
+
+impl<'b> WriteString<'b> {
+    pub(crate) fn new(element: usize, data: &'b [u8]) -> Self {
+        Self { bytes: Write { data }, element }
+    }
+}
+
+impl Transfer for Read<'_> {
+    #[inline(always)]
+    fn fill(&mut self, open_bus: [u8; 4]) {
+        fill(self.data, open_bus);
+    }
+    #[inline(always)]
+    fn element_len(&self) -> usize {
+        self.data.len()
+    }
+    #[inline(always)]
+    fn has_valid_len(&self) -> bool {
+        !self.data.is_empty()
+    }
+    #[inline(always)]
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.read(access, self.data);
+    }
+    #[inline(never)]
+    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        let Some(piece) = self.data.get_mut(at..at.saturating_add(size)) else { return false };
+        device.read(access, piece);
+        true
+    }
+}
+
+impl Transfer for Write<'_> {
+    #[inline(always)]
+    fn fill(&mut self, _: [u8; 4]) {}
+    #[inline(always)]
+    fn element_len(&self) -> usize {
+        self.data.len()
+    }
+    #[inline(always)]
+    fn has_valid_len(&self) -> bool {
+        !self.data.is_empty()
+    }
+    #[inline(always)]
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.write(access, self.data);
+    }
+    #[inline(never)]
+    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        let Some(piece) = self.data.get(at..at.saturating_add(size)) else { return false };
+        device.write(access, piece);
+        true
+    }
+}
+
+impl Transfer for ReadString<'_> {
+    fn fill(&mut self, [byte, ..]: [u8; 4]) {
+        self.bytes.data.fill(byte);
+    }
+    fn element_len(&self) -> usize {
+        self.element
+    }
+    fn has_valid_len(&self) -> bool {
+        !self.bytes.data.is_empty() && self.bytes.data.len().is_multiple_of(self.element)
+    }
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.read_string(access, self.element, self.bytes.data);
+    }
+    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        self.bytes.call_part(device, access, at, size)
+    }
+}
+
+impl Transfer for WriteString<'_> {
+    #[inline(always)]
+    fn fill(&mut self, _: [u8; 4]) {}
+    fn element_len(&self) -> usize {
+        self.element
+    }
+    fn has_valid_len(&self) -> bool {
+        !self.bytes.data.is_empty() && self.bytes.data.len().is_multiple_of(self.element)
+    }
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        device.write_string(access, self.element, self.bytes.data);
+    }
+    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        self.bytes.call_part(device, access, at, size)
+    }
+}
+
+impl<T: Transfer + ?Sized> Transfer for &mut T {
+    fn fill(&mut self, open_bus: [u8; 4]) {
+        (**self).fill(open_bus);
+    }
+    fn element_len(&self) -> usize {
+        (**self).element_len()
+    }
+    fn has_valid_len(&self) -> bool {
+        (**self).has_valid_len()
+    }
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
+        (**self).call(device, access);
+    }
+    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+        (**self).call_part(device, access, at, size)
+    }
+}

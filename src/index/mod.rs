@@ -1,0 +1,169 @@
+//! The sorted range table: segments of one address space, searched by every dispatch that no hint serves.
+//!
+//! # Invariants
+//! At rest (between publications), for each of the two replicas:
+//! - `starts` is strictly ascending over the first `length` entries, and all ones behind them;
+//! - entry `i` says that from `starts[i]` on, up to the next start or the last address of its slot's range, whichever comes
+//!   first, accesses belong to the slot `owners[i]`;
+//! - so a range without others inside is one entry, and a window has one more for each stretch between its children.
+//!
+//! A replica that is being changed may be searched by a late reader; the search ends, returns anything, and is thrown
+//! away by the version. That is why every element is an atomic, and why nothing here trusts an index.
+
+mod address;
+mod edit;
+mod search;
+
+pub(crate) use address::AtomicAddress;
+pub(crate) use edit::IndexWriter;
+use edit::Starts;
+use search::{search, search_block};
+
+use crate::address::Space;
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, cold_path, const_fn};
+
+/// The memory of the two replicas of one space's table; all zeros at first. Each has room for twice the number of ranges,
+/// because a range inside a window splits that in two.
+pub(crate) struct TableStorage<A, const RANGES: usize> {
+    lengths: [AtomicU32; 2],
+    starts: [[[A; RANGES]; 2]; 2],
+    owners: [[[AtomicU16; RANGES]; 2]; 2],
+}
+
+/// The table of one space.
+pub(crate) struct Table<'a, A> {
+    even: Replica<'a, A>,
+    odd: Replica<'a, A>,
+}
+
+/// One replica of a table.
+struct Replica<'a, A> {
+    length: &'a AtomicU32,
+    starts: &'a [A],
+    owners: &'a [AtomicU16],
+}
+
+/// The entry that a search has found: the addresses from the one looked for on, and below `next`, that its owner's range has
+/// are its owner's.
+pub(crate) struct Entry {
+    /// The number of a slot's index, or 0.
+    pub(crate) owner: usize,
+    pub(crate) next: u64,
+}
+
+macro_rules! storage {
+    ($atomic:ty) => {
+        impl<const RANGES: usize> TableStorage<$atomic, RANGES> {
+            const_fn! {
+                pub(crate) fn new() -> Self {
+                    Self {
+                        lengths: array![AtomicU32::new(0); 2],
+                        starts: array![array![array![<$atomic>::new(0); RANGES]; 2]; 2],
+                        owners: array![array![array![AtomicU16::new(0); RANGES]; 2]; 2],
+                    }
+                }
+            }
+        }
+    };
+}
+
+storage!(AtomicU16);
+storage!(AtomicU64);
+
+impl<A, const RANGES: usize> TableStorage<A, RANGES> {
+    pub(crate) const fn table(&self) -> Table<'_, A> {
+        let Self { lengths: [even_length, odd_length], starts: [even, odd], owners: [even_owners, odd_owners] } = self;
+        let (even_starts, odd_starts) = (even.as_flattened(), odd.as_flattened());
+        let (even_owners, odd_owners) = (even_owners.as_flattened(), odd_owners.as_flattened());
+        Table {
+            even: Replica { length: even_length, starts: even_starts, owners: even_owners },
+            odd: Replica { length: odd_length, starts: odd_starts, owners: odd_owners },
+        }
+    }
+}
+
+impl<'a, A: AtomicAddress> Table<'a, A> {
+    /// A branch, which the processor predicts: the search need not wait for the version.
+    #[inline(always)]
+    fn replica(&self, version: u64) -> &Replica<'a, A> {
+        if version & 1 == 0 {
+            &self.even
+        } else {
+            cold_path();
+            &self.odd
+        }
+    }
+
+    fn fill(&self) {
+        for start in self.even.starts.iter().chain(self.odd.starts) {
+            start.set(u64::MAX);
+        }
+    }
+
+    fn writer(&self, version: u64, starts: fn(&'a [A]) -> Starts<'a>) -> IndexWriter<'a> {
+        let replica = self.replica(version);
+        IndexWriter::new(replica.length, starts(replica.starts), replica.owners)
+    }
+
+    /// The entry for `address`, in the replica that `version` selects.
+    #[inline(always)]
+    pub(crate) fn find_entry(&self, version: u64, address: u64) -> Entry {
+        self.replica(version).find_entry(address)
+    }
+}
+
+impl<A: AtomicAddress> Replica<'_, A> {
+    #[inline(always)]
+    fn length(&self) -> usize {
+        self.length.load(Ordering::Relaxed) as usize
+    }
+
+    /// The entry for `address`, which is below the last address of the space. Below the first start, it is the first entry,
+    /// which starts where its owner's range does; for the last entry, `next` is the last address of the space.
+    #[inline(never)]
+    fn find_entry(&self, address: u64) -> Entry {
+        match search_block(self.starts, self.length(), address) {
+            Some(position) => self.entry_at(position),
+            None => self.find_entry_by_halves(address),
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_entry_by_halves(&self, address: u64) -> Entry {
+        self.entry_at(search(self.starts, self.length(), address))
+    }
+
+    #[inline(always)]
+    fn entry_at(&self, position: usize) -> Entry {
+        Entry {
+            owner: self.owners.get(position).map_or(0, |owner| owner.load(Ordering::Relaxed).into()),
+            next: self.starts.get(position + 1).map_or(A::LAST, A::get),
+        }
+    }
+}
+
+/// The tables of both spaces.
+pub(crate) struct Index<'a> {
+    pub(crate) ports: Table<'a, AtomicU16>,
+    pub(crate) memory: Table<'a, AtomicU64>,
+}
+
+impl<'a> Index<'a> {
+    /// Before the first publication: makes all ones what is so behind the starts in use, of which there are none. A search
+    /// that comes earlier finds no owner, whatever it finds.
+    pub(crate) fn fill(&self) {
+        self.ports.fill();
+        self.memory.fill();
+    }
+
+    /// The replica of a space's table that `version` selects, for writers and the slow path. A writer changes it only while
+    /// it is not the live one.
+    #[inline(never)]
+    pub(crate) fn writer(&self, space: Space, version: u64) -> IndexWriter<'a> {
+        match space {
+            Space::Ports => self.ports.writer(version, Starts::Ports),
+            Space::Memory => self.memory.writer(version, Starts::Memory),
+        }
+    }
+}

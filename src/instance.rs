@@ -1,0 +1,27 @@
+//! The names of registrations.
+
+use core::fmt;
+
+use crate::indices::NodeIndex;
+
+/// Names one registration of a device.
+///
+/// An id is never given out twice: when an index is used again, it carries a new generation, and an index whose
+/// generations are used up is retired. So the id of a device that is gone is an error wherever it is used, and never
+/// another device.
+///
+/// It displays as `#3`, and as `#3.1` once the index was used before.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct InstanceId {
+    pub(crate) index: NodeIndex,
+    pub(crate) generation: u32,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.generation {
+            0 => write!(f, "#{}", self.index.position()),
+            generation => write!(f, "#{}.{generation}", self.index.position()),
+        }
+    }
+}

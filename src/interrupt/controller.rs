@@ -1,0 +1,85 @@
+//! What the VMM implements: the interrupt controller of the virtual machine.
+
+use core::fmt;
+
+use crate::address::GuestAddress;
+
+/// A global system interrupt: the number of an input line of the interrupt controller.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Gsi(pub u32);
+
+impl fmt::Display for Gsi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "GSI {}", self.0)
+    }
+}
+
+/// The interrupt controller of the virtual machine, which the VMM implements: over KVM's irqchip, an emulated IOAPIC,
+/// or the event injection of the processor.
+///
+/// The manager calls it from within device callbacks, from any vCPU and by several at once for different lines; for one
+/// line, level changes come one at a time. It holds no lock meanwhile: an implementation may call the manager, but must not remove
+/// a device other than deferred, because a removal waits for calls of the controller. It must not call an [`IrqLine`].
+///
+/// A method that unwinds instead of returning has not taken what it was told: the unwinding goes on through the handle's
+/// method, or the removal, that called it, and the manager is as after a refusal.
+pub trait InterruptController: Sync {
+    /// Drives a level-triggered line. Where it has taken a level, it is not told the same again.
+    ///
+    /// # Errors
+    /// Whatever keeps the controller from doing so, as [`InterruptError::Refused`]. The line then has the level that was
+    /// taken last, and the one refused is told again when a device that shares the line drives it next. What is
+    /// refused at the removal of a device is told again by each [`collect`](crate::DeviceManager::collect), and a line that
+    /// no device has any more stays taken until then.
+    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError>;
+
+    /// Signals one edge on an edge-triggered line.
+    ///
+    /// # Errors
+    /// As [`set_level`](Self::set_level).
+    fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError>;
+
+    /// Delivers a message-signalled interrupt: the write of `data` to `address` that the device would make (Intel SDM
+    /// vol. 3A, "Message Signalled Interrupts").
+    ///
+    /// # Errors
+    /// As [`set_level`](Self::set_level).
+    fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError>;
+}
+
+/// Why an interrupt was not signalled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum InterruptError {
+    /// The device is not registered any more.
+    Removed,
+    /// The device asked for no line.
+    NoLine,
+    /// The manager was given no interrupt controller.
+    NoController,
+    /// An edge on a line that several devices share: a shared line is level-triggered.
+    SharedLine,
+    /// The interrupt controller did not take it. A level is told again by the next call for the line.
+    Refused,
+    /// Another caller is telling the controller of a change on the same line. It tells it of this change too, and learns
+    /// whether the controller has taken it.
+    Pending,
+}
+
+impl fmt::Display for InterruptError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            InterruptError::Removed => "the device is not registered any more",
+            InterruptError::NoLine => "the device has no interrupt line",
+            InterruptError::NoController => "the manager has no interrupt controller",
+            InterruptError::SharedLine => "an edge cannot be signalled on a shared line",
+            InterruptError::Refused => "the interrupt controller did not take the interrupt",
+            InterruptError::Pending => "another caller is telling the interrupt controller, of this change too",
+        })
+    }
+}
+
+impl core::error::Error for InterruptError {}
+
+/// How many devices can share one line.
+pub const MAX_SHARING: usize = 30;

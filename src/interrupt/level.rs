@@ -1,0 +1,166 @@
+//! The level of a line: what its sources assert, and what the interrupt controller has taken of it.
+
+use super::controller::{Gsi, InterruptController, InterruptError, MAX_SHARING};
+use crate::orderings;
+use crate::sync::{AtomicU32, Ordering, const_fn, spin_once};
+
+/// A line, as its controller knows it.
+#[derive(Clone, Copy)]
+pub(super) struct ControllerLine<'d> {
+    pub(super) controller: &'d dyn InterruptController,
+    pub(super) gsi: Gsi,
+}
+
+/// The level of one line: which sources assert it, and what the controller has taken.
+///
+/// A change of level is told by one caller at a time, the *teller*, and the others leave it to that one: it looks at the
+/// sources after each call of the controller, and tells again if the level has changed. Its last call
+/// has a state of its own: a drive that finds it waits for that call and tells the level itself, and a removal leaves the
+/// line owed. So no change is lost, and no caller tells those of others without bound.
+///
+/// What the controller has refused, it has not taken: the level stays to be told, and the next drive of any source does.
+pub(crate) struct LineLevel {
+    word: AtomicU32,
+}
+
+/// The bits of a line's word that are no source's: what the controller has taken, or that it is called.
+const STATE: u32 = 0b11 << 30;
+/// The controller has taken "deasserted", or was never called.
+const LOW: u32 = 0b00 << 30;
+/// The controller has taken "asserted".
+const HIGH: u32 = 0b01 << 30;
+/// A caller tells the controller the level, and looks again.
+const TELLING: u32 = 0b10 << 30;
+/// A caller tells the controller the level for the last time.
+const LAST_TELLING: u32 = 0b11 << 30;
+const SOURCES: u32 = !STATE;
+
+/// How often one caller calls the controller, at most.
+const MAX_TELLINGS: u32 = 4;
+
+const _: () = assert!(SOURCES == (1 << MAX_SHARING) - 1);
+
+/// The state of a line on which the controller has taken a level.
+const fn taken(level: bool) -> u32 {
+    if level { HIGH } else { LOW }
+}
+
+impl LineLevel {
+    const_fn! {
+        pub(crate) fn new() -> Self {
+            Self { word: AtomicU32::new(LOW) }
+        }
+    }
+
+    /// Whether the controller has taken the line's level.
+    pub(crate) fn is_settled(&self) -> bool {
+        let word = self.word.load(Ordering::Acquire);
+        word & STATE == taken(word & SOURCES != 0)
+    }
+
+    pub(super) fn drive(&self, source: u32, asserted: bool, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+        if asserted {
+            self.word.fetch_or(source & SOURCES, Ordering::AcqRel);
+        } else {
+            self.word.fetch_and(!(source & SOURCES), Ordering::AcqRel);
+        }
+        self.settle(to, true)
+    }
+
+    /// As [`drive`](Self::drive) to take an assertion back, but it never waits: the caller looks afterwards whether the line
+    /// is settled. A controller may remove and collect from within the call that another one would wait for.
+    pub(super) fn release(&self, source: u32, to: ControllerLine<'_>) {
+        self.word.fetch_and(!(source & SOURCES), Ordering::AcqRel);
+        let _ = self.settle(to, false);
+    }
+
+    /// Tells the controller the level, unless it has taken it or another caller tells it.
+    fn settle(&self, to: ControllerLine<'_>, waits: bool) -> Result<(), InterruptError> {
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            let level = word & SOURCES != 0;
+            match word & STATE {
+                TELLING => return Err(InterruptError::Pending),
+                LAST_TELLING if !waits => return Err(InterruptError::Pending),
+                LAST_TELLING => {
+                    spin_once();
+                    word = self.word.load(Ordering::Acquire);
+                }
+                state if state == taken(level) => return Ok(()),
+                _ => match self.begin(word, TELLING) {
+                    Ok(()) => return Teller { line: self, state: TELLING, taken: !level }.tell(level, to),
+                    Err(now) => word = now,
+                },
+            }
+        }
+    }
+
+    /// Gives the line another state if its word is still this one.
+    fn begin(&self, word: u32, state: u32) -> Result<(), u32> {
+        let new = word & SOURCES | state;
+        self.word.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
+    }
+}
+
+/// The caller that tells the controller the level of a line. When it is dropped, because it is done or because the controller
+/// has unwound, the line's state is what the controller has taken.
+struct Teller<'a> {
+    line: &'a LineLevel,
+    /// The line's state.
+    state: u32,
+    /// The level that the controller has taken last.
+    taken: bool,
+}
+
+impl Teller<'_> {
+    fn tell(mut self, mut level: bool, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+        let mut tellings = 1;
+        loop {
+            let told = to.controller.set_level(to.gsi, level);
+            if told.is_ok() {
+                self.taken = level;
+            }
+            if !orderings::SECOND_LOOK {
+                return told;
+            }
+            let mut word = self.line.word.load(Ordering::Acquire);
+            loop {
+                let now = word & SOURCES != 0;
+                let refused = told.is_err() && now == level;
+                let next = if now == self.taken || refused || tellings == MAX_TELLINGS {
+                    taken(self.taken)
+                } else if tellings + 1 == MAX_TELLINGS {
+                    LAST_TELLING
+                } else {
+                    TELLING
+                };
+                if let Err(changed) = self.line.begin(word, next) {
+                    word = changed;
+                    continue;
+                }
+                self.state = next;
+                if now == self.taken {
+                    return Ok(());
+                }
+                if refused {
+                    return told;
+                }
+                if tellings == MAX_TELLINGS {
+                    // The caller that has changed the level since is waiting, and tells it.
+                    return Err(InterruptError::Pending);
+                }
+                (tellings, level) = (tellings + 1, now);
+                break;
+            }
+        }
+    }
+}
+
+impl Drop for Teller<'_> {
+    fn drop(&mut self) {
+        // No other caller changes the state while the controller is called.
+        if self.state & TELLING != 0 {
+            self.line.word.fetch_xor(self.state ^ taken(self.taken), Ordering::AcqRel);
+        }
+    }
+}

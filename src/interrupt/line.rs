@@ -1,0 +1,124 @@
+//! The handle by which a device drives its interrupt line.
+
+use core::fmt;
+
+use super::controller::{Gsi, InterruptController, InterruptError};
+use super::gate::HandleGate;
+use super::level::{ControllerLine, LineLevel};
+use crate::address::GuestAddress;
+
+/// A source's place on a line.
+#[derive(Clone, Copy)]
+pub(crate) struct LineSource<'d> {
+    pub(crate) level: &'d LineLevel,
+    /// The bit of this source in the level's word.
+    pub(crate) bit: u32,
+    pub(crate) gsi: Gsi,
+    pub(crate) shared: bool,
+}
+
+impl LineSource<'_> {
+    /// Takes the source's assertion back, once its gate is closed and idle. Whether the controller has taken that, the
+    /// level knows.
+    pub(crate) fn release(&self, controller: Option<&dyn InterruptController>) {
+        if let Some(controller) = controller {
+            self.level.release(self.bit, ControllerLine { controller, gsi: self.gsi });
+        }
+    }
+}
+
+/// The interrupt of one device, handed to it with its [`Resources`](crate::Resources). It may be kept, copied and used
+/// from any thread; once the device is unregistered, every method returns [`InterruptError::Removed`] and does nothing.
+#[derive(Clone, Copy)]
+pub struct IrqLine<'d> {
+    gate: Option<(&'d HandleGate, u32)>,
+    source: Option<LineSource<'d>>,
+    controller: Option<&'d dyn InterruptController>,
+}
+
+impl fmt::Debug for IrqLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IrqLine").field("gsi", &self.gsi()).finish_non_exhaustive()
+    }
+}
+
+impl<'d> IrqLine<'d> {
+    /// A handle that belongs to no device: each method returns [`InterruptError::Removed`]. What a device holds before
+    /// its registration, and what a test hands it.
+    pub const DISCONNECTED: Self = Self { gate: None, source: None, controller: None };
+
+    pub(crate) fn new(
+        gate: &'d HandleGate,
+        source: Option<LineSource<'d>>,
+        controller: Option<&'d dyn InterruptController>,
+    ) -> Self {
+        Self { gate: Some((gate, gate.generation())), source, controller }
+    }
+
+    /// The line, if the device asked for one.
+    pub fn gsi(&self) -> Option<Gsi> {
+        self.source.as_ref().map(|source| source.gsi)
+    }
+
+    /// Asserts the line: it stays asserted until this device, and every other that shares it, has taken its assertion
+    /// back. Asserting twice is the same as once.
+    ///
+    /// `Ok` says that the controller has taken the line's current level; it is called only where it has not yet, 4 times
+    /// at most in one call of this method. A call that finds another caller at it returns at once, as
+    /// [`Pending`](InterruptError::Pending), or waits for one call of the controller, where devices that share the line
+    /// have changed it in each of the last 3.
+    ///
+    /// # Errors
+    /// [`InterruptError`], all but `SharedLine`.
+    pub fn assert(&self) -> Result<(), InterruptError> {
+        self.drive(true)
+    }
+
+    /// Takes this device's assertion back. As [`assert`](Self::assert) otherwise.
+    ///
+    /// # Errors
+    /// [`InterruptError`], all but `SharedLine`.
+    pub fn deassert(&self) -> Result<(), InterruptError> {
+        self.drive(false)
+    }
+
+    /// Signals one edge.
+    ///
+    /// # Errors
+    /// [`InterruptError`], all but `Pending`; `SharedLine` if the device asked for a shared line.
+    pub fn pulse(&self) -> Result<(), InterruptError> {
+        self.with_gate(|line| {
+            let source = line.source.ok_or(InterruptError::NoLine)?;
+            if source.shared {
+                return Err(InterruptError::SharedLine);
+            }
+            line.controller()?.pulse(source.gsi)
+        })
+    }
+
+    /// Sends a message-signalled interrupt, for which a device needs no line.
+    ///
+    /// # Errors
+    /// [`InterruptError`], all but `NoLine`, `SharedLine` and `Pending`.
+    pub fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
+        self.with_gate(|line| line.controller()?.message(address, data))
+    }
+
+    fn drive(&self, asserted: bool) -> Result<(), InterruptError> {
+        self.with_gate(|line| {
+            let source = line.source.ok_or(InterruptError::NoLine)?;
+            let target = ControllerLine { controller: line.controller()?, gsi: source.gsi };
+            source.level.drive(source.bit, asserted, target)
+        })
+    }
+
+    fn controller(&self) -> Result<&'d dyn InterruptController, InterruptError> {
+        self.controller.ok_or(InterruptError::NoController)
+    }
+
+    fn with_gate(&self, act: impl FnOnce(&Self) -> Result<(), InterruptError>) -> Result<(), InterruptError> {
+        let (gate, generation) = self.gate.ok_or(InterruptError::Removed)?;
+        let _passage = gate.enter(generation)?;
+        act(self)
+    }
+}

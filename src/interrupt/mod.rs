@@ -1,0 +1,16 @@
+//! Interrupts: the trait a VMM implements, and the handle a device keeps.
+//!
+//! A *line* is an input of the interrupt controller, named by its GSI (global system interrupt, ACPI 6.5, 5.2.13). A
+//! line may have several *sources*, one for each device that shares it; it is asserted while any of them asserts it.
+//! Vectors are no concern of this crate: they are what a local APIC delivers, and the VMM's controller knows them.
+
+mod controller;
+mod gate;
+mod level;
+mod line;
+
+pub use controller::{Gsi, InterruptController, InterruptError, MAX_SHARING};
+pub(crate) use gate::HandleGate;
+pub(crate) use level::LineLevel;
+pub use line::IrqLine;
+pub(crate) use line::LineSource;

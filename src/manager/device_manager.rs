@@ -1,0 +1,171 @@
+//! The device manager: how it is made, and how its parts are reached.
+
+use crate::access::OpenBus;
+use crate::address::{IoType, Space};
+use crate::allocator::SystemAllocator;
+use crate::index::Index;
+use crate::indices::{LineIndex, NodeIndex};
+use crate::interrupt::{HandleGate, InterruptController, LineLevel, LineSource};
+use crate::manager::line::LineShare;
+use crate::manager::occupant::Occupant;
+use crate::manager::state::{State, StateCells};
+use crate::manager::storage::{Parts, Storage};
+use crate::quiescence::{HeavyBarrier, Slots};
+use crate::sync::{AtomicBool, MutexGuard, Ordering, const_fn};
+
+/// The topology of a virtual machine's buses and devices, and the way of accesses to them.
+///
+/// Its capacities are those of the [`Storage`] that it is made with. It is made in constant evaluation, so that it can stand
+/// in a `static`. Every method takes `&self` and may be called from any thread or vCPU, and from within device callbacks;
+/// but not from an interrupt or NMI handler that may have interrupted another call on the same processor.
+///
+/// It has no `Drop`, so that devices may borrow the manager they are registered with; `'d` is how long both live.
+pub struct DeviceManager<'d> {
+    pub(crate) slots: Slots<'d, Occupant<'d>>,
+    pub(crate) index: Index<'d>,
+    /// Of ports and of memory.
+    open_bus: [[u8; 4]; 2],
+    pub(crate) removal_spins: u32,
+    /// The storage is this manager's.
+    owns_storage: AtomicBool,
+    pub(crate) controller: Option<&'d dyn InterruptController>,
+    parts: &'d (dyn Parts<'d> + 'd),
+    allocator: SystemAllocator,
+}
+
+/// How many turns a removal waits for the callbacks that were running when it was called, unless the VMM says
+/// otherwise: 50 to 250 ms, as it was measured.
+const REMOVAL_SPINS: u32 = 1 << 20;
+
+impl<'d> DeviceManager<'d> {
+    const_fn! {
+        /// A manager without devices, which gives them what `allocator` has.
+        ///
+        /// The manager that first registers a device, takes a range or makes a handle has the storage from then on. Another
+        /// manager with the same storage is refused, and no access of its reaches a device.
+        pub fn new<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
+            storage: &'d Storage<'d, DEVICES, RANGES, VCPUS>,
+            allocator: SystemAllocator,
+        ) -> Self {
+            Self {
+                slots: storage.slots.slots(&storage.shared),
+                index: Index { ports: storage.ports.table(), memory: storage.memory.table() },
+                open_bus: [OpenBus::ALL_ONES.bytes(); 2],
+                removal_spins: REMOVAL_SPINS,
+                owns_storage: AtomicBool::new(false),
+                controller: None,
+                parts: storage,
+                allocator,
+            }
+        }
+    }
+
+    /// The same manager with an interrupt controller, which its devices' [`IrqLine`](crate::IrqLine)s drive. Without one,
+    /// they say [`NoController`](crate::InterruptError::NoController).
+    #[must_use]
+    pub const fn with_interrupt_controller(mut self, controller: &'d dyn InterruptController) -> Self {
+        self.controller = Some(controller);
+        self
+    }
+
+    /// The same manager with another open-bus value in the space of `io_type`. Without, it is
+    /// [`OpenBus::ALL_ONES`].
+    #[must_use]
+    pub const fn with_open_bus(mut self, io_type: IoType, value: OpenBus) -> Self {
+        let [ports, memory] = &mut self.open_bus;
+        match io_type.space() {
+            Space::Ports => *ports = value.bytes(),
+            Space::Memory => *memory = value.bytes(),
+        }
+        self
+    }
+
+    /// The same manager with another spin limit of removals: how many turns of a waiting loop
+    /// [`unregister_device`](Self::unregister_device) spends on the callbacks that were running when it was called,
+    /// before it gives up with [`InUse`](crate::UnregisterError::InUse). The default is 2^20. One turn takes 50 to 250 ns,
+    /// most of it the `PAUSE` instruction.
+    #[must_use]
+    pub const fn with_removal_spins(mut self, spins: u32) -> Self {
+        self.removal_spins = spins;
+        self
+    }
+
+    /// The same manager with the asymmetric fence: a dispatch through a [`Dispatcher`](crate::Dispatcher) is free of
+    /// fences, and each removal executes `barrier` once.
+    #[must_use]
+    pub const fn with_asymmetric_fence(mut self, barrier: HeavyBarrier) -> Self {
+        self.slots.set_heavy_barrier(barrier);
+        self
+    }
+
+    #[inline(always)]
+    pub(crate) fn open_bus(&self, space: Space) -> [u8; 4] {
+        let [ports, memory] = self.open_bus;
+        if space == Space::Ports { ports } else { memory }
+    }
+
+    /// Tells managers apart, for accesses that name the one that made them: where the storage lies, which one manager has.
+    #[inline(always)]
+    pub(crate) fn identity(&self) -> usize {
+        core::ptr::from_ref(self.parts).addr()
+    }
+
+    /// Whether the storage is this manager's: if it is not, the manager has no devices.
+    #[inline(always)]
+    pub(crate) fn owns_storage(&self) -> bool {
+        self.owns_storage.load(Ordering::Acquire)
+    }
+
+    /// Makes the storage this manager's, if it is not another one's. It takes the lock only where it is not this manager's yet.
+    pub(crate) fn acquire_storage(&self) -> bool {
+        self.owns_storage() || self.lock().is_some()
+    }
+
+    /// The writers' state, locked. Code once: the lock is long, and taken in many places. `None` if the storage is another
+    /// manager's.
+    #[inline(never)]
+    pub(crate) fn lock(&self) -> Option<Locked<'_, 'd>> {
+        let mut cells = self.parts.state().lock();
+        if !self.owns_storage() {
+            if cells.replace_is_used() {
+                return None;
+            }
+            self.index.fill();
+            self.owns_storage.store(true, Ordering::Release);
+        }
+        Some(Locked { cells, allocator: &self.allocator })
+    }
+
+    pub(crate) fn gate(&self, node: NodeIndex) -> Option<&'d HandleGate> {
+        self.parts.gates().get(node.position())
+    }
+
+    fn level(&self, line: LineIndex) -> Option<&'d LineLevel> {
+        self.parts.levels().get(line.position())
+    }
+
+    /// A node's place on its interrupt line, if it has one.
+    #[inline(never)]
+    pub(crate) fn source_of(&self, state: &State<'_, 'd>, node: NodeIndex) -> Option<LineSource<'d>> {
+        self.source(state, state.tree.node(node)?.line?)
+    }
+
+    /// A place on an interrupt line.
+    pub(crate) fn source(&self, state: &State<'_, 'd>, share: LineShare) -> Option<LineSource<'d>> {
+        let record = state.line(share.line)?;
+        let level = self.level(share.line)?;
+        Some(LineSource { level, bit: share.source(), gsi: record.gsi, shared: record.shared })
+    }
+}
+
+/// The writers' state, as long as this has the lock.
+pub(crate) struct Locked<'m, 'd> {
+    cells: MutexGuard<'m, dyn StateCells<'d> + 'd>,
+    allocator: &'m SystemAllocator,
+}
+
+impl<'d> Locked<'_, 'd> {
+    pub(crate) fn state(&mut self) -> State<'_, 'd> {
+        self.cells.state(self.allocator)
+    }
+}

@@ -1,0 +1,22 @@
+//! The device manager: registration, removal, relocation, inspection, and the state that their callers share.
+
+mod device_manager;
+mod inspect;
+mod line;
+mod lines;
+mod occupant;
+mod publish;
+mod register;
+mod relocate;
+mod remove;
+mod state;
+mod storage;
+mod take;
+mod tree;
+
+pub use device_manager::DeviceManager;
+pub use inspect::{DeviceInfo, MappedRange};
+pub(crate) use occupant::Occupant;
+pub use relocate::{MAX_RELOCATIONS, Relocation};
+pub(crate) use remove::Scope;
+pub use storage::Storage;

@@ -1,0 +1,96 @@
+//! Changes of the index, in both replicas, and of the slots with them.
+
+use crate::address::Space;
+use crate::allocator::RangeRecord;
+use crate::indices::SlotIndex;
+use crate::manager::device_manager::DeviceManager;
+use crate::manager::state::State;
+use crate::manager::tree::NodeState;
+
+/// A pass over one replica of the index. A change makes two: first over the one that is not live, which is published then,
+/// and then over the other.
+#[derive(Clone, Copy)]
+pub(crate) struct Pass {
+    /// A version that selects the replica.
+    version: u64,
+    pub(crate) is_published: bool,
+}
+
+impl<'d> DeviceManager<'d> {
+    /// Publishes a change of the index. `change` is made twice: to the replica that no reader uses yet, and, when that one
+    /// is live, to the other.
+    pub(crate) fn publish(&self, change: impl Fn(Pass)) {
+        let version = self.slots.begin_publication();
+        // One call of `change` is code once, and it is large in each of its callers.
+        for is_published in [false, true] {
+            change(Pass { version: version.wrapping_add(is_published.into()), is_published });
+            if !is_published {
+                self.slots.publish(version);
+            }
+        }
+    }
+
+    /// Adds a range to the index, if it is to be there.
+    pub(crate) fn index_insert(&self, pass: Pass, slot: SlotIndex, range: &RangeRecord, state: &State<'_, 'd>) {
+        if range.is_dispatched() {
+            self.slots.close_to_hints(slot);
+            self.slots.set_base(pass.version, slot, range.range.first().0);
+            self.index_assign(pass, Some(slot), range, state);
+            self.reopen_if_leaf(pass, slot, state);
+        }
+    }
+
+    /// Takes a range, in which no other lies, out of the index, if it is there.
+    pub(crate) fn index_remove(&self, pass: Pass, slot: SlotIndex, range: &RangeRecord, state: &State<'_, 'd>) {
+        if range.is_dispatched() {
+            self.slots.close_to_hints(slot);
+            self.index_assign(pass, None, range, state);
+        }
+    }
+
+    /// Gives the addresses of a range to a slot, or to the window around it.
+    #[inline(never)]
+    fn index_assign(&self, pass: Pass, slot: Option<SlotIndex>, range: &RangeRecord, state: &State<'_, 'd>) {
+        let window = state.dispatched_window(range);
+        if let Some(window) = window {
+            self.slots.close_to_hints(window);
+        }
+        let writer = self.index.writer(range.space(), pass.version);
+        writer.assign(range.range.first().0, range.range.last().0, slot.or(window), window);
+        if let Some(window) = window {
+            self.reopen_if_leaf(pass, window, state);
+        }
+    }
+
+    /// Opens a slot to hints, once the index is published, if no other range lies in its own.
+    #[inline(never)]
+    fn reopen_if_leaf(&self, pass: Pass, slot: SlotIndex, state: &State<'_, 'd>) {
+        let Some(range) = state.range(slot).filter(|_| pass.is_published) else { return };
+        let version = self.slots.version();
+        let is_leaf = || {
+            let (owner, segment_last) = self.index.writer(range.space(), version).segment_of(range.range.first().0);
+            owner == Some(slot) && range.range.last().0 <= segment_last
+        };
+        if !range.is_window() || is_leaf() {
+            self.slots.open_to_hints(slot, range.space(), version);
+        }
+    }
+
+    /// Makes the index from the allocator's ranges: for changes of windows with ranges in them.
+    pub(crate) fn index_rebuild(&self, pass: Pass, state: &State<'_, 'd>) {
+        for slot in state.pool.indices() {
+            self.slots.close_to_hints(slot);
+        }
+        for space in [Space::Ports, Space::Memory] {
+            self.index.writer(space, pass.version).clear();
+        }
+        let is_live = |range: &RangeRecord| {
+            range.node.and_then(|node| state.tree.node(node)).is_some_and(|node| node.state == NodeState::LIVE)
+        };
+        for slot in state.pool.indices() {
+            if let Some(range) = state.range(slot).filter(|range| is_live(range)) {
+                self.index_insert(pass, slot, range, state);
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Registration of devices, and what the VMM takes for itself.
+
+use core::mem;
+
+use heapless::Vec;
+
+use crate::access::Target;
+use crate::address::{IoRange, IoType};
+use crate::device::Device;
+use crate::error::{IrqError, Owner, RangeRefusal, RegisterError};
+use crate::indices::NodeIndex;
+use crate::instance::InstanceId;
+use crate::interrupt::{Gsi, IrqLine, LineSource};
+use crate::manager::device_manager::DeviceManager;
+use crate::manager::occupant::Occupant;
+use crate::manager::take::Request;
+use crate::manager::tree::NodeState;
+use crate::resource::{Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Placement, Resources};
+
+impl<'d> DeviceManager<'d> {
+    /// Registers a device as the last child of `parent`, or at the root: gives it the ranges and the line it asks for,
+    /// tells it of them, and only then makes it reachable. When the call has returned, every later access by anyone
+    /// reaches the device. Before all else it does what [`collect`](Self::collect) does.
+    ///
+    /// A fixed range may lie in a window of `parent` or of a bus above it, or outside of every other range. Where a bus
+    /// above the device has a window for the space, ranges asked for anywhere are taken from the nearest such bus's
+    /// windows.
+    ///
+    /// # Errors
+    /// [`RegisterError`] names the device, what it asked for, what is in the way and whose that is. Nothing has
+    /// changed then, but for what `collect` has finished. A device that unwinds over its resources instead of returning has
+    /// rejected them, and the unwinding goes on.
+    pub fn register_device(
+        &'d self,
+        device: &'d dyn Device<'d>,
+        parent: Option<InstanceId>,
+        requests: &[IoResource],
+        irq: IrqResource,
+    ) -> Result<InstanceId, RegisterError<'d>> {
+        self.collect();
+        let name = device.name();
+        let storage_in_use = RegisterError::StorageInUse { device: name };
+        let (id, assigned, source) = {
+            let mut locked = self.lock().ok_or(storage_in_use)?;
+            let mut state = locked.state();
+            let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
+            let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
+            for (_, range) in state.ranges_of(id.index) {
+                // A device has no more ranges than there is room for.
+                let _ = assigned.push(range.assigned());
+            }
+            let source = self.source_of(&state, id.index);
+            (id, assigned, source)
+        };
+        let undo = Undo { manager: self, node: id.index, source };
+        let line = match self.gate(id.index) {
+            Some(gate) => IrqLine::new(gate, source, self.controller),
+            // There are as many gates as ids.
+            None => IrqLine::DISCONNECTED,
+        };
+        // No lock is held here: the device may look around, and register others.
+        if device.set_resources(&Resources::new(&assigned, line)).is_err() {
+            return Err(RegisterError::Rejected { device: name });
+        }
+        mem::forget(undo);
+        let mut locked = self.lock().ok_or(storage_in_use)?;
+        let mut state = locked.state();
+        let mut dispatched = false;
+        for (request, (slot, range)) in requests.iter().zip(state.ranges_of(id.index)) {
+            dispatched |= range.is_dispatched();
+            if range.io_type() != IoType::PhysicalMmio {
+                let target = Target { node: Some(id.index), range_index: range.index(), io_type: range.io_type() };
+                let occupant = Occupant { device, target, sizes: request.access_sizes() };
+                let length = range.range.last().0.wrapping_sub(range.range.first().0).wrapping_add(1);
+                let installed = self.slots.install(slot, occupant, length);
+                debug_assert!(installed, "a free range has a vacant slot");
+            }
+        }
+        if let Some(node) = state.tree.node_mut(id.index) {
+            node.state = NodeState::LIVE;
+        }
+        if dispatched {
+            self.publish(|pass| {
+                for (slot, range) in state.ranges_of(id.index) {
+                    self.index_insert(pass, slot, range, &state);
+                }
+            });
+        }
+        Ok(id)
+    }
+
+    /// Takes a range for the VMM itself: RAM, a local APIC. No device is given it, and an access to it is unclaimed. An
+    /// [`IoRange`] is taken as it is; a [`Placement`] may leave the place open.
+    ///
+    /// # Errors
+    /// [`RangeRefusal`] tells what is in the way and whose that is.
+    pub fn reserve(
+        &self,
+        io_type: IoType,
+        placement: impl Into<Placement>,
+    ) -> Result<IoRange, RangeRefusal<Owner<'d>>> {
+        self.reserve_at(io_type, &placement.into())
+    }
+
+    fn reserve_at(&self, io_type: IoType, placement: &Placement) -> Result<IoRange, RangeRefusal<Owner<'d>>> {
+        let mut locked = self.lock().ok_or(RangeRefusal::StorageInUse)?;
+        let mut state = locked.state();
+        state.pool.reserve(io_type, placement).map_err(|error| state.refusal(error))
+    }
+
+    /// Gives back a range that was taken by [`reserve`](Self::reserve), exactly as it was taken.
+    ///
+    /// # Errors
+    /// [`RangeRefusal::NotAllocated`] for any other range, a device's among them.
+    pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<Owner<'d>>> {
+        let mut locked = self.lock().ok_or(RangeRefusal::StorageInUse)?;
+        let mut state = locked.state();
+        state.pool.release(io_type, range).map_err(|error| state.refusal(error))
+    }
+
+    /// Takes an interrupt line for the VMM itself: the given one, or the lowest that is free. No device is given it.
+    ///
+    /// # Errors
+    /// [`IrqError`] tells why not.
+    pub fn reserve_irq(&self, gsi: Option<Gsi>) -> Result<Gsi, IrqError> {
+        self.lock().ok_or(IrqError::StorageInUse)?.state().allocate_irq(gsi)
+    }
+
+    /// Gives back an interrupt line that was taken by [`reserve_irq`](Self::reserve_irq).
+    ///
+    /// # Errors
+    /// [`IrqError::NotAllocated`] for any other line, a device's among them.
+    pub fn release_irq(&self, gsi: Gsi) -> Result<(), IrqError> {
+        let mut locked = self.lock().ok_or(IrqError::StorageInUse)?;
+        let mut state = locked.state();
+        if state.lines.iter().any(|line| line.gsi == gsi && !line.is_free()) {
+            return Err(IrqError::NotAllocated { gsi });
+        }
+        state.free_irq(gsi)
+    }
+}
+
+/// Takes a registration back when it is dropped: because the device has rejected its resources, or has panicked over
+/// them where panics unwind.
+struct Undo<'d> {
+    manager: &'d DeviceManager<'d>,
+    node: NodeIndex,
+    source: Option<LineSource<'d>>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(gate) = self.manager.gate(self.node) {
+            gate.close();
+        }
+        self.manager.finish(self.node, self.source, false);
+    }
+}

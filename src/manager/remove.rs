@@ -1,0 +1,373 @@
+//! Taking devices away while vCPUs use them.
+//!
+//! A removal has four steps. It waits, for a bounded time, for the callbacks that run when it is called: if one does
+//! not end, it may be the caller's own, and the removal gives up before it has changed anything. Then it publishes an
+//! index without the device and retires the device's slots: from then on no access enters. Then it waits for those that
+//! entered in between, each of which ends, because none of them can be waiting for this removal: a removal of theirs
+//! would have found the caller's callback running, and given up in its own first step. Last, everything the device had
+//! is given back.
+
+use crate::access::{Access, OuterAccess};
+use crate::error::UnregisterError;
+use crate::indices::NodeIndex;
+use crate::instance::InstanceId;
+use crate::interrupt::{HandleGate, LineSource};
+use crate::manager::device_manager::DeviceManager;
+use crate::manager::state::State;
+use crate::manager::tree::{Node, NodeState};
+use crate::sync::spin_once;
+
+/// What is to go.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    Device,
+    Subtree,
+}
+
+impl<'d> DeviceManager<'d> {
+    /// Removes a device that has no children. When the call returns, no vCPU is inside the device's callbacks, none
+    /// will enter them again, the device's interrupt is deasserted, and everything it had is free; the id is never used
+    /// again.
+    ///
+    /// It waits for the callbacks of this device only. A callback that is running when the call is made is waited for
+    /// as long as the manager's patience lasts ([`with_removal_spins`](Self::with_removal_spins)), one that starts before the
+    /// device has become unreachable until it returns. Callbacks of accesses without a
+    /// [`Dispatcher`](crate::Dispatcher) are counted and not told apart: where several vCPUs keep a device busy in this
+    /// way, the patience may end before there was a moment without any.
+    ///
+    /// Where another caller is telling the controller of a change of the same shared line, that one tells it of the
+    /// deassertion too, and the call returns without waiting for it. Where the controller does not take the deassertion,
+    /// [`collect`](Self::collect) tells it again; a line that no device has any more stays taken until then. Where the heavy
+    /// barrier or the controller unwinds, the device is unreachable, and what is left of the removal is left to `collect`.
+    ///
+    /// # Errors
+    /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
+    /// callback it is [`InUse`](UnregisterError::InUse), after the patience, or at once
+    /// [`InOwnCallback`](UnregisterError::InOwnCallback) through [`nested`](Self::nested).
+    pub fn unregister_device(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+        self.remove(id, Scope::Device, None)
+    }
+
+    /// Removes a device together with everything below it, in one act: accesses find either the whole subtree or
+    /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise, with one patience for the subtree as it is
+    /// when it becomes unreachable, whatever is registered in it or removed from it meanwhile.
+    ///
+    /// # Errors
+    /// As [`unregister_device`](Self::unregister_device), for any device of the subtree, `HasChildren` excepted.
+    pub fn unregister_subtree(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+        self.remove(id, Scope::Subtree, None)
+    }
+
+    /// Removes a device without waiting: for a device that removes itself from its own callback, and for two that
+    /// remove each other. When the call returns, no access will enter the device again; callbacks that are running go
+    /// on, and what the device had stays taken until they have ended and the next [`collect`](Self::collect), or
+    /// registration, finds that: its place in the topology and in the address map, its name, and its interrupt line,
+    /// asserted if it was.
+    ///
+    /// # Errors
+    /// [`UnregisterError`], all but `InUse` and `InOwnCallback`. Nothing has changed then.
+    pub fn unregister_device_deferred(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+        let mut locked = self.lock().ok_or(UnregisterError::NotFound { id })?;
+        let mut state = locked.state();
+        check(&state, id, Scope::Device)?;
+        self.make_unreachable(&mut state, id.index, NodeState::UNFENCED);
+        state.left.deferred = state.left.deferred.saturating_add(1);
+        Ok(())
+    }
+
+    /// Finishes what removals have left: deferred ones whose callbacks have ended, and interrupt lines whose level the
+    /// controller had not taken when a device was removed. How many of both are left: devices that may still be running, and
+    /// lines that may still be asserted.
+    ///
+    /// With the asymmetric fence, it executes the heavy barrier once if there are deferred removals for which that has not
+    /// been done. Each registration calls it first.
+    pub fn collect(&'d self) -> usize {
+        self.fence_deferred();
+        let mut from = 0;
+        while let Some((index, parent)) = self.take_deferred(from) {
+            let Some((slots, source)) = self.with_state(|state| (state.slots_of(index), self.source_of(state, index)))
+            else {
+                break;
+            };
+            let is_idle = self.gate(index).is_none_or(HandleGate::is_idle);
+            let next = index.position().saturating_add(1);
+            if is_idle && slots.iter().all(|slot| self.slots.reclaim(*slot)) {
+                self.finish(index, source, true);
+                // The last child of a bus that is deferred, too, may have gone.
+                from = parent.map_or(next, |parent| parent.position().min(next));
+            } else {
+                self.with_state(|state| {
+                    if let Some(node) = state.tree.node_mut(index) {
+                        node.state = NodeState::DEFERRED;
+                    }
+                });
+                from = next;
+            }
+        }
+        self.tell_owed();
+        self.with_state(|state| usize::from(state.left.deferred) + usize::from(state.left.owed)).unwrap_or(0)
+    }
+
+    /// Does something under the lock, unless the storage is another manager's.
+    fn with_state<R>(&self, act: impl FnOnce(&mut State<'_, 'd>) -> R) -> Option<R> {
+        Some(act(&mut self.lock()?.state()))
+    }
+
+    /// Executes the heavy barrier for the deferred removals that it has not been executed for, unless another caller does.
+    fn fence_deferred(&self) {
+        let is_called_for = self.with_state(|state| {
+            if state.left.deferred == 0 || state.tree.nodes().any(|node| node.state == NodeState::FENCING) {
+                return false;
+            }
+            let mut unfenced = false;
+            for node in state.tree.nodes_mut().filter(|node| node.state == NodeState::UNFENCED) {
+                node.state = NodeState::FENCING;
+                unfenced = true;
+            }
+            unfenced
+        });
+        if is_called_for != Some(true) {
+            return;
+        }
+        let mut fenced = OnDrop::new(NodeState::UNFENCED, |new| {
+            self.with_state(|state| {
+                for node in state.tree.nodes_mut().filter(|node| node.state == NodeState::FENCING) {
+                    node.state = *new;
+                }
+            });
+        });
+        self.slots.barrier();
+        fenced.value = NodeState::DEFERRED;
+    }
+
+    /// Takes in hand a deferred node without children, the first from position `from` on. With its parent.
+    fn take_deferred(&self, from: usize) -> Option<(NodeIndex, Option<NodeIndex>)> {
+        let mut locked = self.lock()?;
+        let mut state = locked.state();
+        if state.left.deferred == 0 {
+            return None;
+        }
+        let is_ready = |node: &&mut Node<'d>| {
+            node.state == NodeState::DEFERRED && node.first_child.is_none() && node.index().position() >= from
+        };
+        let node = state.tree.nodes_mut().find(is_ready)?;
+        node.state = NodeState::REMOVING;
+        Some((node.index(), node.parent))
+    }
+
+    /// Tells the controller the levels that it had not taken when a device was removed.
+    fn tell_owed(&'d self) {
+        let mut after = None;
+        let take = |after| {
+            self.with_state(|state| {
+                if state.left.owed == 0 {
+                    return None;
+                }
+                let share = state.take_owed(after)?;
+                Some((share, self.source(state, share)))
+            })
+        };
+        while let Some(Some((share, source))) = take(after) {
+            after = Some(share.line);
+            let _give_back = OnDrop::new((), |()| {
+                self.with_state(|state| state.give_back_owed(share, is_settled(source)));
+            });
+            if let Some(source) = source {
+                source.release(self.controller);
+            }
+        }
+    }
+
+    pub(crate) fn remove(
+        &'d self,
+        id: InstanceId,
+        scope: Scope,
+        within: Option<&Access<'_>>,
+    ) -> Result<(), UnregisterError<'d>> {
+        self.wait_and_make_unreachable(id, scope, within)?;
+        // If the barrier or the controller unwinds, what is left of the subtree waits for `collect`.
+        let mut left = OnDrop::new(true, |left| {
+            if *left {
+                self.with_state(|state| defer(state, id));
+            }
+        });
+        self.slots.barrier();
+        // The nodes are all being removed: no other caller links or unlinks any below the top, and the top's parent stays.
+        loop {
+            let leaf = self.with_state(|state| {
+                let leaf = first_leaf(state, id.index);
+                (leaf, state.slots_of(leaf), self.source_of(state, leaf))
+            });
+            let Some((leaf, slots, source)) = leaf else { return Ok(()) };
+            for slot in slots {
+                while !self.slots.reclaim(slot) {
+                    spin_once();
+                }
+            }
+            self.finish(leaf, source, false);
+            if leaf == id.index {
+                left.value = false;
+                return Ok(());
+            }
+        }
+    }
+
+    /// The first two steps. For each device of the subtree, it waits until the callbacks have ended that it finds running.
+    /// When it finds, in one hold of the lock, that it has waited for every device of the subtree, it makes them all
+    /// unreachable in the same hold. Nothing has changed when it gives up.
+    fn wait_and_make_unreachable(
+        &self,
+        id: InstanceId,
+        scope: Scope,
+        within: Option<&Access<'_>>,
+    ) -> Result<(), UnregisterError<'d>> {
+        let mut spins = self.removal_spins;
+        // In the order in which the nodes were linked: that stays, whatever is linked and unlinked meanwhile.
+        let (mut waited_for, mut linked) = (0, None);
+        loop {
+            let (name, slots) = {
+                let mut locked = self.lock().ok_or(UnregisterError::NotFound { id })?;
+                let mut state = locked.state();
+                check(&state, id, scope)?;
+                let subtree = || state.tree.subtree(id.index);
+                let is_own = |node: &&Node<'_>| {
+                    let own = |access: OuterAccess<'_>| {
+                        access.caller.manager == self.identity() && access.node == Some(node.index())
+                    };
+                    outer_accesses(within).any(own)
+                };
+                if let Some(own) = subtree().find(is_own) {
+                    return Err(UnregisterError::InOwnCallback { device: own.name });
+                }
+                let linked = *linked.get_or_insert(state.tree.linked());
+                let next = subtree().filter(|node| node.sequence > waited_for).min_by_key(|node| node.sequence);
+                let Some(next) = next else {
+                    self.make_unreachable(&mut state, id.index, NodeState::REMOVING);
+                    return Ok(());
+                };
+                waited_for = next.sequence;
+                if next.sequence > linked {
+                    // Registered after the call: the spin limit bounds the number of these.
+                    let in_use = UnregisterError::InUse { device: next.name };
+                    spins = spins.checked_sub(1).ok_or(in_use)?;
+                }
+                (next.name, state.slots_of(next.index()))
+            };
+            if !slots.iter().all(|slot| self.slots.wait_for_current_readers(*slot, &mut spins)) {
+                return Err(UnregisterError::InUse { device: name });
+            }
+        }
+    }
+
+    /// Publishes an index without the subtree of `top` and retires its slots.
+    fn make_unreachable(&self, state: &mut State<'_, 'd>, top: NodeIndex, new: NodeState) {
+        let mut dispatched = false;
+        let mut next = Some(top);
+        while let Some(index) = next {
+            if let Some(node) = state.tree.node_mut(index) {
+                node.state = new;
+            }
+            dispatched |= state.ranges_of(index).any(|(_, range)| range.is_dispatched());
+            next = state.tree.next_in_walk(index, Some(top));
+        }
+        let alone = state.tree.node(top).is_none_or(|node| node.first_child.is_none());
+        if dispatched {
+            self.publish(|pass| {
+                if !alone {
+                    return self.index_rebuild(pass, state);
+                }
+                for (slot, range) in state.ranges_of(top) {
+                    self.index_remove(pass, slot, range, state);
+                }
+            });
+        }
+        next = Some(top);
+        while let Some(index) = next {
+            for (slot, _) in state.ranges_of(index) {
+                self.slots.retire(slot);
+            }
+            if let Some(gate) = self.gate(index) {
+                gate.close();
+            }
+            next = state.tree.next_in_walk(index, Some(top));
+        }
+    }
+
+    /// The last step, for a node that no reader is in and whose interrupt handles are turned away. It is taken even if the
+    /// controller unwinds. `deferred` says that the node counts among the deferred ones.
+    pub(crate) fn finish(&self, index: NodeIndex, source: Option<LineSource<'d>>, deferred: bool) {
+        let _give_back = OnDrop::new((), |()| {
+            self.with_state(|state| {
+                state.give_back(index, is_settled(source));
+                state.left.deferred = state.left.deferred.saturating_sub(deferred.into());
+            });
+        });
+        if let Some(gate) = self.gate(index) {
+            gate.wait_idle();
+        }
+        if let Some(source) = source {
+            source.release(self.controller);
+        }
+    }
+}
+
+/// Whether the device, or its subtree, may go.
+fn check<'d>(state: &State<'_, 'd>, id: InstanceId, scope: Scope) -> Result<(), UnregisterError<'d>> {
+    let top = state.tree.get(id).ok_or(UnregisterError::NotFound { id })?;
+    if scope == Scope::Device
+        && let Some(child) = top.first_child.and_then(|child| state.tree.node(child))
+    {
+        return Err(UnregisterError::HasChildren { device: top.name, child: child.name });
+    }
+    match state.tree.subtree(id.index).find(|node| node.state != NodeState::LIVE) {
+        Some(node) => Err(UnregisterError::Busy { device: node.name }),
+        None => Ok(()),
+    }
+}
+
+/// Leaves a subtree that is being removed to `collect`.
+fn defer(state: &mut State<'_, '_>, top: InstanceId) {
+    let mut next = state.tree.get(top).map(|node| node.index());
+    while let Some(index) = next {
+        if let Some(node) = state.tree.node_mut(index) {
+            node.state = NodeState::UNFENCED;
+            state.left.deferred = state.left.deferred.saturating_add(1);
+        }
+        next = state.tree.next_in_walk(index, Some(top.index));
+    }
+}
+
+/// Whether the controller has taken the level of a line. For the last device on it, only what is seen under the lock counts:
+/// until then another one may be driving the line.
+fn is_settled(source: Option<LineSource<'_>>) -> bool {
+    source.is_none_or(|source| source.level.is_settled())
+}
+
+/// The node of the subtree that a depth-first walk comes to first of those without children.
+fn first_leaf(state: &State<'_, '_>, top: NodeIndex) -> NodeIndex {
+    let first_child = |index: &NodeIndex| state.tree.node(*index)?.first_child;
+    core::iter::successors(Some(top), first_child).last().unwrap_or(top)
+}
+
+/// Does something when it is dropped, whether what comes before that returns or unwinds.
+struct OnDrop<T, F: FnMut(&mut T)> {
+    value: T,
+    act: F,
+}
+
+impl<T, F: FnMut(&mut T)> OnDrop<T, F> {
+    fn new(value: T, act: F) -> Self {
+        Self { value, act }
+    }
+}
+
+impl<T, F: FnMut(&mut T)> Drop for OnDrop<T, F> {
+    fn drop(&mut self) {
+        (self.act)(&mut self.value);
+    }
+}
+
+/// The access, the one it is nested in, and so on up to the guest's.
+fn outer_accesses<'a>(access: Option<&Access<'a>>) -> impl Iterator<Item = OuterAccess<'a>> {
+    core::iter::successors(access.map(Access::as_outer), |access| access.caller.outer.copied())
+}

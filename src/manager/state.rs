@@ -1,0 +1,152 @@
+//! The writers' state, behind the manager's lock: allocator, tree and lines, which always agree.
+
+use heapless::Vec;
+
+use crate::allocator::{IdPool, IdStorage, IrqPool, IrqStorage, Pool, PoolStorage, RangeRecord, SystemAllocator};
+use crate::error::{IrqError, Owner};
+use crate::indices::{LineIndex, NodeIndex, SlotIndex};
+use crate::manager::line::LineRecord;
+use crate::manager::tree::{Tree, TreeStorage};
+use crate::resource::MAX_RANGES_PER_DEVICE;
+
+/// The memory of the writers' state; all zeros at first.
+pub(crate) struct StateStorage<'d, const DEVICES: usize, const RANGES: usize> {
+    pool: PoolStorage<RANGES>,
+    ids: IdStorage<DEVICES>,
+    irqs: IrqStorage,
+    tree: TreeStorage<'d, DEVICES>,
+    lines: [LineRecord; DEVICES],
+    left: Left,
+    is_used: bool,
+}
+
+/// What is left to `collect`.
+#[derive(Clone, Copy)]
+pub(crate) struct Left {
+    /// How many removals.
+    pub(crate) deferred: u16,
+    /// How many lines are owed.
+    pub(crate) owed: u16,
+}
+
+impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            pool: PoolStorage::new(),
+            ids: IdStorage::new(),
+            irqs: IrqStorage::new(),
+            tree: TreeStorage::new(),
+            lines: [LineRecord::FREE; DEVICES],
+            left: Left { deferred: 0, owed: 0 },
+            is_used: false,
+        }
+    }
+}
+
+/// A [`StateStorage`] of any capacity.
+pub(crate) trait StateCells<'d>: Send {
+    /// The state in it, of a virtual machine with these resources.
+    fn state(&mut self, allocator: &SystemAllocator) -> State<'_, 'd>;
+
+    /// Whether a manager uses it. From now on one does.
+    fn replace_is_used(&mut self) -> bool;
+}
+
+impl<'d, const DEVICES: usize, const RANGES: usize> StateCells<'d> for StateStorage<'d, DEVICES, RANGES> {
+    fn state(&mut self, allocator: &SystemAllocator) -> State<'_, 'd> {
+        let Self { pool, ids, irqs, tree, lines, left, .. } = self;
+        let irqs = allocator.irqs().and_then(|(first, last)| irqs.pool(first, last));
+        State { pool: pool.pool(allocator), ids: ids.pool(), irqs, tree: tree.tree(), lines, left }
+    }
+
+    fn replace_is_used(&mut self) -> bool {
+        core::mem::replace(&mut self.is_used, true)
+    }
+}
+
+/// The writers' state, whatever its capacity.
+pub(crate) struct State<'s, 'd> {
+    pub(crate) pool: Pool<'s>,
+    pub(crate) ids: IdPool<'s>,
+    pub(crate) irqs: Result<IrqPool<'s>, IrqError>,
+    pub(crate) tree: Tree<'s, 'd>,
+    pub(crate) lines: &'s mut [LineRecord],
+    pub(crate) left: &'s mut Left,
+}
+
+impl<'d> State<'_, 'd> {
+    pub(crate) fn range(&self, index: SlotIndex) -> Option<&RangeRecord> {
+        self.pool.range(index)
+    }
+
+    /// The ranges of a chain, in the order of the requests, with their indices.
+    pub(crate) fn chain(&self, first: Option<SlotIndex>) -> impl Iterator<Item = (SlotIndex, &RangeRecord)> {
+        let mut next = first;
+        core::iter::from_fn(move || {
+            let index = next?;
+            let range = self.range(index)?;
+            next = range.next;
+            Some((index, range))
+        })
+    }
+
+    /// The ranges of a node.
+    pub(crate) fn ranges_of(&self, node: NodeIndex) -> impl Iterator<Item = (SlotIndex, &RangeRecord)> {
+        self.chain(self.tree.node(node).and_then(|node| node.first_range))
+    }
+
+    /// The indices of a node's ranges.
+    pub(crate) fn slots_of(&self, node: NodeIndex) -> Vec<SlotIndex, MAX_RANGES_PER_DEVICE> {
+        let mut slots = Vec::new();
+        for (slot, _) in self.ranges_of(node) {
+            // A node has no more ranges than there is room for.
+            let _ = slots.push(slot);
+        }
+        slots
+    }
+
+    pub(crate) fn line(&self, index: LineIndex) -> Option<&LineRecord> {
+        self.lines.get(index.position())
+    }
+
+    /// The holder of what belongs to this node, or to the VMM.
+    pub(crate) fn owner(&self, node: Option<NodeIndex>) -> Owner<'d> {
+        match node.and_then(|node| self.tree.node(node)) {
+            Some(node) => Owner::Device { id: node.id(), name: node.name },
+            None => Owner::Vmm,
+        }
+    }
+
+    /// The innermost dispatched window around a range.
+    pub(crate) fn dispatched_window(&self, range: &RangeRecord) -> Option<SlotIndex> {
+        let mut around = range.container;
+        loop {
+            let index = around?;
+            let window = self.range(index)?;
+            if window.is_dispatched() {
+                return Some(index);
+            }
+            around = window.container;
+        }
+    }
+
+    /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots. `is_settled` says
+    /// that the controller has taken the level of the node's line.
+    pub(crate) fn give_back(&mut self, index: NodeIndex, is_settled: bool) {
+        let Some(node) = self.tree.unlink(index) else { return };
+        self.give_back_line(node.line, is_settled);
+        self.give_back_ranges(node.first_range);
+        // The id is current as long as the node is linked.
+        let _ = self.ids.free(node.id());
+    }
+
+    #[inline(never)]
+    pub(crate) fn give_back_ranges(&mut self, first: Option<SlotIndex>) {
+        let mut next = first;
+        while let Some((index, range)) = next.and_then(|index| Some((index, *self.range(index)?))) {
+            // A range in the chain is allocated, and nothing lies in the windows of a device without children.
+            let _ = self.pool.remove(index);
+            next = range.next;
+        }
+    }
+}

@@ -1,0 +1,289 @@
+//! The tree of buses and devices, in a fixed array.
+//!
+//! # Invariants
+//! - A node is linked in the tree and in its name's chain, or it is neither.
+//! - A node's parent is linked as long as the node is.
+//! - Siblings have different names, and stand in the order of their registration.
+
+use crate::device::Device;
+use crate::indices::{NodeIndex, SlotIndex};
+use crate::instance::InstanceId;
+use crate::manager::line::LineShare;
+
+/// Where a node stands between its registration and the end of its removal. A number and not an enum, whose unused values
+/// would say "none" in an `Option<Node>` by bytes that are not zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct NodeState(u8);
+
+impl NodeState {
+    /// Its resources are taken, it has not been told of them yet, and no access reaches it.
+    pub(crate) const REGISTERING: Self = Self(0);
+    /// Accesses reach it.
+    pub(crate) const LIVE: Self = Self(1);
+    /// No access reaches it any more; a caller has it in hand, and finishes it or leaves it as `DEFERRED`.
+    pub(crate) const REMOVING: Self = Self(2);
+    /// No access reaches it any more, no caller has it in hand, and the heavy barrier has not been executed since.
+    pub(crate) const UNFENCED: Self = Self(3);
+    /// As `UNFENCED`, while `collect` executes the barrier.
+    pub(crate) const FENCING: Self = Self(4);
+    /// No access reaches it any more, and the barrier has been executed since: the next `collect` finishes it.
+    pub(crate) const DEFERRED: Self = Self(5);
+}
+
+/// A bus or a device.
+#[derive(Clone, Copy)]
+pub(crate) struct Node<'d> {
+    pub(crate) device: &'d dyn Device<'d>,
+    pub(crate) name: &'d str,
+    /// The parts of the id, so that the node has no gaps.
+    index: NodeIndex,
+    generation: u32,
+    pub(crate) state: NodeState,
+    /// How many nodes had been linked when this one was, itself included: what is linked later has a greater number.
+    pub(crate) sequence: u64,
+    pub(crate) parent: Option<NodeIndex>,
+    pub(crate) first_child: Option<NodeIndex>,
+    pub(crate) next_sibling: Option<NodeIndex>,
+    /// Of the first child, the last one.
+    previous_sibling: Option<NodeIndex>,
+    /// The next node whose name falls into the same chain.
+    next_in_chain: Option<NodeIndex>,
+    /// The first of the node's ranges, which form a chain in the order of the requests.
+    pub(crate) first_range: Option<SlotIndex>,
+    pub(crate) line: Option<LineShare>,
+}
+
+impl Node<'_> {
+    pub(crate) fn index(&self) -> NodeIndex {
+        self.index
+    }
+
+    pub(crate) fn id(&self) -> InstanceId {
+        InstanceId { index: self.index, generation: self.generation }
+    }
+}
+
+/// What a node is linked with.
+#[derive(Clone, Copy)]
+pub(crate) struct NewNode<'d> {
+    pub(crate) id: InstanceId,
+    pub(crate) device: &'d dyn Device<'d>,
+    pub(crate) name: &'d str,
+    pub(crate) parent: Option<NodeIndex>,
+    pub(crate) first_range: Option<SlotIndex>,
+    pub(crate) line: Option<LineShare>,
+}
+
+/// The memory of the tree; all zeros at first.
+pub(crate) struct TreeStorage<'d, const DEVICES: usize> {
+    nodes: [Option<Node<'d>>; DEVICES],
+    chains: [Option<NodeIndex>; DEVICES],
+    roots: Roots,
+}
+
+struct Roots {
+    first: Option<NodeIndex>,
+    /// How many nodes have been linked so far. It takes centuries to come to its end.
+    linked: u64,
+}
+
+impl<'d, const DEVICES: usize> TreeStorage<'d, DEVICES> {
+    pub(crate) const fn new() -> Self {
+        let roots = Roots { first: None, linked: 0 };
+        Self { nodes: [None; DEVICES], chains: [None; DEVICES], roots }
+    }
+
+    pub(crate) fn tree(&mut self) -> Tree<'_, 'd> {
+        Tree { nodes: &mut self.nodes, chains: &mut self.chains, roots: &mut self.roots }
+    }
+}
+
+/// The nodes, by their indices, which are those of their instance ids.
+pub(crate) struct Tree<'s, 'd> {
+    nodes: &'s mut [Option<Node<'d>>],
+    /// The heads of the chains of names: so that neither registration nor a look-up by path scans the siblings.
+    chains: &'s mut [Option<NodeIndex>],
+    roots: &'s mut Roots,
+}
+
+impl<'d> Tree<'_, 'd> {
+    /// For how many nodes there is room.
+    pub(crate) fn capacity(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The node at an index, whatever its generation.
+    #[inline(never)]
+    pub(crate) fn node(&self, index: NodeIndex) -> Option<&Node<'d>> {
+        self.nodes.get(index.position())?.as_ref()
+    }
+
+    #[inline(never)]
+    pub(crate) fn node_mut(&mut self, index: NodeIndex) -> Option<&mut Node<'d>> {
+        self.nodes.get_mut(index.position())?.as_mut()
+    }
+
+    /// The node that the id names; `None` if it is stale.
+    pub(crate) fn get(&self, id: InstanceId) -> Option<&Node<'d>> {
+        self.node(id.index).filter(|node| node.id() == id)
+    }
+
+    /// The child of `parent`, or the root, with that name.
+    pub(crate) fn child(&self, parent: Option<NodeIndex>, name: &str) -> Option<&Node<'d>> {
+        let mut next = *self.chains.get(chain_of(parent, name, self.chains.len()))?;
+        while let Some(node) = self.node(next?) {
+            // Byte by byte: names are short, and `memcmp` is longer than all of this.
+            if node.parent == parent && node.name.bytes().eq(name.bytes()) {
+                return Some(node);
+            }
+            next = node.next_in_chain;
+        }
+        None
+    }
+
+    /// Links a new node as the last child of its parent. The caller has checked that the name is free, and allocated the
+    /// id.
+    pub(crate) fn link(&mut self, new: NewNode<'d>) {
+        let NewNode { id, device, name, parent, first_range, line } = new;
+        let index = id.index;
+        self.roots.linked = self.roots.linked.wrapping_add(1);
+        let sequence = self.roots.linked;
+        let first = self.first_child_of(parent);
+        let last = first.and_then(|first| self.node(first)?.previous_sibling);
+        let chain = chain_of(parent, name, self.chains.len());
+        let next_in_chain = self.chains.get_mut(chain).and_then(|head| head.replace(index));
+        self.set_next(last, parent, Some(index));
+        if let Some(first) = first.and_then(|first| self.node_mut(first)) {
+            first.previous_sibling = Some(index);
+        }
+        if let Some(place) = self.nodes.get_mut(index.position()) {
+            *place = Some(Node {
+                device,
+                name,
+                index,
+                generation: id.generation,
+                state: NodeState::REGISTERING,
+                sequence,
+                parent,
+                first_child: None,
+                next_sibling: None,
+                previous_sibling: last.or(Some(index)),
+                next_in_chain,
+                first_range,
+                line,
+            });
+        }
+    }
+
+    /// Takes a node without children out.
+    pub(crate) fn unlink(&mut self, index: NodeIndex) -> Option<Node<'d>> {
+        let node = self.nodes.get_mut(index.position())?.take()?;
+        let is_first = self.first_child_of(node.parent) == Some(index);
+        self.set_next(node.previous_sibling.filter(|_| !is_first), node.parent, node.next_sibling);
+        // Behind the last child comes the first.
+        let after = node.next_sibling.or_else(|| self.first_child_of(node.parent));
+        if let Some(after) = after.and_then(|after| self.node_mut(after)) {
+            after.previous_sibling = node.previous_sibling;
+        }
+        let chain = chain_of(node.parent, node.name, self.chains.len());
+        let head = self.chains.get_mut(chain)?;
+        let mut before = *head;
+        if before == Some(index) {
+            *head = node.next_in_chain;
+        }
+        while let Some(other) = before.and_then(|before| self.node_mut(before)) {
+            before = other.next_in_chain;
+            if before == Some(index) {
+                other.next_in_chain = node.next_in_chain;
+            }
+        }
+        Some(node)
+    }
+
+    /// Says which child of `parent` follows `previous`, or is the first.
+    #[inline(never)]
+    fn set_next(&mut self, previous: Option<NodeIndex>, parent: Option<NodeIndex>, child: Option<NodeIndex>) {
+        if let Some(previous) = previous.and_then(|previous| self.node_mut(previous)) {
+            previous.next_sibling = child;
+        } else if let Some(parent) = parent.and_then(|parent| self.node_mut(parent)) {
+            parent.first_child = child;
+        } else {
+            self.roots.first = child;
+        }
+    }
+
+    pub(crate) fn first_root(&self) -> Option<NodeIndex> {
+        self.roots.first
+    }
+
+    /// The first child of `parent`, or the first root.
+    fn first_child_of(&self, parent: Option<NodeIndex>) -> Option<NodeIndex> {
+        parent.map_or(self.roots.first, |parent| self.node(parent)?.first_child)
+    }
+
+    /// The node after `index` in a depth-first walk that does not leave the subtree of `top`.
+    pub(crate) fn next_in_walk(&self, index: NodeIndex, top: Option<NodeIndex>) -> Option<NodeIndex> {
+        let node = self.node(index)?;
+        if node.first_child.is_some() {
+            return node.first_child;
+        }
+        let mut at = Some(index);
+        while at != top {
+            let node = self.node(at?)?;
+            if node.next_sibling.is_some() {
+                return node.next_sibling;
+            }
+            at = node.parent;
+        }
+        None
+    }
+
+    /// The nodes of the subtree of `top`, from the top down.
+    pub(crate) fn subtree(&self, top: NodeIndex) -> impl Iterator<Item = &Node<'d>> {
+        let mut next = Some(top);
+        core::iter::from_fn(move || {
+            let index = next?;
+            let node = self.node(index)?;
+            next = self.next_in_walk(index, Some(top));
+            Some(node)
+        })
+    }
+
+    /// Every node, in no order.
+    pub(crate) fn nodes(&self) -> impl Iterator<Item = &Node<'d>> {
+        self.nodes.iter().flatten()
+    }
+
+    /// As [`nodes`](Self::nodes), to change.
+    pub(crate) fn nodes_mut(&mut self) -> impl Iterator<Item = &mut Node<'d>> {
+        self.nodes.iter_mut().flatten()
+    }
+
+    /// How many nodes have been linked so far.
+    pub(crate) fn linked(&self) -> u64 {
+        self.roots.linked
+    }
+
+    /// The ancestors of a node, from its parent up.
+    pub(crate) fn ancestors(&self, index: NodeIndex) -> impl Iterator<Item = NodeIndex> {
+        let parent_of = |index: NodeIndex| self.node(index)?.parent;
+        core::iter::successors(parent_of(index), move |index| parent_of(*index))
+    }
+
+    /// Whether `ancestor` is `index` itself or above it.
+    pub(crate) fn is_within(&self, index: NodeIndex, ancestor: NodeIndex) -> bool {
+        index == ancestor || self.ancestors(index).any(|above| above == ancestor)
+    }
+}
+
+/// Which chain the name of a child of `parent` falls into: FNV-1a over both.
+#[inline(never)]
+fn chain_of(parent: Option<NodeIndex>, name: &str, chains: usize) -> usize {
+    let mut hash = 0x811c_9dc5_u32 ^ parent.map_or(u32::MAX, |parent| parent.position() as u32);
+    for byte in name.bytes() {
+        hash = (hash ^ byte as u32).wrapping_mul(0x0100_0193);
+    }
+    (hash as usize).checked_rem(chains).unwrap_or(0)
+}
+
+const _: () = assert!(size_of::<Option<Node<'_>>>() <= 64, "a node has no gaps");

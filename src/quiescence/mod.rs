@@ -1,0 +1,400 @@
+//! Quiescent removal: readers use what slots hold without a lock, while writers fill, move and empty them. The one module of
+//! the core with `unsafe` in it, beside `passthrough`. It knows nothing of devices: a slot holds a `T`.
+//!
+//! # The protocol
+//!
+//! It is made of three known parts:
+//!
+//! - **Hazard pointers** (Michael, 2004). A reader *protects* a slot: it stores the slot's tag in a word of its own, and only
+//!   then looks at the slot's state. It touches the occupant only if the slot is occupied. A writer first makes the state
+//!   `RETIRED` and only then looks for protections; it makes the slot `VACANT` when it has found none, and writes the occupant
+//!   only of a `VACANT` slot, which it has made `WRITING`. Words belong to a vCPU with a handle, or to a stripe that threads
+//!   without one share; where those of a stripe are in use, the access is counted in the slot.
+//! - **A two-replica index** (left-right), with a version as a seqlock has one. The parity of the version selects the live
+//!   replica. A reader takes the version before its search and compares it after its protection, so that an access goes
+//!   where one published index says, and a torn search of a replica that was being changed is thrown away. Readers never wait
+//!   for a writer; a reader whose searches fail again and again makes writers hold back.
+//! - **An optional asymmetric fence** ([`HeavyBarrier`]). It takes the fence off the reader's path; a removal executes it.
+//!
+//! Protection and state are the store-buffering (Dekker) pattern. Each side stores its own word, then loads the other's, all
+//! sequentially consistent, so at least one side sees the other. So an occupant is never written while a reader may use it,
+//! and never used again once the wait of a removal is over. This is local to the module, whatever the index or a hint says.
+//!
+//! # The reader's cases
+//!
+//! 1. *By a hint.* A reader that holds a hint (a slot number) skips the search and the version check while the slot is *open*.
+//!    Open means: in every published index the slot's whole range belongs to this slot, at the base stored in the slot. The
+//!    reader sees the same open state before and after its protection. A writer closes a slot before it changes a replica so
+//!    that this is no longer true, and opens it when the live replica and the slot say the same.
+//! 2. *By a search.* The slot is closed, or there is no hint. The reader searches the live replica, protects the slot that it
+//!    has found, and looks at the version and at the state. If either has changed, it searches again.
+//! 3. *After three failed searches* it counts itself among the starved readers, and no publication begins until it is done.
+//!
+//! # Trade-offs
+//!
+//! - A reader pays one ordered store for an access; with the asymmetric fence, a plain one.
+//! - A writer pays twice for each change, once for each replica, and a removal looks at every word: 11 for each vCPU.
+//! - A reader that is stopped inside a callback delays the removal of that device, and of no other.
+
+#![allow(unsafe_code)]
+
+mod hazard;
+mod hints;
+mod slot;
+
+pub use hazard::MAX_ANONYMOUS;
+pub(crate) use hazard::Protect;
+use hazard::{Hazards, PerVcpu, Trace};
+pub(crate) use hints::Reader;
+use slot::{CLOSED, RETIRED, Slot, VACANT, WRITING, is_occupied, opened_with};
+pub(crate) use slot::{SlotGuard, SlotRef};
+
+use crate::address::Space;
+use crate::indices::{RecordIndex, SlotIndex};
+use crate::orderings::{self, loom_seqcst_fence, search_fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, array, const_fn, fence, spin_once};
+
+/// How often a reader searches again by itself, before it makes writers hold back.
+const RETRIES: u32 = 3;
+
+/// A memory barrier that one processor imposes on all others: an inter-processor interrupt on bare metal,
+/// `membarrier(2)` with `MEMBARRIER_CMD_PRIVATE_EXPEDITED` on Linux. With it, a dispatch needs no fence of its own.
+#[derive(Clone, Copy, Debug)]
+pub struct HeavyBarrier(fn());
+
+impl HeavyBarrier {
+    /// A barrier that `execute` carries out. It may wait for the other processors, and they for the manager: it is called
+    /// without a lock. If it unwinds instead of returning, it has not happened: the removal that it was for goes on as a
+    /// deferred one, and [`collect`](crate::DeviceManager::collect) executes it again.
+    ///
+    /// # Safety
+    /// By the time `execute` returns, every other processor that may be inside a dispatch of the manager it is given to
+    /// must have executed a full memory barrier (Intel SDM vol. 3A, 9.2.5; Arm ARM B2.3) since `execute` was called.
+    /// Otherwise a removal may return while a callback of the removed device is running.
+    pub const unsafe fn new(execute: fn()) -> Self {
+        Self(execute)
+    }
+}
+
+/// Why a slot was not entered.
+pub(crate) enum Refused {
+    /// The index has changed since the search, or a writer has emptied the slot: search again.
+    Stale,
+    /// No word, and no count, is left to protect the slot; or, what nesting excludes, the word is in use.
+    TooDeep,
+}
+
+/// What all readers and writers share.
+pub(crate) struct Shared {
+    /// The number of the published index: its parity selects the live replica.
+    version: AtomicU64,
+    /// Readers whose searches have failed too often: no publication begins while there are any.
+    starved_readers: AtomicU32,
+    /// See [`Hazards::contended`].
+    contended: AtomicU32,
+}
+
+impl Shared {
+    const_fn! {
+        pub(crate) fn new() -> Self {
+            let (version, starved_readers) = (AtomicU64::new(0), AtomicU32::new(0));
+            Self { version, starved_readers, contended: AtomicU32::new(0) }
+        }
+    }
+}
+
+/// The memory of slots and of readers' words; all zeros at first.
+#[repr(C)]
+pub(crate) struct SlotStorage<T, const RANGES: usize, const VCPUS: usize> {
+    /// The slot of number 0, which is never filled: no address is within its length, 0.
+    no_slot: Slot<T>,
+    slots: [Slot<T>; RANGES],
+    vcpus: [PerVcpu; VCPUS],
+}
+
+impl<T, const RANGES: usize, const VCPUS: usize> SlotStorage<T, RANGES, VCPUS> {
+    const_fn! {
+        pub(crate) fn new() -> Self {
+            Self {
+                no_slot: Slot::new(),
+                slots: array![Slot::new(); RANGES],
+                vcpus: array![PerVcpu::new(); VCPUS],
+            }
+        }
+    }
+
+    pub(crate) const fn slots<'a>(&'a self, shared: &'a Shared) -> Slots<'a, T> {
+        let first = core::ptr::from_ref(self).cast::<Slot<T>>();
+        // SAFETY: `self` begins with `no_slot`, and `slots` follows at once (`repr(C)`): both have the type and so the alignment
+        // of a slot, so that they are one array.
+        let slots = unsafe { core::slice::from_raw_parts(first, RANGES + 1) };
+        Slots { slots, vcpus: &self.vcpus, shared, heavy_barrier: None }
+    }
+}
+
+/// The slots of all ranges, the words of all vCPUs, and the version.
+pub(crate) struct Slots<'a, T> {
+    /// By the numbers of their indices; the first is none's.
+    slots: &'a [Slot<T>],
+    vcpus: &'a [PerVcpu],
+    shared: &'a Shared,
+    /// With it the fence between a reader's protection and its check is free, and a writer pays for both.
+    heavy_barrier: Option<HeavyBarrier>,
+}
+
+impl<'a, T> Slots<'a, T> {
+    /// Uses the asymmetric fence.
+    pub(crate) const fn set_heavy_barrier(&mut self, barrier: HeavyBarrier) {
+        self.heavy_barrier = Some(barrier);
+    }
+
+    // The reader's side.
+
+    /// The reader's side of a vCPU, with a hazard record that no other one has, and the index of that record.
+    pub(crate) fn acquire_reader<const PORTS: usize, const MEMORY: usize>(
+        &self,
+    ) -> Option<(Reader<'a, T, PORTS, MEMORY>, RecordIndex)> {
+        let (record, index) = hazard::acquire_record(self.vcpus)?;
+        Some((Reader::new(self.slots, record, self.heavy_barrier.is_some()), index))
+    }
+
+    /// For how many vCPUs there are records.
+    pub(crate) fn vcpus(&self) -> usize {
+        self.vcpus.len()
+    }
+
+    /// The version to search under.
+    #[inline(always)]
+    pub(crate) fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Acquire)
+    }
+
+    /// Whether a search under `version` has seen one whole index.
+    #[inline(always)]
+    pub(crate) fn is_current(&self, version: u64) -> bool {
+        search_fence();
+        self.shared.version.load(Ordering::Relaxed) == version
+    }
+
+    /// The slot with this index, if there is one.
+    #[inline(always)]
+    pub(crate) fn slot(&self, index: SlotIndex) -> Option<SlotRef<'a, T>> {
+        self.numbered(index.number().into())
+    }
+
+    /// The slot whose index has this number, if there is one; for 0, the slot that is never filled.
+    #[inline(always)]
+    pub(crate) fn numbered(&self, number: usize) -> Option<SlotRef<'a, T>> {
+        self.slots.get(number).map(|slot| SlotRef { slot, number: number as u16 })
+    }
+
+    /// Protects a slot: the reader's store, without the look at version and state that comes after it.
+    #[inline(always)]
+    pub(crate) fn protect<'r, P: Protect<'r>>(&self, at: P, found: SlotRef<'r, T>) -> Option<P::Guard>
+    where
+        'a: 'r,
+    {
+        let hazards = Hazards { vcpus: self.vcpus, contended: &self.shared.contended };
+        at.protect(found.tag(), hazards, self.heavy_barrier.is_some())
+    }
+
+    /// Enters the slot that a search under `version` has found.
+    #[inline(always)]
+    pub(crate) fn enter<'r, P: Protect<'r>>(
+        &self,
+        at: P,
+        version: u64,
+        found: SlotRef<'r, T>,
+    ) -> Result<SlotGuard<'r, T, P::Guard>, Refused>
+    where
+        'a: 'r,
+    {
+        let guard = self.protect(at, found).ok_or(Refused::TooDeep)?;
+        loom_seqcst_fence();
+        search_fence();
+        // The reader's half of the protocol.
+        let current = self.shared.version.load(Ordering::SeqCst) == version;
+        let occupied = is_occupied(found.slot.state.load(Ordering::SeqCst));
+        if (orderings::VERSION_CHECK && !current) || (orderings::STATE_CHECK && !occupied) {
+            return Err(Refused::Stale);
+        }
+        // SAFETY: the slot was protected before it was seen occupied.
+        Ok(unsafe { SlotGuard::new(found.slot, guard) })
+    }
+
+    /// The retries of the searches of one access. A search is repeated only when a writer has published since it began.
+    #[inline(always)]
+    pub(crate) fn retry_budget(&self) -> RetryBudget<'a> {
+        RetryBudget { starved_readers: &self.shared.starved_readers, failed: 0 }
+    }
+
+    // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
+    // by itself.
+
+    #[inline(always)]
+    fn at(&self, index: SlotIndex) -> Option<&'a Slot<T>> {
+        self.slots.get(usize::from(index.number()))
+    }
+
+    /// Fills a vacant slot, for a range of `length` addresses. Readers find it once an index that names it is published; hints
+    /// lead to it once it is opened.
+    pub(crate) fn install(&self, index: SlotIndex, occupant: T, length: u64) -> bool {
+        let Some(slot) = self.at(index) else { return false };
+        if slot.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return false;
+        }
+        // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
+        // A reader that has protected the slot since then sees that it is not occupied, and leaves the occupant alone.
+        slot.occupant.with_mut(|place| unsafe {
+            (*place).write(occupant);
+        });
+        // A reader that sees this length also sees that the version which mapped the slot's previous range was replaced, so its
+        // version check fails, even if another thread published the replacement.
+        slot.length.store(length, orderings::NEW_LENGTH);
+        slot.state.store(CLOSED, Ordering::SeqCst);
+        true
+    }
+
+    /// Closes an occupied slot to hints, before a replica of the index is changed so that it has the slot's range elsewhere,
+    /// or not, or another range in it.
+    pub(crate) fn close_to_hints(&self, index: SlotIndex) {
+        if orderings::CLOSE {
+            self.change_occupied(index, CLOSED);
+        }
+        self.before_change();
+    }
+
+    /// Stands before a change of a replica. A reader that sees any later change also sees each slot closed that was closed
+    /// before, and the version advanced, whichever writer advanced it.
+    pub(crate) fn before_change(&self) {
+        if orderings::CHANGE_FENCE {
+            fence(Ordering::Release);
+        }
+    }
+
+    /// Opens an occupied slot to hints about `space`: once `version` is published, both replicas have its base, and no other
+    /// range lies in its own.
+    pub(crate) fn open_to_hints(&self, index: SlotIndex, space: Space, version: u64) {
+        self.change_occupied(index, opened_with(space, version));
+    }
+
+    /// Bars an occupied slot to new readers. The caller calls [`barrier`](Self::barrier) next.
+    pub(crate) fn retire(&self, index: SlotIndex) {
+        self.change_occupied(index, RETIRED);
+    }
+
+    /// Gives a slot a new state, unless it is not occupied.
+    #[inline(never)]
+    fn change_occupied(&self, index: SlotIndex, new: u64) {
+        if let Some(slot) = self.at(index) {
+            let old = slot.state.load(Ordering::Relaxed);
+            if is_occupied(old) {
+                // Writers are one at a time.
+                let _ = slot.state.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Stands between the retirement of slots and the look for their readers.
+    pub(crate) fn barrier(&self) {
+        loom_seqcst_fence();
+        if let Some(HeavyBarrier(execute)) = self.heavy_barrier {
+            execute();
+        }
+    }
+
+    /// Makes a retired slot vacant if no reader is inside. Whether it is vacant now.
+    pub(crate) fn reclaim(&self, index: SlotIndex) -> bool {
+        let Some(slot) = self.at(index) else { return false };
+        match slot.state.load(Ordering::SeqCst) {
+            VACANT => true,
+            RETIRED if !orderings::WAIT || !self.words(index).any(|(word, trace)| trace.is_in(word)) => {
+                slot.state.store(VACANT, Ordering::SeqCst);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Waits until each reader that is inside the slot now has left it, for at most `spins` turns, of which it takes what
+    /// it needs. Whether they have left.
+    ///
+    /// Of two callers that are inside slots and look at each other's, at least one sees the other.
+    pub(crate) fn wait_for_current_readers(&self, index: SlotIndex, spins: &mut u32) -> bool {
+        // Between the caller's own protection, which the asymmetric fence leaves unordered, and its look.
+        fence(Ordering::SeqCst);
+        self.words(index).all(|(word, trace)| {
+            while trace.is_in(word) {
+                let Some(left) = spins.checked_sub(1) else { return false };
+                *spins = left;
+                spin_once();
+            }
+            true
+        })
+    }
+
+    /// Every word in which a reader of the slot may have protected it.
+    fn words(&self, index: SlotIndex) -> impl Iterator<Item = (&'a AtomicU32, Trace)> {
+        let trace = Trace::Tag(index.number().into());
+        let counted = self.at(index).filter(|_| orderings::COUNT_SCAN).map(|slot| (&slot.counted, Trace::Count));
+        self.vcpus.iter().flat_map(PerVcpu::words).map(move |word| (word, trace)).chain(counted)
+    }
+
+    /// Sets the place of the slot's range in the replica that `version` selects.
+    pub(crate) fn set_base(&self, version: u64, index: SlotIndex, base: u64) {
+        if let Some(slot) = self.at(index) {
+            slot.base(version).store(base, Ordering::Relaxed);
+        }
+    }
+
+    /// Before the first change of the replica that is not live: waits until no reader is starved. The version to publish.
+    pub(crate) fn begin_publication(&self) -> u64 {
+        while orderings::HOLD_BACK && self.shared.starved_readers.load(Ordering::SeqCst) != 0 {
+            spin_once();
+        }
+        let other = if orderings::OTHER_COPY { 1 } else { 2 };
+        self.shared.version.load(Ordering::Relaxed).wrapping_add(other)
+    }
+
+    /// Makes the other replica the live one. The one that was live may be changed from now on: a reader that is still
+    /// searching it compares versions afterwards.
+    pub(crate) fn publish(&self, version: u64) {
+        self.shared.version.store(version, Ordering::SeqCst);
+    }
+}
+
+/// How often one access has searched the index without success. From [`RETRIES`] failed searches on, and until one succeeds,
+/// writers hold back, so that at most [`RETRIES`]` + 2` are needed.
+pub(crate) struct RetryBudget<'a> {
+    starved_readers: &'a AtomicU32,
+    failed: u32,
+}
+
+impl RetryBudget<'_> {
+    /// A search has failed.
+    #[cold]
+    pub(crate) fn retry(&mut self) {
+        self.failed = self.failed.saturating_add(1);
+        if self.failed == RETRIES {
+            self.starved_readers.fetch_add(1, Ordering::SeqCst);
+            // What was published before a writer that has not seen this, the next search sees.
+            fence(Ordering::SeqCst);
+        }
+    }
+
+    /// A search has succeeded.
+    #[inline(always)]
+    pub(crate) fn succeed(&mut self) {
+        if self.failed >= RETRIES {
+            self.starved_readers.fetch_sub(1, Ordering::Release);
+        }
+        self.failed = 0;
+    }
+}
+
+impl Drop for RetryBudget<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.succeed();
+    }
+}
