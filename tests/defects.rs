@@ -1,85 +1,42 @@
 //! Defects that systems of this kind have had, each under the name of the system and of its report.
 
-mod observed;
+mod fixture;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use observed::{Constant, observe};
+use fixture::{Constant, Manager, Recorder, at, manager, observe, range, try_register};
 use spin::Mutex;
 use vm_device::{
-    Access, AccessSizes, Device, DeviceManager, Fit, GuestAddress, GuestUsize, HeavyBarrier, InstanceId, IoError,
-    IoRange, IoResource, IoType, IrqResource, Owner, Placement, PoolError, RangeError, RangeRefusal, RegisterError,
-    Rejected, RelocateError, Relocation, Resources, SystemAllocator, UnregisterError,
+    Access, AccessSizes, Device, Fit, GuestUsize, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType,
+    IrqResource, Owner, Placement, PoolError, RangeError, RangeRefusal, RegisterError, Rejected, RelocateError,
+    Relocation, Resources, SystemAllocator, UnregisterError,
 };
-
-type Manager<'d> = DeviceManager<'d, 8, 8, 2>;
-
-fn manager<'d>() -> Manager<'d> {
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 12))
-}
-
-fn range(first: u64, last: u64) -> IoRange {
-    IoRange::new(GuestAddress(first), GuestAddress(last)).unwrap()
-}
-
-fn at(address: u64) -> GuestAddress {
-    GuestAddress(address)
-}
 
 const ONE: Constant = Constant { name: "one", value: 1 };
 const TWO: Constant = Constant { name: "two", value: 2 };
 const THREE: Constant = Constant { name: "three", value: 3 };
 
-fn register<'d>(
-    manager: &'d Manager<'d>,
-    device: &'d dyn Device<'d>,
-    requests: &[IoResource],
-) -> Result<InstanceId, RegisterError<'d>> {
-    manager.register_device(device, None, requests, IrqResource::None)
-}
-
-/// A device that keeps every call: whether it writes, how long it is, and where.
-#[derive(Default)]
-struct Calls {
-    calls: Mutex<Vec<(bool, u64, usize)>>,
-    /// How many bytes it answered; the next one is this number.
-    served: AtomicUsize,
-}
-
-impl Calls {
-    fn take(&self) -> Vec<(bool, u64, usize)> {
-        std::mem::take(&mut *self.calls.lock())
-    }
-}
-
-impl Device<'_> for Calls {
-    fn name(&self) -> &str {
-        "calls"
-    }
-    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        assert!(access.offset() + data.len() as u64 <= 8, "an access past the device's registers");
-        self.calls.lock().push((false, access.offset(), data.len()));
-        data.iter_mut().for_each(|byte| *byte = self.served.fetch_add(1, Ordering::Relaxed) as u8);
-    }
-    fn write(&self, access: &Access<'_>, data: &[u8]) {
-        assert!(access.offset() + data.len() as u64 <= 8, "an access past the device's registers");
-        self.calls.lock().push((true, access.offset(), data.len()));
-    }
+/// The calls that a device with 8 registers has had since it was last asked: whether it was written to, where, and how
+/// many bytes.
+fn calls(device: &Recorder) -> Vec<(bool, u64, usize)> {
+    let calls = device.take();
+    let calls = calls.iter().map(|call| (call.write, call.address - call.base, call.length));
+    calls.inspect(|(_, offset, length)| assert!(offset + *length as u64 <= 8, "past the device's registers")).collect()
 }
 
 // Registration.
 
 #[test]
 fn rust_vmm_2019_failure_at_resource_0_is_not_swallowed() {
-    let manager = manager();
-    register(&manager, &ONE, &[IoResource::pio(0x10, 8)]).unwrap();
+    manager!(let manager);
+    try_register(&manager, &ONE, &[IoResource::pio(0x10, 8)]).unwrap();
     let before = observe(&manager, &[]);
     for good_ones_behind in 0..3 {
         let mut requests = vec![IoResource::pio(0x17, 1)];
         requests.extend((0..good_ones_behind).map(|i| IoResource::pio(0x40 + i, 1)));
-        let got = register(&manager, &TWO, &requests);
+        let got = try_register(&manager, &TWO, &requests);
         assert!(matches!(got, Err(RegisterError::Range { device: "two", index: 0, .. })), "{got:?}");
         assert_eq!(observe(&manager, &[]), before);
     }
@@ -87,23 +44,23 @@ fn rust_vmm_2019_failure_at_resource_0_is_not_swallowed() {
 
 #[test]
 fn rust_vmm_2019_rollback_frees_every_range() {
-    let manager = manager();
-    register(&manager, &ONE, &[IoResource::pio(0x10, 8)]).unwrap();
+    manager!(let manager);
+    try_register(&manager, &ONE, &[IoResource::pio(0x10, 8)]).unwrap();
     let good = [IoResource::pio(0x40, 1), IoResource::mmio(0x1000, 16), IoResource::pio(0x41, 1)];
     for length in 1..=good.len() {
         let mut requests = good[..length].to_vec();
         requests.push(IoResource::pio(0x10, 1));
-        assert!(register(&manager, &TWO, &requests).is_err());
+        assert!(try_register(&manager, &TWO, &requests).is_err());
         // Each of them can be had at once.
-        let id = register(&manager, &TWO, &good).unwrap();
+        let id = try_register(&manager, &TWO, &good).unwrap();
         manager.unregister_device(id).unwrap();
     }
 }
 
 #[test]
 fn rust_vmm_2019_a_device_without_ranges_overlaps_nothing() {
-    let manager = manager();
-    let ids = [&ONE, &TWO, &THREE].map(|device| register(&manager, device, &[]).unwrap());
+    manager!(let manager);
+    let ids = [&ONE, &TWO, &THREE].map(|device| try_register(&manager, device, &[]).unwrap());
     assert_eq!(manager.walk().map(|info| info.id).collect::<Vec<_>>(), ids);
     assert_eq!(ids.map(|id| manager.unregister_device(id)), [Ok(()); 3]);
 }
@@ -117,23 +74,23 @@ static FILLERS: [Constant; 7] =
 
 #[test]
 fn rust_vmm_2019_a_device_that_exists_already_leaks_no_id() {
-    let manager = manager();
-    let first = register(&manager, &ONE, &[]).unwrap();
+    manager!(let manager);
+    let first = try_register(&manager, &ONE, &[]).unwrap();
     for _ in 0..100 {
-        let got = register(&manager, &ONE, &[]);
+        let got = try_register(&manager, &ONE, &[]);
         assert_eq!(got, Err(RegisterError::NameTaken { device: "one", holder: first }));
     }
     // As many more as there is room for.
     for device in &FILLERS {
-        register(&manager, device, &[]).unwrap();
+        try_register(&manager, device, &[]).unwrap();
     }
     assert_eq!(manager.walk().count(), 8);
 }
 
 #[test]
 fn rust_vmm_2019_a_bus_does_not_vanish_under_its_children() {
-    let manager = manager();
-    let bus = register(&manager, &ONE, &[IoResource::pio(0, 16).window()]).unwrap();
+    manager!(let manager);
+    let bus = try_register(&manager, &ONE, &[IoResource::pio(0, 16).window()]).unwrap();
     let child = manager.register_device(&TWO, Some(bus), &[IoResource::pio(4, 1)], IrqResource::None).unwrap();
     let refused = UnregisterError::HasChildren { device: "one", child: "two" };
     assert_eq!(manager.unregister_device(bus), Err(refused));
@@ -148,17 +105,17 @@ fn rust_vmm_2019_a_bus_does_not_vanish_under_its_children() {
 fn rust_vmm_2019_allocator_takes_and_frees_both_ends_of_a_pool() {
     // The pool's last byte could not be freed; an unaligned end gave away what lies behind it; a range from 1 leaked.
     for pool in [range(0, 0xff), range(1, 0x101), range(u64::MAX - 0xfe, u64::MAX), IoRange::ALL_MEMORY] {
-        let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(pool));
+        manager!(let manager = SystemAllocator::new(pool));
         let (first, last) = (pool.first().0, pool.last().0);
         for _ in 0..3 {
             for wanted in [range(first, first), range(last, last), range(1.max(first), 8 + first), pool] {
-                let id = register(&manager, &ONE, &[IoResource::at(IoType::Mmio, wanted)]).unwrap();
+                let id = try_register(&manager, &ONE, &[IoResource::at(IoType::Mmio, wanted)]).unwrap();
                 manager.unregister_device(id).unwrap();
             }
         }
         let any = IoResource::any(IoType::Mmio, GuestUsize(0x40)).aligned(0x40);
         for request in [any, any.last_fit()] {
-            let id = register(&manager, &ONE, &[request]).unwrap();
+            let id = try_register(&manager, &ONE, &[request]).unwrap();
             let given = manager.range(id, 0).unwrap().range;
             assert!(pool.contains_range(given) && given.first().0.is_multiple_of(0x40), "{given}");
             manager.unregister_device(id).unwrap();
@@ -168,7 +125,7 @@ fn rust_vmm_2019_allocator_takes_and_frees_both_ends_of_a_pool() {
 
 #[test]
 fn vm_allocator_0_1_4_a_range_that_starts_at_1_is_freed() {
-    let manager = manager();
+    manager!(let manager);
     for _ in 0..3 {
         manager.reserve(IoType::Mmio, range(1, 0x10)).unwrap();
         manager.release(IoType::Mmio, range(1, 0x10)).unwrap();
@@ -184,10 +141,10 @@ fn vm_allocator_0_1_4_a_range_that_starts_at_1_is_freed() {
 
 #[test]
 fn dbs_device_overlaps_with_different_bases_are_refused() {
-    let manager = manager();
-    let id = register(&manager, &ONE, &[IoResource::mmio(0x1000, 0x100)]).unwrap();
+    manager!(let manager);
+    let id = try_register(&manager, &ONE, &[IoResource::mmio(0x1000, 0x100)]).unwrap();
     for (first, last) in [(0xfff, 0x1000), (0x10ff, 0x10ff), (0x1001, 0x1001), (0, u64::MAX), (0xfff, 0x1100)] {
-        let got = register(&manager, &TWO, &[IoResource::at(IoType::Mmio, range(first, last))]);
+        let got = try_register(&manager, &TWO, &[IoResource::at(IoType::Mmio, range(first, last))]);
         let refusal = RangeRefusal::Overlap {
             wanted: range(first, last),
             taken: range(0x1000, 0x10ff),
@@ -199,17 +156,17 @@ fn dbs_device_overlaps_with_different_bases_are_refused() {
 
 #[test]
 fn crosvm_an_overlap_on_the_last_byte_of_u64_is_seen() {
-    let manager = manager();
+    manager!(let manager);
     let last = range(u64::MAX, u64::MAX);
-    register(&manager, &ONE, &[IoResource::at(IoType::Mmio, last)]).unwrap();
+    try_register(&manager, &ONE, &[IoResource::at(IoType::Mmio, last)]).unwrap();
     for wanted in [last, range(u64::MAX - 1, u64::MAX), IoRange::ALL_MEMORY] {
-        let got = register(&manager, &TWO, &[IoResource::at(IoType::Mmio, wanted)]);
+        let got = try_register(&manager, &TWO, &[IoResource::at(IoType::Mmio, wanted)]);
         assert!(matches!(
             got,
             Err(RegisterError::Range { refusal: RangeRefusal::Overlap { taken, .. }, .. }) if taken == last
         ));
     }
-    register(&manager, &TWO, &[IoResource::at(IoType::Mmio, range(0, u64::MAX - 1))]).unwrap();
+    try_register(&manager, &TWO, &[IoResource::at(IoType::Mmio, range(0, u64::MAX - 1))]).unwrap();
     let mut data = [0];
     for (address, expected) in [(u64::MAX, 1), (u64::MAX - 1, 2), (0, 2)] {
         manager.read(at(address), &mut data, IoType::Mmio).unwrap();
@@ -219,13 +176,13 @@ fn crosvm_an_overlap_on_the_last_byte_of_u64_is_seen() {
 
 #[test]
 fn vm_device_an_invalid_range_is_an_error_value() {
-    let manager = manager();
+    manager!(let manager);
     for (request, error) in [
         (IoResource::pio(0x10, 0), RangeError::Empty { base: at(0x10) }),
         (IoResource::pio(0xffff, 2), RangeError::BeyondSpace { range: range(0xffff, 0x1_0000), last: at(0xffff) }),
         (IoResource::mmio(2, u64::MAX), RangeError::Wraps { base: at(2), size: GuestUsize(u64::MAX) }),
     ] {
-        let got = register(&manager, &ONE, &[request]);
+        let got = try_register(&manager, &ONE, &[request]);
         assert!(matches!(
             got,
             Err(RegisterError::Range { refusal: RangeRefusal::Invalid(e), .. }) if e == error
@@ -235,24 +192,24 @@ fn vm_device_an_invalid_range_is_an_error_value() {
 
 #[test]
 fn vm_device_all_65536_ports_can_be_asked_for() {
-    let manager = manager();
-    let id = register(&manager, &ONE, &[IoResource::pio(0, 0x1_0000)]).unwrap();
+    manager!(let manager);
+    let id = try_register(&manager, &ONE, &[IoResource::pio(0, 0x1_0000)]).unwrap();
     assert_eq!(manager.range(id, 0).unwrap().range, IoRange::ALL_PORTS);
     for port in [0, 1, 0x7fff, 0xffff] {
         assert_eq!(manager.read(at(port), &mut [0], IoType::Pio), Ok(()));
     }
-    assert!(register(&manager, &TWO, &[IoResource::pio(0xffff, 1)]).is_err());
+    assert!(try_register(&manager, &TWO, &[IoResource::pio(0xffff, 1)]).is_err());
 }
 
 #[test]
 fn acrn_a_full_table_is_an_error() {
-    let manager = manager();
-    let ports: Vec<_> = (0..8).map(|port| IoResource::pio(port, 1)).collect();
-    register(&manager, &ONE, &ports).unwrap();
-    let got = register(&manager, &TWO, &[IoResource::pio(8, 1)]);
-    let refusal = RangeRefusal::Pool(PoolError::Full { capacity: 8 });
+    manager!(let manager);
+    let ports: Vec<_> = (0..16).map(|port| IoResource::pio(port, 1)).collect();
+    try_register(&manager, &ONE, &ports).unwrap();
+    let got = try_register(&manager, &TWO, &[IoResource::pio(16, 1)]);
+    let refusal = RangeRefusal::Pool(PoolError::Full { capacity: 16 });
     assert_eq!(got, Err(RegisterError::Range { device: "two", index: 0, io_type: IoType::Pio, refusal }));
-    assert!((0..8).all(|port| manager.read(at(port), &mut [0], IoType::Pio).is_ok()));
+    assert!((0..16).all(|port| manager.read(at(port), &mut [0], IoType::Pio).is_ok()));
 }
 
 // Identity.
@@ -271,8 +228,8 @@ fn cloud_hypervisor_1810_identity_is_the_id_and_not_the_pointer() {
         fn write(&self, _: &Access<'_>, _: &[u8]) {}
     }
     let nulls = [const { Null(()) }; 2];
-    let manager = manager();
-    let buses = [&ONE, &TWO].map(|bus| register(&manager, bus, &[]).unwrap());
+    manager!(let manager);
+    let buses = [&ONE, &TWO].map(|bus| try_register(&manager, bus, &[]).unwrap());
     let mut ids = Vec::new();
     for ((null, bus), port) in nulls.iter().zip(buses).zip([0x10, 0x20]) {
         ids.push(manager.register_device(null, Some(bus), &[IoResource::pio(port, 1)], IrqResource::None).unwrap());
@@ -285,12 +242,12 @@ fn cloud_hypervisor_1810_identity_is_the_id_and_not_the_pointer() {
 
 #[test]
 fn tgoskits_1335_ids_are_not_reused() {
-    let manager = manager();
+    manager!(let manager);
     let mut ever = std::collections::HashSet::new();
-    let stale = register(&manager, &ONE, &[]).unwrap();
+    let stale = try_register(&manager, &ONE, &[]).unwrap();
     manager.unregister_device(stale).unwrap();
     for _ in 0..if cfg!(miri) { 20 } else { 1000 } {
-        let id = register(&manager, &ONE, &[IoResource::pio(0, 1)]).unwrap();
+        let id = try_register(&manager, &ONE, &[IoResource::pio(0, 1)]).unwrap();
         assert!(ever.insert(id) && id != stale);
         // The old id names nobody, least of all the new device.
         let not_found = UnregisterError::NotFound { id: stale };
@@ -309,10 +266,9 @@ fn tgoskits_1335_ids_are_not_reused() {
 
 #[test]
 fn firecracker_6207_1822_6183_straddling_and_odd_accesses_do_not_reach_past_a_device() {
-    // The device asserts that no access passes its eight registers.
-    let device = Calls::default();
-    let manager = manager();
-    register(&manager, &device, &[IoResource::mmio(0x1000, 8)]).unwrap();
+    let device = Recorder::new("calls", 0);
+    manager!(let manager);
+    try_register(&manager, &device, &[IoResource::mmio(0x1000, 8)]).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
     for address in 0xff0..0x1018 {
         for length in 1..=16 {
@@ -329,17 +285,17 @@ fn firecracker_6207_1822_6183_straddling_and_odd_accesses_do_not_reach_past_a_de
             assert!(inside || data.iter().all(|byte| *byte == 0xff));
             assert_eq!(manager.write(at(address), &data, IoType::Mmio), expected);
             assert_eq!(vcpu.read(at(address), &mut data, IoType::Mmio), expected);
-            assert_eq!(device.take().len(), if inside { 3 } else { 0 });
+            assert_eq!(calls(&device).len(), if inside { 3 } else { 0 });
         }
     }
 }
 
 #[test]
 fn firecracker_1822_a_device_is_spared_the_sizes_it_does_not_know() {
-    let device = Calls::default();
-    let manager = manager();
+    let device = Recorder::new("calls", 0);
+    manager!(let manager);
     let dwords = IoResource::mmio(0, 8).sizes(AccessSizes::DWORD | AccessSizes::ALIGNED);
-    register(&manager, &device, &[dwords]).unwrap();
+    try_register(&manager, &device, &[dwords]).unwrap();
     for offset in 0..8 {
         for length in 1..=8 - offset as usize {
             let mut data = vec![0x55; length];
@@ -350,17 +306,17 @@ fn firecracker_1822_a_device_is_spared_the_sizes_it_does_not_know() {
             assert_eq!(manager.write(at(offset), &data, IoType::Mmio), expected);
         }
     }
-    assert!(device.take().iter().all(|(_, offset, length)| *length == 4 && offset % 4 == 0));
+    assert!(calls(&device).iter().all(|(_, offset, length)| *length == 4 && offset % 4 == 0));
 }
 
 #[test]
 fn cloud_hypervisor_7415_8237_8817_every_failed_read_is_all_ones() {
-    let device = Calls::default();
-    let manager = manager();
+    let device = Recorder::new("calls", 0);
+    manager!(let manager);
     let words = IoResource::pio(0x10, 4).sizes(AccessSizes::WORD);
     let physical = IoResource::fixed(IoType::PhysicalMmio, at(0x1000), GuestUsize(0x1000));
     let off = IoResource::mmio(0x3000, 0x100).not_decoded();
-    register(&manager, &device, &[words, physical, off]).unwrap();
+    try_register(&manager, &device, &[words, physical, off]).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
     for (io_type, address, error) in [
         (IoType::Pio, 0x9, IoError::Unclaimed),
@@ -383,7 +339,7 @@ fn cloud_hypervisor_7415_8237_8817_every_failed_read_is_all_ones() {
             assert_eq!(data, [0xff; 4]);
         }
     }
-    assert_eq!(device.take(), []);
+    assert_eq!(calls(&device), []);
 }
 
 #[test]
@@ -398,8 +354,8 @@ fn cloud_hypervisor_8817_a_device_that_answers_a_part_leaves_the_rest_all_ones()
         }
         fn write(&self, _: &Access<'_>, _: &[u8]) {}
     }
-    let manager = manager();
-    register(&manager, &Lazy, &[IoResource::pio(0, 8)]).unwrap();
+    manager!(let manager);
+    try_register(&manager, &Lazy, &[IoResource::pio(0, 8)]).unwrap();
     let mut data = [0x55; 4];
     assert_eq!(manager.read(at(0), &mut data, IoType::Pio), Ok(()));
     assert_eq!(data, [0, 0xff, 0xff, 0xff]);
@@ -411,36 +367,35 @@ fn cloud_hypervisor_8817_a_device_that_answers_a_part_leaves_the_rest_all_ones()
 
 #[test]
 fn rust_vmm_kvm_371_an_element_and_a_count_are_not_one_size() {
-    let device = Calls::default();
-    let manager = manager();
-    register(&manager, &device, &[IoResource::pio(0x20, 8)]).unwrap();
+    let device = Recorder::new("calls", 0);
+    manager!(let manager);
+    try_register(&manager, &device, &[IoResource::pio(0x20, 8)]).unwrap();
     let mut data = [0; 4];
     // `in eax`, `rep insb` of 4, `rep insw` of 2 and `rep insd` of 1 all carry 4 bytes.
     manager.read(at(0x20), &mut data, IoType::Pio).unwrap();
-    assert_eq!(device.take(), [(false, 0, 4)]);
+    assert_eq!(calls(&device), [(false, 0, 4)]);
     for element in [1, 2, 4] {
-        device.served.store(0, Ordering::Relaxed);
         manager.read_string(0x20, element, &mut data).unwrap();
-        assert_eq!(device.take(), vec![(false, 0, element); 4 / element]);
+        assert_eq!(calls(&device), vec![(false, 0, element); 4 / element]);
         assert_eq!(data, [0, 1, 2, 3], "the elements lie in the order in which they were read");
         manager.write_string(0x20, element, &data).unwrap();
-        assert_eq!(device.take(), vec![(true, 0, element); 4 / element]);
+        assert_eq!(calls(&device), vec![(true, 0, element); 4 / element]);
     }
 }
 
 #[test]
 fn cloud_hypervisor_8102_rep_ins_is_checked_per_element() {
-    let device = Calls::default();
-    let manager = manager();
+    let device = Recorder::new("calls", 0);
+    manager!(let manager);
     // Like the data port of fw_cfg: two ports, of which the second takes bytes. A burst is far longer than both.
-    register(&manager, &device, &[IoResource::pio(0x510, 2).sizes(AccessSizes::BYTE | AccessSizes::WORD)]).unwrap();
+    try_register(&manager, &device, &[IoResource::pio(0x510, 2).sizes(AccessSizes::BYTE | AccessSizes::WORD)]).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
     let mut data = [0; 64];
     for _ in 0..2 {
         assert_eq!(vcpu.read_string(0x511, 1, &mut data), Ok(()));
-        assert_eq!(device.take(), vec![(false, 1, 1); 64]);
+        assert_eq!(calls(&device), vec![(false, 1, 1); 64]);
         assert_eq!(vcpu.write_string(0x511, 1, &data), Ok(()));
-        assert_eq!(device.take(), vec![(true, 1, 1); 64]);
+        assert_eq!(calls(&device), vec![(true, 1, 1); 64]);
     }
     // What one element could not do, no burst can.
     assert_eq!(vcpu.read_string(0x511, 2, &mut data), Err(IoError::Straddling));
@@ -453,16 +408,16 @@ fn cloud_hypervisor_8102_rep_ins_is_checked_per_element() {
         assert_eq!(vcpu.read_string(0x510, element, &mut data[..length]), Err(IoError::InvalidLength));
         assert_eq!(vcpu.write_string(0x510, element, &data[..length]), Err(IoError::InvalidLength));
     }
-    assert_eq!(device.take(), []);
+    assert_eq!(calls(&device), []);
 }
 
 // Relocation.
 
 #[test]
 fn cloud_hypervisor_8203_8572_allocator_and_dispatch_agree_after_a_move() {
-    let manager = manager();
-    let id = register(&manager, &ONE, &[IoResource::mmio(0x1000, 0x1000)]).unwrap();
-    let other = register(&manager, &TWO, &[IoResource::mmio(0x4000, 0x1000)]).unwrap();
+    manager!(let manager);
+    let id = try_register(&manager, &ONE, &[IoResource::mmio(0x1000, 0x1000)]).unwrap();
+    let other = try_register(&manager, &TWO, &[IoResource::mmio(0x4000, 0x1000)]).unwrap();
     for to in [0x3000, 0x2800, 0x5000, 0, u64::MAX - 0xfff] {
         manager.relocate(&[Relocation::new(id, 0).to(at(to))]).unwrap();
         let place = range(to, to + 0xfff);
@@ -471,8 +426,8 @@ fn cloud_hypervisor_8203_8572_allocator_and_dispatch_agree_after_a_move() {
         assert_eq!(manager.find_by_address(at(to), IoType::Mmio), Some((id, 0)));
         assert_eq!(manager.read(at(to + 0xfff), &mut [0], IoType::Mmio), Ok(()));
         // The new place is taken, and the old ones are free: for the allocator too.
-        assert!(register(&manager, &THREE, &[IoResource::mmio(to, 1)]).is_err());
-        let old = register(&manager, &THREE, &[IoResource::mmio(0x1000, 0x1000)]).unwrap();
+        assert!(try_register(&manager, &THREE, &[IoResource::mmio(to, 1)]).is_err());
+        let old = try_register(&manager, &THREE, &[IoResource::mmio(0x1000, 0x1000)]).unwrap();
         manager.unregister_device(old).unwrap();
     }
     // A move that fails leaves both where they were.
@@ -485,9 +440,10 @@ fn cloud_hypervisor_8203_8572_allocator_and_dispatch_agree_after_a_move() {
 
 #[test]
 fn cloud_hypervisor_8695_two_bars_change_places() {
-    let manager = manager();
-    let one = register(&manager, &ONE, &[IoResource::mmio(0x1000, 0x100)]).unwrap();
-    let two = register(&manager, &TWO, &[IoResource::mmio(0x2000, 0x100), IoResource::mmio(0x3000, 0x100)]).unwrap();
+    manager!(let manager);
+    let one = try_register(&manager, &ONE, &[IoResource::mmio(0x1000, 0x100)]).unwrap();
+    let two =
+        try_register(&manager, &TWO, &[IoResource::mmio(0x2000, 0x100), IoResource::mmio(0x3000, 0x100)]).unwrap();
     let to = |id, index, base| Relocation::new(id, index).to(at(base));
     let mut vcpu = manager.dispatcher().unwrap();
     let mut seen = |address| {
@@ -525,9 +481,9 @@ fn firecracker_6087_6088_a_relocation_from_within_an_access() {
             assert_eq!(again[0], data[0]);
         }
     }
-    let manager = manager();
+    manager!(let manager);
     let bar = Bar(&manager, Mutex::new(None));
-    *bar.1.lock() = Some(register(&manager, &bar, &[IoResource::mmio(0x10, 8)]).unwrap());
+    *bar.1.lock() = Some(try_register(&manager, &bar, &[IoResource::mmio(0x10, 8)]).unwrap());
     let mut vcpu = manager.dispatcher().unwrap();
     for (old, new) in [(0x10, 0x40), (0x40, 0x44), (0x44, 0x10)] {
         vcpu.write(at(old), &[new], IoType::Mmio).unwrap();
@@ -550,7 +506,7 @@ fn cloud_hypervisor_8028_6775_832_no_lock_is_held_across_a_callback() {
             assert!(!observed.devices.is_empty());
             manager.reserve(IoType::Mmio, range(0x9000, 0x9fff)).unwrap();
             manager.release(IoType::Mmio, range(0x9000, 0x9fff)).unwrap();
-            let id = register(manager, &TWO, &[IoResource::any(IoType::Pio, GuestUsize(1))]).unwrap();
+            let id = try_register(manager, &TWO, &[IoResource::any(IoType::Pio, GuestUsize(1))]).unwrap();
             manager.unregister_device(id).unwrap();
             assert_eq!(manager.collect(), 0);
         }
@@ -572,9 +528,9 @@ fn cloud_hypervisor_8028_6775_832_no_lock_is_held_across_a_callback() {
             Ok(())
         }
     }
-    let manager = manager();
+    manager!(let manager);
     let curious = Curious(&manager);
-    register(&manager, &curious, &[IoResource::mmio(0, 4)]).unwrap();
+    try_register(&manager, &curious, &[IoResource::mmio(0, 4)]).unwrap();
     manager.write(at(0), &[0], IoType::Mmio).unwrap();
     manager.dispatcher().unwrap().write(at(0), &[0], IoType::Mmio).unwrap();
     // Iterators hold nothing between their steps either.
@@ -609,9 +565,9 @@ fn qemu_cve_2021_3750_2023_0330_a_device_that_writes_to_itself_is_bounded_and_no
             self.busy.store(false, Ordering::Release);
         }
     }
-    let manager = manager();
+    manager!(let manager);
     let dma = Dma { manager: &manager, busy: AtomicBool::new(false), refused: AtomicUsize::new(0) };
-    let id = register(&manager, &dma, &[IoResource::mmio(0, 4)]).unwrap();
+    let id = try_register(&manager, &dma, &[IoResource::mmio(0, 4)]).unwrap();
     manager.write(at(0), &[0], IoType::Mmio).unwrap();
     manager.dispatcher().unwrap().write(at(0), &[0], IoType::Mmio).unwrap();
     assert_eq!(dma.refused.load(Ordering::Relaxed), 4);
@@ -622,12 +578,12 @@ fn qemu_cve_2021_3750_2023_0330_a_device_that_writes_to_itself_is_bounded_and_no
 
 #[test]
 fn linux_cve_2021_47060_a_removal_needs_no_memory_and_leaves_the_others() {
-    let manager = manager();
-    let bus = register(&manager, &ONE, &[IoResource::mmio(0, 0x1000).window()]).unwrap();
-    let inside: Vec<_> = (0..7).map(|i| IoResource::mmio(i * 0x10 + 0x10, 8)).collect();
+    manager!(let manager);
+    let bus = try_register(&manager, &ONE, &[IoResource::mmio(0, 0x1000).window()]).unwrap();
+    let inside: Vec<_> = (0..15).map(|i| IoResource::mmio(i * 0x10 + 0x10, 8)).collect();
     let child = manager.register_device(&TWO, Some(bus), &inside, IrqResource::None).unwrap();
     // Full to the last place.
-    let full = register(&manager, &THREE, &[IoResource::mmio(0x2000, 1)]);
+    let full = try_register(&manager, &THREE, &[IoResource::mmio(0x2000, 1)]);
     assert!(matches!(full, Err(RegisterError::Range { refusal: RangeRefusal::Pool(PoolError::Full { .. }), .. })));
     manager.unregister_device(child).unwrap();
     for address in [0, 0x10, 0x68, 0xfff] {
@@ -660,7 +616,7 @@ fn firecracker_6062_6092_cloud_hypervisor_8369_no_guest_finds_a_half_registered_
             Ok(())
         }
     }
-    let manager = manager();
+    manager!(let manager);
     let late = Late { configured: AtomicBool::new(false), early: AtomicUsize::new(0) };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -672,7 +628,7 @@ fn firecracker_6062_6092_cloud_hypervisor_8369_no_guest_finds_a_half_registered_
         });
         for _ in 0..if cfg!(miri) { 5 } else { 300 } {
             late.configured.store(false, Ordering::Relaxed);
-            let id = register(&manager, &late, &[IoResource::mmio(0, 1)]).unwrap();
+            let id = try_register(&manager, &late, &[IoResource::mmio(0, 1)]).unwrap();
             thread::yield_now();
             while let Err(error) = manager.unregister_device(id) {
                 assert_eq!(error, UnregisterError::InUse { device: "late" });
@@ -685,7 +641,7 @@ fn firecracker_6062_6092_cloud_hypervisor_8369_no_guest_finds_a_half_registered_
 
 #[test]
 fn kvm_7788255aba65_who_has_seen_a_registration_reaches_the_device() {
-    let manager = manager();
+    manager!(let manager);
     let seen = AtomicUsize::new(0);
     let rounds = if cfg!(miri) { 5 } else { 300 };
     thread::scope(|scope| {
@@ -704,7 +660,7 @@ fn kvm_7788255aba65_who_has_seen_a_registration_reaches_the_device() {
             }
         });
         for round in 1..=rounds {
-            let id = register(manager, &ONE, &[IoResource::mmio(0, 1)]).unwrap();
+            let id = try_register(manager, &ONE, &[IoResource::mmio(0, 1)]).unwrap();
             seen.store(2 * round - 1, Ordering::Release);
             while seen.load(Ordering::Acquire) != 2 * round {
                 thread::yield_now();
@@ -726,9 +682,9 @@ fn jailhouse_a_reader_does_not_wait_for_a_writer_that_stopped_half_way() {
     }
     // SAFETY: no dispatch of this test goes through a `Dispatcher`, and only those rely on the barrier.
     let barrier = unsafe { HeavyBarrier::new(stop) };
-    let manager = manager().with_asymmetric_fence(barrier);
-    let gone = register(&manager, &ONE, &[IoResource::mmio(0, 1)]).unwrap();
-    register(&manager, &TWO, &[IoResource::mmio(0x10, 1)]).unwrap();
+    manager!(let manager, with_asymmetric_fence(barrier));
+    let gone = try_register(&manager, &ONE, &[IoResource::mmio(0, 1)]).unwrap();
+    try_register(&manager, &TWO, &[IoResource::mmio(0x10, 1)]).unwrap();
     thread::scope(|scope| {
         // It stops after its publication. `manager::tests` has one that stops in the midst of it, with the lock held.
         let writer = scope.spawn(|| manager.unregister_device(gone));

@@ -1,26 +1,17 @@
 //! Single accesses, at the edges where one way of dispatch could differ from another.
 
-mod observed;
-mod within;
+mod fixture;
 
-use observed::Constant;
+use fixture::{Constant, manager, within_limit};
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource,
-    OpenBus, Relocation, SystemAllocator,
+    Access, Device, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus, Relocation,
 };
-use within::within_limit;
-
-type Manager<'d> = DeviceManager<'d, 4, 8, 1>;
-
-fn manager<'d>() -> Manager<'d> {
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS))
-}
 
 const DEVICE: Constant = Constant { name: "device", value: 0x5a };
 
 #[test]
 fn a_physical_access_is_not_dispatched_where_the_last_one_was_mmio() {
-    let manager = manager();
+    manager!(let manager);
     manager.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
     let (mut data, at) = ([0; 1], GuestAddress(0x1000));
@@ -46,7 +37,7 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
     const SECOND: Constant = Constant { name: "second", value: 2 };
     const BUS: Constant = Constant { name: "bus", value: 3 };
     const CHILD: Constant = Constant { name: "child", value: 4 };
-    let manager = manager();
+    manager!(let manager);
     let mut vcpu = manager.dispatcher_with_hints::<HINTS, HINTS>().unwrap();
     // Twice: what the first one finds is there for the second.
     let mut read = |address: u64| {
@@ -113,7 +104,7 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
 
 #[test]
 fn a_hint_does_not_stretch_a_range() {
-    let manager = manager();
+    manager!(let manager);
     let mut vcpu = manager.dispatcher_with_hints::<1, 1>().unwrap();
     let straddling = [Err(IoError::Straddling); 2];
     for (io_type, base) in [(IoType::Pio, 0), (IoType::Pio, 0xfffe), (IoType::Mmio, 0), (IoType::Mmio, u64::MAX - 1)] {
@@ -153,7 +144,7 @@ fn a_hint_does_not_stretch_a_range() {
 
 #[test]
 fn each_space_has_its_own_open_bus_value() {
-    let manager = manager().with_open_bus(IoType::Pio, OpenBus(0)).with_open_bus(IoType::PhysicalMmio, OpenBus(7));
+    manager!(let manager, with_open_bus(IoType::Pio, OpenBus(0)), with_open_bus(IoType::PhysicalMmio, OpenBus(7)));
     let mut vcpu = manager.dispatcher().unwrap();
     for (io_type, expected) in [(IoType::Pio, 0), (IoType::Mmio, 7), (IoType::PhysicalMmio, 7)] {
         for length in 0..40 {
@@ -172,7 +163,7 @@ fn each_space_has_its_own_open_bus_value() {
 
 #[test]
 fn an_access_longer_than_eight_bytes_is_one_call() {
-    let manager = manager();
+    manager!(let manager);
     manager.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
     let mut data = vec![0; 0x1000];
     assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Ok(()));
@@ -183,7 +174,7 @@ fn an_access_longer_than_eight_bytes_is_one_call() {
 
 #[test]
 fn addresses_behind_the_last_port_are_unclaimed() {
-    let manager = manager();
+    manager!(let manager);
     manager.register_device(&DEVICE, None, &[IoResource::pio(0, 0x1_0000)], IrqResource::None).unwrap();
     let mut data = [0; 2];
     for address in [0x1_0000, 0x1_0001, 1 << 32, u64::MAX] {
@@ -199,7 +190,7 @@ fn addresses_behind_the_last_port_are_unclaimed() {
 fn a_window_has_the_last_address_of_its_space_behind_a_child() {
     const BUS: Constant = Constant { name: "bus", value: 3 };
     for (io_type, last) in [(IoType::Pio, 0xffff), (IoType::Mmio, u64::MAX)] {
-        let manager = manager();
+        manager!(let manager);
         let at = |base, size| [IoResource::fixed(io_type, GuestAddress(base), GuestUsize(size))];
         let window = at(last - 0xf, 0x10).map(IoResource::window);
         let bus = manager.register_device(&BUS, None, &window, IrqResource::None).unwrap();
@@ -214,7 +205,7 @@ fn a_window_has_the_last_address_of_its_space_behind_a_child() {
 
 #[test]
 fn an_access_past_the_last_byte_of_memory_straddles() {
-    let manager = manager();
+    manager!(let manager);
     let top = IoResource::mmio(u64::MAX - 7, 8);
     manager.register_device(&DEVICE, None, &[top], IrqResource::None).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
@@ -250,8 +241,7 @@ fn search_through_any_number_of_ranges() {
     const PORTS: u64 = 512;
     let port = |n: u64| if n < PORTS { n } else { 0x1_0000 - 2 * PORTS + n };
     let devices: Vec<_> = (0..32).map(|n| Based(n.to_string())).collect();
-    let manager: DeviceManager<'_, 32, RANGES, 1> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    manager!(let manager: <32, RANGES, 1>);
     let mut vcpu = manager.dispatcher().unwrap();
     let mut check = || {
         for n in 0..2 * PORTS {
@@ -292,7 +282,7 @@ fn search_through_any_number_of_ranges() {
 fn a_hint_does_not_lead_to_a_child_that_a_move_of_its_window_has_turned_off() {
     const BUS: Constant = Constant { name: "bus", value: 3 };
     const CHILD: Constant = Constant { name: "child", value: 4 };
-    let manager = manager();
+    manager!(let manager);
     let mut vcpu = manager.dispatcher().unwrap();
     let mut read = |address: u64| {
         let mut data = [0];

@@ -1,9 +1,10 @@
 //! The example of the 2019 design: a dummy PCI host bridge at port 0xcf8.
 
+mod fixture;
+
+use fixture::manager;
 use spin::Mutex;
-use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator,
-};
+use vm_device::{Access, Device, GuestAddress, IoError, IoResource, IoType, IrqResource};
 
 struct PciBridge {
     config_address: Mutex<u32>,
@@ -25,8 +26,7 @@ impl Device<'_> for PciBridge {
 }
 
 static BRIDGE: PciBridge = PciBridge { config_address: Mutex::new(0) };
-static MANAGER: DeviceManager<'static, 8, 16, 2> =
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15));
+manager!(static MANAGER);
 
 /// Remembers the length of each access.
 struct Lengths(Mutex<Vec<usize>>);
@@ -47,8 +47,7 @@ impl Device<'_> for Lengths {
 #[test]
 fn a_burst_is_one_access_through_read_and_one_for_each_element_through_read_string() {
     let device = Lengths(Mutex::new(Vec::new()));
-    let manager: DeviceManager<'_, 4, 4, 1> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    manager!(let manager);
     manager.register_device(&device, None, &[IoResource::pio(0x1f0, 4)], IrqResource::None).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
     let (port, mut data) = (0x1f0, [0; 3]);
@@ -76,8 +75,7 @@ fn a_static_manager_dispatches_port_exits() {
 
 #[test]
 fn a_scoped_manager_borrows_its_devices() {
-    let manager: DeviceManager<'_, 4, 4, 1> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    manager!(let manager);
     let bridge = PciBridge { config_address: Mutex::new(7) };
     manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], IrqResource::None).unwrap();
     let mut data = [0; 1];

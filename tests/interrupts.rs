@@ -1,96 +1,20 @@
 //! What devices do to the interrupt controller, through the handles they are given.
 
-mod within;
+mod fixture;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Barrier, OnceLock};
+use std::sync::Barrier;
+use std::sync::atomic::Ordering::{self, SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 use std::time::Duration;
 
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptController, InterruptError, IoRange,
-    IoResource, IoType, IrqLine, IrqResource, Owner, RegisterError, Rejected, Resources, SystemAllocator,
+    Access, Device, Gsi, GuestAddress, InstanceId, InterruptController, InterruptError, IoResource, IoType, IrqLine,
+    IrqResource, Owner, RegisterError, Rejected, Resources,
 };
 
-use within::within_limit;
-
-type Manager<'d> = DeviceManager<'d, 8, 8, 2>;
-
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Told {
-    Level(u32, bool),
-    Pulse(u32),
-    Message(u64, u32),
-}
-
-/// A controller that keeps what it was told.
-#[derive(Default)]
-struct Log {
-    told: Mutex<Vec<Told>>,
-    refuses: AtomicBool,
-}
-
-impl Log {
-    fn tell(&self, told: Told) -> Result<(), InterruptError> {
-        self.told.lock().push(told);
-        if self.refuses.load(Ordering::Relaxed) { Err(InterruptError::Refused) } else { Ok(()) }
-    }
-    fn take(&self) -> Vec<Told> {
-        std::mem::take(&mut *self.told.lock())
-    }
-}
-
-impl InterruptController for Log {
-    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
-        self.tell(Told::Level(gsi.0, asserted))
-    }
-    fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError> {
-        self.tell(Told::Pulse(gsi.0))
-    }
-    fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
-        self.tell(Told::Message(address.0, data))
-    }
-}
-
-/// A device that keeps its handle.
-struct Source<'d> {
-    name: &'static str,
-    line: Mutex<IrqLine<'d>>,
-}
-
-impl Source<'_> {
-    const fn new(name: &'static str) -> Self {
-        Self { name, line: Mutex::new(IrqLine::DISCONNECTED) }
-    }
-}
-
-impl<'d> Source<'d> {
-    fn line(&self) -> IrqLine<'d> {
-        *self.line.lock()
-    }
-}
-
-impl<'d> Device<'d> for Source<'d> {
-    fn name(&self) -> &str {
-        self.name
-    }
-    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-    fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-        *self.line.lock() = resources.irq();
-        if self.name == "rejecting" {
-            assert_eq!(self.line().assert(), Ok(()));
-            return Err(Rejected);
-        }
-        Ok(())
-    }
-}
-
-fn manager<'d>() -> Manager<'d> {
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 8))
-}
+use fixture::{Log, Manager, OnLevel, Source, Told, manager, unwinds, wait_for, wait_until, within_limit};
 
 const SHARED: IrqResource = IrqResource::Shared(Gsi(7));
 
@@ -98,7 +22,7 @@ const SHARED: IrqResource = IrqResource::Shared(Gsi(7));
 #[test]
 fn a_shared_line_is_asserted_while_any_source_asserts_it() {
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
+    manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     for device in [&a, &b] {
         manager.register_device(device, None, &[], SHARED).unwrap();
@@ -125,7 +49,7 @@ fn a_shared_line_is_asserted_while_any_source_asserts_it() {
 #[test]
 fn unregistering_takes_the_assertion_back() {
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
+    manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     let [id_a, id_b] = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
     a.line().assert().unwrap();
@@ -143,7 +67,7 @@ fn unregistering_takes_the_assertion_back() {
 
 #[test]
 fn a_shared_line_stays_taken_while_one_of_its_devices_is_registered() {
-    let manager = manager();
+    manager!(let manager);
     let [a, b, c] = ["a", "b", "c"].map(Source::new);
     let ids = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
     for (id, other) in [(ids[0], &b), (ids[1], &a)] {
@@ -161,7 +85,7 @@ fn a_shared_line_stays_taken_while_one_of_its_devices_is_registered() {
 #[test]
 fn a_subtree_takes_its_assertions_back() {
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
+    manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     let bus = manager.register_device(&a, None, &[], SHARED).unwrap();
     manager.register_device(&b, Some(bus), &[], IrqResource::Any).unwrap();
@@ -175,7 +99,7 @@ fn a_subtree_takes_its_assertions_back() {
 #[test]
 fn a_deferred_removal_takes_the_assertion_back_when_it_is_collected() {
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
+    manager!(let manager, with_interrupt_controller(&log));
     let a = Source::new("a");
     let id = manager.register_device(&a, None, &[], SHARED).unwrap();
     a.line().assert().unwrap();
@@ -189,7 +113,7 @@ fn a_deferred_removal_takes_the_assertion_back_when_it_is_collected() {
 #[test]
 fn a_handle_kept_after_the_removal_does_nothing() {
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
+    manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     let id = manager.register_device(&a, None, &[], IrqResource::Fixed(Gsi(6))).unwrap();
     let kept = a.line();
@@ -212,20 +136,34 @@ fn a_handle_kept_after_the_removal_does_nothing() {
 
 #[test]
 fn a_rejected_registration_takes_the_assertion_back() {
+    /// Asserts its line and rejects it then.
+    struct Rejecting<'d>(Source<'d>);
+    impl<'d> Device<'d> for Rejecting<'d> {
+        fn name(&self) -> &str {
+            self.0.name
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+        fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+            self.0.set_resources(resources)?;
+            assert_eq!(self.0.line().assert(), Ok(()));
+            Err(Rejected)
+        }
+    }
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
-    let device = Source::new("rejecting");
+    manager!(let manager, with_interrupt_controller(&log));
+    let device = Rejecting(Source::new("rejecting"));
     let got = manager.register_device(&device, None, &[], SHARED);
     assert_eq!(got, Err(RegisterError::Rejected { device: "rejecting" }));
     assert_eq!(log.take(), [Told::Level(7, true), Told::Level(7, false)]);
-    assert_eq!(device.line().assert(), Err(InterruptError::Removed));
+    assert_eq!(device.0.line().assert(), Err(InterruptError::Removed));
     assert_eq!(log.take(), []);
 }
 
 #[test]
 fn edges_and_messages_go_through() {
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
+    manager!(let manager, with_interrupt_controller(&log));
     let (edge, message) = (Source::new("edge"), Source::new("message"));
     manager.register_device(&edge, None, &[], IrqResource::Any).unwrap();
     manager.register_device(&message, None, &[], IrqResource::None).unwrap();
@@ -242,7 +180,7 @@ fn edges_and_messages_go_through() {
 
 #[test]
 fn without_a_controller_every_call_says_so() {
-    let manager = manager();
+    manager!(let manager);
     let a = Source::new("a");
     let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
     let line = a.line();
@@ -255,13 +193,13 @@ fn without_a_controller_every_call_says_so() {
 #[test]
 fn a_level_that_the_controller_refused_is_told_again_until_it_is_taken() {
     let log = Log::default();
-    let manager = manager().with_interrupt_controller(&log);
+    manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     for device in [&a, &b] {
         manager.register_device(device, None, &[], SHARED).unwrap();
     }
     let (refused, high, low) = (Err(InterruptError::Refused), [Told::Level(7, true)], [Told::Level(7, false)]);
-    let refuse = |refuses| log.refuses.store(refuses, Ordering::Relaxed);
+    let refuse = |refuses| log.refuse(refuses);
     refuse(true);
     assert_eq!((a.line().assert(), log.take()), (refused, high.into()));
     // Told again at the same device's next drive, and at that of another one on the line.
@@ -299,12 +237,12 @@ fn remove<'d>(manager: &'d Manager<'d>, id: InstanceId, deferred: bool) -> usize
 fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_line_until_it_is_taken() {
     for deferred in [false, true] {
         let log = Log::default();
-        let manager = manager().with_interrupt_controller(&log);
+        manager!(let manager, with_interrupt_controller(&log));
         let (a, b) = (Source::new("a"), Source::new("b"));
         let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
         a.line().assert().unwrap();
         log.take();
-        log.refuses.store(true, Ordering::Relaxed);
+        log.refuse(true);
         assert_eq!(remove(&manager, id, deferred), 1, "a line is left that may still be asserted");
         assert!(manager.device(id).is_none());
         log.take();
@@ -312,7 +250,7 @@ fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_lin
         // Nobody is given the line as a free one.
         let other = manager.register_device(&b, None, &[], IrqResource::Any).unwrap();
         assert_eq!((b.line().gsi(), log.take()), (Some(Gsi(6)), vec![Told::Level(5, false)]));
-        log.refuses.store(false, Ordering::Relaxed);
+        log.refuse(false);
         assert_eq!((manager.collect(), log.take()), (0, vec![Told::Level(5, false)]));
         assert_eq!((manager.collect(), log.take()), (0, vec![]));
         manager.unregister_device(other).unwrap();
@@ -327,19 +265,18 @@ fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_lin
 #[test]
 fn lines_that_the_controller_has_not_taken_back_leave_no_room_for_others() {
     let log = Log::default();
-    let manager: DeviceManager<'_, 1, 1, 1> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 8)).with_interrupt_controller(&log);
+    manager!(let manager: <1, 1, 1>, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
     a.line().assert().unwrap();
-    log.refuses.store(true, Ordering::Relaxed);
+    log.refuse(true);
     let _ = manager.unregister_device(id);
     let error = manager.register_device(&b, None, &[], IrqResource::Any).unwrap_err();
     assert_eq!(error, RegisterError::LinesOwed { device: "b" });
     let words = "no room is left for the line of \"b\": the controller has to take the deassertion of lines of removed \
                  devices first, which `collect` tells it again";
     assert_eq!(error.to_string(), words);
-    log.refuses.store(false, Ordering::Relaxed);
+    log.refuse(false);
     manager.collect();
     assert!(manager.register_device(&b, None, &[], IrqResource::Any).is_ok());
 }
@@ -349,15 +286,15 @@ fn lines_that_the_controller_has_not_taken_back_leave_no_room_for_others() {
 fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_for_it() {
     for (irq, asserts) in [(SHARED, false), (SHARED, true), (IrqResource::Fixed(Gsi(7)), false)] {
         let log = Log::default();
-        let manager = manager().with_interrupt_controller(&log);
+        manager!(let manager, with_interrupt_controller(&log));
         let (a, b) = (Source::new("a"), Source::new("b"));
         let id = manager.register_device(&a, None, &[], SHARED).unwrap();
         a.line().assert().unwrap();
-        log.refuses.store(true, Ordering::Relaxed);
+        log.refuse(true);
         assert_eq!(remove(&manager, id, false), 1);
         manager.register_device(&b, None, &[], irq).unwrap();
         assert_eq!(manager.collect(), 1, "it is the device's now, and still to be told");
-        log.refuses.store(false, Ordering::Relaxed);
+        log.refuse(false);
         log.take();
         let (outcome, told) = match asserts {
             true => (b.line().assert(), vec![]),
@@ -372,13 +309,13 @@ fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_f
 fn a_deassertion_refused_at_the_removal_of_a_sharer_is_told_again_by_collect() {
     for deferred in [false, true] {
         let log = Log::default();
-        let manager = manager().with_interrupt_controller(&log);
+        manager!(let manager, with_interrupt_controller(&log));
         let (a, b) = (Source::new("a"), Source::new("b"));
         let [id, _] = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
         a.line().assert().unwrap();
-        log.refuses.store(true, Ordering::Relaxed);
+        log.refuse(true);
         assert_eq!(remove(&manager, id, deferred), 1, "nobody asserts it, and it is asserted");
-        log.refuses.store(false, Ordering::Relaxed);
+        log.refuse(false);
         log.take();
         assert_eq!((manager.collect(), log.take()), (0, vec![Told::Level(7, false)]));
         assert_eq!((b.line().deassert(), log.take()), (Ok(()), vec![]));
@@ -389,19 +326,18 @@ fn a_deassertion_refused_at_the_removal_of_a_sharer_is_told_again_by_collect() {
 #[test]
 fn a_registration_that_fails_leaves_a_line_that_it_would_have_taken_over_as_it_was() {
     let log = Log::default();
-    let manager: DeviceManager<'_, 1, 1, 1> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 8)).with_interrupt_controller(&log);
+    manager!(let manager: <1, 1, 1>, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     let id = manager.register_device(&a, None, &[], SHARED).unwrap();
     a.line().assert().unwrap();
-    log.refuses.store(true, Ordering::Relaxed);
+    log.refuse(true);
     manager.unregister_device(id).unwrap();
     let id = manager.register_device(&b, None, &[], IrqResource::None).unwrap();
     let full = RegisterError::TooManyDevices { device: "a", capacity: 1 };
     assert_eq!(manager.register_device(&a, None, &[], SHARED), Err(full));
     assert_eq!(manager.collect(), 1, "the line is owed as before");
     manager.unregister_device(id).unwrap();
-    log.refuses.store(false, Ordering::Relaxed);
+    log.refuse(false);
     log.take();
     // Another line, in the same place, begins without an assertion that is not its own.
     manager.register_device(&b, None, &[], IrqResource::Fixed(Gsi(5))).unwrap();
@@ -412,45 +348,29 @@ fn a_registration_that_fails_leaves_a_line_that_it_would_have_taken_over_as_it_w
 /// C25: while one caller collects, another registers a device on the line that is being told.
 #[test]
 fn a_line_that_is_told_again_can_be_had_meanwhile() {
-    /// A controller that refuses, and stands still in a call as long as it is held.
-    #[derive(Default)]
-    struct Holding {
-        refuses: AtomicBool,
-        held: AtomicBool,
-        inside: AtomicBool,
-    }
-    impl InterruptController for Holding {
-        fn set_level(&self, _: Gsi, _: bool) -> Result<(), InterruptError> {
-            while self.held.load(Ordering::SeqCst) {
-                self.inside.store(true, Ordering::SeqCst);
+    within_limit(|| {
+        let [refuses, held, inside] = [false; 3].map(AtomicBool::new);
+        // It refuses, and stands still in a call as long as it is held.
+        let controller = OnLevel(|_| {
+            while held.load(SeqCst) {
+                inside.store(true, SeqCst);
                 thread::yield_now();
             }
-            if self.refuses.load(Ordering::SeqCst) { Err(InterruptError::Refused) } else { Ok(()) }
-        }
-        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
-            Ok(())
-        }
-        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-            Ok(())
-        }
-    }
-    within_limit(|| {
-        let holding = Holding::default();
-        let manager = manager().with_interrupt_controller(&holding);
+            if refuses.load(SeqCst) { Err(InterruptError::Refused) } else { Ok(()) }
+        });
+        manager!(let manager, with_interrupt_controller(&controller));
         let (a, b) = (Source::new("a"), Source::new("b"));
         let id = manager.register_device(&a, None, &[], SHARED).unwrap();
         a.line().assert().unwrap();
-        holding.refuses.store(true, Ordering::SeqCst);
+        refuses.store(true, SeqCst);
         manager.unregister_device(id).unwrap();
-        holding.held.store(true, Ordering::SeqCst);
+        held.store(true, SeqCst);
         let outcome = thread::scope(|scope| {
             scope.spawn(|| manager.collect());
-            while !holding.inside.load(Ordering::SeqCst) {
-                thread::yield_now();
-            }
+            wait_for(&inside);
             let outcome = manager.register_device(&b, None, &[], IrqResource::Fixed(Gsi(7))).map(drop);
-            holding.refuses.store(false, Ordering::SeqCst);
-            holding.held.store(false, Ordering::SeqCst);
+            refuses.store(false, SeqCst);
+            held.store(false, SeqCst);
             outcome
         });
         assert_eq!((outcome, b.line().gsi()), (Ok(()), Some(Gsi(7))));
@@ -461,56 +381,36 @@ fn a_line_that_is_told_again_can_be_had_meanwhile() {
 /// C2, C25: in the last call that one caller makes, for which others wait.
 #[test]
 fn a_controller_collects_in_any_call_without_waiting_for_itself() {
-    /// Stands still in the first calls until the line was changed, and collects in the fourth.
-    #[derive(Default)]
-    struct Collecting {
-        collect: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
-        calls: AtomicUsize,
-        changes: AtomicUsize,
-        left: AtomicUsize,
-    }
-    impl InterruptController for Collecting {
-        fn set_level(&self, _: Gsi, _: bool) -> Result<(), InterruptError> {
-            let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
-            while call < 4 && self.changes.load(Ordering::SeqCst) < call {
-                thread::yield_now();
-            }
-            if call == 4 {
-                self.left.store(self.collect.get().unwrap()(), Ordering::SeqCst);
-            }
-            Ok(())
-        }
-        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
-            Ok(())
-        }
-        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-            Ok(())
-        }
-    }
-    static MANAGER: OnceLock<Manager<'static>> = OnceLock::new();
-    static CONTROLLER: OnceLock<Collecting> = OnceLock::new();
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    static CHANGES: AtomicUsize = AtomicUsize::new(0);
+    static LEFT: AtomicUsize = AtomicUsize::new(0);
     static DEVICES: [Source<'static>; 2] = [Source::new("a"), Source::new("b")];
+    // It stands still in the first calls until the line was changed, and collects in the fourth.
+    static COLLECTING: OnLevel<fn(bool) -> Result<(), InterruptError>> = OnLevel(|_| {
+        let call = CALLS.fetch_add(1, SeqCst) + 1;
+        wait_until(|| call >= 4 || CHANGES.load(SeqCst) >= call);
+        if call == 4 {
+            LEFT.store(MANAGER.collect(), SeqCst);
+        }
+        Ok(())
+    });
+    manager!(static MANAGER, with_interrupt_controller(&COLLECTING));
     within_limit(|| {
-        let controller = CONTROLLER.get_or_init(Collecting::default);
-        let manager = MANAGER.get_or_init(|| manager().with_interrupt_controller(controller));
-        assert!(controller.collect.set(Box::new(|| manager.collect())).is_ok());
-        let ids = DEVICES.each_ref().map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
-        manager.unregister_device_deferred(ids[1]).unwrap();
+        let ids = DEVICES.each_ref().map(|device| MANAGER.register_device(device, None, &[], SHARED).unwrap());
+        MANAGER.unregister_device_deferred(ids[1]).unwrap();
         let line = DEVICES[0].line();
         thread::scope(|scope| {
             let teller = scope.spawn(move || line.assert());
             for change in 1..=3 {
-                while controller.calls.load(Ordering::SeqCst) < change {
-                    thread::yield_now();
-                }
+                wait_until(|| CALLS.load(SeqCst) >= change);
                 let told = if change % 2 == 1 { line.deassert() } else { line.assert() };
                 assert_eq!(told, Err(InterruptError::Pending));
-                controller.changes.store(change, Ordering::SeqCst);
+                CHANGES.store(change, SeqCst);
             }
             assert_eq!(teller.join().unwrap(), Ok(()));
         });
-        assert_eq!(controller.left.load(Ordering::SeqCst), 1, "the line of the removed device is left to be told");
-        assert_eq!((manager.collect(), manager.walk().count()), (0, 1));
+        assert_eq!(LEFT.load(SeqCst), 1, "the line of the removed device is left to be told");
+        assert_eq!((MANAGER.collect(), MANAGER.walk().count()), (0, 1));
     });
 }
 
@@ -523,7 +423,7 @@ struct Unwinding {
 
 impl Unwinding {
     fn may_unwind(&self) {
-        let left = self.times.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |times| times.checked_sub(1));
+        let left = self.times.fetch_update(SeqCst, SeqCst, |times| times.checked_sub(1));
         assert!(left.is_err(), "the controller could not be called");
     }
 }
@@ -531,7 +431,7 @@ impl Unwinding {
 impl InterruptController for Unwinding {
     fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
         self.may_unwind();
-        self.level.store(asserted, Ordering::SeqCst);
+        self.level.store(asserted, SeqCst);
         Ok(())
     }
     fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
@@ -544,20 +444,16 @@ impl InterruptController for Unwinding {
     }
 }
 
-fn unwinds<T>(act: impl FnOnce() -> T) -> bool {
-    catch_unwind(AssertUnwindSafe(act)).is_err()
-}
-
 /// C24, C27.
 #[test]
 fn a_controller_that_unwinds_has_not_taken_what_it_was_told_and_the_line_lives_on() {
     let controller = Unwinding::default();
-    let manager = manager().with_interrupt_controller(&controller);
+    manager!(let manager, with_interrupt_controller(&controller));
     let (a, b) = (Source::new("a"), Source::new("b"));
     let id = manager.register_device(&a, None, &[], SHARED).unwrap();
     manager.register_device(&b, None, &[], SHARED).unwrap();
-    let unwind = || controller.times.store(1, Ordering::SeqCst);
-    let level = || controller.level.load(Ordering::SeqCst);
+    let unwind = || controller.times.store(1, SeqCst);
+    let level = || controller.level.load(SeqCst);
     unwind();
     assert!(unwinds(|| a.line().assert()) && !level());
     assert_eq!((b.line().deassert(), level()), (Ok(()), true), "the other device's drive tells of it");
@@ -575,14 +471,14 @@ fn a_controller_that_unwinds_has_not_taken_what_it_was_told_and_the_line_lives_o
 fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
     for deferred in [false, true] {
         let controller = Unwinding::default();
-        let manager = manager().with_interrupt_controller(&controller);
+        manager!(let manager, with_interrupt_controller(&controller));
         let (bus, child) = (Source::new("bus"), Source::new("child"));
         let bus_id = manager.register_device(&bus, None, &[], IrqResource::Fixed(Gsi(5))).unwrap();
         let child_id = manager.register_device(&child, Some(bus_id), &[], IrqResource::Fixed(Gsi(6))).unwrap();
         for device in [&bus, &child] {
             device.line().assert().unwrap();
         }
-        controller.times.store(1, Ordering::SeqCst);
+        controller.times.store(1, SeqCst);
         match deferred {
             false => assert!(unwinds(|| manager.unregister_subtree(bus_id))),
             true => {
@@ -594,11 +490,11 @@ fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
         assert!(manager.device(child_id).is_none());
         assert_eq!(bus.line().assert(), Err(InterruptError::Removed), "the rest is left to `collect`");
         // While it unwinds, it tells nobody anything, and finishes the nodes all the same.
-        controller.times.store(1, Ordering::SeqCst);
+        controller.times.store(1, SeqCst);
         assert!(unwinds(|| manager.collect()));
         assert_eq!(manager.walk().count(), 0);
         assert_eq!(manager.collect(), 0);
-        assert!(!controller.level.load(Ordering::SeqCst));
+        assert!(!controller.level.load(SeqCst));
         for gsi in [5, 6] {
             let id = manager.register_device(&bus, None, &[], IrqResource::Fixed(Gsi(gsi))).unwrap();
             manager.unregister_device(id).unwrap();
@@ -610,38 +506,21 @@ fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
 #[test]
 fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_make() {
     const TELLINGS: usize = 4;
-    /// A controller during whose calls on one thread another thread changes the line.
-    struct Changing {
-        caller: thread::ThreadId,
-        calls: AtomicUsize,
-        changes: AtomicUsize,
-        level: AtomicBool,
-    }
-    impl InterruptController for Changing {
-        fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
-            if thread::current().id() == self.caller {
-                let calls = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
-                let before = self.changes.load(Ordering::SeqCst);
-                // An odd number of changes, so that the level is another one; before the last call, others wait.
-                while calls < TELLINGS && self.changes.load(Ordering::SeqCst) == before {
-                    thread::yield_now();
-                }
-            }
-            self.level.store(asserted, Ordering::SeqCst);
-            Ok(())
-        }
-        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
-            Ok(())
-        }
-        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-            Ok(())
-        }
-    }
     within_limit(|| {
         let [calls, changes] = [0; 2].map(AtomicUsize::new);
-        let caller = thread::current().id();
-        let changing = Changing { caller, calls, changes, level: AtomicBool::new(false) };
-        let manager = manager().with_interrupt_controller(&changing);
+        let (caller, level) = (thread::current().id(), AtomicBool::new(false));
+        // During its calls on one thread, another thread changes the line.
+        let changing = OnLevel(|asserted| {
+            if thread::current().id() == caller {
+                let calls = calls.fetch_add(1, SeqCst) + 1;
+                let before = changes.load(SeqCst);
+                // An odd number of changes, so that the level is another one; before the last call, others wait.
+                wait_until(|| calls >= TELLINGS || changes.load(SeqCst) != before);
+            }
+            level.store(asserted, SeqCst);
+            Ok(())
+        });
+        manager!(let manager, with_interrupt_controller(&changing));
         let (a, b) = (Source::new("a"), Source::new("b"));
         for device in [&a, &b] {
             manager.register_device(device, None, &[], SHARED).unwrap();
@@ -650,59 +529,43 @@ fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_ma
         thread::scope(|scope| {
             scope.spawn(|| {
                 let mut asserted = false;
-                while !stop.load(Ordering::SeqCst) {
+                while !stop.load(SeqCst) {
                     asserted = !asserted;
                     let told = if asserted { b.line().assert() } else { b.line().deassert() };
                     assert!(matches!(told, Ok(()) | Err(InterruptError::Pending)), "{told:?}");
-                    changing.changes.fetch_add(1, Ordering::SeqCst);
+                    changes.fetch_add(1, SeqCst);
                 }
             });
             for _ in 0..if cfg!(miri) { 1 } else { 20 } {
-                changing.calls.store(0, Ordering::SeqCst);
+                calls.store(0, SeqCst);
                 // The level changes with the other device's alone.
                 let _ = a.line().deassert();
-                assert!(changing.calls.load(Ordering::SeqCst) <= TELLINGS);
+                assert!(calls.load(SeqCst) <= TELLINGS);
             }
-            stop.store(true, Ordering::SeqCst);
+            stop.store(true, SeqCst);
         });
         // From here on the controller waits for nobody.
-        changing.calls.store(TELLINGS, Ordering::SeqCst);
+        calls.store(TELLINGS, SeqCst);
         b.line().assert().unwrap();
-        assert!(changing.level.load(Ordering::SeqCst), "no change is lost");
+        assert!(level.load(SeqCst), "no change is lost");
     });
-}
-
-/// A controller that notes what must not be: two calls for one line at once, or the same level twice.
-#[derive(Default)]
-struct Strict {
-    inside: AtomicBool,
-    level: AtomicBool,
-    violations: AtomicUsize,
-    changes: AtomicUsize,
-}
-
-impl InterruptController for Strict {
-    fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
-        let overlapped = self.inside.swap(true, Ordering::AcqRel);
-        let repeated = self.level.swap(asserted, Ordering::AcqRel) == asserted;
-        self.violations.fetch_add(usize::from(overlapped) + usize::from(repeated), Ordering::Relaxed);
-        self.changes.fetch_add(1, Ordering::Relaxed);
-        self.inside.store(false, Ordering::Release);
-        Ok(())
-    }
-    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
-        Ok(())
-    }
-    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-        Ok(())
-    }
 }
 
 /// C23.
 #[test]
 fn two_threads_on_one_line_end_at_the_level_they_left() {
-    let strict = Strict::default();
-    let manager = manager().with_interrupt_controller(&strict);
+    let [inside, level] = [false; 2].map(AtomicBool::new);
+    let [violations, changes] = [0; 2].map(AtomicUsize::new);
+    // It notes what must not be: two calls for one line at once, or the same level twice.
+    let strict = OnLevel(|asserted| {
+        let overlapped = inside.swap(true, Ordering::AcqRel);
+        let repeated = level.swap(asserted, Ordering::AcqRel) == asserted;
+        violations.fetch_add(usize::from(overlapped) + usize::from(repeated), Ordering::Relaxed);
+        changes.fetch_add(1, Ordering::Relaxed);
+        inside.store(false, Ordering::Release);
+        Ok(())
+    });
+    manager!(let manager, with_interrupt_controller(&strict));
     let devices = [Source::new("a"), Source::new("b")];
     for device in &devices {
         manager.register_device(device, None, &[], SHARED).unwrap();
@@ -711,7 +574,7 @@ fn two_threads_on_one_line_end_at_the_level_they_left() {
     let rounds = if cfg!(miri) { 20 } else { 2000 };
     thread::scope(|scope| {
         for device in &devices {
-            let (together, strict) = (&together, &strict);
+            let (together, level) = (&together, &level);
             scope.spawn(move || {
                 let line = device.line();
                 let drive = |asserted: bool| {
@@ -725,52 +588,25 @@ fn two_threads_on_one_line_end_at_the_level_they_left() {
                         drive(true);
                     }
                     together.wait();
-                    assert!(strict.level.load(Ordering::Acquire), "both assert it");
+                    assert!(level.load(Ordering::Acquire), "both assert it");
                     together.wait();
                     drive(false);
                     together.wait();
-                    assert!(!strict.level.load(Ordering::Acquire), "neither asserts it");
+                    assert!(!level.load(Ordering::Acquire), "neither asserts it");
                     together.wait();
                 }
             });
         }
     });
-    assert_eq!(strict.violations.load(Ordering::Relaxed), 0);
-    assert!(strict.changes.load(Ordering::Relaxed) >= 2 * rounds);
-}
-
-/// A controller whose calls take their time.
-#[derive(Default)]
-struct Slow {
-    inside: AtomicBool,
-    go_on: AtomicBool,
-}
-
-impl InterruptController for Slow {
-    fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
-        if asserted {
-            self.inside.store(true, Ordering::Release);
-            while !self.go_on.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
-            self.inside.store(false, Ordering::Release);
-        }
-        Ok(())
-    }
-    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
-        Ok(())
-    }
-    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-        Ok(())
-    }
+    assert_eq!(violations.load(Ordering::Relaxed), 0);
+    assert!(changes.load(Ordering::Relaxed) >= 2 * rounds);
 }
 
 /// A controller that looks at the manager: it would wait for itself if the writers' lock were held.
 struct Looking;
 
 static LOOKED: AtomicUsize = AtomicUsize::new(0);
-static LOOKED_AT: Manager<'static> =
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 8)).with_interrupt_controller(&Looking);
+manager!(static LOOKED_AT, with_interrupt_controller(&Looking));
 
 impl InterruptController for Looking {
     fn set_level(&self, gsi: Gsi, _: bool) -> Result<(), InterruptError> {
@@ -810,62 +646,58 @@ fn the_controller_is_called_without_the_lock_that_writers_hold() {
     });
 }
 
-/// A controller during each of whose calls another thread changes the level back.
-struct Opposed {
-    calls: AtomicUsize,
-    last: Mutex<Option<thread::JoinHandle<Result<(), InterruptError>>>>,
-}
-
-static OPPOSED: Opposed = Opposed { calls: AtomicUsize::new(0), last: Mutex::new(None) };
-static OPPOSED_SOURCE: Source<'static> = Source::new("opposed");
-
-impl InterruptController for Opposed {
-    fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
-        let calls = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
+/// C26.
+#[test]
+fn the_change_after_the_fourth_call_is_told_by_the_caller_that_made_it() {
+    static SOURCE: Source<'static> = Source::new("opposed");
+    static CALLS: AtomicUsize = AtomicUsize::new(0);
+    static LAST: Mutex<Option<thread::JoinHandle<Result<(), InterruptError>>>> = Mutex::new(None);
+    // During each of its calls another thread changes the level back.
+    static OPPOSED: OnLevel<fn(bool) -> Result<(), InterruptError>> = OnLevel(|asserted| {
+        let calls = CALLS.fetch_add(1, SeqCst) + 1;
         if calls > 4 {
             return Ok(());
         }
-        let change = thread::spawn(move || match asserted {
-            true => OPPOSED_SOURCE.line().deassert(),
-            false => OPPOSED_SOURCE.line().assert(),
-        });
+        let line = SOURCE.line();
+        let change = thread::spawn(move || if asserted { line.deassert() } else { line.assert() });
         if calls < 4 {
             assert_eq!(change.join().unwrap(), Err(InterruptError::Pending));
         } else {
             // It waits until this call is over; if it did not, it would have changed the level by then.
             thread::sleep(Duration::from_millis(50));
-            *self.last.lock() = Some(change);
+            *LAST.lock() = Some(change);
         }
         Ok(())
-    }
-    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
-        Ok(())
-    }
-    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-        Ok(())
-    }
+    });
+    manager!(static MANAGER, with_interrupt_controller(&OPPOSED));
+    within_limit(|| {
+        MANAGER.register_device(&SOURCE, None, &[], IrqResource::Any).unwrap();
+        assert_eq!(SOURCE.line().assert(), Err(InterruptError::Pending));
+        let last = LAST.lock().take().unwrap();
+        assert_eq!(last.join().unwrap(), Ok(()));
+        assert_eq!(CALLS.load(SeqCst), 5);
+    });
 }
 
-/// C26.
-#[test]
-fn the_change_after_the_fourth_call_is_told_by_the_caller_that_made_it() {
-    static MANAGER: Manager<'static> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 8))
-        .with_interrupt_controller(&OPPOSED);
-    within_limit(|| {
-        MANAGER.register_device(&OPPOSED_SOURCE, None, &[], IrqResource::Any).unwrap();
-        assert_eq!(OPPOSED_SOURCE.line().assert(), Err(InterruptError::Pending));
-        let last = OPPOSED.last.lock().take().unwrap();
-        assert_eq!(last.join().unwrap(), Ok(()));
-        assert_eq!(OPPOSED.calls.load(Ordering::SeqCst), 5);
-    });
+/// A controller that does not take an assertion before it may go on.
+fn slow(inside: &AtomicBool, go_on: &AtomicBool) -> OnLevel<impl Fn(bool) -> Result<(), InterruptError>> {
+    OnLevel(|asserted| {
+        if asserted {
+            inside.store(true, SeqCst);
+            wait_for(go_on);
+            inside.store(false, SeqCst);
+        }
+        Ok(())
+    })
 }
 
 /// C23.
 #[test]
 fn a_change_that_another_caller_tells_is_pending_and_not_ok() {
     within_limit(|| {
-        let slow = Slow::default();
-        let manager = manager().with_interrupt_controller(&slow);
+        let [inside, go_on] = [false; 2].map(AtomicBool::new);
+        let slow = slow(&inside, &go_on);
+        manager!(let manager, with_interrupt_controller(&slow));
         let (a, b) = (Source::new("a"), Source::new("b"));
         for device in [&a, &b] {
             manager.register_device(device, None, &[], SHARED).unwrap();
@@ -873,11 +705,9 @@ fn a_change_that_another_caller_tells_is_pending_and_not_ok() {
         thread::scope(|scope| {
             let line = a.line();
             let first = scope.spawn(move || line.assert());
-            while !slow.inside.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
+            wait_for(&inside);
             let told = [b.line().assert(), b.line().deassert()];
-            slow.go_on.store(true, Ordering::Release);
+            go_on.store(true, SeqCst);
             assert_eq!(told, [Err(InterruptError::Pending); 2]);
             assert_eq!(first.join().unwrap(), Ok(()));
         });
@@ -888,19 +718,18 @@ fn a_change_that_another_caller_tells_is_pending_and_not_ok() {
 #[test]
 fn collect_waits_for_no_call_of_a_handle() {
     within_limit(|| {
-        let slow = Slow::default();
-        let manager = manager().with_interrupt_controller(&slow);
+        let [inside, go_on] = [false; 2].map(AtomicBool::new);
+        let slow = slow(&inside, &go_on);
+        manager!(let manager, with_interrupt_controller(&slow));
         let a = Source::new("a");
         let id = manager.register_device(&a, None, &[], SHARED).unwrap();
         thread::scope(|scope| {
             let line = a.line();
             scope.spawn(move || line.assert());
-            while !slow.inside.load(Ordering::Acquire) {
-                thread::yield_now();
-            }
+            wait_for(&inside);
             manager.unregister_device_deferred(id).unwrap();
             let left = manager.collect();
-            slow.go_on.store(true, Ordering::Release);
+            go_on.store(true, SeqCst);
             assert_eq!(left, 1, "a call of the handle is under way");
         });
         assert_eq!(manager.collect(), 0);
@@ -909,19 +738,18 @@ fn collect_waits_for_no_call_of_a_handle() {
 
 #[test]
 fn a_removal_waits_for_calls_of_the_handle() {
-    let slow = Slow::default();
-    let manager = manager().with_interrupt_controller(&slow);
+    let [inside, go_on] = [false; 2].map(AtomicBool::new);
+    let slow = slow(&inside, &go_on);
+    manager!(let manager, with_interrupt_controller(&slow));
     let a = Source::new("a");
     let id = manager.register_device(&a, None, &[IoResource::mmio(0, 1)], SHARED).unwrap();
     thread::scope(|scope| {
         let line = a.line();
         scope.spawn(move || line.assert());
-        while !slow.inside.load(Ordering::Acquire) {
-            thread::yield_now();
-        }
+        wait_for(&inside);
         let removal = scope.spawn(|| {
             manager.unregister_device(id).unwrap();
-            assert!(!slow.inside.load(Ordering::Acquire), "a call of the handle outlives the removal");
+            assert!(!inside.load(SeqCst), "a call of the handle outlives the removal");
         });
         // Accesses go elsewhere at once, though the removal is not over.
         while manager.read(GuestAddress(0), &mut [0], IoType::Mmio).is_ok() {
@@ -932,6 +760,6 @@ fn a_removal_waits_for_calls_of_the_handle() {
             thread::yield_now();
         }
         assert!(!removal.is_finished());
-        slow.go_on.store(true, Ordering::Release);
+        go_on.store(true, SeqCst);
     });
 }

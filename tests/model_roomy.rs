@@ -2,16 +2,15 @@
 
 #[path = "model/comparison.rs"]
 mod comparison;
+mod fixture;
 #[path = "model/history.rs"]
 mod history;
-#[path = "observed/mod.rs"]
-mod observed;
 #[path = "model/plain.rs"]
 mod plain;
 #[path = "model/platform.rs"]
 mod platform;
-#[path = "model/recorder.rs"]
-mod recorder;
+#[path = "model/relay.rs"]
+mod relay;
 #[path = "model/steps.rs"]
 mod steps;
 

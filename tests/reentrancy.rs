@@ -1,63 +1,22 @@
 //! Devices that use the manager from within their own callbacks.
 
-mod observed;
-mod within;
+mod fixture;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use observed::Constant;
+use fixture::{Acting, Constant, Manager, at, manager, read_both_ways, register, unwinds, within_limit};
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource,
-    MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Relocation, SystemAllocator, UnregisterError,
+    Access, Device, IoError, IoResource, IoType, IrqResource, MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Relocation,
+    UnregisterError,
 };
-use within::within_limit;
 
+/// As many as a manager of the fixture has.
 const VCPUS: usize = 2;
 
-type Manager<'d> = DeviceManager<'d, 80, 80, VCPUS>;
-type Act<'d> = dyn Fn(&Access<'_>, &mut [u8]) + Sync + 'd;
-
-fn manager<'d>() -> Manager<'d> {
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS)).with_patience(2000)
-}
-
-/// A device that does anything when it is read.
-struct Acting<'d> {
-    name: &'static str,
-    act: &'d Act<'d>,
-}
-
-impl<'d> Device<'d> for Acting<'d> {
-    fn name(&self) -> &str {
-        self.name
-    }
-    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        (self.act)(access, data);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
 const OTHER: Constant = Constant { name: "other", value: 0x77 };
-
-fn at(address: u64) -> GuestAddress {
-    GuestAddress(address)
-}
-
-fn register<'d>(manager: &'d Manager<'d>, device: &'d dyn Device<'d>, address: u64) -> InstanceId {
-    manager.register_device(device, None, &[IoResource::mmio(address, 4)], IrqResource::None).unwrap()
-}
-
-/// Reads a byte by the manager, and by a handle.
-fn both_ways<'d>(manager: &'d Manager<'d>, address: u64) -> [(Result<(), IoError>, u8); 2] {
-    let (mut plain, mut handle) = ([0], [0]);
-    let first = manager.read(at(address), &mut plain, IoType::Mmio);
-    let second = manager.dispatcher().unwrap().read(at(address), &mut handle, IoType::Mmio);
-    [(first, plain[0]), (second, handle[0])]
-}
 
 /// Runs on a stack of 2 MiB, which is what a thread gets that asks for none.
 fn on_a_small_stack(act: impl FnOnce() + Send) {
@@ -69,7 +28,7 @@ fn on_a_small_stack(act: impl FnOnce() + Send) {
 /// C1, C2.
 #[test]
 fn a_device_accesses_another_from_within() {
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let nested = |access: &Access<'_>, data: &mut [u8]| {
         assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Ok(()));
         assert_eq!(manager.nested(access).write(at(0x100), data, IoType::Mmio), Ok(()));
@@ -84,13 +43,13 @@ fn a_device_accesses_another_from_within() {
     register(&manager, &OTHER, 0x100);
     for (device, address) in devices.iter().zip([0, 8]) {
         register(&manager, device, address);
-        assert_eq!(both_ways(&manager, address), [(Ok(()), 0x77); 2]);
+        assert_eq!(read_both_ways(&manager, address), [Ok(0x77); 2]);
     }
 }
 
 /// How deep a device gets that reads itself, when it is reached by the manager and when it is by a handle.
 fn recursion(by_nested: bool) -> [usize; 2] {
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let depth = AtomicUsize::new(0);
     let last = Mutex::new(Ok(()));
     let act = |access: &Access<'_>, data: &mut [u8]| {
@@ -142,35 +101,20 @@ fn endless_recursion_that_the_manager_cannot_see_ends() {
     }
 }
 
-/// A device that reads the next of a ring.
-struct Link<'d> {
-    name: String,
-    manager: &'d Manager<'d>,
-    next: u64,
-    deepest: &'d AtomicUsize,
-}
-
-impl<'d> Device<'d> for Link<'d> {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-        self.deepest.fetch_add(1, Ordering::Relaxed);
-        let _ = self.manager.read(at(self.next), data, IoType::Mmio);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
 /// C20.
 #[test]
 fn endless_recursion_through_a_ring_of_devices_ends() {
     const RING: u64 = 64;
-    let manager = manager();
+    manager!(let manager: <64, 64, VCPUS>);
     let depth = AtomicUsize::new(0);
-    let link = |n: u64| Link { name: format!("{n}"), manager: &manager, next: (n + 1) % RING * 4, deepest: &depth };
-    let ring: Vec<_> = (0..RING).map(link).collect();
-    for (n, link) in (0..).zip(&ring) {
-        register(&manager, link, n * 4);
+    let names: Vec<_> = (0..RING).map(|n| n.to_string()).collect();
+    let reads_the_next = |access: &Access<'_>, data: &mut [u8]| {
+        depth.fetch_add(1, Ordering::Relaxed);
+        let _ = manager.read(at((access.base().0 + 4) % (RING * 4)), data, IoType::Mmio);
+    };
+    let ring: Vec<_> = names.iter().map(|name| Acting { name, act: &reads_the_next }).collect();
+    for (n, device) in (0..).zip(&ring) {
+        manager.register_device(device, None, &[IoResource::mmio(n * 4, 4)], IrqResource::None).unwrap();
     }
     on_a_small_stack(|| assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Ok(())));
     let (depth, counted) = (depth.load(Ordering::Relaxed), RING as usize + MAX_ANONYMOUS as usize);
@@ -180,7 +124,7 @@ fn endless_recursion_through_a_ring_of_devices_ends() {
 /// C1, C2, C17.
 #[test]
 fn a_device_registers_moves_and_removes_others_from_within() {
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let act = |access: &Access<'_>, data: &mut [u8]| {
         assert_eq!(access.base(), at(0));
         let other = register(&manager, &OTHER, 0x100);
@@ -197,14 +141,14 @@ fn a_device_registers_moves_and_removes_others_from_within() {
     };
     let device = Acting { name: "busy", act: &act };
     register(&manager, &device, 0);
-    assert_eq!(both_ways(&manager, 0), [(Ok(()), 0x77); 2]);
+    assert_eq!(read_both_ways(&manager, 0), [Ok(0x77); 2]);
     assert_eq!(manager.walk().count(), 1);
 }
 
 /// C12.
 #[test]
 fn a_device_that_removes_itself_is_told_at_once() {
-    let manager = manager().with_patience(1 << 22);
+    manager!(let manager, with_patience(1 << 22));
     let act = |access: &Access<'_>, _: &mut [u8]| {
         let id = manager.find_by_path("/suicidal").unwrap();
         let refused = UnregisterError::InOwnCallback { device: "suicidal" };
@@ -220,7 +164,7 @@ fn a_device_that_removes_itself_is_told_at_once() {
     let outer = Acting { name: "outer", act: &outer };
     register(&manager, &outer, 8);
     for address in [0, 8] {
-        assert_eq!(both_ways(&manager, address).map(|(outcome, _)| outcome), [Ok(()); 2]);
+        assert_eq!(read_both_ways(&manager, address), [Ok(0xff); 2]);
     }
     assert_eq!(manager.unregister_device(id), Ok(()));
 }
@@ -228,7 +172,7 @@ fn a_device_that_removes_itself_is_told_at_once() {
 /// C12.
 #[test]
 fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
-    let manager = manager().with_patience(1 << 22);
+    manager!(let manager, with_patience(1 << 22));
     let inner = |access: &Access<'_>, _: &mut [u8]| {
         for (path, device) in [("/outer", "outer"), ("/inner", "inner")] {
             let id = manager.find_by_path(path).unwrap();
@@ -243,13 +187,13 @@ fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
     let outer = Acting { name: "outer", act: &outer };
     register(&manager, &inner, 0);
     register(&manager, &outer, 8);
-    assert_eq!(both_ways(&manager, 8).map(|(outcome, _)| outcome), [Ok(()); 2]);
+    assert_eq!(read_both_ways(&manager, 8), [Ok(0xff); 2]);
 }
 
 /// C12.
 #[test]
 fn a_device_that_removes_itself_without_saying_so_is_told_after_the_patience() {
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let act = |_: &Access<'_>, _: &mut [u8]| {
         let id = manager.find_by_path("/suicidal").unwrap();
         let refused = UnregisterError::InUse { device: "suicidal" };
@@ -259,14 +203,14 @@ fn a_device_that_removes_itself_without_saying_so_is_told_after_the_patience() {
     let device = Acting { name: "suicidal", act: &act };
     let id = register(&manager, &device, 0);
     // Still reachable, both times.
-    assert_eq!(both_ways(&manager, 0).map(|(outcome, _)| outcome), [Ok(()); 2]);
+    assert_eq!(read_both_ways(&manager, 0), [Ok(0xff); 2]);
     assert_eq!(manager.unregister_device(id), Ok(()));
 }
 
 /// C14, C15.
 #[test]
 fn a_device_removes_itself_deferred() {
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let calls = AtomicUsize::new(0);
     let act = |access: &Access<'_>, data: &mut [u8]| {
         calls.fetch_add(1, Ordering::Relaxed);
@@ -306,7 +250,7 @@ fn a_device_removes_itself_deferred() {
 #[test]
 fn two_callbacks_that_remove_each_others_device_do_not_wait_for_ever() {
     for deferred in [false, true] {
-        let manager = manager();
+        manager!(let manager, with_patience(2000));
         let together = Barrier::new(2);
         let outcomes = Mutex::new(Vec::new());
         let remove_other = |access: &Access<'_>, path: &str| {
@@ -371,7 +315,7 @@ fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
             if self.accept { Ok(()) } else { Err(vm_device::Rejected) }
         }
     }
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let (accepting, rejecting) =
         (Early { manager: &manager, accept: true }, Early { manager: &manager, accept: false });
     let requests = [IoResource::mmio(0, 4)];
@@ -397,7 +341,7 @@ fn a_device_looks_around_while_it_is_told_its_resources() {
         }
     }
     within_limit(|| {
-        let manager = manager();
+        manager!(let manager, with_patience(2000));
         let curious = Curious(&manager, AtomicUsize::new(0));
         register(&manager, &OTHER, 8);
         register(&manager, &curious, 0);
@@ -408,7 +352,7 @@ fn a_device_looks_around_while_it_is_told_its_resources() {
 /// C27.
 #[test]
 fn a_device_that_panics_leaves_the_manager_usable() {
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let inner = |_: &Access<'_>, _: &mut [u8]| panic!("a defect of the device");
     let inner = Acting { name: "inner", act: &inner };
     let nested = |access: &Access<'_>, data: &mut [u8]| {
@@ -419,8 +363,8 @@ fn a_device_that_panics_leaves_the_manager_usable() {
     let mut vcpu = manager.dispatcher().unwrap();
     for address in [0, 8] {
         let mut data = [0];
-        assert!(catch_unwind(AssertUnwindSafe(|| manager.read(at(address), &mut data, IoType::Mmio))).is_err());
-        assert!(catch_unwind(AssertUnwindSafe(|| vcpu.read(at(address), &mut data, IoType::Mmio))).is_err());
+        assert!(unwinds(|| manager.read(at(address), &mut data, IoType::Mmio)));
+        assert!(unwinds(|| vcpu.read(at(address), &mut data, IoType::Mmio)));
         assert_eq!(data, [0xff]);
     }
     // No announcement is left that the removals would wait for.
@@ -444,13 +388,46 @@ fn a_device_that_panics_over_its_resources_is_not_registered() {
             Ok(())
         }
     }
-    let manager = manager();
+    manager!(let manager, with_patience(2000));
     let device = Panicking(AtomicUsize::new(0));
     let requests = [IoResource::mmio(0, 4), IoResource::pio(0, 4)];
-    let mut register = || manager.register_device(&device, None, &requests, IrqResource::None);
-    assert!(catch_unwind(AssertUnwindSafe(&mut register)).is_err());
+    let register = || manager.register_device(&device, None, &requests, IrqResource::None);
+    assert!(unwinds(register));
     assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
     let id = register().unwrap();
     assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Ok(()));
     manager.unregister_device(id).unwrap();
+}
+
+/// C20.
+#[test]
+fn nesting_ends_where_each_callback_has_a_handle_of_its_own() {
+    const VCPUS: usize = 20;
+    manager!(let manager: <1, 1, VCPUS>);
+    let (depth, refusals) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    let again = |access: &Access<'_>, _: &mut [u8]| {
+        let depth = depth.fetch_add(1, Ordering::SeqCst);
+        // As deep as it goes through one handle, then with the next, and at last with none.
+        let outcome = match manager.nested(access).read(at(0), &mut [0], IoType::Mmio) {
+            Err(IoError::TooDeep) => match manager.dispatcher_with_hints::<0, 1>() {
+                Ok(mut vcpu) => vcpu.read(at(0), &mut [0], IoType::Mmio),
+                Err(_) if depth < 8 * VCPUS + 8 => manager.read(at(0), &mut [0], IoType::Mmio),
+                Err(_) => Err(IoError::TooDeep),
+            },
+            outcome => outcome,
+        };
+        refusals.fetch_add(usize::from(outcome == Err(IoError::TooDeep)), Ordering::SeqCst);
+    };
+    let device = Acting { name: "device", act: &again };
+    manager.register_device(&device, None, &[IoResource::mmio(0, 4)], IrqResource::None).unwrap();
+    thread::scope(|scope| {
+        let start = || {
+            manager.dispatcher_with_hints::<0, 1>().unwrap().read(at(0), &mut [0], IoType::Mmio).unwrap();
+        };
+        // Deeper than a thread's stack usually is in a debug build.
+        thread::Builder::new().stack_size(16 << 20).spawn_scoped(scope, start).unwrap();
+    });
+    let (depth, most) = (depth.load(Ordering::SeqCst), VCPUS * MAX_DEPTH + 1 + MAX_ANONYMOUS as usize + 2 * VCPUS);
+    assert!(VCPUS * MAX_DEPTH <= depth && depth <= most, "{depth}");
+    assert!(refusals.load(Ordering::SeqCst) > 0);
 }

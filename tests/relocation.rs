@@ -1,18 +1,11 @@
 //! Moves whose outcome must not depend on how they are written down.
 
-mod observed;
+mod fixture;
 
-use observed::{Constant, observe};
+use fixture::{Constant, Manager, manager, observe};
 use vm_device::{
-    DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeRefusal, RelocateError,
-    Relocation, SystemAllocator,
+    GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeRefusal, RelocateError, Relocation,
 };
-
-type Manager<'d> = DeviceManager<'d, 4, 8, 1>;
-
-fn manager<'d>() -> Manager<'d> {
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS))
-}
 
 fn byte(manager: &Manager<'_>, address: u64) -> u8 {
     let mut data = [0];
@@ -26,7 +19,7 @@ const CHILD: Constant = Constant { name: "child", value: 2 };
 #[test]
 fn the_order_of_a_transaction_does_not_matter() {
     let [forwards, backwards] = [false, true].map(|reversed| {
-        let manager = manager();
+        manager!(let manager);
         let window = IoResource::mmio(0x1000, 0x100).window();
         let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
         // Beside the window; the transaction brings both together.
@@ -47,7 +40,7 @@ fn the_order_of_a_transaction_does_not_matter() {
 
 #[test]
 fn a_moved_window_takes_its_contents_along_or_stays() {
-    let manager = manager();
+    manager!(let manager);
     let window = IoResource::mmio(0x1000, 0x100).window();
     let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
     let inside = [IoResource::mmio(0x1010, 0x10), IoResource::mmio(0x1080, 0x80)];
@@ -68,7 +61,7 @@ fn a_moved_window_takes_its_contents_along_or_stays() {
 
 #[test]
 fn a_window_that_is_not_decoded_leaves_its_contents_reachable() {
-    let manager = manager();
+    manager!(let manager);
     let window = IoResource::mmio(0, 0x100).window();
     let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
     manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x80, 0x10)], IrqResource::None).unwrap();
@@ -85,7 +78,7 @@ fn a_window_that_is_not_decoded_leaves_its_contents_reachable() {
 
 #[test]
 fn a_range_keeps_the_alignment_that_it_was_asked_for_with() {
-    let manager = manager();
+    manager!(let manager);
     let device = Constant { name: "aligned", value: 1 };
     let fixed = Constant { name: "fixed", value: 2 };
     let limits = IoRange::new(GuestAddress(0x1000), GuestAddress(0x1fff)).unwrap();

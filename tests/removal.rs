@@ -1,93 +1,20 @@
 //! Removals against what may come in their way: changes of the subtree, guests that hammer what is gone, and code of the
 //! embedder that calls the manager or unwinds.
 
-mod observed;
-mod within;
+mod fixture;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::Duration;
 
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType,
-    IrqResource, SystemAllocator, UnregisterError,
+    Access, GuestAddress, HeavyBarrier, InstanceId, IoError, IoResource, IoType, IrqResource, UnregisterError,
 };
 
-use observed::Constant;
-use within::within_limit;
-
-type Manager<'d> = DeviceManager<'d, 8, 8, 4>;
-
-const fn new_manager<'d>() -> Manager<'d> {
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY))
-}
-
-fn manager<'d>() -> Manager<'d> {
-    new_manager()
-}
-
-fn register<'d>(
-    manager: &'d Manager<'d>,
-    device: &'d dyn Device<'d>,
-    parent: Option<InstanceId>,
-    base: u64,
-) -> InstanceId {
-    manager.register_device(device, parent, &[IoResource::mmio(base, 4)], IrqResource::None).unwrap()
-}
-
-fn read(manager: &Manager<'_>, address: u64) -> Result<u8, IoError> {
-    let mut data = [0];
-    manager.read(GuestAddress(address), &mut data, IoType::Mmio).map(|()| data[0])
-}
-
-fn wait_for(flag: &AtomicBool) {
-    while !flag.load(SeqCst) {
-        thread::yield_now();
-    }
-}
-
-fn unwinds<T>(act: impl FnOnce() -> T) -> bool {
-    catch_unwind(AssertUnwindSafe(act)).is_err()
-}
-
-/// A device whose callback does not end before it is let go.
-struct Held {
-    name: &'static str,
-    inside: AtomicBool,
-    let_go: AtomicBool,
-}
-
-impl Held {
-    const fn new(name: &'static str) -> Self {
-        Self { name, inside: AtomicBool::new(false), let_go: AtomicBool::new(false) }
-    }
-}
-
-impl Device<'_> for Held {
-    fn name(&self) -> &str {
-        self.name
-    }
-    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-        self.inside.store(true, SeqCst);
-        wait_for(&self.let_go);
-        data.fill(7);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
-/// Does something with the access when it is read.
-struct Acting<'d>(&'static str, &'d (dyn Fn(&Access<'_>) + Sync));
-
-impl Device<'_> for Acting<'_> {
-    fn name(&self) -> &str {
-        self.0
-    }
-    fn read(&self, access: &Access<'_>, _: &mut [u8]) {
-        self.1(access);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
+use fixture::{
+    Acting, Constant, Held, LetGo, Manager, manager, read, register, register_below, unwinds, wait_for, while_inside,
+    within_limit,
+};
 
 const BUS: Constant = Constant { name: "bus", value: 1 };
 const FIRST: Constant = Constant { name: "first", value: 2 };
@@ -97,23 +24,23 @@ const SECOND: Constant = Constant { name: "second", value: 3 };
 #[test]
 fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
     within_limit(|| {
-        let manager = manager().with_patience(u32::MAX);
+        manager!(let manager, with_patience(u32::MAX));
         let (held, outcomes) = (Held::new("held"), spin::Mutex::new(Vec::new()));
-        let remove = |access: &Access<'_>| {
+        let remove = |access: &Access<'_>, _: &mut [u8]| {
             let bus = manager.find_by_path("/bus").unwrap();
             outcomes.lock().push(manager.nested(access).unregister_subtree(bus));
         };
-        let outside = Acting("outside", &remove);
-        let remove_from_outside = |access: &Access<'_>| {
-            remove(access);
+        let outside = Acting { name: "outside", act: &remove };
+        let remove_from_outside = |access: &Access<'_>, _: &mut [u8]| {
+            remove(access, &mut []);
             manager.nested(access).read(GuestAddress(0x40), &mut [0], IoType::Mmio).unwrap();
         };
-        let last = Acting("last", &remove_from_outside);
-        let bus = register(&manager, &BUS, None, 0);
-        register(&manager, &held, Some(bus), 0x10);
-        let first = register(&manager, &FIRST, Some(bus), 0x20);
-        register(&manager, &last, Some(first), 0x30);
-        register(&manager, &outside, None, 0x40);
+        let last = Acting { name: "last", act: &remove_from_outside };
+        let bus = register(&manager, &BUS, 0);
+        register_below(&manager, bus, &held, 0x10);
+        let first = register_below(&manager, bus, &FIRST, 0x20);
+        register_below(&manager, first, &last, 0x30);
+        register(&manager, &outside, 0x40);
         thread::scope(|scope| {
             // Somebody is inside a device that the walk comes to before, and the removal does not wait for that.
             scope.spawn(|| read(&manager, 0x10));
@@ -122,7 +49,7 @@ fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
             let own = Err(UnregisterError::InOwnCallback { device: "last" });
             assert_eq!(*outcomes.lock(), [own, own]);
             assert_eq!(manager.walk().count(), 5);
-            held.let_go.store(true, SeqCst);
+            held.let_go();
         });
     });
 }
@@ -134,9 +61,9 @@ fn a_subtree_that_changes<'d>(
     next: &'d Held,
     change: impl FnOnce(InstanceId, InstanceId) + Send,
 ) -> Result<(), UnregisterError<'d>> {
-    let bus = register(manager, &BUS, None, 0);
-    let first = register(manager, &FIRST, Some(bus), 0x10);
-    register(manager, held, Some(bus), 0x20);
+    let bus = register(manager, &BUS, 0);
+    let first = register_below(manager, bus, &FIRST, 0x10);
+    register_below(manager, bus, held, 0x20);
     thread::scope(|scope| {
         scope.spawn(|| read(manager, 0x20));
         wait_for(&held.inside);
@@ -153,9 +80,9 @@ fn a_subtree_that_changes<'d>(
         change(bus, first);
         scope.spawn(|| read(manager, 0x30));
         wait_for(&next.inside);
-        held.let_go.store(true, SeqCst);
+        held.let_go();
         let outcome = removal.join().unwrap();
-        next.let_go.store(true, SeqCst);
+        next.let_go();
         outcome
     })
 }
@@ -164,10 +91,10 @@ fn a_subtree_that_changes<'d>(
 #[test]
 fn a_subtree_is_waited_for_whole_with_one_patience_though_a_device_of_it_is_removed_meanwhile() {
     within_limit(|| {
-        let manager = manager().with_patience(if cfg!(miri) { 1000 } else { 4_000_000 });
+        manager!(let manager, with_patience(if cfg!(miri) { 1000 } else { 4_000_000 }));
         let (held, next) = (Held::new("held"), Held::new("next"));
         let outcome = a_subtree_that_changes(&manager, &held, &next, |bus, first| {
-            register(&manager, &next, Some(bus), 0x30);
+            register_below(&manager, bus, &next, 0x30);
             manager.unregister_device(first).unwrap();
         });
         assert!(matches!(outcome, Err(UnregisterError::InUse { device: "held" | "next" })), "{outcome:?}");
@@ -180,10 +107,10 @@ fn a_subtree_is_waited_for_whole_with_one_patience_though_a_device_of_it_is_remo
 #[test]
 fn a_device_registered_below_one_that_was_waited_for_is_waited_for_too() {
     within_limit(|| {
-        let manager = manager().with_patience(if cfg!(miri) { 1000 } else { 4_000_000 });
+        manager!(let manager, with_patience(if cfg!(miri) { 1000 } else { 4_000_000 }));
         let (held, next) = (Held::new("held"), Held::new("next"));
         let outcome = a_subtree_that_changes(&manager, &held, &next, |_, first| {
-            register(&manager, &next, Some(first), 0x30);
+            register_below(&manager, first, &next, 0x30);
         });
         assert!(matches!(outcome, Err(UnregisterError::InUse { device: "held" | "next" })), "{outcome:?}");
         assert_eq!((manager.walk().count(), read(&manager, 0)), (4, Ok(1)), "nothing has changed");
@@ -197,7 +124,7 @@ fn vcpus_that_hammer_an_address_delay_no_removal_once_nothing_is_there() {
     // More than there are processors: an announcement stands for as long as its thread does not run.
     const VCPUS: usize = if cfg!(miri) { 2 } else { 32 };
     within_limit(|| {
-        let manager: DeviceManager<'_, 4, 4, VCPUS> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+        manager!(let manager: <4, 4, VCPUS>);
         for moves in [false, true] {
             let [started, hammering] = [0; 2].map(AtomicUsize::new);
             let [go, stop] = [false; 2].map(AtomicBool::new);
@@ -245,7 +172,7 @@ mod looks_up {
     use super::*;
 
     static EXECUTED: AtomicUsize = AtomicUsize::new(0);
-    static MANAGER: Manager<'static> = new_manager().with_asymmetric_fence(
+    manager!(static MANAGER, with_asymmetric_fence(
         // SAFETY: no other thread dispatches.
         unsafe {
             HeavyBarrier::new(|| {
@@ -253,14 +180,14 @@ mod looks_up {
                 EXECUTED.fetch_add(1, SeqCst);
             })
         },
-    );
+    ));
 
     /// C2, C22.
     #[test]
     fn the_heavy_barrier_runs_without_the_lock_that_writers_hold() {
         within_limit(|| {
-            let bus = register(&MANAGER, &BUS, None, 0);
-            let add = || register(&MANAGER, &FIRST, Some(bus), 0x10);
+            let bus = register(&MANAGER, &BUS, 0);
+            let add = || register_below(&MANAGER, bus, &FIRST, 0x10);
             MANAGER.unregister_device(add()).unwrap();
             assert_eq!(EXECUTED.swap(0, SeqCst), 1);
             MANAGER.unregister_device_deferred(add()).unwrap();
@@ -282,7 +209,7 @@ mod unwinding {
 
     static FAILS: AtomicBool = AtomicBool::new(true);
     static RETURNED: AtomicUsize = AtomicUsize::new(0);
-    static MANAGER: Manager<'static> = new_manager().with_asymmetric_fence(
+    manager!(static MANAGER, with_asymmetric_fence(
         // SAFETY: no other thread dispatches.
         unsafe {
             HeavyBarrier::new(|| {
@@ -290,7 +217,7 @@ mod unwinding {
                 RETURNED.fetch_add(1, SeqCst);
             })
         },
-    );
+    ));
 
     /// C22, C27.
     #[test]
@@ -302,14 +229,14 @@ mod unwinding {
             |id| MANAGER.unregister_device_deferred(id).is_ok(),
         ];
         for (remove, subtree) in remove.into_iter().zip([false, true, false]) {
-            let id = register(&MANAGER, &BUS, None, 0);
+            let id = register(&MANAGER, &BUS, 0);
             if subtree {
-                register(&MANAGER, &FIRST, Some(id), 0x10);
+                register_below(&MANAGER, id, &FIRST, 0x10);
             }
             FAILS.store(true, SeqCst);
             assert!(remove(id));
             // Unreachable, and nothing of it free, as long as the barrier does not return.
-            assert!(unwinds(|| MANAGER.collect()) && unwinds(|| register(&MANAGER, &SECOND, None, 0)));
+            assert!(unwinds(|| MANAGER.collect()) && unwinds(|| register(&MANAGER, &SECOND, 0)));
             assert_eq!((read(&MANAGER, 0), MANAGER.device(id).is_some()), (Err(IoError::Unclaimed), true));
             assert_eq!(MANAGER.unregister_subtree(id), Err(UnregisterError::Busy { device: "bus" }));
             assert_eq!(RETURNED.load(SeqCst), 0);
@@ -325,7 +252,7 @@ mod unwinding {
 fn several_deferred_removals_share_one_barrier_and_what_comes_meanwhile_has_its_own() {
     static EXECUTED: AtomicUsize = AtomicUsize::new(0);
     static DEVICES: [Constant; 3] = [BUS, FIRST, SECOND];
-    static MANAGER: Manager<'static> = new_manager().with_asymmetric_fence(
+    manager!(static MANAGER, with_asymmetric_fence(
         // SAFETY: no other thread dispatches.
         unsafe {
             HeavyBarrier::new(|| {
@@ -337,10 +264,10 @@ fn several_deferred_removals_share_one_barrier_and_what_comes_meanwhile_has_its_
                 }
             })
         },
-    );
+    ));
     within_limit(|| {
         let ids: Vec<_> =
-            DEVICES.iter().zip([0, 8, 16]).map(|(device, base)| register(&MANAGER, device, None, base)).collect();
+            DEVICES.iter().zip([0, 8, 16]).map(|(device, base)| register(&MANAGER, device, base)).collect();
         MANAGER.unregister_device_deferred(ids[0]).unwrap();
         MANAGER.unregister_device_deferred(ids[1]).unwrap();
         assert_eq!(MANAGER.collect(), 1, "the third has not been fenced");
@@ -349,34 +276,16 @@ fn several_deferred_removals_share_one_barrier_and_what_comes_meanwhile_has_its_
     });
 }
 
-/// Lets a callback go at the end, and where an assertion fails, too.
-struct LetGo<'a>(&'a Held);
-
-impl Drop for LetGo<'_> {
-    fn drop(&mut self) {
-        self.0.let_go.store(true, SeqCst);
-    }
-}
-
-/// Has a vCPU inside a callback of `held`, at this address, while `act` runs.
-fn while_inside<'d>(manager: &'d Manager<'d>, held: &'d Held, address: u64, act: impl FnOnce()) {
-    thread::scope(|scope| {
-        scope.spawn(move || assert_eq!(read(manager, address), Ok(7)));
-        wait_for(&held.inside);
-        let _let_go = LetGo(held);
-        act();
-    });
-}
-
 /// C10, C15.
 #[test]
 fn a_removal_looks_for_callbacks_in_every_range() {
     within_limit(|| {
         for address in [0, 8, 0x10] {
-            let (manager, held) = (manager().with_patience(1000), Held::new("held"));
+            manager!(let manager, with_patience(1000));
+            let held = Held::new("held");
             let requests = [0, 8, 0x10].map(|base| IoResource::mmio(base, 4));
             let id = manager.register_device(&held, None, &requests, IrqResource::None).unwrap();
-            while_inside(&manager, &held, address, || {
+            while_inside(&manager, &held, address, false, || {
                 assert_eq!(manager.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
                 manager.unregister_device_deferred(id).unwrap();
                 assert_eq!(manager.collect(), 1, "a callback is running in the range at {address:#x}");
@@ -394,13 +303,13 @@ fn a_removal_looks_for_callbacks_in_every_range() {
 fn a_subtree_is_looked_at_whole() {
     within_limit(|| {
         for inside in 0..3 {
-            let manager = manager().with_patience(1000);
+            manager!(let manager, with_patience(1000));
             let devices = ["bus", "child", "grandchild"].map(Held::new);
-            let bus = register(&manager, &devices[0], None, 0);
-            let child = register(&manager, &devices[1], Some(bus), 8);
-            register(&manager, &devices[2], Some(child), 0x10);
+            let bus = register(&manager, &devices[0], 0);
+            let child = register_below(&manager, bus, &devices[1], 8);
+            register_below(&manager, child, &devices[2], 0x10);
             let held = &devices[inside];
-            while_inside(&manager, held, 8 * inside as u64, || {
+            while_inside(&manager, held, 8 * inside as u64, false, || {
                 assert_eq!(manager.unregister_subtree(bus), Err(UnregisterError::InUse { device: held.name }));
                 assert_eq!(manager.walk().count(), 3, "nothing has changed");
             });
@@ -414,16 +323,17 @@ fn a_subtree_is_looked_at_whole() {
 #[test]
 fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
     within_limit(|| {
-        let (outer, inner) = (manager(), manager().with_patience(1000));
+        manager!(let outer);
+        manager!(let inner, with_patience(1000));
         let held = Held::new("held");
-        let id = register(&inner, &held, None, 0);
-        let act = |access: &Access<'_>| {
+        let id = register(&inner, &held, 0);
+        let act = |access: &Access<'_>, _: &mut [u8]| {
             let mut data = [0];
             assert_eq!(inner.nested(access).read(GuestAddress(0), &mut data, IoType::Mmio), Ok(()));
             assert_eq!(data, [7]);
         };
-        let bridge = Acting("bridge", &act);
-        register(&outer, &bridge, None, 0);
+        let bridge = Acting { name: "bridge", act: &act };
+        register(&outer, &bridge, 0);
         thread::scope(|scope| {
             scope.spawn(|| outer.dispatcher().unwrap().read(GuestAddress(0), &mut [0], IoType::Mmio).unwrap());
             wait_for(&held.inside);
@@ -440,12 +350,13 @@ fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
 /// C12.
 #[test]
 fn a_callback_removes_another_managers_device_through_nested() {
-    let (own, other) = (manager(), manager());
-    let id = register(&other, &FIRST, None, 0);
+    manager!(let own);
+    manager!(let other);
+    let id = register(&other, &FIRST, 0);
     let outcome = spin::Mutex::new(None);
-    let act = |access: &Access<'_>| *outcome.lock() = Some(other.nested(access).unregister_device(id));
-    let acting = Acting("acting", &act);
-    register(&own, &acting, None, 0);
+    let act = |access: &Access<'_>, _: &mut [u8]| *outcome.lock() = Some(other.nested(access).unregister_device(id));
+    let acting = Acting { name: "acting", act: &act };
+    register(&own, &acting, 0);
     read(&own, 0).unwrap();
     assert_eq!(*outcome.lock(), Some(Ok(())));
 }

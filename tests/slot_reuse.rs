@@ -1,13 +1,13 @@
 //! Two devices that take turns in the only slot there is, while vCPUs access both: what a sanitizer is to look at.
 
-mod observed;
+mod fixture;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use vm_device::{DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
+use vm_device::{GuestAddress, IoError, IoResource, IoType, IrqResource};
 
-use observed::Constant;
+use fixture::{Constant, manager};
 
 const PLACES: [u64; 2] = [0x10, 0x20];
 
@@ -24,8 +24,7 @@ fn look(mut read: impl FnMut(GuestAddress, &mut [u8]) -> Result<(), IoError>) {
 
 #[test]
 fn two_devices_take_turns_in_one_slot() {
-    let manager: DeviceManager<'_, 1, 1, 1> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(u32::MAX);
+    manager!(let manager: <1, 1, 1>, with_patience(u32::MAX));
     let devices = [Constant { name: "zero", value: 0 }, Constant { name: "one", value: 1 }];
     let rounds = if cfg!(miri) { 20 } else { 2000 };
     let done = AtomicBool::new(false);

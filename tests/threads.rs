@@ -1,15 +1,13 @@
 //! vCPUs that access devices while a writer registers, moves and removes them.
 
+mod fixture;
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource,
-    Relocation, SystemAllocator,
-};
-
-type Manager<'d> = DeviceManager<'d, 8, 16, 2>;
+use fixture::{Acting, Manager, manager};
+use vm_device::{Access, Device, GuestAddress, InstanceId, IoError, IoResource, IoType, IrqResource, Relocation};
 
 const PLUGGED: u64 = 0x1000;
 const MOVED: [u64; 2] = [0x2000, 0x2008];
@@ -79,20 +77,6 @@ impl Device<'_> for Watched {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 }
 
-/// A device that reads another when it is read: the address whose low half it was given as an offset.
-struct Relay<'d>(&'d Manager<'d>);
-
-impl<'d> Device<'d> for Relay<'d> {
-    fn name(&self) -> &str {
-        "relay"
-    }
-    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        let target = GuestAddress(access.offset());
-        let _ = self.0.nested(access).read(target, data, IoType::Mmio);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
 fn one_device<'d>(manager: &'d Manager<'d>, device: &'d dyn Device<'d>, base: u64, size: u64) -> InstanceId {
     manager.register_device(device, None, &[IoResource::mmio(base, size)], IrqResource::None).unwrap()
 }
@@ -148,7 +132,7 @@ fn look(read: &mut impl FnMut(u64, &mut [u8]) -> Result<(), IoError>, phase: &Ph
 /// C5, C7, C16.
 #[test]
 fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
-    let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(u32::MAX);
+    manager!(let manager, with_patience(u32::MAX));
     let plugged = Watched::new("plugged", 1);
     let (moved, left, right) = (Watched::new("moved", 2), Watched::new("left", 3), Watched::new("right", 4));
     for always in [&moved, &left, &right] {
@@ -156,7 +140,11 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
     }
     let mover = one_device(&manager, &moved, MOVED[0], MOVED_SIZE);
     let pair = [one_device(&manager, &left, SWAPPED[0], 4), one_device(&manager, &right, SWAPPED[1], 4)];
-    let relay = Relay(&manager);
+    // It reads the address whose low half it was given as an offset.
+    let relays = |access: &Access<'_>, data: &mut [u8]| {
+        let _ = manager.nested(access).read(GuestAddress(access.offset()), data, IoType::Mmio);
+    };
+    let relay = Acting { name: "relay", act: &relays };
     one_device(&manager, &relay, RELAY, 0x1_0000);
     let phase = Phase(AtomicUsize::new(0));
     let up = time_is_up();
@@ -228,7 +216,7 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
 /// C1, C18.
 #[test]
 fn writers_on_several_threads_do_not_get_in_each_others_way() {
-    let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 7));
+    manager!(let manager);
     let up = time_is_up();
     let devices = [Watched::new("a", 1), Watched::new("b", 2), Watched::new("c", 3)];
     thread::scope(|scope| {
@@ -256,56 +244,4 @@ fn writers_on_several_threads_do_not_get_in_each_others_way() {
     });
     assert_eq!(manager.walk().count(), 0);
     assert!(devices.iter().all(|device| device.stale.load(Ordering::SeqCst) == 0));
-}
-
-/// C7, C9.
-#[test]
-fn a_removal_waits_for_its_own_device_only() {
-    struct Held {
-        name: &'static str,
-        inside: AtomicBool,
-        go_on: AtomicBool,
-    }
-    impl Device<'_> for Held {
-        fn name(&self) -> &str {
-            self.name
-        }
-        fn read(&self, _: &Access<'_>, _: &mut [u8]) {
-            self.inside.store(true, Ordering::SeqCst);
-            while !self.go_on.load(Ordering::SeqCst) {
-                thread::yield_now();
-            }
-            self.inside.store(false, Ordering::SeqCst);
-        }
-        fn write(&self, _: &Access<'_>, _: &[u8]) {}
-    }
-    for handle in [false, true] {
-        let manager: Manager<'_> =
-            DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY)).with_patience(u32::MAX);
-        let held = Held { name: "held", inside: AtomicBool::new(false), go_on: AtomicBool::new(false) };
-        let other = Watched::new("other", 1);
-        let ids = [one_device(&manager, &held, 0, 4), one_device(&manager, &other, 8, 4)];
-        thread::scope(|scope| {
-            scope.spawn(|| match handle {
-                true => manager.dispatcher().unwrap().read(GuestAddress(0), &mut [0], IoType::Mmio),
-                false => manager.read(GuestAddress(0), &mut [0], IoType::Mmio),
-            });
-            while !held.inside.load(Ordering::SeqCst) {
-                thread::yield_now();
-            }
-            // While a vCPU is inside the one, all else goes on.
-            manager.unregister_device(ids[1]).unwrap();
-            let id = one_device(&manager, &other, 8, 4);
-            manager.relocate(&[Relocation::new(ids[0], 0).to(GuestAddress(0x10))]).unwrap();
-            manager.unregister_device(id).unwrap();
-            let removal = scope.spawn(|| {
-                manager.unregister_device(ids[0]).unwrap();
-                assert!(!held.inside.load(Ordering::SeqCst));
-            });
-            thread::sleep(Duration::from_millis(if cfg!(miri) { 1 } else { 50 }));
-            assert!(!removal.is_finished());
-            held.go_on.store(true, Ordering::SeqCst);
-        });
-        assert_eq!(manager.walk().count(), 0);
-    }
 }

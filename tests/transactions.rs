@@ -1,8 +1,8 @@
 //! Every error of the three transactions: it names both parties, and it leaves everything as it was.
 
-mod observed;
+mod fixture;
 
-use observed::{Constant, observe};
+use fixture::{Constant, manager, observe, range};
 use vm_device::{
     Access, Device, DeviceManager, Fit, Gsi, GuestAddress, GuestUsize, InstanceId, IoRange, IoResource, IoType,
     IrqError, IrqResource, MAX_LINES, MAX_RANGES_PER_DEVICE, MAX_RELOCATIONS, MAX_SHARING, Owner, Placement, PoolError,
@@ -18,10 +18,6 @@ type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
 
 fn allocator() -> SystemAllocator<DEVICES, RANGES> {
     SystemAllocator::new(range(0x1000, u64::MAX)).with_ports(range(0, 0xfff)).with_irqs(5, 8)
-}
-
-fn range(first: u64, last: u64) -> IoRange {
-    IoRange::new(GuestAddress(first), GuestAddress(last)).unwrap()
 }
 
 struct Refusing;
@@ -91,7 +87,7 @@ fn refuses<'d>(
 
 #[test]
 fn names() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, serial, .. } = build(&manager);
     let error = RegisterError::InvalidName { device: "" };
     let words = "\"\" is no name for a device: it is empty or contains a '/'";
@@ -109,7 +105,7 @@ fn names() {
 
 #[test]
 fn parents() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { child, stale, .. } = build(&manager);
     let error = RegisterError::NoSuchParent { device: "new", parent: stale };
     let words = "#3, which is to be the parent of \"new\", is not registered, or not completely";
@@ -122,7 +118,7 @@ fn parents() {
 
 #[test]
 fn ranges() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, child, serial, .. } = build(&manager);
     let fine = IoResource::pio(0x10, 1);
     let any = |size, align| IoResource::any(IoType::Mmio, GuestUsize(size)).aligned(align);
@@ -215,7 +211,7 @@ fn ranges() {
 
 #[test]
 fn a_space_that_the_allocator_was_not_given() {
-    let manager: Manager<'_> = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+    manager!(let manager: <DEVICES, RANGES, 1> = SystemAllocator::new(IoRange::ALL_MEMORY));
     let refusal = RangeRefusal::Pool(PoolError::NoPool);
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": the allocator was given no ports: `with_ports` gives it some";
@@ -244,7 +240,7 @@ fn impossible_bounds_of_ports_and_lines() {
     ];
     for (error, words) in cases {
         let IrqError::BadBounds { first, last } = error else { unreachable!() };
-        let manager: Manager<'_> = DeviceManager::new(allocator().with_irqs(first.0, last.0));
+        manager!(let manager: <DEVICES, RANGES, 1> = allocator().with_irqs(first.0, last.0));
         let words = format!("the interrupt line of \"new\": {words}");
         let error = RegisterError::Irq { device: "new", error };
         for irq in [IrqResource::Any, IrqResource::Fixed(first), IrqResource::Shared(last)] {
@@ -253,7 +249,7 @@ fn impossible_bounds_of_ports_and_lines() {
         manager.register_device(&NEW, None, &[], IrqResource::None).unwrap();
     }
     let bounds = range(0xff00, 0x1_0000);
-    let manager: Manager<'_> = DeviceManager::new(allocator().with_ports(bounds));
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator().with_ports(bounds));
     let refusal = RangeRefusal::Pool(PoolError::BeyondPorts { bounds });
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": the ports that the allocator was given by `with_ports`, [0xff00, 0x10000], pass \
@@ -264,7 +260,7 @@ fn impossible_bounds_of_ports_and_lines() {
 /// What is asked for besides the range itself is not ignored.
 #[test]
 fn fixed_ranges_that_are_not_as_asked() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     build(&manager);
     let limits = range(0x4000, 0x5fff);
     let cases = [
@@ -304,7 +300,7 @@ fn fixed_ranges_that_are_not_as_asked() {
 /// A bus whose range is not a window is in the way of its children, and the error says how to mend that.
 #[test]
 fn a_place_on_a_bus_without_a_window() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let requests = [IoResource::mmio(0x2000, 0x1000), IoResource::mmio(0x4000, 0x1000).window()];
     let bus = manager.register_device(&BUS, None, &requests, IrqResource::None).unwrap();
     let child = manager.register_device(&CHILD, Some(bus), &[], IrqResource::None).unwrap();
@@ -334,7 +330,7 @@ fn a_place_on_a_bus_without_a_window() {
 
 #[test]
 fn more_ranges_than_a_device_can_have() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     build(&manager);
     let requests: Vec<_> = (0..=MAX_RANGES_PER_DEVICE as u16).map(|port| IoResource::pio(port, 1)).collect();
     let (asked, limit) = (MAX_RANGES_PER_DEVICE + 1, MAX_RANGES_PER_DEVICE);
@@ -349,7 +345,7 @@ fn more_ranges_than_a_device_can_have() {
 
 #[test]
 fn interrupt_lines() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, serial, .. } = build(&manager);
     let owner = Owner::Device { id: serial, name: "serial" };
     let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(5), owner };
@@ -386,7 +382,7 @@ const PATH_B: Constant = Constant { name: "b", value: 8 };
 fn a_line_of_the_vmm_is_nobody_elses() {
     let mut allocator = allocator();
     allocator.allocate_irq(Some(Gsi(6))).unwrap();
-    let manager: Manager<'_> = DeviceManager::new(allocator);
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator);
     let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(6), owner: Owner::Vmm };
     let words = "GSI 6, which \"new\" asks for, belongs to the VMM";
     for irq in [IrqResource::Fixed(Gsi(6)), IrqResource::Shared(Gsi(6))] {
@@ -397,7 +393,7 @@ fn a_line_of_the_vmm_is_nobody_elses() {
 #[test]
 fn lines_are_shared_by_so_many() {
     let devices: Vec<_> = (0..MAX_SHARING).map(Numbered::new).collect();
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     for device in &devices {
         manager.register_device(device, None, &[], IrqResource::Shared(Gsi(8))).unwrap();
     }
@@ -430,7 +426,7 @@ impl Device<'_> for Numbered {
 #[test]
 fn full_of_devices() {
     let devices: Vec<_> = (0..DEVICES).map(Numbered::new).collect();
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let ids: Vec<_> =
         devices.iter().map(|device| manager.register_device(device, None, &[], IrqResource::None).unwrap()).collect();
     let error = RegisterError::TooManyDevices { device: "new", capacity: DEVICES };
@@ -444,7 +440,7 @@ fn full_of_devices() {
 #[test]
 fn full_of_ranges() {
     let devices: Vec<_> = (0..3).map(Numbered::new).collect();
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     // Every second port.
     for (n, device) in (0..).zip(&devices) {
         let requests: Vec<_> = (0..16).map(|i| IoResource::pio((n * 16 + i) * 2 + 1, 1)).collect();
@@ -473,7 +469,7 @@ fn full_of_ranges() {
 #[test]
 fn a_window_takes_the_room_of_one_range() {
     let devices: Vec<_> = (0..DEVICES).map(Numbered::new).collect();
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     // The VMM's ports take room too.
     const RESERVED: usize = 16;
     for port in 0..RESERVED as u64 {
@@ -504,7 +500,7 @@ fn a_window_takes_the_room_of_one_range() {
 
 #[test]
 fn a_device_that_rejects_what_it_was_given() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, .. } = build(&manager);
     let requests = [IoResource::any(IoType::Mmio, GuestUsize(0x100)).window(), IoResource::pio(0, 1)];
     let error = RegisterError::Rejected { device: "refusing" };
@@ -525,7 +521,7 @@ fn stays<'d>(manager: &'d Manager<'d>, id: InstanceId, deferred: bool, error: Un
 
 #[test]
 fn removals() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, child, stale, .. } = build(&manager);
     for deferred in [false, true] {
         let error = UnregisterError::NotFound { id: stale };
@@ -560,7 +556,7 @@ fn removals() {
 
 #[test]
 fn a_subtree_goes_in_one_act() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, child, serial, .. } = build(&manager);
     let mut vcpu = manager.dispatcher().unwrap();
     assert_eq!(vcpu.read(GuestAddress(0x1_8000), &mut [0], IoType::Mmio), Ok(()));
@@ -593,7 +589,7 @@ fn remains<'d>(manager: &'d Manager<'d>, moves: &[Relocation], error: RelocateEr
 
 #[test]
 fn relocations() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, child, serial, stale } = build(&manager);
     let fine = Relocation::new(serial, 0).to(GuestAddress(0x2f8)).decoded(false);
     let to = |id, index, to| Relocation::new(id, index).to(GuestAddress(to));
@@ -655,7 +651,7 @@ fn relocations() {
 #[test]
 fn more_ranges_than_a_transaction_can_move() {
     let devices: Vec<_> = (0..3).map(Numbered::new).collect();
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let mut moves = Vec::new();
     for (n, device) in (0..).zip(&devices) {
         let requests: Vec<_> = (0..12).map(|i| IoResource::pio(n * 12 + i, 1)).collect();
@@ -675,7 +671,7 @@ fn more_ranges_than_a_transaction_can_move() {
 
 #[test]
 fn what_the_vmm_takes_and_gives_back() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let Platform { bus, serial, .. } = build(&manager);
     let before = observe(&manager, &[]);
     for (io_type, wanted, owner) in [
@@ -703,7 +699,7 @@ fn what_the_vmm_takes_and_gives_back() {
 
 #[test]
 fn more_handles_than_there_is_room_for() {
-    let manager: Manager<'_> = DeviceManager::new(allocator());
+    manager!(let manager: <DEVICES, RANGES, 1> = allocator());
     let _vcpu = manager.dispatcher().unwrap();
     let error = manager.dispatcher().err().unwrap();
     assert_eq!(error.to_string(), "all 1 dispatchers are in use, as many as `VCPUS` says");

@@ -3,13 +3,15 @@
 
 #![no_main]
 
-use std::sync::Mutex;
+#[path = "../../tests/fixture/mod.rs"]
+mod fixture;
 
 use arbitrary::Arbitrary;
+use fixture::{Call, Recorder, manager};
 use libfuzzer_sys::fuzz_target;
 use vm_device::{
-    Access, AccessSizes, Device, DeviceManager, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource,
-    IoType, IrqResource, Relocation, SystemAllocator,
+    AccessSizes, DeviceManager, Dispatcher, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType,
+    IrqResource, Relocation, SystemAllocator,
 };
 
 /// Each space is this large: the ports from 0 on, memory up to the last byte of the 64-bit space.
@@ -53,32 +55,6 @@ fn space(memory: bool) -> IoType {
     if memory { IoType::Mmio } else { IoType::Pio }
 }
 
-/// A device that keeps its accesses: address, base, range, length.
-struct Recorder {
-    name: String,
-    seen: Mutex<Vec<(u64, u64, usize, usize)>>,
-}
-
-impl Recorder {
-    fn record(&self, access: &Access<'_>, length: usize) {
-        let mut seen = self.seen.lock().unwrap();
-        seen.push((access.address().0, access.base().0, access.range_index(), length));
-    }
-}
-
-impl Device<'_> for Recorder {
-    fn name(&self) -> &str {
-        &self.name
-    }
-    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        self.record(access, data.len());
-        data.fill(0x5a);
-    }
-    fn write(&self, access: &Access<'_>, data: &[u8]) {
-        self.record(access, data.len());
-    }
-}
-
 /// A registered device, as the model knows it.
 struct Known {
     id: InstanceId,
@@ -112,11 +88,9 @@ fn owner(known: &[Known], memory: bool, address: u64) -> Option<(usize, usize)> 
 }
 
 fuzz_target!(|acts: Vec<Act>| {
-    let recorders: Vec<_> =
-        (0..DEVICES).map(|number| Recorder { name: format!("device{number}"), seen: Mutex::new(Vec::new()) }).collect();
+    let recorders: Vec<_> = (0..DEVICES).map(|number| Recorder::new(number.to_string(), 0)).collect();
     let pool = |memory| IoRange::with_size(GuestAddress(base(memory)), GuestUsize(SIZE)).unwrap();
-    let manager: DeviceManager<'_, 5, 12, 1> =
-        DeviceManager::new(SystemAllocator::new(pool(true)).with_ports(pool(false)).with_irqs(0, 3));
+    manager!(let manager: <5, 12, 1> = SystemAllocator::new(pool(true)).with_ports(pool(false)).with_irqs(0, 3));
     let mut vcpu = manager.dispatcher().unwrap();
     let mut known: Vec<Known> = Vec::new();
     // The ids that are gone.
@@ -247,7 +221,7 @@ fn resource(request: &Request) -> IoResource {
 }
 
 type Manager<'d> = DeviceManager<'d, 5, 12, 1>;
-type Vcpu<'d> = vm_device::Dispatcher<'d, 5, 12, 1>;
+type Vcpu<'d> = Dispatcher<'d, 5, 12, 1>;
 
 /// Takes the ranges from the address map, and checks that they are disjoint or nested along the tree.
 fn refresh<'d>(manager: &Manager<'d>, known: &mut [Known]) {
@@ -319,12 +293,8 @@ fn access(
         vcpu.read(GuestAddress(address), &mut data, space(memory))
     };
     let expected = expect(known, memory, address, length);
-    compare(known, recorders, memory, address, length, 1, result, expected);
-    if !write {
-        // A device that accepts only some sizes is not in the model: its refusal shows as open bus.
-        let value = if result.is_ok() { 0x5a } else { 0xff };
-        assert!(data.iter().all(|byte| *byte == value));
-    }
+    let read = if write { None } else { Some(&*data) };
+    compare(known, recorders, Asked { memory, address, length, count: 1, read }, result, expected);
 }
 
 fn string(
@@ -343,11 +313,8 @@ fn string(
         vcpu.read_string(port as u16, element, &mut data)
     };
     let expected = if count == 0 { Err(IoError::InvalidLength) } else { expect(known, false, port, element) };
-    compare(known, recorders, false, port, element, count, result, expected);
-    if !write {
-        let value = if result.is_ok() { 0x5a } else { 0xff };
-        assert!(data.iter().all(|byte| *byte == value));
-    }
+    let read = if write { None } else { Some(&*data) };
+    compare(known, recorders, Asked { memory: false, address: port, length: element, count, read }, result, expected);
 }
 
 /// What is to come of an access to a device that accepts every size.
@@ -366,35 +333,43 @@ fn expect(known: &[Known], memory: bool, address: u64, length: usize) -> Result<
     first.ok_or(IoError::Unclaimed)
 }
 
-#[allow(clippy::too_many_arguments)]
-fn compare(
-    known: &[Known],
-    recorders: &[Recorder],
+/// What was asked of the manager: as many accesses as `count` says, of `length` bytes each, and what they read.
+struct Asked<'a> {
     memory: bool,
     address: u64,
     length: usize,
     count: usize,
+    read: Option<&'a [u8]>,
+}
+
+fn compare(
+    known: &[Known],
+    recorders: &[Recorder],
+    asked: Asked<'_>,
     result: Result<(), IoError>,
     expected: Result<(usize, usize), IoError>,
 ) {
-    let seen: Vec<_> = recorders
-        .iter()
-        .enumerate()
-        .flat_map(|(number, recorder)| {
-            std::mem::take(&mut *recorder.seen.lock().unwrap()).into_iter().map(move |entry| (number, entry))
-        })
-        .collect();
+    let Asked { memory, address, length, count, read } = asked;
+    let seen: Vec<_> = recorders.iter().map(Recorder::take).collect();
+    let nobody_but = |number: usize| seen.iter().enumerate().all(|(other, calls)| other == number || calls.is_empty());
     match (result, expected) {
         (Ok(()), Ok((device, index))) => {
-            let range = known[device].ranges[index];
+            let (name, range) = (known[device].name, known[device].ranges[index]);
             assert_eq!(range.memory, memory);
-            assert_eq!(seen, vec![(known[device].name, (address, range.first, index, length)); count]);
+            let call = Call { write: read.is_none(), range_index: index, address, base: range.first, length };
+            assert_eq!(seen[name], vec![call; count]);
+            assert!(nobody_but(name), "another device was reached besides");
+            assert!(read.is_none_or(|read| read == recorders[name].answers(&seen[name])));
         }
-        (Err(IoError::RefusedSize), Ok(_)) => assert!(length != 4 && seen.is_empty()),
+        // A device that accepts only some sizes is not in the model: its refusal shows as open bus.
+        (Err(IoError::RefusedSize), Ok(_)) => assert!(length != 4 && nobody_but(usize::MAX)),
         (Err(error), Err(expected)) => {
             assert_eq!(error, expected);
-            assert!(seen.is_empty(), "a failed access reached a device");
+            assert!(nobody_but(usize::MAX), "a failed access reached a device");
         }
         (result, expected) => panic!("{result:?} at {address:#x} for {length}, not {expected:?}"),
+    }
+    if let (Err(_), Some(read)) = (result, read) {
+        assert!(read.iter().all(|byte| *byte == 0xff));
     }
 }

@@ -2,10 +2,10 @@
 
 use vm_device::{GuestAddress, InstanceId, IoType, Owner};
 
-use crate::observed::Observed;
+use crate::fixture::Observed;
 use crate::plain::assigned;
 use crate::platform::{HALF, address};
-use crate::recorder::Io;
+use crate::relay::Io;
 use crate::steps::Run;
 
 impl Run<'_> {
@@ -116,11 +116,11 @@ impl Run<'_> {
         assert_eq!(outcome, outcome_expected, "{io:x?}");
         let mut bytes = vec![0xff; io.length];
         for (number, recorder) in self.recorders.iter().enumerate() {
-            let had = std::mem::take(&mut *recorder.calls.lock());
+            let had = recorder.take();
             let calls = called.iter().filter(|(recorder, _)| *recorder == number).flat_map(|(_, calls)| calls);
             assert!(had.iter().eq(calls), "{io:x?} reached {number} with {had:x?}");
             if !had.is_empty() {
-                bytes = had.iter().flat_map(|call| (0..call.length as u8).map(|i| number as u8 * 16 + i)).collect();
+                bytes = recorder.answers(&had);
             }
         }
         assert!(io.write || data == bytes, "{io:x?} gave {data:x?}, not {bytes:x?}");

@@ -5,12 +5,12 @@
 //! are looked at where they end: 32 addresses at the bottom and 32 at the top.
 
 mod comparison;
+#[path = "../fixture/mod.rs"]
+mod fixture;
 mod history;
-#[path = "../observed/mod.rs"]
-mod observed;
 mod plain;
 mod platform;
-mod recorder;
+mod relay;
 mod steps;
 
 use proptest::prelude::*;

@@ -3,9 +3,10 @@
 use vm_device::{AccessSizes, Assigned, Gsi, GuestAddress, InstanceId, IoError, IoRange, IoType};
 
 use crate::RANGES;
+use crate::fixture::Call;
 use crate::history::{Ask, Where};
 use crate::platform::address;
-use crate::recorder::{Call, Io};
+use crate::relay::Io;
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {

@@ -1,13 +1,14 @@
 //! The manager that a history begins with, and where its addresses lie.
 
 use spin::Mutex;
-use vm_device::{AccessSizes, DeviceManager, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
+use vm_device::{AccessSizes, IoResource, IoType, IrqResource};
 
+use crate::fixture::{Recorder, everything, manager};
 use crate::history::Step;
 use crate::plain::{Instance, Model, Place};
-use crate::recorder::{Recorder, Relay};
+use crate::relay::Relay;
 use crate::steps::Run;
-use crate::{DEVICES, Manager};
+use crate::{DEVICES, RANGES};
 
 /// Half the addresses looked at, at each end of a space.
 pub(crate) const HALF: u64 = 32;
@@ -21,11 +22,10 @@ pub(crate) fn address(io_type: IoType, cell: u64) -> u64 {
 
 /// Makes the steps of a history, with a comparison after each.
 pub(crate) fn run(steps: &[Step]) {
-    let manager: Manager<'_> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 7));
-    let recorders: Vec<Recorder> = (0..DEVICES as u8)
-        .map(|number| Recorder { number, calls: Mutex::default(), assigned: Mutex::default() })
-        .collect();
+    manager!(let manager: <DEVICES, RANGES, 1> = everything().with_irqs(5, 7));
+    let names = ["a", "b", "c"].into_iter().cycle();
+    let recorders: Vec<_> =
+        names.zip(0..DEVICES as u8).map(|(name, number)| Recorder::new(name, number * 16)).collect();
     let relay = Relay { manager: &manager, order: Mutex::new(None), outcome: Mutex::new((Ok(()), Vec::new())) };
     let id = manager.register_device(&relay, None, &[RELAY], IrqResource::None).unwrap();
     let place = Place {

@@ -5,11 +5,11 @@ use vm_device::{
     RegisterError, RelocateError, Relocation, UnregisterError,
 };
 
+use crate::fixture::{Observed, Recorder, observe};
 use crate::history::{Ask, Move, Step, Where};
-use crate::observed::observe;
 use crate::plain::{Given, Instance, Model, Place, assigned};
 use crate::platform::{HALF, address};
-use crate::recorder::{Recorder, Relay};
+use crate::relay::Relay;
 use crate::{DEVICES, Manager, Vcpu};
 
 /// The manager and the model, side by side.
@@ -36,7 +36,7 @@ impl<'d> Run<'d> {
     }
 
     pub(crate) fn step(&mut self, step: &Step) {
-        let before = observe(self.manager, &[]);
+        let before = self.observe();
         let failed = match step {
             Step::Register { parent, asks, irq } => self.register(*parent, asks, *irq),
             Step::Unregister(pick) => self.unregister(*pick, false),
@@ -51,13 +51,18 @@ impl<'d> Run<'d> {
             Step::Reserve(io_type, first, size) => self.reserve(*io_type, *first, *size),
             Step::Release(pick) => self.release(*pick),
         };
-        let after = observe(self.manager, &[]);
+        let after = self.observe();
         if failed {
             assert_eq!(before, after, "an error has changed something: {step:?}");
         }
-        // The observation has read from them.
-        self.recorders.iter().for_each(|recorder| recorder.calls.lock().clear());
         self.compare(&after);
+    }
+
+    fn observe(&self) -> Observed<'d> {
+        let seen = observe(self.manager, &[]);
+        // It has read from them.
+        self.recorders.iter().for_each(|recorder| drop(recorder.take()));
+        seen
     }
 
     pub(crate) fn register(&mut self, parent: usize, asks: &[Ask], irq: IrqResource) -> bool {
@@ -85,7 +90,7 @@ impl<'d> Run<'d> {
             (Ok(id), Some((places, irq))) => {
                 assert!(!self.stale.contains(&id) && self.model.instances.iter().all(|instance| instance.id != id));
                 let told = places.iter().map(assigned).collect::<Vec<_>>();
-                assert_eq!(*device.assigned.lock(), told);
+                assert_eq!(device.assigned(), told);
                 self.model.instances.push(Instance { id, recorder, parent, places, irq, deferred: false });
                 false
             }
