@@ -289,7 +289,9 @@ fn there_are_as_many_handles_as_the_manager_has_room_for_and_a_dropped_one_can_b
     manager!(let manager, with_patience(u32::MAX));
     let first = manager.dispatcher().unwrap();
     let _second = manager.dispatcher().unwrap();
-    assert_eq!(manager.dispatcher().err(), Some(NoDispatcher { capacity: 2 }));
+    let error = manager.dispatcher().err().unwrap();
+    assert_eq!(error, NoDispatcher { capacity: 2 });
+    assert_eq!(error.to_string(), "all 2 dispatchers are in use, as many as `VCPUS` says");
     register(&manager, &FIRST, 0);
     assert_eq!(read(&manager, 0), Ok(1), "without one it works as well");
     drop(first);

@@ -9,9 +9,9 @@ use std::thread;
 use fixture::{Constant, Manager, Recorder, at, manager, observe, range, try_register};
 use spin::Mutex;
 use vm_device::{
-    Access, AccessSizes, Device, Fit, GuestUsize, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType,
-    IrqResource, Owner, Placement, PoolError, RangeError, RangeRefusal, RegisterError, Rejected, RelocateError,
-    Relocation, Resources, SystemAllocator, UnregisterError,
+    Access, AccessSizes, Device, GuestUsize, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType,
+    IrqResource, Owner, PoolError, RangeError, RangeRefusal, RegisterError, Rejected, RelocateError, Relocation,
+    Resources, SystemAllocator, UnregisterError,
 };
 
 const ONE: Constant = Constant { name: "one", value: 1 };
@@ -133,10 +133,10 @@ fn vm_allocator_0_1_4_a_range_that_starts_at_1_is_freed() {
         assert_eq!(manager.release(IoType::Mmio, range(1, 0x10)), Err(RangeRefusal::Pool(not_allocated)));
     }
     assert_eq!(manager.address_map(IoType::Mmio).count(), 0);
-    let mut allocator = SystemAllocator::<1, 4>::new(IoRange::ALL_MEMORY);
-    let any = Placement::Any { size: GuestUsize(u64::MAX), align: 1, within: None, fit: Fit::Last };
-    assert_eq!(allocator.allocate_io(IoType::Mmio, any), Ok(range(1, u64::MAX)));
-    assert_eq!(allocator.free_io(IoType::Mmio, range(1, u64::MAX)), Ok(()));
+    let all_but_one = IoResource::any(IoType::Mmio, GuestUsize(u64::MAX)).last_fit();
+    let id = try_register(&manager, &ONE, &[all_but_one]).unwrap();
+    assert_eq!(manager.range(id, 0).unwrap().range, range(1, u64::MAX));
+    assert_eq!(manager.unregister_device(id), Ok(()));
 }
 
 #[test]

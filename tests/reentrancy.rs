@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use fixture::{Acting, Constant, Manager, at, manager, read_both_ways, register, unwinds, within_limit};
+use fixture::{Acting, Constant, Manager, at, manager, nth_name, read_both_ways, register, unwinds, within_limit};
 use spin::Mutex;
 use vm_device::{
     Access, Device, IoError, IoResource, IoType, IrqResource, MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Relocation,
@@ -107,12 +107,11 @@ fn endless_recursion_through_a_ring_of_devices_ends() {
     const RING: u64 = 64;
     manager!(let manager: <64, 64, VCPUS>);
     let depth = AtomicUsize::new(0);
-    let names: Vec<_> = (0..RING).map(|n| n.to_string()).collect();
     let reads_the_next = |access: &Access<'_>, data: &mut [u8]| {
         depth.fetch_add(1, Ordering::Relaxed);
         let _ = manager.read(at((access.base().0 + 4) % (RING * 4)), data, IoType::Mmio);
     };
-    let ring: Vec<_> = names.iter().map(|name| Acting { name, act: &reads_the_next }).collect();
+    let ring: Vec<_> = (0..RING).map(|n| Acting { name: nth_name(n as usize), act: &reads_the_next }).collect();
     for (n, device) in (0..).zip(&ring) {
         manager.register_device(device, None, &[IoResource::mmio(n * 4, 4)], IrqResource::None).unwrap();
     }

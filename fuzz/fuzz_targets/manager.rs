@@ -7,7 +7,7 @@
 mod fixture;
 
 use arbitrary::Arbitrary;
-use fixture::{Call, Recorder, manager};
+use fixture::{Call, Recorder, manager, nth_name};
 use libfuzzer_sys::fuzz_target;
 use vm_device::{
     AccessSizes, DeviceManager, Dispatcher, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType,
@@ -88,7 +88,7 @@ fn owner(known: &[Known], memory: bool, address: u64) -> Option<(usize, usize)> 
 }
 
 fuzz_target!(|acts: Vec<Act>| {
-    let recorders: Vec<_> = (0..DEVICES).map(|number| Recorder::new(number.to_string(), 0)).collect();
+    let recorders: Vec<_> = (0..DEVICES).map(|number| Recorder::new(nth_name(number), 0)).collect();
     let pool = |memory| IoRange::with_size(GuestAddress(base(memory)), GuestUsize(SIZE)).unwrap();
     manager!(let manager: <5, 12, 1> = SystemAllocator::new(pool(true)).with_ports(pool(false)).with_irqs(0, 3));
     let mut vcpu = manager.dispatcher().unwrap();

@@ -1,0 +1,159 @@
+//! Removals, moves and reservations that are refused: the error names both parties, and leaves everything as it was.
+
+mod fixture;
+
+use fixture::{BUS, DEVICES, NEW, Platform, RANGES, bounded, is_refused, manager, observe, range};
+use vm_device::{
+    Gsi, GuestAddress, GuestUsize, IoResource, IoType, IrqResource, Owner, PoolError, RangeError, RangeRefusal,
+    RelocateError, Relocation, UnregisterError,
+};
+
+#[test]
+fn a_removal_that_is_refused_changes_nothing() {
+    manager!(let manager: <DEVICES, RANGES, 1> = bounded());
+    let Platform { bus, child, stale, .. } = Platform::new(&manager);
+    let remove = |id, deferred| match deferred {
+        true => manager.unregister_device_deferred(id),
+        false => manager.unregister_device(id),
+    };
+    for deferred in [false, true] {
+        let error = UnregisterError::NotFound { id: stale };
+        is_refused(&manager, error, "no device has the id #3", || remove(stale, deferred));
+        let error = UnregisterError::HasChildren { device: "bus", child: "child" };
+        let words = "the bus \"bus\" has children, \"child\" for one: `unregister_subtree` removes all of it";
+        is_refused(&manager, error, words, || remove(bus, deferred));
+    }
+    assert_eq!(manager.unregister_subtree(stale), Err(UnregisterError::NotFound { id: stale }));
+    manager.unregister_device_deferred(child).unwrap();
+    let error = UnregisterError::Busy { device: "child" };
+    for deferred in [false, true] {
+        let words = "\"child\" is just being registered or removed by somebody else";
+        is_refused(&manager, error, words, || remove(child, deferred));
+    }
+    assert_eq!(manager.unregister_subtree(bus), Err(error));
+    assert_eq!(manager.collect(), 0);
+    manager.unregister_device(bus).unwrap();
+    // What else can be refused needs a callback that runs: tests/reentrancy.rs.
+    let error = UnregisterError::InOwnCallback { device: "bus" };
+    assert_eq!(
+        error.to_string(),
+        "\"bus\" is removed from within its own callback by `unregister_device_deferred` only"
+    );
+    let error = UnregisterError::InUse { device: "bus" };
+    assert_eq!(error.to_string(), "a callback of \"bus\" has not ended; was it to be removed from within it?");
+}
+
+#[test]
+fn a_subtree_goes_in_one_act() {
+    manager!(let manager: <DEVICES, RANGES, 1> = bounded());
+    let Platform { bus, child, serial, .. } = Platform::new(&manager);
+    let mut vcpu = manager.dispatcher().unwrap();
+    assert_eq!(vcpu.read(GuestAddress(0x1_8000), &mut [0], IoType::Mmio), Ok(()));
+    manager.unregister_subtree(bus).unwrap();
+    for id in [bus, child] {
+        assert_eq!(manager.unregister_device(id), Err(UnregisterError::NotFound { id }));
+    }
+    for address in [0x1_8000, 0x1_0000] {
+        assert!(vcpu.read(GuestAddress(address), &mut [0], IoType::Mmio).is_err());
+    }
+    assert_eq!(manager.walk().map(|info| info.id).collect::<Vec<_>>(), [serial]);
+    // What stands behind it is as it was.
+    assert_eq!(manager.read(GuestAddress(0x3f8), &mut [0], IoType::Pio), Ok(()));
+    assert_eq!(manager.unregister_device(serial), Ok(()));
+    // Everything it had is free.
+    let all = IoResource::at(IoType::Mmio, range(0x1000, 0xf_ffff));
+    manager.register_device(&BUS, None, &[all], IrqResource::Fixed(Gsi(7))).unwrap();
+}
+
+#[test]
+fn a_move_that_is_refused_changes_nothing() {
+    manager!(let manager: <DEVICES, RANGES, 1> = bounded());
+    let Platform { bus, child, serial, stale } = Platform::new(&manager);
+    let fine = Relocation::new(serial, 0).to(GuestAddress(0x2f8)).decoded(false);
+    let to = |id, index, to| Relocation::new(id, index).to(GuestAddress(to));
+
+    let error = RelocateError::NotFound { id: stale };
+    is_refused(&manager, error, "no device has the id #3", || manager.relocate(&[fine, to(stale, 0, 0)]));
+    let error = RelocateError::NoSuchRange { device: "child", index: 2 };
+    is_refused(&manager, error, "\"child\" has no range 2", || manager.relocate(&[fine, to(child, 2, 0)]));
+    let error = RelocateError::NoSuchRange { device: "child", index: usize::MAX };
+    assert_eq!(manager.relocate(&[to(child, usize::MAX, 0)]), Err(error));
+    let error = RelocateError::NamedTwice { device: "serial", index: 0 };
+    let words = "range 0 of \"serial\" is named twice in one transaction";
+    is_refused(&manager, error, words, || manager.relocate(&[fine, to(serial, 0, 0)]));
+
+    let refused = |device, index, to, refusal| RelocateError::Range { device, index, to: GuestAddress(to), refusal };
+    let refusal = RangeRefusal::Overlap {
+        wanted: range(0x1_9001, 0x1_9100),
+        taken: range(0x1_9000, 0x1_90ff),
+        owner: Owner::Device { id: child, name: "child" },
+    };
+    let error = refused("child", 0, 0x1_9001, refusal);
+    let words = "range 0 of \"child\" to 0x19001: [0x19001, 0x19100] overlaps [0x19000, 0x190ff], which belongs to \"child\" (#1)";
+    is_refused(&manager, error, words, || manager.relocate(&[fine, to(child, 0, 0x1_9001)]));
+    let refusal = RangeRefusal::Overlap {
+        wanted: range(0x10_0000, 0x10_00ff),
+        taken: range(0x10_0000, 0x1f_ffff),
+        owner: Owner::Vmm,
+    };
+    let error = refused("child", 1, 0x10_0000, refusal);
+    let words = "range 1 of \"child\" to 0x100000: [0x100000, 0x1000ff] overlaps [0x100000, 0x1fffff], which belongs to the VMM";
+    is_refused(&manager, error, words, || manager.relocate(&[to(child, 0, 0x2000), fine, to(child, 1, 0x10_0000)]));
+    let refusal = RangeRefusal::WindowInUse {
+        inside: range(0x1_8000, 0x1_80ff),
+        owner: Owner::Device { id: child, name: "child" },
+    };
+    let error = refused("bus", 0, 0x2_0000, refusal);
+    let words = "range 0 of \"bus\" to 0x20000: the window holds [0x18000, 0x180ff], which belongs to \"child\" (#1)";
+    is_refused(&manager, error, words, || manager.relocate(&[fine, to(bus, 0, 0x2_0000)]));
+    let invalid = RangeRefusal::Invalid(RangeError::Wraps { base: GuestAddress(u64::MAX), size: GuestUsize(0x100) });
+    let error = refused("child", 0, u64::MAX, invalid);
+    let words = "range 0 of \"child\" to 0xffffffffffffffff: the range of 0x100 bytes at 0xffffffffffffffff passes the \
+                 end of the 64-bit address space";
+    is_refused(&manager, error, words, || manager.relocate(&[fine, to(child, 0, u64::MAX)]));
+    let beyond = RangeError::BeyondSpace { range: range(0xfff9, 0x1_0000), last: GuestAddress(0xffff) };
+    let error = refused("serial", 0, 0xfff9, RangeRefusal::Invalid(beyond));
+    let words =
+        "range 0 of \"serial\" to 0xfff9: the range [0xfff9, 0x10000] passes 0xffff, the last address of its space";
+    is_refused(&manager, error, words, || manager.relocate(&[to(child, 0, 0x2000), to(serial, 0, 0xfff9)]));
+    let outside = PoolError::OutsidePool { wanted: range(0xfff, 0x10fe), pool: range(0x1000, u64::MAX) };
+    let error = refused("child", 0, 0xfff, RangeRefusal::Pool(outside));
+    let words = "range 0 of \"child\" to 0xfff: [0xfff, 0x10fe] lies outside the pool [0x1000, 0xffffffffffffffff]";
+    is_refused(&manager, error, words, || manager.relocate(&[to(child, 1, 0x1_8000), to(child, 0, 0xfff)]));
+
+    manager.unregister_device_deferred(child).unwrap();
+    let error = RelocateError::Busy { device: "child" };
+    is_refused(&manager, error, "\"child\" is just being registered or removed", || {
+        manager.relocate(&[fine, to(child, 0, 0x2000)])
+    });
+}
+
+#[test]
+fn the_vmm_takes_and_gives_back_what_is_nobody_elses() {
+    manager!(let manager: <DEVICES, RANGES, 1> = bounded());
+    let Platform { bus, serial, .. } = Platform::new(&manager);
+    let before = observe(&manager, &[]);
+    for (io_type, wanted, owner) in [
+        (IoType::Pio, range(0x3ff, 0x3ff), Owner::Device { id: serial, name: "serial" }),
+        (IoType::PhysicalMmio, range(0x1_0000, 0x1_0000), Owner::Device { id: bus, name: "bus" }),
+        (IoType::Mmio, range(0x1f_ffff, u64::MAX), Owner::Vmm),
+    ] {
+        let got = manager.reserve(io_type, wanted);
+        assert!(matches!(got, Err(RangeRefusal::Overlap { owner: o, .. }) if o == owner), "{got:?}");
+    }
+    for (io_type, taken) in [
+        (IoType::Pio, range(0x3f8, 0x3ff)),
+        (IoType::Mmio, range(0x10_0000, 0x1f_fffe)),
+        (IoType::Mmio, range(0x10_0001, 0x1f_ffff)),
+        (IoType::Pio, range(0, 0)),
+    ] {
+        let refusal = RangeRefusal::Pool(PoolError::NotAllocated { range: taken });
+        assert_eq!(manager.release(io_type, taken), Err(refusal));
+    }
+    assert_eq!(observe(&manager, &[]), before);
+    assert_eq!(manager.release(IoType::PhysicalMmio, range(0x10_0000, 0x1f_ffff)), Ok(()));
+    // The last port is free: nothing of what was refused has stayed.
+    let last = IoResource::any(IoType::Pio, GuestUsize(1)).last_fit();
+    let id = manager.register_device(&NEW, None, &[last], IrqResource::None).unwrap();
+    assert_eq!(manager.range(id, 0).unwrap().range, range(0xfff, 0xfff));
+}
