@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use fixture::{Acting, Constant, Manager, at, manager, nth_name, read_both_ways, register, unwinds, within_limit};
+use fixture::{Acting, Constant, Manager, at, manager, nth_name, read_both_ways, register, within_limit};
 use spin::Mutex;
 use vm_device::{
     Access, Device, IoError, IoResource, IoType, IrqResource, MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Relocation,
@@ -346,56 +346,6 @@ fn a_device_looks_around_while_it_is_told_its_resources() {
         register(&manager, &curious, 0);
         assert_eq!(curious.1.load(Ordering::Relaxed), 2, "it sees itself");
     });
-}
-
-/// C27.
-#[test]
-fn a_device_that_panics_leaves_the_manager_usable() {
-    manager!(let manager, with_patience(2000));
-    let inner = |_: &Access<'_>, _: &mut [u8]| panic!("a defect of the device");
-    let inner = Acting { name: "inner", act: &inner };
-    let nested = |access: &Access<'_>, data: &mut [u8]| {
-        let _ = manager.nested(access).read(at(0), data, IoType::Mmio);
-    };
-    let nested = Acting { name: "nested", act: &nested };
-    let ids = [register(&manager, &inner, 0), register(&manager, &nested, 8)];
-    let mut vcpu = manager.dispatcher().unwrap();
-    for address in [0, 8] {
-        let mut data = [0];
-        assert!(unwinds(|| manager.read(at(address), &mut data, IoType::Mmio)));
-        assert!(unwinds(|| vcpu.read(at(address), &mut data, IoType::Mmio)));
-        assert_eq!(data, [0xff]);
-    }
-    // No announcement is left that the removals would wait for.
-    for id in ids {
-        assert_eq!(manager.unregister_device(id), Ok(()));
-    }
-}
-
-/// C27.
-#[test]
-fn a_device_that_panics_over_its_resources_is_not_registered() {
-    struct Panicking(AtomicUsize);
-    impl<'d> Device<'d> for Panicking {
-        fn name(&self) -> &str {
-            "panicking"
-        }
-        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-        fn write(&self, _: &Access<'_>, _: &[u8]) {}
-        fn set_resources(&self, _: &vm_device::Resources<'_, 'd>) -> Result<(), vm_device::Rejected> {
-            assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 0, "a defect of the device");
-            Ok(())
-        }
-    }
-    manager!(let manager, with_patience(2000));
-    let device = Panicking(AtomicUsize::new(0));
-    let requests = [IoResource::mmio(0, 4), IoResource::pio(0, 4)];
-    let register = || manager.register_device(&device, None, &requests, IrqResource::None);
-    assert!(unwinds(register));
-    assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
-    let id = register().unwrap();
-    assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Ok(()));
-    manager.unregister_device(id).unwrap();
 }
 
 /// C20.

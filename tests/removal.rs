@@ -346,8 +346,8 @@ fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
     });
 }
 
-/// Devices of two managers have the same place in each.
 /// C12.
+/// Devices of two managers have the same place in each.
 #[test]
 fn a_callback_removes_another_managers_device_through_nested() {
     manager!(let own);
