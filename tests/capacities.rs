@@ -29,6 +29,7 @@ fn a_manager_full_of_devices_refuses_another_and_keeps_nothing_of_it() {
     assert!(!ids.contains(&id));
 }
 
+/// ACRN: a full table is an error.
 #[test]
 fn a_manager_full_of_ranges_refuses_every_request() {
     let devices = numbered(3);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use spin::Mutex;
 use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError, IoResource, IoType, IrqResource};
 
-use fixture::{Log, OnLevel, Source, Told, manager, wait_for, wait_until, within_limit};
+use fixture::{Log, OnLevel, Source, Told, drive, manager, wait_for, wait_until, within_limit};
 
 const SHARED: IrqResource = IrqResource::Shared(Gsi(7));
 
@@ -36,7 +36,7 @@ fn a_shared_line_is_asserted_while_any_source_asserts_it() {
         (b.line(), true, Some(true)),
         (b.line(), false, Some(false)),
     ] {
-        assert_eq!(if assert { line.assert() } else { line.deassert() }, Ok(()));
+        assert_eq!(drive(line, assert), Ok(()));
         assert_eq!(log.take(), told.map(|level| Told::Level(7, level)).into_iter().collect::<Vec<_>>());
     }
     assert_eq!(a.line().pulse(), Err(InterruptError::SharedLine));
@@ -82,25 +82,24 @@ fn a_level_that_the_controller_refused_is_told_again_until_it_is_taken() {
         manager.register_device(device, None, &[], SHARED).unwrap();
     }
     let (refused, high, low) = (Err(InterruptError::Refused), [Told::Level(7, true)], [Told::Level(7, false)]);
-    let refuse = |refuses| log.refuse(refuses);
-    refuse(true);
+    log.refuse(true);
     assert_eq!((a.line().assert(), log.take()), (refused, high.into()));
     // Told again at the same device's next drive, and at that of another one on the line.
     assert_eq!((a.line().assert(), log.take()), (refused, high.into()));
     assert_eq!((b.line().assert(), log.take()), (refused, high.into()));
     assert_eq!((b.line().deassert(), log.take()), (refused, high.into()));
-    refuse(false);
+    log.refuse(false);
     assert_eq!((b.line().deassert(), log.take()), (Ok(()), high.into()), "a still asserts it");
     assert_eq!((a.line().assert(), log.take()), (Ok(()), vec![]), "it has been taken");
     // The same the other way.
-    refuse(true);
+    log.refuse(true);
     assert_eq!((a.line().deassert(), log.take()), (refused, low.into()));
     assert_eq!((b.line().deassert(), log.take()), (refused, low.into()));
-    refuse(false);
+    log.refuse(false);
     assert_eq!((b.line().deassert(), log.take()), (Ok(()), low.into()));
     assert_eq!((a.line().deassert(), log.take()), (Ok(()), vec![]));
     // A refused level that is not the line's any more is not told: the controller has what it took last.
-    refuse(true);
+    log.refuse(true);
     assert_eq!((a.line().assert(), log.take()), (refused, high.into()));
     assert_eq!((a.line().deassert(), log.take()), (Ok(()), vec![]));
     assert_eq!([a.line().pulse(), a.line().message(GuestAddress(0), 0)], [Err(InterruptError::SharedLine), refused]);
@@ -132,7 +131,7 @@ fn a_controller_collects_in_any_call_without_waiting_for_itself() {
             let teller = scope.spawn(move || line.assert());
             for change in 1..=3 {
                 wait_until(|| CALLS.load(SeqCst) >= change);
-                let told = if change % 2 == 1 { line.deassert() } else { line.assert() };
+                let told = drive(line, change % 2 == 0);
                 assert_eq!(told, Err(InterruptError::Pending));
                 CHANGES.store(change, SeqCst);
             }
@@ -140,55 +139,6 @@ fn a_controller_collects_in_any_call_without_waiting_for_itself() {
         });
         assert_eq!(LEFT.load(SeqCst), 1, "the line of the removed device is left to be told");
         assert_eq!((MANAGER.collect(), MANAGER.walk().count()), (0, 1));
-    });
-}
-
-/// C26.
-#[test]
-fn one_caller_tells_the_controller_of_a_bounded_number_of_changes_that_others_make() {
-    const TELLINGS: usize = 4;
-    within_limit(|| {
-        let [calls, changes] = [0; 2].map(AtomicUsize::new);
-        let (caller, level) = (thread::current().id(), AtomicBool::new(false));
-        // During its calls on one thread, another thread changes the line.
-        let changing = OnLevel(|asserted| {
-            if thread::current().id() == caller {
-                let calls = calls.fetch_add(1, SeqCst) + 1;
-                let before = changes.load(SeqCst);
-                // An odd number of changes, so that the level is another one; before the last call, others wait.
-                wait_until(|| calls >= TELLINGS || changes.load(SeqCst) != before);
-            }
-            level.store(asserted, SeqCst);
-            Ok(())
-        });
-        manager!(let manager, with_interrupt_controller(&changing));
-        let (a, b) = (Source::new("a"), Source::new("b"));
-        for device in [&a, &b] {
-            manager.register_device(device, None, &[], SHARED).unwrap();
-        }
-        let stop = AtomicBool::new(false);
-        thread::scope(|scope| {
-            scope.spawn(|| {
-                let mut asserted = false;
-                while !stop.load(SeqCst) {
-                    asserted = !asserted;
-                    let told = if asserted { b.line().assert() } else { b.line().deassert() };
-                    assert!(matches!(told, Ok(()) | Err(InterruptError::Pending)), "{told:?}");
-                    changes.fetch_add(1, SeqCst);
-                }
-            });
-            for _ in 0..if cfg!(miri) { 1 } else { 20 } {
-                calls.store(0, SeqCst);
-                // The level changes with the other device's alone.
-                let _ = a.line().deassert();
-                assert!(calls.load(SeqCst) <= TELLINGS);
-            }
-            stop.store(true, SeqCst);
-        });
-        // From here on the controller waits for nobody.
-        calls.store(TELLINGS, SeqCst);
-        b.line().assert().unwrap();
-        assert!(level.load(SeqCst), "no change is lost");
     });
 }
 
@@ -219,7 +169,7 @@ fn two_threads_on_one_line_end_at_the_level_they_left() {
             scope.spawn(move || {
                 let line = device.line();
                 let drive = |asserted: bool| {
-                    let told = if asserted { line.assert() } else { line.deassert() };
+                    let told = drive(line, asserted);
                     assert!(matches!(told, Ok(()) | Err(InterruptError::Pending)), "{told:?}");
                 };
                 for round in 0..rounds {
@@ -300,7 +250,7 @@ fn the_change_after_the_fourth_call_is_told_by_the_caller_that_made_it() {
             return Ok(());
         }
         let line = SOURCE.line();
-        let change = thread::spawn(move || if asserted { line.deassert() } else { line.assert() });
+        let change = thread::spawn(move || drive(line, !asserted));
         if calls < 4 {
             assert_eq!(change.join().unwrap(), Err(InterruptError::Pending));
         } else {
@@ -379,28 +329,26 @@ fn collect_waits_for_no_call_of_a_handle() {
 
 #[test]
 fn a_removal_waits_for_calls_of_the_handle() {
-    let [inside, go_on] = [false; 2].map(AtomicBool::new);
-    let slow = slow(&inside, &go_on);
-    manager!(let manager, with_interrupt_controller(&slow));
-    let a = Source::new("a");
-    let id = manager.register_device(&a, None, &[IoResource::mmio(0, 1)], SHARED).unwrap();
-    thread::scope(|scope| {
-        let line = a.line();
-        scope.spawn(move || line.assert());
-        wait_for(&inside);
-        let removal = scope.spawn(|| {
-            manager.unregister_device(id).unwrap();
-            assert!(!inside.load(SeqCst), "a call of the handle outlives the removal");
+    within_limit(|| {
+        let [inside, go_on] = [false; 2].map(AtomicBool::new);
+        let slow = slow(&inside, &go_on);
+        manager!(let manager, with_interrupt_controller(&slow));
+        let a = Source::new("a");
+        let id = manager.register_device(&a, None, &[IoResource::mmio(0, 1)], SHARED).unwrap();
+        thread::scope(|scope| {
+            let line = a.line();
+            scope.spawn(move || line.assert());
+            wait_for(&inside);
+            let removal = scope.spawn(|| {
+                manager.unregister_device(id).unwrap();
+                assert!(!inside.load(SeqCst), "a call of the handle outlives the removal");
+            });
+            // Accesses go elsewhere at once, though the removal is not over.
+            wait_until(|| manager.read(GuestAddress(0), &mut [0], IoType::Mmio).is_err());
+            // The handles are turned away next.
+            wait_until(|| a.line().assert() == Err(InterruptError::Removed));
+            assert!(!removal.is_finished());
+            go_on.store(true, SeqCst);
         });
-        // Accesses go elsewhere at once, though the removal is not over.
-        while manager.read(GuestAddress(0), &mut [0], IoType::Mmio).is_ok() {
-            thread::yield_now();
-        }
-        // The handles are turned away next.
-        while a.line().assert() != Err(InterruptError::Removed) {
-            thread::yield_now();
-        }
-        assert!(!removal.is_finished());
-        go_on.store(true, SeqCst);
     });
 }

@@ -8,6 +8,7 @@ use vm_device::{
     RelocateError, Relocation, UnregisterError,
 };
 
+/// rust-vmm 2019: a bus does not vanish under its children.
 #[test]
 fn a_removal_that_is_refused_changes_nothing() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());

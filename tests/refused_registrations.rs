@@ -11,6 +11,7 @@ use vm_device::{
 const UNNAMED: Constant = Constant { name: "", value: 5 };
 const PATH: Constant = Constant { name: "a/b", value: 6 };
 
+/// rust-vmm 2019: a device that exists already leaks no id.
 #[test]
 fn a_name_that_is_none_or_is_taken_is_refused() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
@@ -42,6 +43,7 @@ fn a_parent_that_is_gone_or_going_is_refused() {
     assert_eq!(got, Err(error));
 }
 
+/// vm-device: an invalid range is an error value. rust-vmm 2019: a failure at request 0 is not swallowed.
 #[test]
 fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
@@ -120,6 +122,12 @@ fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
         let error = RegisterError::Range { device: "new", index: 1, io_type: request.io_type(), refusal };
         is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[fine, request], IrqResource::Any));
     }
+    // At the first request, with good ones behind it.
+    let refusal = overlap(wanted, range(0x3f8, 0x3ff), owned(serial, "serial"));
+    let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
+    let words = "pio request 0 of \"new\": [0x3ff, 0x400] overlaps [0x3f8, 0x3ff], which belongs to \"serial\" (#2)";
+    let requests = [IoResource::pio(0x3ff, 2), fine];
+    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &requests, IrqResource::Any));
     // Below the bus, among siblings.
     let refusal = overlap(range(0x1_80ff, 0x1_8100), range(0x1_8000, 0x1_80ff), owned(child, "child"));
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
