@@ -2,9 +2,9 @@
 
 mod fixture;
 
-use fixture::{Constant, manager, within_limit};
+use fixture::{Acting, Constant, manager, nth_name, within_limit};
 use vm_device::{
-    Access, Device, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus, Relocation,
+    Access, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus, Relocation,
 };
 
 const DEVICE: Constant = Constant { name: "device", value: 0x5a };
@@ -217,19 +217,6 @@ fn an_access_past_the_last_byte_of_memory_straddles() {
     }
 }
 
-/// A device that answers with the low byte of the base it was found under.
-struct Based(String);
-
-impl Device<'_> for Based {
-    fn name(&self) -> &str {
-        &self.0
-    }
-    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        data.fill(access.base().0 as u8);
-    }
-    fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
 #[test]
 fn a_search_through_any_number_of_ranges_finds_what_the_allocator_has_there() {
     within_limit(search_through_any_number_of_ranges);
@@ -240,7 +227,8 @@ fn search_through_any_number_of_ranges() {
     // Up to both ends of the space, the middle left out.
     const PORTS: u64 = 512;
     let port = |n: u64| if n < PORTS { n } else { 0x1_0000 - 2 * PORTS + n };
-    let devices: Vec<_> = (0..32).map(|n| Based(n.to_string())).collect();
+    let answers_with_its_base = |access: &Access<'_>, data: &mut [u8]| data.fill(access.base().0 as u8);
+    let devices: Vec<_> = (0..32).map(|n| Acting { name: nth_name(n), act: &answers_with_its_base }).collect();
     manager!(let manager: <32, RANGES, 1>);
     let mut vcpu = manager.dispatcher().unwrap();
     let mut check = || {

@@ -14,7 +14,7 @@ const ADDRESS_SIZES: [AddressSize; 3] = [AddressSize::Bits16, AddressSize::Bits3
 
 /// Every value of `EXITINFO1` below bit 16, in every mode (AMD APM vol. 2, 15.10.2).
 #[test]
-fn every_ioio_intercept() {
+fn every_ioio_intercept_is_read_as_the_manual_says() {
     for (information, mode) in (0..0x1_0000_u64).flat_map(|information| MODES.map(|mode| (information, mode))) {
         let bit = |number: u32| information >> number & 1 != 0;
         let size = match (bit(4), bit(5), bit(6)) {
@@ -57,7 +57,7 @@ fn every_ioio_intercept() {
 /// Every exit qualification below bit 16 with every address size and segment, in every mode (Intel SDM vol. 3C, tables
 /// 28-5 and 28-8).
 #[test]
-fn every_io_qualification() {
+fn every_io_qualification_is_read_as_the_manual_says() {
     for (low, information) in (0..0x100_u64).flat_map(|low| (0..64_u32).map(move |information| (low, information))) {
         let bit = |number: u32| low >> number & 1 != 0;
         let (address_size, segment) = (information & 7, information >> 3);
@@ -124,7 +124,7 @@ fn next_rip_wraps_with_the_mode() {
 
 /// Nested page faults, every combination of the defined bits (AMD APM vol. 2, 15.25.6).
 #[test]
-fn every_nested_page_fault() {
+fn every_nested_page_fault_is_read_as_the_manual_says() {
     for number in 0..1_u64 << 9 {
         let bit = |index: u32| number >> index & 1 != 0;
         let defined = [0, 1, 2, 3, 4, 6, 32, 33, 37];
@@ -142,7 +142,7 @@ fn every_nested_page_fault() {
 
 /// EPT violations, every combination of the defined bits (Intel SDM vol. 3C, table 28-7).
 #[test]
-fn every_ept_violation() {
+fn every_ept_violation_is_read_as_the_manual_says() {
     for qualification in 0..1_u64 << 17 {
         let bit = |number: u32| qualification >> number & 1 != 0;
         let kind = match (bit(0), bit(1), bit(2)) {

@@ -22,7 +22,7 @@ fn high(gpr: Gpr) -> Operand {
 /// Encodings from the opcode tables (Intel SDM vol. 2), written down by hand: bytes, mode, operation, destination, source,
 /// size. The whole of the bytes is the instruction.
 #[test]
-fn encodings_of_the_manual() {
+fn encodings_are_read_as_the_manual_has_them() {
     use Operand::{Immediate as Imm, Memory as Mem};
     use Operation::*;
     type Encoding = (&'static [u8], Mode, Operation, Operand, Operand, Size);
@@ -99,7 +99,7 @@ fn encodings_of_the_manual() {
 /// MOVZX, MOVSX and MOVSXD: bytes, mode, size of the access, size of the register, and RAX after `0x..8081` was read, from
 /// all ones before.
 #[test]
-fn moves_with_extension() {
+fn a_move_extends_what_it_reads_to_the_size_of_the_register() {
     use Extension::{Sign, Zero};
     for (bytes, mode, size, register_size, extension, rax) in [
         (&[0x0f, 0xb6, 0x07][..], Bits64, Byte, Dword, Zero, 0x81),
@@ -135,7 +135,7 @@ fn moves_with_extension() {
 
 /// Address size, segment and repetition of strings, which the access sizes of `a4` and `a5` go with.
 #[test]
-fn strings_of_every_mode() {
+fn strings_are_read_in_every_mode() {
     use AddressSize::*;
     let form = |repeated, address_size, segment| StringForm { repeated, address_size, segment };
     for (bytes, mode, size, direction, expected) in [

@@ -181,7 +181,7 @@ fn encodings(opcode: &[u8], operand: u32) -> impl Iterator<Item = Vec<u8>> {
 }
 
 #[test]
-fn executes_as_the_processor_does() {
+fn an_instruction_executes_as_the_processor_does() {
     let mut machine = Machine::new(0x2000_0000);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     let mut executed = BTreeMap::<Operation, usize>::new();

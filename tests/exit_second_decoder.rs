@@ -242,7 +242,7 @@ fn random(state: &mut u64) -> [u8; 8] {
 }
 
 #[test]
-fn agree_on_every_opcode_and_modrm() {
+fn both_decoders_agree_on_every_opcode_and_modrm() {
     const PREFIXES: [&[u8]; 11] = [
         &[],
         &[0x66],
@@ -279,7 +279,7 @@ fn agree_on_every_opcode_and_modrm() {
 }
 
 #[test]
-fn agree_on_random_bytes_of_every_length() {
+fn both_decoders_agree_on_random_bytes_of_every_length() {
     let mut info = InstructionInfoFactory::new();
     let mut state = 0x2545_f491_4f6c_dd1d;
     let mut agreed = 0;

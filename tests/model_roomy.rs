@@ -5,6 +5,8 @@ mod comparison;
 mod fixture;
 #[path = "model/history.rs"]
 mod history;
+#[path = "model/moves.rs"]
+mod moves;
 #[path = "model/plain.rs"]
 mod plain;
 #[path = "model/platform.rs"]
