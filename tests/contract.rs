@@ -5,7 +5,7 @@ mod fixture;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use vm_device::{
     Access, Device, GuestAddress, HeavyBarrier, IoError, IoRange, IoResource, IoType, IrqResource, NoDispatcher,
@@ -276,7 +276,7 @@ fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_
             let id = register(&manager, &held, 0);
             while_inside(&manager, &held, 0, handle, || {
                 assert_eq!(manager.unregister_device_deferred(id), Ok(()));
-                assert_eq!(read(&manager, 0), Err(IoError::Unclaimed), "nobody enters any more");
+                assert_eq!(read(&manager, 0), Err(IoError::Unclaimed), "no access enters any more");
                 assert_eq!(manager.collect(), 1);
                 let below = manager.register_device(&FIRST, Some(id), &[], IrqResource::None);
                 assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: id }));
@@ -336,18 +336,14 @@ fn a_removal_executes_the_heavy_barrier_once_and_nothing_else_does() {
 
 /// C10.
 #[test]
-fn the_patience_of_a_removal_is_bounded_in_time() {
-    manager!(let manager);
-    let held = Held::new("held");
-    let id = register(&manager, &held, 0);
-    if cfg!(miri) {
-        return;
-    }
-    while_inside(&manager, &held, 0, true, || {
-        let start = Instant::now();
-        assert_eq!(manager.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
-        // 2^20 turns; what a turn takes depends on the processor.
-        assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
-        println!("the default patience lasts {:?} here", start.elapsed());
+#[cfg_attr(miri, ignore = "an interpreter takes minutes for a million turns")]
+fn a_removal_gives_up_though_no_patience_was_set() {
+    within_limit(|| {
+        manager!(let manager);
+        let held = Held::new("held");
+        let id = register(&manager, &held, 0);
+        while_inside(&manager, &held, 0, true, || {
+            assert_eq!(manager.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
+        });
     });
 }

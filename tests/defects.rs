@@ -206,7 +206,7 @@ fn cloud_hypervisor_8695_two_bars_change_places() {
 
 #[test]
 fn firecracker_6087_6088_a_relocation_from_within_an_access() {
-    /// A function whose BAR the guest moves by writing its new base to the BAR's own register, as with a PCI bridge.
+    /// A function of a PCI bridge: the guest moves its BAR by writing the new base to the BAR's own register.
     struct Bar<'d>(&'d Manager<'d>, Mutex<Option<InstanceId>>);
     impl<'d> Device<'d> for Bar<'d> {
         fn name(&self) -> &str {
@@ -242,7 +242,7 @@ fn firecracker_6087_6088_a_relocation_from_within_an_access() {
 
 #[test]
 fn qemu_cve_2021_3750_2023_0330_a_device_that_writes_to_itself_is_bounded_and_notices() {
-    /// A controller that copies, and whose target may be its own registers.
+    /// A controller that copies, perhaps into its own registers.
     struct Dma<'d> {
         manager: &'d Manager<'d>,
         busy: AtomicBool,

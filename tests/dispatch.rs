@@ -242,7 +242,7 @@ fn search_through_any_number_of_ranges() {
         }
     };
     check();
-    // A bus whose window is split by the ranges of every second device, and the others beside it.
+    // A bus with every second device in its window, which their ranges split, and the others beside it.
     let window = IoResource::pio(0, PORTS as u32).window();
     let bus = manager.register_device(&devices[0], None, &[window], IrqResource::None).unwrap();
     let mut ids = Vec::new();
@@ -258,7 +258,7 @@ fn search_through_any_number_of_ranges() {
         ids.push(manager.register_device(device, parent, &requests, IrqResource::None).unwrap());
         check();
     }
-    // The last port of all is somebody's.
+    // The last port of all has an owner.
     assert!(manager.find_by_address(GuestAddress(0xffff), IoType::Pio).is_some());
     for id in ids.into_iter().rev().chain([bus]) {
         manager.unregister_device(id).unwrap();

@@ -1,4 +1,4 @@
-//! What becomes of a line when its device goes.
+//! What happens to a line when its device goes.
 
 mod fixture;
 
@@ -27,7 +27,7 @@ fn unregistering_takes_the_assertion_back() {
     assert_eq!(log.take(), [], "the other still asserts it");
     manager.unregister_device(id_b).unwrap();
     assert_eq!(log.take(), [Told::Level(7, false)]);
-    // The line begins anew for the next.
+    // The next device begins with a line that is not asserted.
     manager.register_device(&a, None, &[], IrqResource::Fixed(Gsi(7))).unwrap();
     a.line().assert().unwrap();
     assert_eq!(log.take(), [Told::Level(7, true)]);
@@ -152,7 +152,7 @@ fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_lin
         assert!(manager.device(id).is_none());
         log.take();
         assert_eq!((manager.collect(), log.take()), (1, vec![Told::Level(5, false)]));
-        // Nobody is given the line as a free one.
+        // No device is given the line as a free one.
         let other = manager.register_device(&b, None, &[], IrqResource::Any).unwrap();
         assert_eq!((b.line().gsi(), log.take()), (Some(Gsi(6)), vec![Told::Level(5, false)]));
         log.refuse(false);
@@ -219,7 +219,7 @@ fn a_deassertion_refused_at_the_removal_of_a_sharer_is_told_again_by_collect() {
         let [id, _] = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
         a.line().assert().unwrap();
         log.refuse(true);
-        assert_eq!(remove(&manager, id, deferred), 1, "nobody asserts it, and it is asserted");
+        assert_eq!(remove(&manager, id, deferred), 1, "no device asserts it, and it is asserted");
         log.refuse(false);
         log.take();
         assert_eq!((manager.collect(), log.take()), (0, vec![Told::Level(7, false)]));

@@ -130,7 +130,7 @@ fn a_move_that_is_refused_changes_nothing() {
 }
 
 #[test]
-fn the_vmm_takes_and_gives_back_what_is_nobody_elses() {
+fn the_vmm_takes_and_gives_back_what_no_device_has() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let Platform { bus, serial, .. } = Platform::new(&manager);
     let before = observe(&manager, &[]);

@@ -237,7 +237,7 @@ fn a_fixed_range_against_its_own_alignment_or_limits_is_refused() {
     assert_eq!(manager.range(id, 0).unwrap().range, range(0x5000, 0x5fff));
 }
 
-/// A bus whose range is not a window is in the way of its children, and the error says how to mend that.
+/// The error says how to mend that.
 #[test]
 fn a_range_of_a_bus_that_is_no_window_is_in_the_way_of_its_children() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
@@ -312,7 +312,7 @@ fn a_line_that_cannot_be_had_is_refused_and_nothing_is_kept() {
 }
 
 #[test]
-fn a_line_of_the_vmm_is_nobody_elses() {
+fn no_device_is_given_a_line_of_the_vmm() {
     let mut allocator = bounded();
     allocator.allocate_irq(Some(Gsi(6))).unwrap();
     manager!(let manager: <DEVICES, RANGES, 1> = allocator);

@@ -42,7 +42,7 @@ fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
         register_below(&manager, first, &last, 0x30);
         register(&manager, &outside, 0x40);
         thread::scope(|scope| {
-            // Somebody is inside a device that the walk comes to before, and the removal does not wait for that.
+            // A callback runs in a device that the walk reaches first, and the removal does not wait for it.
             scope.spawn(|| read(&manager, 0x10));
             wait_for(&held.inside);
             read(&manager, 0x30).unwrap();
@@ -54,7 +54,7 @@ fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
     });
 }
 
-/// A bus with "first" and the device `held` on it, whose removal by another thread waits for `held` while `change` runs.
+/// Removes a bus with "first" and `held` on it from another thread, and runs `change` while that waits for `held`.
 fn a_subtree_that_changes<'d>(
     manager: &'d Manager<'d>,
     held: &'d Held,
@@ -167,7 +167,7 @@ fn vcpus_that_hammer_an_address_delay_no_removal_once_nothing_is_there() {
     });
 }
 
-/// A manager in a static whose heavy barrier looks a device up: it would wait for itself if the writers' lock were held.
+/// The heavy barrier of this manager looks a device up: it would wait for itself if the writers' lock were held.
 mod looks_up {
     use super::*;
 
@@ -203,7 +203,7 @@ mod looks_up {
     }
 }
 
-/// A manager whose heavy barrier unwinds as long as it is told to.
+/// The heavy barrier of this manager unwinds as long as it is told to.
 mod unwinding {
     use super::*;
 

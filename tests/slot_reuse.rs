@@ -11,7 +11,7 @@ use fixture::{Constant, manager};
 
 const PLACES: [u64; 2] = [0x10, 0x20];
 
-/// Reads at both places: at each, its own device answers or nobody does.
+/// Reads at both places: at each, its own device answers or none does.
 fn look(mut read: impl FnMut(GuestAddress, &mut [u8]) -> Result<(), IoError>) {
     for (place, number) in PLACES.into_iter().zip(0..) {
         let mut data = [number];

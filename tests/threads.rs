@@ -140,7 +140,7 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
     }
     let mover = one_device(&manager, &moved, MOVED[0], MOVED_SIZE);
     let pair = [one_device(&manager, &left, SWAPPED[0], 4), one_device(&manager, &right, SWAPPED[1], 4)];
-    // It reads the address whose low half it was given as an offset.
+    // It reads the address that it was given as an offset.
     let relays = |access: &Access<'_>, data: &mut [u8]| {
         let _ = manager.nested(access).read(GuestAddress(access.offset()), data, IoType::Mmio);
     };

@@ -138,7 +138,7 @@ fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
         }
         assert!(manager.device(child_id).is_none());
         assert_eq!(bus.line().assert(), Err(InterruptError::Removed), "the rest is left to `collect`");
-        // While it unwinds, it tells nobody anything, and finishes the nodes all the same.
+        // While it unwinds, the controller is told nothing, and the nodes are finished all the same.
         controller.times.store(1, SeqCst);
         assert!(unwinds(|| manager.collect()));
         assert_eq!(manager.walk().count(), 0);

@@ -126,7 +126,7 @@ fuzz_target!(|acts: Vec<Act>| {
                         if deferred { manager.unregister_device_deferred(id) } else { manager.unregister_device(id) };
                     assert_eq!(result.is_ok(), !children);
                     if deferred {
-                        assert_eq!(manager.collect(), 0, "nobody is inside");
+                        assert_eq!(manager.collect(), 0, "no access is under way");
                     }
                     if children {
                         continue;
@@ -351,21 +351,22 @@ fn compare(
 ) {
     let Asked { memory, address, length, count, read } = asked;
     let seen: Vec<_> = recorders.iter().map(Recorder::take).collect();
-    let nobody_but = |number: usize| seen.iter().enumerate().all(|(other, calls)| other == number || calls.is_empty());
+    let no_other_than =
+        |number: usize| seen.iter().enumerate().all(|(other, calls)| other == number || calls.is_empty());
     match (result, expected) {
         (Ok(()), Ok((device, index))) => {
             let (name, range) = (known[device].name, known[device].ranges[index]);
             assert_eq!(range.memory, memory);
             let call = Call { write: read.is_none(), range_index: index, address, base: range.first, length };
             assert_eq!(seen[name], vec![call; count]);
-            assert!(nobody_but(name), "another device was reached besides");
+            assert!(no_other_than(name), "another device was reached besides");
             assert!(read.is_none_or(|read| read == recorders[name].answers(&seen[name])));
         }
         // A device that accepts only some sizes is not in the model: its refusal shows as open bus.
-        (Err(IoError::RefusedSize), Ok(_)) => assert!(length != 4 && nobody_but(usize::MAX)),
+        (Err(IoError::RefusedSize), Ok(_)) => assert!(length != 4 && no_other_than(usize::MAX)),
         (Err(error), Err(expected)) => {
             assert_eq!(error, expected);
-            assert!(nobody_but(usize::MAX), "a failed access reached a device");
+            assert!(no_other_than(usize::MAX), "a failed access reached a device");
         }
         (result, expected) => panic!("{result:?} at {address:#x} for {length}, not {expected:?}"),
     }

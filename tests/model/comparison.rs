@@ -79,7 +79,7 @@ impl Run<'_> {
         }
     }
 
-    /// Makes an access in one of the three ways, and compares what becomes of it.
+    /// Makes an access in one of the three ways, and compares its outcome.
     pub(crate) fn make(&mut self, io: Io) {
         let expected = self.model.access(io);
         let target = GuestAddress(io.address);
@@ -99,7 +99,7 @@ impl Run<'_> {
             },
             _ => {
                 *self.relay.order.lock() = Some(io);
-                // Not always by the handle, of whose hints the access takes one away.
+                // Not always by the handle: the access takes one of its hints away.
                 match self.accesses % 4 {
                     0 => self.vcpu.write(GuestAddress(0x8000), &[0], IoType::Pio).unwrap(),
                     _ => self.manager.write(GuestAddress(0x8000), &[0], IoType::Pio).unwrap(),

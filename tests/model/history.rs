@@ -172,7 +172,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A few buses, and what becomes of them.
+/// A few buses, and the steps after them.
 pub(crate) fn history(length: usize) -> impl Strategy<Value = Vec<Step>> {
     let bus = (any::<u8>(), prop::collection::vec(ask(9), 1..3)).prop_map(|(parent, asks)| Step::Register {
         parent: parent.into(),

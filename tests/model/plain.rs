@@ -176,7 +176,7 @@ impl Model {
             .map(|(owner, index, _)| (owner, index))
     }
 
-    /// What becomes of an access: the device and its calls, or why not.
+    /// The device that an access reaches and its calls, or why it reaches none.
     pub(crate) fn access(&self, io: Io) -> Result<(usize, Vec<Call>), IoError> {
         let Io { io_type, address, write, element, length } = io;
         let unit = if element == 0 { length } else { element };

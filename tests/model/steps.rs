@@ -130,7 +130,7 @@ impl<'d> Run<'d> {
         if self.model.children(parent).iter().any(|other| self.name(other) == name) {
             return None;
         }
-        // The ranges one after the other, each with the ones before it in place, under an id that is nobody's parent.
+        // The ranges one after the other, each with the ones before it in place, under an id that is no device's parent.
         let mut model = self.model.clone();
         let mut places = Vec::new();
         for ask in asks {
@@ -188,7 +188,7 @@ impl<'d> Run<'d> {
         if instance.recorder == usize::MAX { "relay" } else { self.recorders[instance.recorder].name() }
     }
 
-    /// Whoever a refusal names is there.
+    /// What a refusal names exists.
     pub(crate) fn check_refusal(&self, error: &RegisterError<'_>, parent: Option<InstanceId>) {
         match *error {
             RegisterError::Range { refusal, .. } => self.check_range(refusal),
