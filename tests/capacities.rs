@@ -5,7 +5,7 @@ mod fixture;
 use fixture::{Constant, DEVICES, NEW, Platform, RANGES, bounded, is_refused, manager, nth_name, range};
 use vm_device::{
     Gsi, GuestAddress, GuestUsize, IoResource, IoType, IrqResource, MAX_RANGES_PER_DEVICE, MAX_RELOCATIONS,
-    MAX_SHARING, PoolError, RangeRefusal, RegisterError, RelocateError, Relocation,
+    MAX_SHARING, RangeRefusal, RegisterError, RelocateError, Relocation,
 };
 
 /// Devices named by their numbers.
@@ -39,7 +39,7 @@ fn a_manager_full_of_ranges_refuses_every_request() {
         let requests: Vec<_> = (0..16).map(|i| IoResource::pio((n * 16 + i) * 2 + 1, 1)).collect();
         manager.register_device(device, None, &requests, IrqResource::None).unwrap();
     }
-    let full = RangeRefusal::Pool(PoolError::Full { capacity: RANGES });
+    let full = RangeRefusal::Full { capacity: RANGES };
     for request in [IoResource::pio(0, 1), IoResource::mmio(0x1000, 1), IoResource::any(IoType::Pio, GuestUsize(1))] {
         let error = RegisterError::Range { device: "new", index: 0, io_type: request.io_type(), refusal: full };
         let words = format!(
@@ -79,7 +79,7 @@ fn a_window_takes_the_room_of_one_range() {
         }
     };
     assert_eq!(depth, RANGES - RESERVED);
-    let refusal = RangeRefusal::Pool(PoolError::Full { capacity: RANGES });
+    let refusal = RangeRefusal::Full { capacity: RANGES };
     assert!(matches!(got, RegisterError::Range { refusal: r, .. } if r == refusal));
     // The innermost answers, whichever goes.
     for left in (0..depth).rev() {
@@ -113,7 +113,7 @@ fn no_line_is_shared_by_more_devices_than_the_limit() {
     for device in &devices {
         manager.register_device(device, None, &[], IrqResource::Shared(Gsi(8))).unwrap();
     }
-    let error = RegisterError::TooManySharing { device: "new", gsi: Gsi(8) };
+    let error = RegisterError::LineFull { device: "new", gsi: Gsi(8) };
     let words = "GSI 8 has no room for \"new\": 30 devices share it, as many as can";
     is_refused(&manager, error, words, || {
         manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Shared(Gsi(8)))

@@ -1,4 +1,4 @@
-//! The concurrency contract of the README: a test for each of its sentences.
+//! The concurrency contract: tests that hold its sentences, each under the numbers of those.
 
 mod fixture;
 
@@ -8,7 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use vm_device::{
-    Access, Device, GuestAddress, HeavyBarrier, IoError, IoRange, IoResource, IoType, IrqResource, NoDispatcher,
+    Access, Device, DispatcherError, GuestAddress, HeavyBarrier, IoError, IoRange, IoResource, IoType, IrqResource,
     RegisterError, Rejected, RelocateError, Relocation, Resources, UnregisterError,
 };
 
@@ -24,7 +24,7 @@ const SECOND: Constant = Constant { name: "second", value: 2 };
 /// KVM 7788255aba65: what has seen a registration reaches the device.
 #[test]
 fn every_access_after_a_registration_reaches_the_device() {
-    manager!(let manager, with_patience(u32::MAX));
+    manager!(let manager, with_removal_spins(u32::MAX));
     thread::scope(|scope| {
         let (tell, told) = mpsc::channel();
         let (reply, replied) = mpsc::channel();
@@ -74,7 +74,7 @@ fn no_access_reaches_a_device_before_it_knows_its_resources() {
             Ok(())
         }
     }
-    manager!(let manager, with_patience(u32::MAX));
+    manager!(let manager, with_removal_spins(u32::MAX));
     let device = Configured { ready: AtomicBool::new(false), too_early: AtomicBool::new(false) };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -98,7 +98,7 @@ fn no_access_reaches_a_device_before_it_knows_its_resources() {
 fn a_removal_returns_when_no_callback_is_running_and_none_can_begin() {
     within_limit(|| {
         for handle in [false, true] {
-            manager!(let manager, with_patience(u32::MAX));
+            manager!(let manager, with_removal_spins(u32::MAX));
             let held = Held::new("held");
             let id = register(&manager, &held, 0);
             thread::scope(|scope| {
@@ -146,7 +146,7 @@ fn an_access_and_a_removal_that_meet_see_each_other() {
         }
         fn write(&self, _: &Access<'_>, _: &[u8]) {}
     }
-    manager!(let manager, with_patience(u32::MAX));
+    manager!(let manager, with_removal_spins(u32::MAX));
     let device = Watched { registered: AtomicBool::new(false), strays: AtomicUsize::new(0) };
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -202,7 +202,7 @@ fn an_id_of_a_removed_device_is_an_error_for_good() {
 /// C8.
 #[test]
 fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
-    manager!(let manager, with_patience(u32::MAX));
+    manager!(let manager, with_removal_spins(u32::MAX));
     let mut vcpu = manager.dispatcher().unwrap();
     let mut see = |expected: Result<u8, IoError>| {
         let mut data = [0];
@@ -229,7 +229,7 @@ fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
 #[test]
 fn a_removal_that_waits_too_long_gives_up_and_changes_nothing() {
     for handle in [false, true] {
-        manager!(let manager, with_patience(1000));
+        manager!(let manager, with_removal_spins(1000));
         let held = Held::new("held");
         let id = register(&manager, &held, 0);
         while_inside(&manager, &held, 0, handle, || {
@@ -247,7 +247,7 @@ fn a_removal_that_waits_too_long_gives_up_and_changes_nothing() {
 fn nothing_but_a_removal_of_the_same_device_waits_for_a_callback() {
     within_limit(|| {
         for handle in [false, true] {
-            manager!(let manager, with_patience(u32::MAX));
+            manager!(let manager, with_removal_spins(u32::MAX));
             let held = Held::new("held");
             let id = register(&manager, &held, 0);
             while_inside(&manager, &held, 0, handle, || {
@@ -271,7 +271,7 @@ fn nothing_but_a_removal_of_the_same_device_waits_for_a_callback() {
 fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_ended() {
     within_limit(|| {
         for handle in [false, true] {
-            manager!(let manager, with_patience(u32::MAX));
+            manager!(let manager, with_removal_spins(u32::MAX));
             let held = Held::new("held");
             let id = register(&manager, &held, 0);
             while_inside(&manager, &held, 0, handle, || {
@@ -294,11 +294,11 @@ fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_
 /// C21.
 #[test]
 fn there_are_as_many_handles_as_the_manager_has_room_for_and_a_dropped_one_can_be_had_again() {
-    manager!(let manager, with_patience(u32::MAX));
+    manager!(let manager, with_removal_spins(u32::MAX));
     let first = manager.dispatcher().unwrap();
     let _second = manager.dispatcher().unwrap();
     let error = manager.dispatcher().err().unwrap();
-    assert_eq!(error, NoDispatcher { capacity: 2 });
+    assert_eq!(error, DispatcherError::Exhausted { capacity: 2 });
     assert_eq!(error.to_string(), "all 2 dispatchers are in use, as many as `VCPUS` says");
     register(&manager, &FIRST, 0);
     assert_eq!(read(&manager, 0), Ok(1), "without one it works as well");
@@ -315,7 +315,7 @@ fn a_removal_executes_the_heavy_barrier_once_and_nothing_else_does() {
     }
     // SAFETY: no other thread dispatches.
     let barrier = unsafe { HeavyBarrier::new(execute) };
-    manager!(let manager, with_patience(u32::MAX), with_asymmetric_fence(barrier));
+    manager!(let manager, with_removal_spins(u32::MAX), with_asymmetric_fence(barrier));
     let executed = || EXECUTED.swap(0, Ordering::SeqCst);
     let id = register(&manager, &FIRST, 0);
     let mut vcpu = manager.dispatcher().unwrap();

@@ -7,11 +7,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use fixture::{Constant, Manager, at, manager, range, try_register};
+use fixture::{Constant, at, manager, range, try_register};
 use spin::Mutex;
 use vm_device::{
-    Access, Device, GuestUsize, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource, Owner,
-    PoolError, RangeRefusal, RegisterError, Relocation, SystemAllocator,
+    Access, Device, DeviceManager, GuestUsize, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType,
+    IrqResource, Owner, RangeRefusal, RegisterError, Relocation, SystemAllocator,
 };
 
 const ONE: Constant = Constant { name: "one", value: 1 };
@@ -71,8 +71,8 @@ fn vm_allocator_0_1_4_a_range_that_starts_at_1_is_freed() {
     for _ in 0..3 {
         manager.reserve(IoType::Mmio, range(1, 0x10)).unwrap();
         manager.release(IoType::Mmio, range(1, 0x10)).unwrap();
-        let not_allocated = PoolError::NotAllocated { range: range(1, 0x10) };
-        assert_eq!(manager.release(IoType::Mmio, range(1, 0x10)), Err(RangeRefusal::Pool(not_allocated)));
+        let not_allocated = RangeRefusal::NotAllocated { range: range(1, 0x10) };
+        assert_eq!(manager.release(IoType::Mmio, range(1, 0x10)), Err(not_allocated));
     }
     assert_eq!(manager.address_map(IoType::Mmio).count(), 0);
     let all_but_one = IoResource::any(IoType::Mmio, GuestUsize(u64::MAX)).last_fit();
@@ -207,7 +207,7 @@ fn cloud_hypervisor_8695_two_bars_change_places() {
 #[test]
 fn firecracker_6087_6088_a_relocation_from_within_an_access() {
     /// A function of a PCI bridge: the guest moves its BAR by writing the new base to the BAR's own register.
-    struct Bar<'d>(&'d Manager<'d>, Mutex<Option<InstanceId>>);
+    struct Bar<'d>(&'d DeviceManager<'d>, Mutex<Option<InstanceId>>);
     impl<'d> Device<'d> for Bar<'d> {
         fn name(&self) -> &str {
             "bar"
@@ -244,7 +244,7 @@ fn firecracker_6087_6088_a_relocation_from_within_an_access() {
 fn qemu_cve_2021_3750_2023_0330_a_device_that_writes_to_itself_is_bounded_and_notices() {
     /// A controller that copies, perhaps into its own registers.
     struct Dma<'d> {
-        manager: &'d Manager<'d>,
+        manager: &'d DeviceManager<'d>,
         busy: AtomicBool,
         refused: AtomicUsize,
     }
@@ -282,7 +282,7 @@ fn linux_cve_2021_47060_a_removal_needs_no_memory_and_leaves_the_others() {
     let child = manager.register_device(&TWO, Some(bus), &inside, IrqResource::None).unwrap();
     // Full to the last place.
     let full = try_register(&manager, &THREE, &[IoResource::mmio(0x2000, 1)]);
-    assert!(matches!(full, Err(RegisterError::Range { refusal: RangeRefusal::Pool(PoolError::Full { .. }), .. })));
+    assert!(matches!(full, Err(RegisterError::Range { refusal: RangeRefusal::Full { .. }, .. })));
     manager.unregister_device(child).unwrap();
     for address in [0, 0x10, 0x68, 0xfff] {
         let mut data = [0];

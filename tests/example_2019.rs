@@ -81,5 +81,4 @@ fn a_scoped_manager_borrows_its_devices() {
     let mut data = [0; 1];
     manager.read(GuestAddress(0xcff), &mut data, IoType::Pio).unwrap();
     assert_eq!(data, [7]);
-    assert_eq!(size_of_val(&manager) % 64, 0);
 }

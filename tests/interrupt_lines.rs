@@ -6,10 +6,10 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
 use std::thread;
 
-use fixture::{Log, Manager, OnLevel, Source, Told, manager, wait_for, within_limit};
+use fixture::{Log, OnLevel, Source, Told, manager, wait_for, within_limit};
 use vm_device::{
-    Access, Device, Gsi, GuestAddress, InstanceId, InterruptError, IrqLine, IrqResource, Owner, RegisterError,
-    Rejected, Resources,
+    Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptError, IrqLine, IrqResource, Owner,
+    RegisterError, Rejected, Resources,
 };
 
 const SHARED: IrqResource = IrqResource::Shared(Gsi(7));
@@ -129,7 +129,7 @@ fn a_rejected_registration_takes_the_assertion_back() {
 }
 
 /// Removes a device, waiting or deferred, and collects.
-fn remove<'d>(manager: &'d Manager<'d>, id: InstanceId, deferred: bool) -> usize {
+fn remove<'d>(manager: &'d DeviceManager<'d>, id: InstanceId, deferred: bool) -> usize {
     match deferred {
         false => manager.unregister_device(id).unwrap(),
         true => manager.unregister_device_deferred(id).unwrap(),

@@ -6,13 +6,11 @@ use std::sync::Barrier;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
-use fixture::{
-    Acting, Constant, Manager, at, manager, nth_name, observe, range, read_both_ways, register, within_limit,
-};
+use fixture::{Acting, Constant, at, manager, nth_name, observe, range, read_both_ways, register, within_limit};
 use spin::Mutex;
 use vm_device::{
-    Access, Device, IoError, IoResource, IoType, IrqResource, MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Rejected,
-    Relocation, Resources, UnregisterError,
+    Access, Device, DeviceManager, IoError, IoResource, IoType, IrqResource, MAX_ANONYMOUS, MAX_DEPTH, RegisterError,
+    Rejected, Relocation, Resources, UnregisterError,
 };
 
 /// As many as a manager of the fixture has.
@@ -30,7 +28,7 @@ fn on_a_small_stack(act: impl FnOnce() + Send) {
 /// C1, C2.
 #[test]
 fn a_device_accesses_another_from_within() {
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let nested = |access: &Access<'_>, data: &mut [u8]| {
         assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Ok(()));
         assert_eq!(manager.nested(access).write(at(0x100), data, IoType::Mmio), Ok(()));
@@ -51,7 +49,7 @@ fn a_device_accesses_another_from_within() {
 
 /// How deep a device gets that reads itself, when it is reached by the manager and when it is by a handle.
 fn recursion(by_nested: bool) -> [usize; 2] {
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let depth = AtomicUsize::new(0);
     let last = Mutex::new(Ok(()));
     let act = |access: &Access<'_>, data: &mut [u8]| {
@@ -125,7 +123,7 @@ fn endless_recursion_through_a_ring_of_devices_ends() {
 /// C1, C2, C17.
 #[test]
 fn a_device_registers_moves_and_removes_others_from_within() {
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let act = |access: &Access<'_>, data: &mut [u8]| {
         assert_eq!(access.base(), at(0));
         let other = register(&manager, &OTHER, 0x100);
@@ -149,7 +147,7 @@ fn a_device_registers_moves_and_removes_others_from_within() {
 /// C12.
 #[test]
 fn a_device_that_removes_itself_is_told_at_once() {
-    manager!(let manager, with_patience(1 << 22));
+    manager!(let manager, with_removal_spins(1 << 22));
     let act = |access: &Access<'_>, _: &mut [u8]| {
         let id = manager.find_by_path("/suicidal").unwrap();
         let refused = UnregisterError::InOwnCallback { device: "suicidal" };
@@ -173,7 +171,7 @@ fn a_device_that_removes_itself_is_told_at_once() {
 /// C12.
 #[test]
 fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
-    manager!(let manager, with_patience(1 << 22));
+    manager!(let manager, with_removal_spins(1 << 22));
     let inner = |access: &Access<'_>, _: &mut [u8]| {
         for (path, device) in [("/outer", "outer"), ("/inner", "inner")] {
             let id = manager.find_by_path(path).unwrap();
@@ -194,7 +192,7 @@ fn a_device_cannot_remove_one_whose_callback_it_was_called_from() {
 /// C12.
 #[test]
 fn a_device_that_removes_itself_without_saying_so_is_told_after_the_patience() {
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let act = |_: &Access<'_>, _: &mut [u8]| {
         let id = manager.find_by_path("/suicidal").unwrap();
         let refused = UnregisterError::InUse { device: "suicidal" };
@@ -211,7 +209,7 @@ fn a_device_that_removes_itself_without_saying_so_is_told_after_the_patience() {
 /// C14, C15.
 #[test]
 fn a_device_removes_itself_deferred() {
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let calls = AtomicUsize::new(0);
     let act = |access: &Access<'_>, data: &mut [u8]| {
         calls.fetch_add(1, Ordering::Relaxed);
@@ -251,7 +249,7 @@ fn a_device_removes_itself_deferred() {
 #[test]
 fn two_callbacks_that_remove_each_others_device_all_return() {
     for (deferred, nested) in [(false, false), (false, true), (true, false)] {
-        manager!(let manager, with_patience(2000));
+        manager!(let manager, with_removal_spins(2000));
         let together = Barrier::new(2);
         let outcomes = Mutex::new(Vec::new());
         let remove_other = |access: &Access<'_>, path: &str| {
@@ -289,7 +287,7 @@ fn two_callbacks_that_remove_each_others_device_all_return() {
 #[test]
 fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
     struct Early<'d> {
-        manager: &'d Manager<'d>,
+        manager: &'d DeviceManager<'d>,
         accept: bool,
     }
     impl<'d> Device<'d> for Early<'d> {
@@ -316,7 +314,7 @@ fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
             if self.accept { Ok(()) } else { Err(Rejected) }
         }
     }
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let (accepting, rejecting) =
         (Early { manager: &manager, accept: true }, Early { manager: &manager, accept: false });
     let requests = [IoResource::mmio(0, 4)];
@@ -330,7 +328,7 @@ fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
 /// Cloud Hypervisor 832, 6775 and 8028: no lock is held across a callback.
 #[test]
 fn a_device_looks_around_while_it_is_told_its_resources() {
-    struct Curious<'d>(&'d Manager<'d>, AtomicUsize);
+    struct Curious<'d>(&'d DeviceManager<'d>, AtomicUsize);
     impl<'d> Device<'d> for Curious<'d> {
         fn name(&self) -> &str {
             let _ = self.0.walk().count();

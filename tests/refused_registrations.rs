@@ -5,7 +5,7 @@ mod fixture;
 use fixture::{BUS, CHILD, Constant, DEVICES, NEW, Platform, RANGES, SERIAL, bounded, is_refused, manager, range};
 use vm_device::{
     Access, Device, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqError, IrqResource, MAX_LINES,
-    Owner, PoolError, RangeError, RangeRefusal, RegisterError, Rejected, Resources, SystemAllocator,
+    Owner, RangeError, RangeRefusal, RegisterError, Rejected, Resources, SystemAllocator,
 };
 
 const UNNAMED: Constant = Constant { name: "", value: 5 };
@@ -54,7 +54,7 @@ fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     let owned = |id, name| Owner::Device { id, name };
     let window = range(0x1_0000, 0x1_ffff);
     let wanted = range(0x3ff, 0x400);
-    let no_room = |size, align, within| RangeRefusal::Pool(PoolError::NoRoom { size: GuestUsize(size), align, within });
+    let no_room = |size, align, within| RangeRefusal::NoRoom { size: GuestUsize(size), align, within };
     let cases = [
         (
             IoResource::pio(0x3ff, 2),
@@ -99,17 +99,13 @@ fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
         ),
         (
             IoResource::mmio(0xfff, 2),
-            RangeRefusal::Pool(PoolError::OutsidePool { wanted: range(0xfff, 0x1000), pool: range(0x1000, u64::MAX) }),
+            RangeRefusal::OutsidePool { wanted: range(0xfff, 0x1000), pool: range(0x1000, u64::MAX) },
             "mmio request 1 of \"new\": [0xfff, 0x1000] lies outside the pool [0x1000, 0xffffffffffffffff]",
         ),
-        (
-            any(0, 1),
-            RangeRefusal::Pool(PoolError::Empty),
-            "mmio request 1 of \"new\": a range of size 0 cannot be allocated",
-        ),
+        (any(0, 1), RangeRefusal::Empty, "mmio request 1 of \"new\": a range of size 0 cannot be allocated"),
         (
             any(1, 3),
-            RangeRefusal::Pool(PoolError::BadAlignment { align: 3 }),
+            RangeRefusal::BadAlignment { align: 3 },
             "mmio request 1 of \"new\": the alignment 0x3 is no power of two",
         ),
         (
@@ -138,7 +134,7 @@ fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     });
     // A window's own device has no place in it.
     let twice = [IoResource::mmio(0x4000, 0x100).window(), IoResource::mmio(0x4008, 1)];
-    let refusal = RangeRefusal::AskedTwice { wanted: range(0x4008, 0x4008), taken: range(0x4000, 0x40ff) };
+    let refusal = RangeRefusal::OverlapsOwnRequest { wanted: range(0x4008, 0x4008), taken: range(0x4000, 0x40ff) };
     let error = RegisterError::Range { device: "new", index: 1, io_type: IoType::Mmio, refusal };
     let words =
         "mmio request 1 of \"new\": [0x4008, 0x4008] overlaps [0x4000, 0x40ff], which the device itself has asked for";
@@ -148,7 +144,7 @@ fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
 #[test]
 fn a_space_that_the_allocator_was_not_given_has_nothing_to_ask_for() {
     manager!(let manager: <DEVICES, RANGES, 1> = SystemAllocator::new(IoRange::ALL_MEMORY));
-    let refusal = RangeRefusal::Pool(PoolError::NoPool);
+    let refusal = RangeRefusal::NoPorts;
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": the allocator was given no ports: `with_ports` gives it some";
     is_refused(&manager, error, words, || {
@@ -188,7 +184,7 @@ fn every_request_says_what_is_wrong_with_the_bounds_of_ports_and_lines() {
     }
     let bounds = range(0xff00, 0x1_0000);
     manager!(let manager: <DEVICES, RANGES, 1> = bounded().with_ports(bounds));
-    let refusal = RangeRefusal::Pool(PoolError::BeyondPorts { bounds });
+    let refusal = RangeRefusal::BeyondPorts { bounds };
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": the ports that the allocator was given by `with_ports`, [0xff00, 0x10000], pass \
                  port 0xffff";
@@ -217,7 +213,7 @@ fn a_fixed_range_against_its_own_alignment_or_limits_is_refused() {
         ),
         (
             IoResource::mmio(0x5000, 0x10).aligned(0),
-            RangeRefusal::Pool(PoolError::BadAlignment { align: 0 }),
+            RangeRefusal::BadAlignment { align: 0 },
             "the alignment 0x0 is no power of two",
         ),
         (
@@ -309,18 +305,6 @@ fn a_line_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     is_refused(&manager, error, words, || {
         manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any)
     });
-}
-
-#[test]
-fn no_device_is_given_a_line_of_the_vmm() {
-    let mut allocator = bounded();
-    allocator.allocate_irq(Some(Gsi(6))).unwrap();
-    manager!(let manager: <DEVICES, RANGES, 1> = allocator);
-    let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(6), owner: Owner::Vmm };
-    let words = "GSI 6, which \"new\" asks for, belongs to the VMM";
-    for irq in [IrqResource::Fixed(Gsi(6)), IrqResource::Shared(Gsi(6))] {
-        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[], irq));
-    }
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 mod fixture;
 
-use fixture::{Constant, Manager, manager, observe};
+use fixture::{Constant, manager, observe};
 use vm_device::{
-    GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeRefusal, RelocateError, Relocation,
+    DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeRefusal, RelocateError,
+    Relocation,
 };
 
-fn byte(manager: &Manager<'_>, address: u64) -> u8 {
+fn byte(manager: &DeviceManager<'_>, address: u64) -> u8 {
     let mut data = [0];
     let _ = manager.read(GuestAddress(address), &mut data, IoType::Mmio);
     data[0]

@@ -8,11 +8,12 @@ use std::thread;
 use std::time::Duration;
 
 use vm_device::{
-    Access, GuestAddress, HeavyBarrier, InstanceId, IoError, IoResource, IoType, IrqResource, UnregisterError,
+    Access, DeviceManager, GuestAddress, HeavyBarrier, InstanceId, IoError, IoResource, IoType, IrqResource,
+    UnregisterError,
 };
 
 use fixture::{
-    Acting, Constant, Held, LetGo, Manager, manager, read, register, register_below, unwinds, wait_for, while_inside,
+    Acting, Constant, Held, LetGo, manager, read, register, register_below, unwinds, wait_for, while_inside,
     within_limit,
 };
 
@@ -24,7 +25,7 @@ const SECOND: Constant = Constant { name: "second", value: 3 };
 #[test]
 fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
     within_limit(|| {
-        manager!(let manager, with_patience(u32::MAX));
+        manager!(let manager, with_removal_spins(u32::MAX));
         let (held, outcomes) = (Held::new("held"), spin::Mutex::new(Vec::new()));
         let remove = |access: &Access<'_>, _: &mut [u8]| {
             let bus = manager.find_by_path("/bus").unwrap();
@@ -56,7 +57,7 @@ fn a_subtree_is_not_removed_from_within_any_of_its_callbacks() {
 
 /// Removes a bus with "first" and `held` on it from another thread, and runs `change` while that waits for `held`.
 fn a_subtree_that_changes<'d>(
-    manager: &'d Manager<'d>,
+    manager: &'d DeviceManager<'d>,
     held: &'d Held,
     next: &'d Held,
     change: impl FnOnce(InstanceId, InstanceId) + Send,
@@ -91,7 +92,7 @@ fn a_subtree_that_changes<'d>(
 #[test]
 fn a_subtree_is_waited_for_whole_with_one_patience_though_a_device_of_it_is_removed_meanwhile() {
     within_limit(|| {
-        manager!(let manager, with_patience(if cfg!(miri) { 1000 } else { 4_000_000 }));
+        manager!(let manager, with_removal_spins(if cfg!(miri) { 1000 } else { 4_000_000 }));
         let (held, next) = (Held::new("held"), Held::new("next"));
         let outcome = a_subtree_that_changes(&manager, &held, &next, |bus, first| {
             register_below(&manager, bus, &next, 0x30);
@@ -107,7 +108,7 @@ fn a_subtree_is_waited_for_whole_with_one_patience_though_a_device_of_it_is_remo
 #[test]
 fn a_device_registered_below_one_that_was_waited_for_is_waited_for_too() {
     within_limit(|| {
-        manager!(let manager, with_patience(if cfg!(miri) { 1000 } else { 4_000_000 }));
+        manager!(let manager, with_removal_spins(if cfg!(miri) { 1000 } else { 4_000_000 }));
         let (held, next) = (Held::new("held"), Held::new("next"));
         let outcome = a_subtree_that_changes(&manager, &held, &next, |_, first| {
             register_below(&manager, first, &next, 0x30);
@@ -281,7 +282,7 @@ fn several_deferred_removals_share_one_barrier_and_what_comes_meanwhile_has_its_
 fn a_removal_looks_for_callbacks_in_every_range() {
     within_limit(|| {
         for address in [0, 8, 0x10] {
-            manager!(let manager, with_patience(1000));
+            manager!(let manager, with_removal_spins(1000));
             let held = Held::new("held");
             let requests = [0, 8, 0x10].map(|base| IoResource::mmio(base, 4));
             let id = manager.register_device(&held, None, &requests, IrqResource::None).unwrap();
@@ -303,7 +304,7 @@ fn a_removal_looks_for_callbacks_in_every_range() {
 fn a_subtree_is_looked_at_whole() {
     within_limit(|| {
         for inside in 0..3 {
-            manager!(let manager, with_patience(1000));
+            manager!(let manager, with_removal_spins(1000));
             let devices = ["bus", "child", "grandchild"].map(Held::new);
             let bus = register(&manager, &devices[0], 0);
             let child = register_below(&manager, bus, &devices[1], 8);
@@ -324,7 +325,7 @@ fn a_subtree_is_looked_at_whole() {
 fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
     within_limit(|| {
         manager!(let outer);
-        manager!(let inner, with_patience(1000));
+        manager!(let inner, with_removal_spins(1000));
         let held = Held::new("held");
         let id = register(&inner, &held, 0);
         let act = |access: &Access<'_>, _: &mut [u8]| {

@@ -24,7 +24,7 @@ fn look(mut read: impl FnMut(GuestAddress, &mut [u8]) -> Result<(), IoError>) {
 
 #[test]
 fn two_devices_take_turns_in_one_slot() {
-    manager!(let manager: <1, 1, 1>, with_patience(u32::MAX));
+    manager!(let manager: <1, 1, 1>, with_removal_spins(u32::MAX));
     let devices = [Constant { name: "zero", value: 0 }, Constant { name: "one", value: 1 }];
     let rounds = if cfg!(miri) { 20 } else { 2000 };
     let done = AtomicBool::new(false);

@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use fixture::{Acting, Manager, manager};
-use vm_device::{Access, Device, GuestAddress, InstanceId, IoError, IoResource, IoType, IrqResource, Relocation};
+use fixture::{Acting, manager};
+use vm_device::{
+    Access, Device, DeviceManager, GuestAddress, InstanceId, IoError, IoResource, IoType, IrqResource, Relocation,
+};
 
 const PLUGGED: u64 = 0x1000;
 const MOVED: [u64; 2] = [0x2000, 0x2008];
@@ -77,7 +79,7 @@ impl Device<'_> for Watched {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 }
 
-fn one_device<'d>(manager: &'d Manager<'d>, device: &'d dyn Device<'d>, base: u64, size: u64) -> InstanceId {
+fn one_device<'d>(manager: &'d DeviceManager<'d>, device: &'d dyn Device<'d>, base: u64, size: u64) -> InstanceId {
     manager.register_device(device, None, &[IoResource::mmio(base, size)], IrqResource::None).unwrap()
 }
 
@@ -132,7 +134,7 @@ fn look(read: &mut impl FnMut(u64, &mut [u8]) -> Result<(), IoError>, phase: &Ph
 /// C5, C7, C16.
 #[test]
 fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
-    manager!(let manager, with_patience(u32::MAX));
+    manager!(let manager, with_removal_spins(u32::MAX));
     let plugged = Watched::new("plugged", 1);
     let (moved, left, right) = (Watched::new("moved", 2), Watched::new("left", 3), Watched::new("right", 4));
     for always in [&moved, &left, &right] {

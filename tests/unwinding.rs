@@ -16,7 +16,7 @@ const SHARED: IrqResource = IrqResource::Shared(Gsi(7));
 /// C27.
 #[test]
 fn a_device_that_panics_leaves_the_manager_usable() {
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let inner = |_: &Access<'_>, _: &mut [u8]| panic!("a defect of the device");
     let inner = Acting { name: "inner", act: &inner };
     let nested = |access: &Access<'_>, data: &mut [u8]| {
@@ -52,7 +52,7 @@ fn a_device_that_panics_over_its_resources_is_not_registered() {
             Ok(())
         }
     }
-    manager!(let manager, with_patience(2000));
+    manager!(let manager, with_removal_spins(2000));
     let device = Panicking(AtomicUsize::new(0));
     let requests = [IoResource::mmio(0, 4), IoResource::pio(0, 4)];
     let register = || manager.register_device(&device, None, &requests, IrqResource::None);

@@ -220,11 +220,10 @@ fn resource(request: &Request) -> IoResource {
     resource
 }
 
-type Manager<'d> = DeviceManager<'d, 5, 12, 1>;
-type Vcpu<'d> = Dispatcher<'d, 5, 12, 1>;
+type Vcpu<'d> = Dispatcher<'d>;
 
 /// Takes the ranges from the address map, and checks that they are disjoint or nested along the tree.
-fn refresh<'d>(manager: &Manager<'d>, known: &mut [Known]) {
+fn refresh<'d>(manager: &DeviceManager<'d>, known: &mut [Known]) {
     for device in known.iter_mut() {
         device.ranges.clear();
         while let Some(assigned) = manager.range(device.id, device.ranges.len()) {
@@ -268,7 +267,7 @@ fn refresh<'d>(manager: &Manager<'d>, known: &mut [Known]) {
     }
 }
 
-fn check<'d>(manager: &'d Manager<'d>, vcpu: &mut Vcpu<'d>, known: &[Known], recorders: &[Recorder]) {
+fn check<'d>(manager: &'d DeviceManager<'d>, vcpu: &mut Vcpu<'d>, known: &[Known], recorders: &[Recorder]) {
     assert_eq!(manager.walk().count(), known.len());
     for memory in [false, true] {
         for offset in 0..SIZE {

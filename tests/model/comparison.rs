@@ -1,6 +1,6 @@
 //! What can be seen of the manager, against the model: the topology, the maps, and every access.
 
-use vm_device::{GuestAddress, InstanceId, IoType, Owner};
+use vm_device::{Accesses, GuestAddress, InstanceId, IoType, Owner};
 
 use crate::fixture::Observed;
 use crate::plain::assigned;
@@ -8,7 +8,7 @@ use crate::platform::{HALF, address};
 use crate::relay::Io;
 use crate::steps::Run;
 
-impl Run<'_> {
+impl<V: Accesses> Run<'_, V> {
     /// The manager and the model agree in all that can be seen.
     pub(crate) fn compare(&mut self, seen: &Observed<'_>) {
         let mut walk = Vec::new();

@@ -15,23 +15,29 @@ mod relay;
 mod steps;
 
 use proptest::prelude::*;
-use vm_device::{DeviceManager, Dispatcher};
 
-const DEVICES: usize = 6;
-const RANGES: usize = 14;
-type Manager<'d> = DeviceManager<'d, DEVICES, RANGES, 1>;
-/// One hint, which is often wrong.
-type Vcpu<'d> = Dispatcher<'d, DEVICES, RANGES, 1, 1, 1>;
+/// A part of the cases that proptest is asked for: a history takes longer than what it has in mind.
+fn config(divisor: u32) -> ProptestConfig {
+    let cases = ProptestConfig::default().cases / divisor;
+    ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() }
+}
 
 proptest! {
-    #![proptest_config(ProptestConfig {
-        cases: ProptestConfig::default().cases / 5,
-        failure_persistence: None,
-        ..ProptestConfig::default()
-    })]
+    #![proptest_config(config(5))]
 
+    /// With one hint for each space, which is often wrong.
     #[test]
     fn a_manager_does_what_the_model_does(steps in history::history(24)) {
-        platform::run(&steps);
+        platform::run::<6, 14, 1>(&steps);
+    }
+}
+
+proptest! {
+    #![proptest_config(config(16))]
+
+    /// With room for more ranges than one block of the search.
+    #[test]
+    fn a_roomy_manager_does_what_the_model_does(steps in history::history(40)) {
+        platform::run::<12, 48, 2048>(&steps);
     }
 }

@@ -1,13 +1,13 @@
 //! Moves, made by the manager and by the model.
 
-use vm_device::{GuestAddress, InstanceId, RangeRefusal, RelocateError, Relocation};
+use vm_device::{Accesses, GuestAddress, InstanceId, RangeRefusal, RelocateError, Relocation};
 
 use crate::history::Move;
 use crate::plain::{Model, Place};
 use crate::platform::address;
 use crate::steps::Run;
 
-impl Run<'_> {
+impl<V: Accesses> Run<'_, V> {
     pub(crate) fn relocate(&mut self, moves: &[Move]) -> bool {
         let mut relocations = Vec::new();
         // Which range, where to, and whether it is decoded then.

@@ -2,7 +2,6 @@
 
 use vm_device::{AccessSizes, Assigned, Gsi, GuestAddress, InstanceId, IoError, IoRange, IoType};
 
-use crate::RANGES;
 use crate::fixture::Call;
 use crate::history::{Ask, Where};
 use crate::platform::address;
@@ -42,8 +41,11 @@ pub(crate) struct Instance {
 /// What a registration gives: the ranges, and the line and whether it is shared.
 pub(crate) type Given = (Vec<Place>, Option<(Gsi, bool)>);
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Model {
+    /// For how many devices and ranges there is room.
+    pub(crate) devices: usize,
+    pub(crate) ranges: usize,
     /// In the order of registration.
     pub(crate) instances: Vec<Instance>,
     pub(crate) reserved: Vec<Place>,
@@ -86,7 +88,7 @@ impl Model {
 
     /// Whether there is room for one more range.
     pub(crate) fn has_room(&self) -> bool {
-        self.places().count() < RANGES
+        self.places().count() < self.ranges
     }
 
     /// Whether a new range of a child of `parent` may lie there: outside of all others, the windows above it excepted.

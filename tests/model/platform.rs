@@ -8,7 +8,6 @@ use crate::history::Step;
 use crate::plain::{Instance, Model, Place};
 use crate::relay::Relay;
 use crate::steps::Run;
-use crate::{DEVICES, RANGES};
 
 /// Half the addresses looked at, at each end of a space.
 pub(crate) const HALF: u64 = 32;
@@ -21,7 +20,9 @@ pub(crate) fn address(io_type: IoType, cell: u64) -> u64 {
 }
 
 /// Makes the steps of a history, with a comparison after each.
-pub(crate) fn run(steps: &[Step]) {
+///
+/// The manager has room for these, and its handle has so many hints for each space.
+pub(crate) fn run<const DEVICES: usize, const RANGES: usize, const HINTS: usize>(steps: &[Step]) {
     manager!(let manager: <DEVICES, RANGES, 1> = everything().with_irqs(5, 7));
     let names = ["a", "b", "c"].into_iter().cycle();
     let recorders: Vec<_> =
@@ -42,8 +43,8 @@ pub(crate) fn run(steps: &[Step]) {
         manager: &manager,
         recorders: &recorders,
         relay: &relay,
-        vcpu: manager.dispatcher_with_hints().unwrap(),
-        model: Model { instances: vec![instance], reserved: vec![] },
+        vcpu: manager.dispatcher_with_hints::<HINTS, HINTS>().unwrap(),
+        model: Model { devices: DEVICES, ranges: RANGES, instances: vec![instance], reserved: vec![] },
         stale: vec![],
         accesses: 0,
     };

@@ -1,9 +1,7 @@
 //! The device of the histories that makes accesses of its own.
 
 use spin::Mutex;
-use vm_device::{Access, Device, GuestAddress, IoError, IoType};
-
-use crate::Manager;
+use vm_device::{Access, Device, DeviceManager, GuestAddress, IoError, IoType};
 
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Io {
@@ -17,7 +15,7 @@ pub(crate) struct Io {
 
 /// A device that makes an access of its own when it is written to.
 pub(crate) struct Relay<'d> {
-    pub(crate) manager: &'d Manager<'d>,
+    pub(crate) manager: &'d DeviceManager<'d>,
     pub(crate) order: Mutex<Option<Io>>,
     pub(crate) outcome: Mutex<(Result<(), IoError>, Vec<u8>)>,
 }

@@ -1,8 +1,8 @@
 //! Each step, made by the manager and by the model.
 
 use vm_device::{
-    AccessSizes, Device, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Owner, RangeRefusal,
-    RegisterError, UnregisterError,
+    AccessSizes, Accesses, Device, DeviceManager, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Owner,
+    RangeRefusal, RegisterError, UnregisterError,
 };
 
 use crate::fixture::{Observed, Recorder, observe};
@@ -10,20 +10,19 @@ use crate::history::{Ask, Step, Where};
 use crate::plain::{Given, Instance, Model, Place, assigned};
 use crate::platform::{HALF, address};
 use crate::relay::Relay;
-use crate::{DEVICES, Manager, Vcpu};
 
 /// The manager and the model, side by side.
-pub(crate) struct Run<'d> {
-    pub(crate) manager: &'d Manager<'d>,
+pub(crate) struct Run<'d, V> {
+    pub(crate) manager: &'d DeviceManager<'d>,
     pub(crate) recorders: &'d [Recorder],
     pub(crate) relay: &'d Relay<'d>,
-    pub(crate) vcpu: Vcpu<'d>,
+    pub(crate) vcpu: V,
     pub(crate) model: Model,
     pub(crate) stale: Vec<InstanceId>,
     pub(crate) accesses: usize,
 }
 
-impl<'d> Run<'d> {
+impl<'d, V: Accesses> Run<'d, V> {
     pub(crate) fn pick(&self, number: usize) -> InstanceId {
         // The relay, which is the first, stays as it is; the last number is for an id that is no more.
         let all: Vec<_> =
@@ -124,7 +123,7 @@ impl<'d> Run<'d> {
         irq: IrqResource,
     ) -> Option<Given> {
         let name = self.recorders[recorder].name();
-        if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == DEVICES {
+        if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == self.model.devices {
             return None;
         }
         if self.model.children(parent).iter().any(|other| self.name(other) == name) {
@@ -204,7 +203,7 @@ impl<'d> Run<'d> {
         }
     }
 
-    pub(crate) fn check_range(&self, refusal: RangeRefusal<'_>) {
+    pub(crate) fn check_range(&self, refusal: RangeRefusal<Owner<'_>>) {
         let held = |range: IoRange, owner: Owner<'_>| {
             let id = if let Owner::Device { id, .. } = owner { Some(id) } else { None };
             let mut places = self.model.places();
