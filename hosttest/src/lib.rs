@@ -1,38 +1,25 @@
 //! Runs real guests under KVM against [`vm_device`]: its test bed, and the model of how to wire it to `kvm-ioctls`.
 //!
-//! What a VMM over KVM needs is small, and can be taken from here:
+//! [`vmm`] is what a VMM over KVM needs, and can be taken from here. The rest tests with it:
 //!
-//! - [`vcpu`] turns what `KVM_RUN` comes back with into one [`Exit`](vcpu::Exit), with the element size and the count of
-//!   port I/O that `kvm-ioctls` does not tell;
-//! - [`bridge`] lets the manager answer it;
-//! - [`irq`] is an [`InterruptController`](vm_device::InterruptController) over KVM's in-kernel interrupt controllers;
-//! - [`doorbell`] gives the writes that a device declares as doorbells to KVM, as ioeventfds;
-//! - [`vm`] backs the [`PhysicalMmio`](vm_device::IoType::PhysicalMmio) ranges of an address map with memory.
-//!
-//! The rest is about guests: [`memory`], [`paging`] and [`machine`] build what they run on, [`guest`] is their side of the
-//! devices in [`devices`], [`run`] runs one with a [`watchdog`] until it says whether it passed, and [`scenarios`] holds them
-//! all. [`platform`] is the whole of it in `static`s. [`torture`] is accesses and changes of the topology against each other,
-//! on threads and in guests.
+//! - [`guests`] are the guests: each with the devices that it finds, and what these must have seen. Their own code is written
+//!   with what is in [`guest_side`], and the devices are in [`devices`];
+//! - [`platform`] is the whole of it in `static`s;
+//! - [`torture`] makes accesses and changes of the topology against each other, on threads and by a guest;
+//! - [`bench`] measures dispatch and registration beside other crates;
+//! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`.
 
 pub mod bench;
-pub mod bridge;
+mod complaint;
 pub mod devices;
-pub mod doorbell;
-pub mod guest;
-pub mod image;
-pub mod irq;
-pub mod machine;
-pub mod membarrier;
-pub mod memory;
-pub mod paging;
+pub mod guest_side;
+pub mod guests;
 pub mod platform;
-pub mod run;
-pub mod scenarios;
+pub mod qemu;
 pub mod torture;
-pub mod type1;
-pub mod vcpu;
-pub mod vm;
-pub mod watchdog;
+pub mod vmm;
+
+pub use complaint::complain;
 
 /// A manager with room for 16 devices, 32 ranges, ports and memory together, and 4 processors.
 pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
@@ -41,9 +28,3 @@ pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]
 struct Readme;
-
-/// Says on the standard error what is wrong, if anybody hears it.
-pub fn complain(what: &dyn std::fmt::Display) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stderr(), "hosttest: {what}");
-}

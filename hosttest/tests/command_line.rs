@@ -98,7 +98,7 @@ fn help_and_list_need_no_kvm() {
     let list = output(&["list"]);
     assert_eq!(list.status.code(), Some(0));
     let list = text(&list.stdout);
-    for scenario in hosttest::scenarios::all() {
+    for scenario in hosttest::guests::all() {
         assert!(list.contains(scenario.name), "{list}");
     }
 }

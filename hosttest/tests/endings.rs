@@ -6,8 +6,8 @@ mod needs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use hosttest::type1::{Error, Guest, available, boot};
-use hosttest::vm::kvm;
+use hosttest::qemu::{Error, Guest, available, boot};
+use hosttest::vmm::host::kvm;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use needs::{Need, test};

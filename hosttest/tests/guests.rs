@@ -4,9 +4,9 @@ mod needs;
 
 use std::process::ExitCode;
 
-use hosttest::run::Tally;
-use hosttest::scenarios::{self, Failure};
-use hosttest::vm::kvm;
+use hosttest::guests::{self, Failure};
+use hosttest::vmm::host::kvm;
+use hosttest::vmm::run::Tally;
 use kvm_ioctls::Kvm;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -14,7 +14,7 @@ use needs::{Need, test};
 
 fn main() -> ExitCode {
     let needs = [&Need::new("KVM", kvm())];
-    let mut trials: Vec<Trial> = scenarios::all()
+    let mut trials: Vec<Trial> = guests::all()
         .map(|scenario| test(scenario.name, &needs, || guest(scenario.run).map_err(Failed::from)))
         .collect();
     trials.push(test("platform", &needs, || platform().map_err(Failed::from)));

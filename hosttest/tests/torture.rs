@@ -6,9 +6,9 @@ mod needs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use hosttest::membarrier::heavy_barrier;
 use hosttest::torture::{self, Options, Report, threads};
-use hosttest::vm::kvm;
+use hosttest::vmm::host::kvm;
+use hosttest::vmm::membarrier::heavy_barrier;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use needs::{Need, test};

@@ -7,7 +7,7 @@ mod needs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use hosttest::type1::{Guest, available, boot};
+use hosttest::qemu::{Guest, available, boot};
 use libtest_mimic::{Arguments, Trial};
 
 use needs::{Need, test};

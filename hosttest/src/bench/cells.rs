@@ -2,10 +2,10 @@
 
 use std::io::{self, Write};
 
-use super::ours::{AGAIN, NO_HANDLE, NO_HINTS, PORTABLE};
+use super::peer_locking::{CLOUD_HYPERVISOR, CROSVM, FIRECRACKER};
 use super::peers::{DBS_DEVICE_SWAPPED, VM_DEVICE_LOCKED};
 use super::report::{Report, Row, Work};
-use super::schemes::{CLOUD_HYPERVISOR, CROSVM, FIRECRACKER};
+use super::this_crate::{AGAIN, NO_HANDLE, NO_HINTS, PORTABLE};
 
 /// The peers from which devices can be removed while others read.
 const REMOVING: [&str; 5] = [VM_DEVICE_LOCKED, DBS_DEVICE_SWAPPED, FIRECRACKER, CLOUD_HYPERVISOR, CROSVM];

@@ -15,11 +15,11 @@ use vm_device::{
 use super::layout::{Layout, Random};
 use super::measure::{Figure, interleaved, per_operation, pin};
 use super::options::Plan;
-use super::ours::{self, ASYMMETRIC, PORTABLE};
 use super::peers::VM_DEVICE;
 use super::report::{Report, Work};
 use super::stage::Stage;
 use super::subject::{Register, Subject, apart, forever};
+use super::this_crate::{self, ASYMMETRIC, PORTABLE};
 
 fn work(bench: &'static str, pattern: &str, n: usize) -> Work {
     Work { bench, pattern: pattern.into(), space: "mmio", n, threads: 1 }
@@ -44,12 +44,12 @@ fn fill(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     let work = work("register", "fill", n);
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, n, 1);
-    let devices = ours::devices(&layout);
-    let manager = ours::manager(false);
+    let devices = this_crate::devices(&layout);
+    let manager = this_crate::manager(false);
     let arcs: Vec<_> = (0..n).map(|_| Arc::new(Register::<0>::new())).collect();
     let figures = interleaved(plan.rounds.min(31), 2, |which, _| match which {
         0 => {
-            let time = per_operation(n, || ours::fill(manager, &devices, &layout));
+            let time = per_operation(n, || this_crate::fill(manager, &devices, &layout));
             let ids: Vec<_> = manager.walk().map(|device| device.id).collect();
             for id in ids {
                 manager.unregister_device(id).expect("the device is registered");
@@ -90,8 +90,8 @@ fn relocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     let work = work("relocate", "one range, there and back", n);
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, n, 1);
-    let manager = ours::manager(false);
-    ours::fill(manager, &ours::devices(&layout), &layout);
+    let manager = this_crate::manager(false);
+    this_crate::fill(manager, &this_crate::devices(&layout), &layout);
     let (first, _) = layout.ranges[n / 2];
     let found = manager.find_by_address(GuestAddress(first), IoType::Mmio);
     let (id, index) = found.expect("the layout's range is registered");
@@ -171,13 +171,13 @@ fn unregister_under_load(plan: &Plan, report: &mut Report, reader: usize, writer
     let work = Work { threads: 2, ..work("unregister", "under dispatch load", 64) };
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, 64, 1);
-    let guest: &'static dyn Device<'static> = forever(ours::Named::<0>::new("comes-and-goes".into()));
-    let requests = [ours::resource(IoType::Mmio, layout.spare())];
+    let guest: &'static dyn Device<'static> = forever(this_crate::Named::<0>::new("comes-and-goes".into()));
+    let requests = [this_crate::resource(IoType::Mmio, layout.spare())];
     let address = layout.spare().0;
     let mut figures = Vec::new();
     for asymmetric in [false, true] {
-        let manager = ours::manager(asymmetric);
-        ours::fill(manager, &ours::devices(&layout), &layout);
+        let manager = this_crate::manager(asymmetric);
+        this_crate::fill(manager, &this_crate::devices(&layout), &layout);
         let stop = AtomicBool::new(false);
         let samples = std::thread::scope(|scope| {
             scope.spawn(|| {

@@ -10,11 +10,11 @@ use vm_device::{DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoTyp
 
 use super::Error;
 use super::measure::{Figure, interleaved, pin};
-use super::ours::Named;
-use crate::bridge::{Accesses, answer};
-use crate::guest::{mmio, port};
-use crate::machine::Machine;
-use crate::vcpu::{Ring, Vcpu};
+use super::this_crate::Named;
+use crate::guest_side::{mmio, port};
+use crate::vmm::bridge::{Accesses, answer};
+use crate::vmm::machine::Machine;
+use crate::vmm::vcpu::{Ring, Vcpu};
 
 const PORT: u16 = 0x500;
 const MMIO: u64 = 0xe000_0000;

@@ -2,11 +2,11 @@
 
 use std::io::{self, Write};
 
-use super::floors::{FLOOR, HINTED_ASYMMETRIC_FLOOR, HINTED_FLOOR, LAST_HIT_FLOOR};
-use super::ours::{ASYMMETRIC, PORTABLE, ROOMY};
+use super::lower_bounds::{FLOOR, HINTED_ASYMMETRIC_FLOOR, HINTED_FLOOR, LAST_HIT_FLOOR};
+use super::peer_locking::FIRECRACKER;
 use super::peers::VM_DEVICE;
 use super::report::Report;
-use super::schemes::FIRECRACKER;
+use super::this_crate::{ASYMMETRIC, PORTABLE, ROOMY};
 
 /// A ratio to reach.
 struct Goal {

@@ -8,19 +8,19 @@
 mod cells;
 mod changes;
 mod exits;
-mod floors;
 mod goals;
 mod layout;
+mod lower_bounds;
 mod measure;
 mod options;
-mod ours;
 mod output;
+mod peer_locking;
 mod peers;
 mod picture;
 mod report;
-mod schemes;
 mod stage;
 mod subject;
+mod this_crate;
 
 use std::path::PathBuf;
 use std::{fmt, io};

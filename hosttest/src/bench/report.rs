@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::{self, IsTerminal, Write};
 
 use super::measure::Figure;
-use super::ours;
+use super::this_crate;
 
 /// What a group of figures is about.
 #[derive(Clone)]
@@ -43,7 +43,7 @@ impl Report {
         if io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
-        let own = subjects.iter().position(|name| *name == ours::PORTABLE);
+        let own = subjects.iter().position(|name| *name == this_crate::PORTABLE);
         let own = own.and_then(|own| figures.get(own)).map_or(f64::NAN, |figure| figure.median);
         let mut out = io::stdout().lock();
         let Work { bench, pattern, space, n, threads } = work;

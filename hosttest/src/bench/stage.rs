@@ -10,7 +10,7 @@ use super::measure::{self, Eviction, interleaved};
 use super::options::Plan;
 use super::report::{Report, Work};
 use super::subject::Subject;
-use super::{floors, ours, peers, schemes, space_name};
+use super::{lower_bounds, peer_locking, peers, space_name, this_crate};
 
 /// How many addresses are accessed in turn, so that no branch predictor learns them.
 const ADDRESSES: usize = 1 << 16;
@@ -26,10 +26,10 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new(layout: Layout) -> Self {
-        let mut subjects = floors::floors(&layout);
-        subjects.extend(ours::subjects(&layout));
+        let mut subjects = lower_bounds::lower_bounds(&layout);
+        subjects.extend(this_crate::subjects(&layout));
         subjects.extend(peers::subjects(&layout));
-        subjects.extend(schemes::subjects(&layout));
+        subjects.extend(peer_locking::subjects(&layout));
         Self { layout, subjects }
     }
 

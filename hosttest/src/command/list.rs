@@ -2,13 +2,13 @@
 
 use std::io::{self, Write};
 
-use hosttest::scenarios;
+use hosttest::guests;
 
 use super::CommandError;
 
 pub(super) fn execute() -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
-    for scenario in scenarios::all() {
+    for scenario in guests::all() {
         writeln!(out, "{:<28}{}", scenario.name, scenario.about)?;
     }
     Ok(true)

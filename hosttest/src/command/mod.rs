@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 
 use clap::error::ErrorKind;
 use clap::{Args, Parser, Subcommand};
-use hosttest::membarrier::Unsupported;
-use hosttest::vm::{self, Unavailable};
+use hosttest::vmm::host::{self, Unavailable};
+use hosttest::vmm::membarrier::Unsupported;
 use kvm_ioctls::Kvm;
 
 const EXIT_CODES: &str = "\
@@ -73,7 +73,7 @@ impl KvmDevice {
 }
 
 fn open_kvm(device: Option<&Path>) -> Result<Kvm, Unavailable> {
-    vm::open(device.unwrap_or(Path::new(vm::DEVICE)))
+    host::open(device.unwrap_or(Path::new(host::DEVICE)))
 }
 
 /// Why a command did nothing, or stopped.

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use hosttest::scenarios::{self, Scenario};
+use hosttest::guests::{self, Scenario};
 
 use super::{CommandError, KvmDevice};
 
@@ -23,12 +23,8 @@ struct Guests(Vec<&'static Scenario>);
 fn guests(name: &str) -> Result<Guests, String> {
     let topic = format!("{name}/");
     let named = |scenario: &&Scenario| name == "all" || scenario.name == name || scenario.name.starts_with(&topic);
-    let guests: Vec<_> = scenarios::all().filter(named).collect();
-    if guests.is_empty() {
-        Err("there is no such guest; `hosttest list` names them".into())
-    } else {
-        Ok(Guests(guests))
-    }
+    let found: Vec<_> = guests::all().filter(named).collect();
+    if found.is_empty() { Err("there is no such guest; `hosttest list` names them".into()) } else { Ok(Guests(found)) }
 }
 
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use clap::Args;
 use hosttest::complain;
-use hosttest::membarrier::heavy_barrier;
 use hosttest::torture::{self, MAX_ANONYMOUS_READERS, MAX_HANDLES, MAX_WRITERS, Options, Report, threads};
+use hosttest::vmm::membarrier::heavy_barrier;
 
 use super::{CommandError, open_kvm};
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hosttest::complain;
-use hosttest::type1::{Error, Guest, TARGET, add_target, boot};
+use hosttest::qemu::{Error, Guest, TARGET, add_target, boot};
 
 use super::CommandError;
 

@@ -7,9 +7,9 @@ use vm_device::{Dispatcher, GuestAddress, IoRange, IoType};
 
 use super::program::{Accessor, Word};
 use super::{DISK_PORT, INTERRUPTS, LINES, NETWORK_PORT};
-use crate::guest::{mmio, port};
-use crate::memory::Memory;
-use crate::run::Tally;
+use crate::guest_side::{mmio, port};
+use crate::vmm::memory::Memory;
+use crate::vmm::run::Tally;
 
 /// What stands in for a guest's processor and its memory.
 pub(super) struct InProcess<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
 
-use crate::irq::KvmIrqchip;
-use crate::vm::Vm;
+use crate::vmm::irq::KvmIrqchip;
+use crate::vmm::vm::Vm;
 
 /// Lines that lead to a machine, or to none.
 pub(super) struct Lines {

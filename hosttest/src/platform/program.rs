@@ -5,7 +5,7 @@ use crate::devices::interrupter::ASSERT;
 use crate::devices::pci::CONFIG_ADDRESS;
 use crate::devices::serial::{COM1, LINE_STATUS, TRANSMIT, TRANSMITTER_EMPTY};
 use crate::devices::verdict::{Finding, VERDICT_PORT};
-use crate::guest::{mmio, port};
+use crate::guest_side::{mmio, port};
 
 /// A value of one access.
 pub(super) trait Word: Copy {

@@ -14,7 +14,9 @@ pub(super) fn watch<'s>(scope: &'s Scope<'s, '_>, progress: impl Fn() -> u64 + S
     let (running, over) = mpsc::channel();
     scope.spawn(move || {
         if stands_still(&over, progress, LOOK, LOOKS) {
-            crate::complain(&"the torture hangs: none of its accesses and changes has ended for 30 seconds or more");
+            crate::complaint::complain(
+                &"the torture hangs: none of its accesses and changes has ended for 30 seconds or more",
+            );
             std::process::exit(1);
         }
     });

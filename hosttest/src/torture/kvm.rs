@@ -15,12 +15,13 @@ use super::oracle::Place;
 use super::probe::{Reader, Request, Tally};
 use super::random::Random;
 use super::report::{Report, Violation};
-use crate::bridge::Accesses;
-use crate::guest::{mmio, port};
-use crate::machine::{DATA, Machine};
-use crate::memory::Memory;
-use crate::vcpu::{Exit, Ring, Vcpu};
-use crate::watchdog::Watchdog;
+use crate::guest_side::{mmio, port};
+use crate::vmm::bridge::Accesses;
+use crate::vmm::exit::Exit;
+use crate::vmm::machine::{DATA, Machine};
+use crate::vmm::memory::Memory;
+use crate::vmm::vcpu::{Ring, Vcpu};
+use crate::vmm::watchdog::Watchdog;
 
 /// How many processors the guest has.
 const PROCESSORS: u64 = 2;

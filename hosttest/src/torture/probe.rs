@@ -13,7 +13,7 @@ use super::oracle::{Answer, Claim, Judged, Place};
 use super::random::Random;
 use super::report::Violation;
 use super::waits::Waits;
-use crate::bridge::Accesses;
+use crate::vmm::bridge::Accesses;
 
 /// How deep the devices nest their accesses.
 pub(super) const NESTING: u32 = 3;

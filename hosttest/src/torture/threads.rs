@@ -12,7 +12,7 @@ use super::hang::watch;
 use super::probe::{Reader, Request, stay_for};
 use super::random::Random;
 use super::report::Report;
-use crate::bridge::Accesses;
+use crate::vmm::bridge::Accesses;
 
 /// Runs readers and writers against each other.
 pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {

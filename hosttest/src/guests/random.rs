@@ -8,10 +8,10 @@ use vm_device::{Device, GuestAddress, IoResource, IrqResource};
 use super::{DEVICE_MEMORY, Failure, Scenario, expect, manager, run_guest};
 use crate::devices::scratch::{Call, Direction, Scratch};
 use crate::devices::verdict::Verdict;
-use crate::guest::{fail, mmio, pass, port};
-use crate::machine::Machine;
-use crate::memory::{Memory, PAGE};
-use crate::run::Tally;
+use crate::guest_side::{fail, mmio, pass, port};
+use crate::vmm::machine::Machine;
+use crate::vmm::memory::{Memory, PAGE};
+use crate::vmm::run::Tally;
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] =

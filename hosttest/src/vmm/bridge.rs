@@ -2,7 +2,7 @@
 
 use vm_device::{DeviceManager, Dispatcher, GuestAddress, IoError, IoType, Nested};
 
-use crate::vcpu::Exit;
+use crate::vmm::exit::Exit;
 
 /// Whatever answers the accesses of a guest: a manager, one processor's [`Dispatcher`] of it, or a callback's
 /// [`Nested`] view.

@@ -7,10 +7,10 @@ use super::{Failure, LIMIT, Scenario, expect, manager, run_guest};
 use crate::check;
 use crate::devices::stream::{Bursts, Record, Stream, stream_byte};
 use crate::devices::verdict::Verdict;
-use crate::guest::port::{Order, Width};
-use crate::guest::{mmio, pass, real_mode};
-use crate::machine::{DATA, Machine};
-use crate::run::{Tally, run};
+use crate::guest_side::port::{Order, Width};
+use crate::guest_side::{mmio, pass, real_mode};
+use crate::vmm::machine::{DATA, Machine};
+use crate::vmm::run::{Tally, run};
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[
@@ -37,7 +37,7 @@ fn check_delivered<T: Width + mmio::Width + Into<u64>>(line: u32, delivered_befo
             Order::Forwards => element,
             Order::Backwards => COUNT - 1 - element,
         };
-        crate::guest::check(line, mmio::read::<T>(DATA + (place * size) as u64), expected);
+        crate::guest_side::check(line, mmio::read::<T>(DATA + (place * size) as u64), expected);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Page tables of a guest in long mode (Intel SDM vol. 3A, 4.5: four levels).
 
-use crate::memory::{Memory, PAGE};
+use crate::vmm::memory::{Memory, PAGE};
 
 /// The size of a large page, in bytes.
 pub const LARGE_PAGE: u64 = 2 << 20;

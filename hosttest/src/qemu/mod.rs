@@ -2,7 +2,7 @@
 //! with nested paging on any machine.
 
 mod initrd;
-mod qemu;
+mod watch;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -185,7 +185,7 @@ pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, E
         qemu.arg("-append").arg(format!("linux {initrd_size} {append}"));
     }
     let child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let text = qemu::watch(child.map_err(|error| Error::Io(QEMU.into(), error))?, guest.patience(), output)?;
+    let text = watch::watch(child.map_err(|error| Error::Io(QEMU.into(), error))?, guest.patience(), output)?;
     match guest {
         Guest::Linux { initrd: None, .. } if !text.contains(initrd::GREETING.trim_end()) => Err(Error::NoGreeting),
         _ => Ok(text),

@@ -8,9 +8,9 @@ use vm_device::{IoRange, IrqResource, SystemAllocator};
 
 use crate::Manager;
 use crate::devices::verdict::Verdict;
-use crate::machine::Machine;
-use crate::run::{Tally, run};
-use crate::vcpu::Ring;
+use crate::vmm::machine::Machine;
+use crate::vmm::run::{Tally, run};
+use crate::vmm::vcpu::Ring;
 
 pub mod access;
 pub mod doorbell;

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use kvm_bindings::kvm_msi;
 use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
 
-use crate::vm::Vm;
+use crate::vmm::vm::Vm;
 
 /// Passes interrupts on to the in-kernel interrupt controllers of a machine. It stands in a `static` as well as in a scope,
 /// since the machine can be named later.

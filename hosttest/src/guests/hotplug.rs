@@ -9,10 +9,10 @@ use crate::devices::eject::Eject;
 use crate::devices::pci::{BAR0, COMMAND, CONFIG_ADDRESS, CONFIG_DATA, MEMORY_ENABLE, PciBus, config_address};
 use crate::devices::scratch::{Call, Scratch};
 use crate::devices::verdict::Verdict;
-use crate::guest::{mmio, pass, port};
-use crate::machine::Machine;
-use crate::memory::PAGE;
-use crate::run::Tally;
+use crate::guest_side::{mmio, pass, port};
+use crate::vmm::machine::Machine;
+use crate::vmm::memory::PAGE;
+use crate::vmm::run::Tally;
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[

@@ -22,14 +22,15 @@ use crate::devices::pci::{CONFIG_ADDRESS, DummyHostBridge};
 use crate::devices::scratch::Scratch;
 use crate::devices::serial::Serial;
 use crate::devices::verdict::Verdict;
-use crate::guest::interrupts::{Trigger, enable, route, wait_for};
-use crate::guest::{mmio, port};
-use crate::machine::{DATA, Machine, RAM};
-use crate::memory::{Memory, PAGE};
-use crate::run::{RunError, Tally, run};
-use crate::scenarios::{Failure, LIMIT};
-use crate::vcpu::Ring;
-use crate::vm::{Unavailable, backing};
+use crate::guest_side::interrupts::{Trigger, enable, route, wait_for};
+use crate::guest_side::{mmio, port};
+use crate::guests::{Failure, LIMIT};
+use crate::vmm::host::Unavailable;
+use crate::vmm::machine::{DATA, Machine, RAM};
+use crate::vmm::memory::{Memory, PAGE};
+use crate::vmm::run::{RunError, Tally, run};
+use crate::vmm::vcpu::Ring;
+use crate::vmm::vm::backing;
 use crate::{Manager, interrupt_handler};
 
 /// What the host bridge passes on to its bus: the devices' memory.

@@ -8,13 +8,13 @@ use crate::check;
 use crate::devices::pci::DummyHostBridge;
 use crate::devices::scratch::{Call, Scratch};
 use crate::devices::verdict::Verdict;
-use crate::guest::mmio::Width as _;
-use crate::guest::{long_mode, mmio, pass, port, real_mode};
-use crate::machine::{Machine, TOP_WINDOW};
-use crate::memory::PAGE;
-use crate::paging::LARGE_PAGE;
-use crate::run::{Tally, run};
-use crate::vcpu::Ring;
+use crate::guest_side::mmio::Width as _;
+use crate::guest_side::{long_mode, mmio, pass, port, real_mode};
+use crate::vmm::machine::{Machine, TOP_WINDOW};
+use crate::vmm::memory::PAGE;
+use crate::vmm::paging::LARGE_PAGE;
+use crate::vmm::run::{Tally, run};
+use crate::vmm::vcpu::Ring;
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[

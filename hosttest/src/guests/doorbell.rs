@@ -10,14 +10,14 @@ use vm_device::{
 };
 
 use super::{DEVICE_MEMORY, Failure, LIMIT, Scenario, expect, manager};
-use crate::bridge::Accesses;
 use crate::devices::verdict::Verdict;
-use crate::doorbell::Doorbells;
-use crate::guest::{mmio, pass, port};
-use crate::machine::Machine;
-use crate::memory::PAGE;
-use crate::run::{Tally, run};
-use crate::vcpu::Ring;
+use crate::guest_side::{mmio, pass, port};
+use crate::vmm::bridge::Accesses;
+use crate::vmm::doorbell::Doorbells;
+use crate::vmm::machine::Machine;
+use crate::vmm::memory::PAGE;
+use crate::vmm::run::{Tally, run};
+use crate::vmm::vcpu::Ring;
 use crate::{Manager, check};
 
 /// The guests of this topic.

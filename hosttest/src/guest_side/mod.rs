@@ -41,10 +41,10 @@ pub fn check(line: u32, seen: impl Into<u64>, expected: impl Into<u64>) {
     }
 }
 
-/// [`check`](fn@crate::guest::check), with the line of the source.
+/// [`check`](fn@crate::guest_side::check), with the line of the source.
 #[macro_export]
 macro_rules! check {
     ($seen:expr, $expected:expr) => {
-        $crate::guest::check(line!(), $seen, $expected)
+        $crate::guest_side::check(line!(), $seen, $expected)
     };
 }

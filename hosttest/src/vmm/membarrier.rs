@@ -37,7 +37,7 @@ pub fn heavy_barrier() -> Result<HeavyBarrier, Unsupported> {
 fn execute() {
     if let Err(error) = command(libc::MEMBARRIER_CMD_PRIVATE_EXPEDITED) {
         // It has worked before, and cannot fail after that. Going on would break the promise that a removal makes.
-        crate::complain(&Unsupported(error));
+        crate::complaint::complain(&Unsupported(error));
         std::process::abort();
     }
 }

@@ -9,11 +9,11 @@ use vm_device::{
 use super::{ABOVE_RAM, Failure, Scenario, expect, run_guest};
 use crate::devices::interrupter::{ASSERT, Interrupter, MESSAGE, PULSE};
 use crate::devices::verdict::Verdict;
-use crate::guest::interrupts::{Trigger, enable, route, wait_for};
-use crate::guest::{mmio, pass, port};
-use crate::irq::KvmIrqchip;
-use crate::machine::{DATA, Machine};
-use crate::run::Tally;
+use crate::guest_side::interrupts::{Trigger, enable, route, wait_for};
+use crate::guest_side::{mmio, pass, port};
+use crate::vmm::irq::KvmIrqchip;
+use crate::vmm::machine::{DATA, Machine};
+use crate::vmm::run::Tally;
 use crate::{Manager, check, interrupt_handler};
 
 /// The guests of this topic.

@@ -7,10 +7,10 @@ use vm_device::IrqResource;
 
 use super::{Failure, Scenario, expect, manager};
 use crate::devices::verdict::Verdict;
-use crate::guest::{port, real_mode};
-use crate::machine::Machine;
-use crate::run::{RunError, Tally, run};
-use crate::vcpu::{Ring, Vcpu};
+use crate::guest_side::{port, real_mode};
+use crate::vmm::machine::Machine;
+use crate::vmm::run::{RunError, Tally, run};
+use crate::vmm::vcpu::{Ring, Vcpu};
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[
@@ -61,7 +61,7 @@ fn exits(kvm: &Kvm) -> Result<Tally, Failure> {
 fn crash(kvm: &Kvm) -> Result<Tally, Failure> {
     extern "C" fn guest(_: u64) {
         // Nothing is mapped there, and there is no handler for the page fault, nor for what follows from that.
-        crate::guest::mmio::write(0x1234_5678_9000, 0u8);
+        crate::guest_side::mmio::write(0x1234_5678_9000, 0u8);
     }
     let mut vcpu = Machine::new(kvm)?.start(0, Ring::User, guest, 0)?;
     let (manager, verdict) = (manager(), Verdict::new());

@@ -13,7 +13,7 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 
 use super::Rung;
-use crate::vm::Vm;
+use crate::vmm::vm::Vm;
 
 /// `KVM_IOEVENTFD` (Linux, include/uapi/linux/kvm.h).
 #[allow(missing_docs)]

@@ -9,7 +9,7 @@ use vm_device::{
 
 use super::layout::Layout;
 use super::subject::{Register, Subject, apart, forever, of_kind};
-use crate::membarrier::heavy_barrier;
+use crate::vmm::membarrier::heavy_barrier;
 
 /// Room for the largest layout, and a device that comes and goes: the same for every number of ranges, because the cost
 /// is to follow the ranges in use.

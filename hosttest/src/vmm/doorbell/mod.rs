@@ -17,8 +17,8 @@ use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use self::bell::Bell;
 pub use self::bell::Reason;
-use crate::bridge::Accesses;
-use crate::vm::Vm;
+use crate::vmm::bridge::Accesses;
+use crate::vmm::vm::Vm;
 
 /// The token of the event that ends [`Doorbells::serve`]. Those of the doorbells count from 0.
 const STOP: u64 = u64::MAX;

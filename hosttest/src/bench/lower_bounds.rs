@@ -32,7 +32,7 @@ fn bare<const KIND: u64>() -> &'static dyn Bare {
 }
 
 /// The least that has to be done, of one part of a dispatch and of another.
-pub(super) fn floors(layout: &Layout) -> Vec<Subject> {
+pub(super) fn lower_bounds(layout: &Layout) -> Vec<Subject> {
     // A table each, so that none finds in the caches what another one has read.
     let table = || Table::of(layout);
     vec![

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use vm_device::IoError;
 
-use crate::bridge::{Accesses, answer};
 use crate::devices::verdict::{Finding, Verdict};
-use crate::vcpu::{Crash, Exit, Vcpu};
-use crate::watchdog::Watchdog;
+use crate::vmm::bridge::{Accesses, answer};
+use crate::vmm::exit::{Crash, Exit};
+use crate::vmm::vcpu::Vcpu;
+use crate::vmm::watchdog::Watchdog;
 
 /// What happened during a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -24,11 +24,11 @@ use kvm_bindings::kvm_mp_state;
 use kvm_ioctls::Kvm;
 use vm_device::GuestAddress;
 
-use crate::image;
-use crate::memory::{Memory, PAGE};
-use crate::paging::{LARGE_PAGE, PageTables};
-use crate::vcpu::{LongMode, Ring, Vcpu, descriptor_table};
-use crate::vm::Vm;
+use crate::vmm::image;
+use crate::vmm::memory::{Memory, PAGE};
+use crate::vmm::paging::{LARGE_PAGE, PageTables};
+use crate::vmm::vcpu::{LongMode, Ring, Vcpu, descriptor_table};
+use crate::vmm::vm::Vm;
 
 /// The size of the RAM.
 pub const RAM: u64 = 8 << 20;

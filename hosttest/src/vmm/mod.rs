@@ -1,0 +1,29 @@
+//! What a VMM over KVM needs: the machine, its processors and their exits, its memory, and the wiring to a device manager.
+//!
+//! From the exit to the device:
+//!
+//! - [`vcpu`] turns what `KVM_RUN` comes back with into one [`Exit`](exit::Exit), with the element size and the count of
+//!   port I/O that `kvm-ioctls` does not tell;
+//! - [`bridge`] lets the manager answer it;
+//! - [`irq`] is an [`InterruptController`](vm_device::InterruptController) over KVM's in-kernel interrupt controllers;
+//! - [`doorbell`] gives the writes that a device declares as doorbells to KVM, as ioeventfds;
+//! - [`membarrier`] is the heavy barrier of the asymmetric fence.
+//!
+//! What a guest runs on: [`host`] opens KVM, [`vm`] is the machine with its [`memory`] slots, [`machine`] adds RAM, the
+//! program's own [`image`], [`paging`] and descriptor tables, so that a guest can be a function of this program. [`run`] runs
+//! it with a [`watchdog`].
+
+pub mod bridge;
+pub mod doorbell;
+pub mod exit;
+pub mod host;
+pub mod image;
+pub mod irq;
+pub mod machine;
+pub mod membarrier;
+pub mod memory;
+pub mod paging;
+pub mod run;
+pub mod vcpu;
+pub mod vm;
+pub mod watchdog;
