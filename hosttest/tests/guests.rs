@@ -4,7 +4,8 @@ mod needs;
 
 use std::process::ExitCode;
 
-use hosttest::guests::{self, Failure};
+use hosttest::guests;
+use hosttest::guests::scenario::Failure;
 use hosttest::vmm::host::kvm;
 use hosttest::vmm::run::Tally;
 use kvm_ioctls::Kvm;

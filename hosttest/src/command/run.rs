@@ -3,7 +3,8 @@
 use std::io::{self, Write};
 
 use clap::Args;
-use hosttest::guests::{self, Scenario};
+use hosttest::guests;
+use hosttest::guests::scenario::Scenario;
 
 use super::{CommandError, KvmDevice};
 

@@ -3,7 +3,8 @@
 use kvm_ioctls::Kvm;
 use vm_device::{AccessSizes, GuestAddress, IoRange, IoResource, IoType, IrqResource};
 
-use super::{DEVICE_MEMORY, Failure, LIMIT, Scenario, expect, manager, run_guest};
+use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Scenario, expect, manager};
+use super::verdict::{run_guest, run_to_verdict};
 use crate::check;
 use crate::devices::pci::DummyHostBridge;
 use crate::devices::scratch::{Call, Scratch};
@@ -13,7 +14,7 @@ use crate::guest_side::{long_mode, mmio, pass, port, real_mode};
 use crate::vmm::machine::{Machine, TOP_WINDOW};
 use crate::vmm::memory::PAGE;
 use crate::vmm::paging::LARGE_PAGE;
-use crate::vmm::run::{Tally, run};
+use crate::vmm::run::Tally;
 use crate::vmm::vcpu::Ring;
 
 /// The guests of this topic.
@@ -57,7 +58,7 @@ fn example(kvm: &Kvm) -> Result<Tally, Failure> {
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
     manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any)?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::config_address())?;
-    let tally = run(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
+    let tally = run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
     expect("the configuration address", bridge.config_address(), 0x8000_0800u32)?;
     Ok(tally)
 }
@@ -72,7 +73,7 @@ fn ring_0(kvm: &Kvm) -> Result<Tally, Failure> {
         IrqResource::None,
     )?;
     let mut vcpu = Machine::new(kvm)?.start(0, Ring::Kernel, long_mode::port_and_memory::<PORT>, MMIO)?;
-    let tally = run(&mut vcpu, &mut manager.dispatcher()?, &verdict, LIMIT)?;
+    let tally = run_to_verdict(&mut vcpu, &mut manager.dispatcher()?, &verdict, LIMIT)?;
     let port = |call: Call| Call { range_index: 1, ..call.port() };
     let calls = [port(Call::write(0, 4)), port(Call::read(0, 1)), Call::write(0, 8), Call::read(4, 4)];
     expect("the calls", scratch.take_calls(), calls)?;

@@ -9,14 +9,15 @@ use vm_device::{
     Relocation,
 };
 
-use super::{DEVICE_MEMORY, Failure, LIMIT, Scenario, expect, manager};
+use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Scenario, expect, manager};
+use super::verdict::run_to_verdict;
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{mmio, pass, port};
 use crate::vmm::bridge::Accesses;
 use crate::vmm::doorbell::Doorbells;
 use crate::vmm::machine::Machine;
 use crate::vmm::memory::PAGE;
-use crate::vmm::run::{Tally, run};
+use crate::vmm::run::Tally;
 use crate::vmm::vcpu::Ring;
 use crate::{Manager, check};
 
@@ -144,7 +145,7 @@ fn run_with_doorbells<'d>(
                 let _ = rung.write(manager, &mut bell_dispatcher);
             })
         });
-        let tally = run(&mut vcpu, &mut dispatcher, verdict, LIMIT);
+        let tally = run_to_verdict(&mut vcpu, &mut dispatcher, verdict, LIMIT);
         doorbells.stop();
         match server.join() {
             Ok(served) => served?,
@@ -350,7 +351,7 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let accesses = manager.dispatcher()?;
     let mut changing = Changing { accesses, manager: &manager, doorbells: &doorbells, devices, failure: None };
-    let tally = run(&mut vcpu, &mut changing, &verdict, LIMIT)?;
+    let tally = run_to_verdict(&mut vcpu, &mut changing, &verdict, LIMIT)?;
     if let Some(failure) = changing.failure {
         return Err(failure);
     }

@@ -3,7 +3,8 @@
 use kvm_ioctls::Kvm;
 use vm_device::{GuestAddress, IoResource, IoType, IrqResource};
 
-use super::{DEVICE_MEMORY, Failure, Scenario, expect, manager, run_guest};
+use super::scenario::{DEVICE_MEMORY, Failure, Scenario, expect, manager};
+use super::verdict::run_guest;
 use crate::check;
 use crate::devices::eject::Eject;
 use crate::devices::pci::{BAR0, COMMAND, CONFIG_ADDRESS, CONFIG_DATA, MEMORY_ENABLE, PciBus, config_address};

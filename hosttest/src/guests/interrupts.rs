@@ -6,7 +6,8 @@ use vm_device::{
     Gsi, GuestAddress, InterruptController, InterruptError, IoRange, IoResource, IrqResource, SystemAllocator,
 };
 
-use super::{ABOVE_RAM, Failure, Scenario, expect, run_guest};
+use super::scenario::{ABOVE_RAM, Failure, Scenario, expect};
+use super::verdict::run_guest;
 use crate::devices::interrupter::{ASSERT, Interrupter, MESSAGE, PULSE};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::interrupts::{Trigger, enable, route, wait_for};

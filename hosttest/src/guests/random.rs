@@ -5,7 +5,8 @@ use std::sync::Arc;
 use kvm_ioctls::Kvm;
 use vm_device::{Device, GuestAddress, IoResource, IrqResource};
 
-use super::{DEVICE_MEMORY, Failure, Scenario, expect, manager, run_guest};
+use super::scenario::{DEVICE_MEMORY, Failure, Scenario, expect, manager};
+use super::verdict::run_guest;
 use crate::devices::scratch::{Call, Direction, Scratch};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{fail, mmio, pass, port};

@@ -3,14 +3,15 @@
 use kvm_ioctls::Kvm;
 use vm_device::{IoResource, IrqResource};
 
-use super::{Failure, LIMIT, Scenario, expect, manager, run_guest};
+use super::scenario::{Failure, LIMIT, Scenario, expect, manager};
+use super::verdict::{run_guest, run_to_verdict};
 use crate::check;
 use crate::devices::stream::{Bursts, Record, Stream, stream_byte};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::port::{Order, Width};
 use crate::guest_side::{mmio, pass, real_mode};
 use crate::vmm::machine::{DATA, Machine};
-use crate::vmm::run::{Tally, run};
+use crate::vmm::run::Tally;
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[
@@ -125,7 +126,7 @@ fn real_mode_strings(kvm: &Kvm) -> Result<Tally, Failure> {
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
     manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], IrqResource::None)?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::strings())?;
-    let tally = run(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
+    let tally = run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
     let record = stream.record();
     expect("the reads", record.reads, [1; 8])?;
     expect("the writes", record.writes, [1; 8])?;

@@ -5,11 +5,12 @@ use std::time::Duration;
 use kvm_ioctls::Kvm;
 use vm_device::IrqResource;
 
-use super::{Failure, Scenario, expect, manager};
+use super::scenario::{Failure, Scenario, expect, manager};
+use super::verdict::{NotPassed, run_to_verdict};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{port, real_mode};
 use crate::vmm::machine::Machine;
-use crate::vmm::run::{RunError, Tally, run};
+use crate::vmm::run::{RunError, Tally};
 use crate::vmm::vcpu::{Ring, Vcpu};
 
 /// The guests of this topic.
@@ -29,8 +30,8 @@ const LIMIT: Duration = Duration::from_millis(100);
 fn expect_hung(mut vcpu: Vcpu) -> Result<Tally, Failure> {
     let (manager, verdict) = (manager(), Verdict::new());
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
-    match run(&mut vcpu, &mut &manager, &verdict, LIMIT) {
-        Err(RunError::Hung { tally, .. }) => Ok(tally),
+    match run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT) {
+        Err(NotPassed::NoVerdict(RunError::Hung { tally, .. })) => Ok(tally),
         other => Err(Failure(format!("a guest that hangs: saw {other:?}"))),
     }
 }
@@ -65,8 +66,8 @@ fn crash(kvm: &Kvm) -> Result<Tally, Failure> {
     }
     let mut vcpu = Machine::new(kvm)?.start(0, Ring::User, guest, 0)?;
     let (manager, verdict) = (manager(), Verdict::new());
-    match run(&mut vcpu, &mut &manager, &verdict, super::LIMIT) {
-        Err(RunError::Crashed { tally, position, .. }) => {
+    match run_to_verdict(&mut vcpu, &mut &manager, &verdict, super::scenario::LIMIT) {
+        Err(NotPassed::NoVerdict(RunError::Crashed { tally, position, .. })) => {
             expect("the position names an instruction", position.starts_with("rip 0x"), true)?;
             Ok(tally)
         }

@@ -24,11 +24,12 @@ use crate::devices::serial::Serial;
 use crate::devices::verdict::Verdict;
 use crate::guest_side::interrupts::{Trigger, enable, route, wait_for};
 use crate::guest_side::{mmio, port};
-use crate::guests::{Failure, LIMIT};
+use crate::guests::scenario::{Failure, LIMIT};
+use crate::guests::verdict::{NotPassed, run_to_verdict};
 use crate::vmm::host::Unavailable;
 use crate::vmm::machine::{DATA, Machine, RAM};
 use crate::vmm::memory::{Memory, PAGE};
-use crate::vmm::run::{RunError, Tally, run};
+use crate::vmm::run::Tally;
 use crate::vmm::vcpu::Ring;
 use crate::vmm::vm::backing;
 use crate::{Manager, interrupt_handler};
@@ -137,7 +138,7 @@ extern "C" fn guest(_: u64) {
 /// What is to be told about a run.
 pub struct Report {
     /// Whether the guest passed, and what the run counted.
-    pub result: Result<Tally, RunError>,
+    pub result: Result<Tally, NotPassed>,
     backed_end: u64,
     /// Why no guest ran, if none did.
     no_guest: Option<Unavailable>,
@@ -194,7 +195,7 @@ pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
     anywhere.tell(machine.ram());
     machine.set_interrupt_gate(VECTOR, quiet as *const () as u64);
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
-    let result = run(&mut vcpu, &mut MANAGER.dispatcher()?, VERDICT.device(), LIMIT);
+    let result = run_to_verdict(&mut vcpu, &mut MANAGER.dispatcher()?, VERDICT.device(), LIMIT);
     Ok(Report { result, backed_end: end(&backed), no_guest: None })
 }
 
@@ -213,7 +214,7 @@ pub fn build_in_process(why: Unavailable) -> Result<Report, Failure> {
     program(&mut accesses);
     let tally = accesses.tally();
     let verdict = VERDICT.device().given().ok_or_else(|| io::Error::other("the verdict did not reach its device"))?;
-    let result = verdict.map(|()| tally).map_err(RunError::Failed);
+    let result = verdict.map(|()| tally).map_err(NotPassed::Failed);
     Ok(Report { result, backed_end: end(&backed), no_guest: Some(why) })
 }
 
@@ -292,7 +293,7 @@ impl fmt::Display for Report {
             (Ok(_), Some(_)) => {
                 write!(f, "No guest ran; its accesses were made in this process, and a device missed some.")
             }
-            (Err(RunError::Failed(finding)), Some(_)) => {
+            (Err(NotPassed::Failed(finding)), Some(_)) => {
                 write!(f, "No guest ran; its accesses were made in this process, and failed: {finding}")
             }
             (Err(error), Some(_)) => write!(f, "No guest ran: {error}"),

@@ -82,7 +82,11 @@ impl Machine {
         Self::around(vm)
     }
 
-    fn around(vm: Vm) -> io::Result<Self> {
+    /// The machine that `vm` becomes: RAM is added, and this program.
+    ///
+    /// # Errors
+    /// What the host or KVM refuses.
+    pub fn around(vm: Vm) -> io::Result<Self> {
         let ram = Arc::new(Memory::new(RAM)?);
         vm.map(GuestAddress(0), &ram)?;
         let mut tables = PageTables::new(&ram, PAGE_TABLES, PAGE_TABLES_END);
@@ -168,7 +172,7 @@ impl Machine {
 
     /// Processor number `id`, which does not wait for a start-up interrupt.
     fn runnable(&self, id: u64) -> io::Result<Vcpu> {
-        let vcpu = self.vm.create_vcpu(id)?;
+        let vcpu = Vcpu::new(&self.vm, id)?;
         vcpu.fd().set_mp_state(kvm_mp_state { mp_state: kvm_bindings::KVM_MP_STATE_RUNNABLE })?;
         Ok(vcpu)
     }

@@ -1,11 +1,10 @@
-//! Runs a guest until it says whether it passed.
+//! Runs a guest until it has ended, for a limited time.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use vm_device::IoError;
 
-use crate::devices::verdict::{Finding, Verdict};
 use crate::vmm::bridge::{Accesses, answer};
 use crate::vmm::exit::{Crash, Exit};
 use crate::vmm::vcpu::Vcpu;
@@ -38,18 +37,16 @@ impl Tally {
     }
 }
 
-/// Why a guest did not pass.
+/// Why a guest did not come to its end.
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The guest itself found something wrong.
-    Failed(Finding),
-    /// The guest halted without a verdict.
+    /// The guest halted.
     Halted {
         /// Where it stands.
         position: String,
     },
-    /// The guest gave no verdict in time.
+    /// The guest did not end in time.
     Hung {
         /// The time it had.
         limit: Duration,
@@ -72,10 +69,9 @@ pub enum RunError {
 impl fmt::Display for RunError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RunError::Failed(finding) => write!(f, "the guest failed: {finding}"),
-            RunError::Halted { position } => write!(f, "the guest halted without a verdict at {position}"),
+            RunError::Halted { position } => write!(f, "the guest halted at {position}"),
             RunError::Hung { limit, position, .. } => {
-                write!(f, "the guest hangs: no verdict within {limit:?}, it is at {position}")
+                write!(f, "the guest hangs: no end within {limit:?}, it is at {position}")
             }
             RunError::Crashed { crash, position, .. } => write!(f, "the guest crashed: {crash}, at {position}"),
         }
@@ -84,15 +80,15 @@ impl fmt::Display for RunError {
 
 impl std::error::Error for RunError {}
 
-/// Runs `vcpu` until the guest gives its verdict, for at most `limit`.
+/// Runs `vcpu` and lets `accesses` answer, until `has_ended` says after an exit that the guest has ended, for at most `limit`.
 ///
 /// # Errors
-/// [`RunError`] unless the guest says that it passed.
+/// [`RunError`] if the guest does not come to that.
 pub fn run(
     vcpu: &mut Vcpu,
     accesses: &mut impl Accesses,
-    verdict: &Verdict,
     limit: Duration,
+    mut has_ended: impl FnMut() -> bool,
 ) -> Result<Tally, RunError> {
     let watchdog = Watchdog::start(limit);
     let start = Instant::now();
@@ -110,8 +106,8 @@ pub fn run(
                 _ => {}
             },
         }
-        if let Some(given) = verdict.given() {
-            return given.map(|()| so_far(tally)).map_err(RunError::Failed);
+        if has_ended() {
+            return Ok(so_far(tally));
         }
         if watchdog.expired() {
             return Err(RunError::Hung { limit, tally: so_far(tally), position: vcpu.position() });

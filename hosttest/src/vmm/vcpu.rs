@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
+use kvm_bindings::{CpuId, kvm_dtable, kvm_regs, kvm_run, kvm_segment, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_device::GuestAddress;
 
@@ -63,14 +63,36 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    pub(crate) fn new(fd: VcpuFd, cpuid: &CpuId, vm: Arc<Vm>) -> Result<Self, kvm_ioctls::Error> {
+    /// Virtual processor number `id` of `vm`, with all that KVM can show it as CPUID, and its own number there.
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn new(vm: &Arc<Vm>, id: u64) -> Result<Self, kvm_ioctls::Error> {
+        let mut cpuid = vm.supported_cpuid().clone();
+        set_apic_id(&mut cpuid, id as u32);
+        Self::with_cpuid(vm, id, &cpuid)
+    }
+
+    /// Virtual processor number `id` of `vm`, with this CPUID. What it is made from is the machine's
+    /// [`supported_cpuid`](Vm::supported_cpuid).
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn with_cpuid(vm: &Arc<Vm>, id: u64, cpuid: &CpuId) -> Result<Self, kvm_ioctls::Error> {
+        let fd = vm.fd().create_vcpu(id)?;
         fd.set_cpuid2(cpuid)?;
-        Ok(Self { fd, _vm: vm })
+        Ok(Self { fd, _vm: Arc::clone(vm) })
     }
 
     /// KVM's file descriptor of the processor.
     pub fn fd(&self) -> &VcpuFd {
         &self.fd
+    }
+
+    /// What KVM and the VMM share about the processor (Linux, Documentation/virt/kvm/api.rst, "The kvm_run structure"): of the
+    /// last exit, what [`run`](Self::run) does not tell; and for the next, requests such as `immediate_exit`.
+    pub fn kvm_run(&mut self) -> &mut kvm_run {
+        self.fd.get_kvm_run()
     }
 
     /// Starts in real mode at `entry`, below 64 KiB, with all segments at 0 and the stack below `stack`.
@@ -184,7 +206,7 @@ impl Vcpu {
     /// cannot be told from one `in eax, dx`.
     fn port_exit(&mut self) -> Exit<'_> {
         const IN: u8 = kvm_bindings::KVM_EXIT_IO_IN as u8;
-        let run: *mut kvm_bindings::kvm_run = self.fd.get_kvm_run();
+        let run: *mut kvm_run = self.fd.get_kvm_run();
         // SAFETY: `run` stays mapped while `self.fd` lives, which the result borrows. The exit reason says that `io` is the
         // member of the union that is set; the kernel put `size * count` bytes at `data_offset` of the same mapping (Linux,
         // Documentation/virt/kvm/api.rst, KVM_EXIT_IO), and touches them only in the next run.
@@ -240,4 +262,16 @@ fn enter_long_mode(sregs: &mut kvm_sregs, page_tables: GuestAddress) {
     sregs.cr3 = page_tables.0;
     sregs.cr4 = PHYSICAL_ADDRESS_EXTENSION | SSE | XSAVE;
     sregs.efer = LONG_MODE;
+}
+
+/// Writes the number of a processor to the leaves that tell it: the initial APIC ID (leaf 1) and the x2APIC ID (leaves 0xb and
+/// 0x1f; Intel SDM vol. 2A, CPUID).
+fn set_apic_id(cpuid: &mut CpuId, id: u32) {
+    for leaf in cpuid.as_mut_slice() {
+        match leaf.function {
+            1 => leaf.ebx = leaf.ebx & 0x00ff_ffff | id << 24,
+            0xb | 0x1f => leaf.edx = id,
+            _ => {}
+        }
+    }
 }

@@ -1,35 +1,38 @@
 //! A virtual machine: KVM's file descriptor of it, and the memory slots of its guest.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
-use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES, kvm_userspace_memory_region};
+use kvm_bindings::{
+    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+};
 use kvm_ioctls::{Kvm, VmFd};
 use vm_device::{GuestAddress, IoRange, IoType, MappedRange};
 
 use crate::vmm::image::Mapping;
 use crate::vmm::memory::{Memory, PAGE};
-use crate::vmm::vcpu::Vcpu;
 
-/// Three pages that KVM needs on Intel processors without "unrestricted guest" for real mode. They must not be RAM of the
-/// guest (Linux, Documentation/virt/kvm/api.rst, `KVM_SET_TSS_ADDR`).
-const TSS_ADDRESS: usize = 0xfffb_d000;
-/// One more such page (`KVM_SET_IDENTITY_MAP_ADDR`).
-const IDENTITY_MAP_ADDRESS: u64 = 0xfffb_c000;
+/// Where a machine has its task state segment unless it is told otherwise.
+pub const TSS_ADDRESS: GuestAddress = GuestAddress(0xfffb_d000);
 
 /// A virtual machine and the memory its guest sees.
 pub struct Vm {
     fd: VmFd,
     cpuid: CpuId,
-    slots: Mutex<Slots>,
+    /// What is mapped into the guest, by the number of the slot.
+    slots: Mutex<Vec<Option<Mapped>>>,
 }
 
-/// What is mapped into the guest. Memory stays alive as long as KVM may use it.
-#[derive(Default)]
-struct Slots {
-    used: u32,
-    memory: Vec<Arc<Memory>>,
+/// A memory slot in use.
+struct Mapped {
+    region: kvm_userspace_memory_region,
+    /// What the guest sees there stays alive as long as KVM may use it. The program's own image does so by itself.
+    _memory: Option<Arc<Memory>>,
 }
+
+/// A memory slot of a [`Vm`]: what is mapped at one place of the guest's memory. Dropping this leaves it there.
+#[derive(PartialEq, Eq, Debug)]
+pub struct Slot(u32);
 
 impl Vm {
     /// A machine without memory, interrupt controller and processors.
@@ -37,10 +40,20 @@ impl Vm {
     /// # Errors
     /// What KVM refuses.
     pub fn new(kvm: &Kvm) -> Result<Self, kvm_ioctls::Error> {
+        Self::with_tss_address(kvm, TSS_ADDRESS)
+    }
+
+    /// The same with a task state segment at `address`: three pages below 4 GiB that KVM needs on Intel processors without
+    /// "unrestricted guest" for real mode, and one more page below them. None of the four may be RAM, ROM or a device's
+    /// (Linux, Documentation/virt/kvm/api.rst, `KVM_SET_TSS_ADDR` and `KVM_SET_IDENTITY_MAP_ADDR`).
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn with_tss_address(kvm: &Kvm, address: GuestAddress) -> Result<Self, kvm_ioctls::Error> {
         let fd = kvm.create_vm()?;
         // Both before the first vCPU, and harmless on AMD.
-        fd.set_identity_map_address(IDENTITY_MAP_ADDRESS)?;
-        fd.set_tss_address(TSS_ADDRESS)?;
+        fd.set_identity_map_address(address.0.saturating_sub(PAGE))?;
+        fd.set_tss_address(address.0 as usize)?;
         let cpuid = kvm.get_supported_cpuid(KVM_MAX_CPUID_ENTRIES)?;
         Ok(Self { fd, cpuid, slots: Mutex::default() })
     }
@@ -59,12 +72,17 @@ impl Vm {
         self.fd.create_irq_chip()
     }
 
-    /// Virtual processor number `id`.
+    /// Gives the machine KVM's own 8254, at the ports 0x40 to 0x43 and 0x61. It needs the irqchip.
     ///
     /// # Errors
     /// What KVM refuses.
-    pub fn create_vcpu(self: &Arc<Self>, id: u64) -> Result<Vcpu, kvm_ioctls::Error> {
-        Vcpu::new(self.fd.create_vcpu(id)?, &self.cpuid, Arc::clone(self))
+    pub fn create_pit(&self) -> Result<(), kvm_ioctls::Error> {
+        self.fd.create_pit2(kvm_pit_config { flags: KVM_PIT_SPEAKER_DUMMY, ..Default::default() })
+    }
+
+    /// What KVM can show a guest as CPUID: what that of a virtual processor is made from.
+    pub fn supported_cpuid(&self) -> &CpuId {
+        &self.cpuid
     }
 
     /// The highest guest physical address, from CPUID leaf 0x8000_0008 (AMD APM vol. 3, E.4.7).
@@ -78,23 +96,65 @@ impl Vm {
     ///
     /// # Errors
     /// What KVM refuses: an overlap with a slot, an unaligned base.
-    pub fn map(&self, base: GuestAddress, memory: &Arc<Memory>) -> Result<(), kvm_ioctls::Error> {
-        let mut slots = self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        // SAFETY: the memory is kept alive by the machine, and nothing in this process borrows its contents.
-        unsafe { self.set_slot(&mut slots, base, memory.host_address(), memory.length()) }?;
-        slots.memory.push(Arc::clone(memory));
-        Ok(())
+    pub fn map(&self, base: GuestAddress, memory: &Arc<Memory>) -> Result<Slot, kvm_ioctls::Error> {
+        self.map_memory(base, memory, 0)
+    }
+
+    /// The same as [`map`](Self::map) for reading, as of a ROM: a write exits as one to a device, and changes nothing there.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map).
+    pub fn map_read_only(&self, base: GuestAddress, memory: &Arc<Memory>) -> Result<Slot, kvm_ioctls::Error> {
+        self.map_memory(base, memory, KVM_MEM_READONLY)
+    }
+
+    fn map_memory(&self, base: GuestAddress, memory: &Arc<Memory>, flags: u32) -> Result<Slot, kvm_ioctls::Error> {
+        let region = kvm_userspace_memory_region {
+            flags,
+            guest_phys_addr: base.0,
+            memory_size: memory.length(),
+            userspace_addr: memory.host_address(),
+            ..Default::default()
+        };
+        // SAFETY: the slot keeps the memory alive, and nothing in this process borrows its contents.
+        unsafe { self.add(region, Some(Arc::clone(memory))) }
     }
 
     /// Lets the guest see a part of this program itself at `base`.
     ///
     /// # Errors
     /// As [`map`](Self::map).
-    pub fn map_image(&self, base: GuestAddress, mapping: &Mapping) -> Result<(), kvm_ioctls::Error> {
-        let mut slots = self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+    pub fn map_image(&self, base: GuestAddress, mapping: &Mapping) -> Result<Slot, kvm_ioctls::Error> {
+        let region = kvm_userspace_memory_region {
+            guest_phys_addr: base.0,
+            memory_size: mapping.length,
+            userspace_addr: mapping.first,
+            ..Default::default()
+        };
         // SAFETY: the mappings of the program and of its libraries stay for as long as it runs. The guest that uses them is a
         // function of the same program, and keeps to the same rules as its threads.
-        unsafe { self.set_slot(&mut slots, base, mapping.first, mapping.length) }
+        unsafe { self.add(region, None) }
+    }
+
+    /// Lets the guest see at `base` what it sees in this slot, and no longer where that was.
+    ///
+    /// # Errors
+    /// As [`map`](Self::map); then it is where it was.
+    pub fn move_slot(&self, slot: &Slot, base: GuestAddress) -> Result<(), kvm_ioctls::Error> {
+        self.change(slot, |region| region.guest_phys_addr = base.0)
+    }
+
+    /// Takes what is in this slot out of the guest's memory: accesses exit again.
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn unmap(&self, slot: Slot) -> Result<(), kvm_ioctls::Error> {
+        // A slot of no size is one that is not there (Linux, Documentation/virt/kvm/api.rst, KVM_SET_USER_MEMORY_REGION).
+        self.change(&slot, |region| region.memory_size = 0)?;
+        if let Some(mapped) = self.slots().get_mut(slot.0 as usize) {
+            *mapped = None;
+        }
+        Ok(())
     }
 
     /// Backs every physically backed range of an address map with memory of its own, and returns the pieces.
@@ -109,27 +169,48 @@ impl Vm {
         Ok(backed)
     }
 
+    /// Puts a region into a slot that is free.
+    ///
     /// # Safety
-    /// The `length` bytes at the host address `from` stay mapped for as long as the machine lives, and nothing in this
-    /// process relies on their keeping their values.
-    unsafe fn set_slot(
+    /// The bytes at the host address of the region stay mapped for as long as the machine lives or `memory` does, and nothing
+    /// in this process relies on their keeping their values.
+    unsafe fn add(
         &self,
-        slots: &mut Slots,
-        base: GuestAddress,
-        from: u64,
-        length: u64,
-    ) -> Result<(), kvm_ioctls::Error> {
-        let region = kvm_userspace_memory_region {
-            slot: slots.used,
-            flags: 0,
-            guest_phys_addr: base.0,
-            memory_size: length,
-            userspace_addr: from,
-        };
+        mut region: kvm_userspace_memory_region,
+        memory: Option<Arc<Memory>>,
+    ) -> Result<Slot, kvm_ioctls::Error> {
+        let mut slots = self.slots();
+        let free = slots.iter().position(Option::is_none).unwrap_or(slots.len());
+        region.slot = free as u32;
         // SAFETY: the caller's promise, and a slot number that is not in use.
         unsafe { self.fd.set_user_memory_region(region) }?;
-        slots.used += 1;
+        let mapped = Some(Mapped { region, _memory: memory });
+        match slots.get_mut(free) {
+            Some(slot) => *slot = mapped,
+            None => slots.push(mapped),
+        }
+        Ok(Slot(region.slot))
+    }
+
+    /// Tells KVM of a change of a region, and notes it when that was accepted.
+    fn change(
+        &self,
+        slot: &Slot,
+        change: impl FnOnce(&mut kvm_userspace_memory_region),
+    ) -> Result<(), kvm_ioctls::Error> {
+        let mut slots = self.slots();
+        let mapped = slots.get_mut(slot.0 as usize).and_then(Option::as_mut);
+        let mapped = mapped.ok_or_else(|| kvm_ioctls::Error::new(libc::ENOENT))?;
+        let mut region = mapped.region;
+        change(&mut region);
+        // SAFETY: the host's memory is the same as before, and as much of it or none.
+        unsafe { self.fd.set_user_memory_region(region) }?;
+        mapped.region = region;
         Ok(())
+    }
+
+    fn slots(&self) -> MutexGuard<'_, Vec<Option<Mapped>>> {
+        self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 }
 

@@ -1,0 +1,60 @@
+//! A guest together with the devices that it finds, and what its code and theirs have to agree on.
+
+use std::fmt;
+use std::time::Duration;
+
+use kvm_ioctls::Kvm;
+use vm_device::{IoRange, SystemAllocator};
+
+use crate::Manager;
+use crate::vmm::run::Tally;
+
+/// A guest together with the devices it finds.
+pub struct Scenario {
+    /// Its name on the command line: topic and title.
+    pub name: &'static str,
+    /// What the guest does, in a line.
+    pub about: &'static str,
+    /// Runs it: `Ok` only if the guest said that it passed and its devices saw what they should.
+    pub run: fn(&Kvm) -> Result<Tally, Failure>,
+}
+
+/// What went wrong, for a human.
+#[derive(Debug)]
+pub struct Failure(pub(super) String);
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl<E: std::error::Error> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// How long a guest may run: far more than any of them needs on a slow host.
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
+
+/// Where devices in memory lie: above the guest's RAM, below the interrupt controllers.
+pub(super) const DEVICE_MEMORY: u64 = 0xd000_0000;
+pub(super) const ABOVE_RAM: IoRange = IoRange::of::<DEVICE_MEMORY, { u64::MAX }>();
+
+/// A manager without devices, over everything above the RAM, all ports and the GSIs that an 8259 does not get as well.
+pub(super) fn manager<'d>() -> Manager<'d> {
+    Manager::new(SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
+}
+
+/// Compares what the host side recorded.
+pub(super) fn expect<S: PartialEq<E> + fmt::Debug, E: fmt::Debug>(
+    what: &str,
+    seen: S,
+    expected: E,
+) -> Result<(), Failure> {
+    if seen == expected {
+        return Ok(());
+    }
+    Err(Failure(format!("{what}: saw {seen:?}, expected {expected:?}")))
+}
