@@ -8,7 +8,7 @@ use std::{io, iter};
 use kvm_ioctls::Kvm;
 use vm_device::{DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
 
-use super::Error;
+use super::error::Error;
 use super::measure::{Figure, interleaved, pin};
 use super::this_crate::Named;
 use crate::guest_side::{mmio, port};

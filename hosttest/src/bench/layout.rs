@@ -117,3 +117,8 @@ impl Pattern {
         if self == Self::Types { 8 } else { 1 }
     }
 }
+
+/// What a space is called on the command line and in the results.
+pub(super) fn space_name(io_type: IoType) -> &'static str {
+    if io_type == IoType::Pio { "pio" } else { "mmio" }
+}

@@ -7,6 +7,7 @@
 
 mod cells;
 mod changes;
+mod error;
 mod exits;
 mod goals;
 mod layout;
@@ -22,49 +23,17 @@ mod stage;
 mod subject;
 mod this_crate;
 
-use std::path::PathBuf;
-use std::{fmt, io};
+use std::io;
 
 use kvm_ioctls::Kvm;
-use vm_device::IoType;
 
+pub use error::Error;
 use layout::{Layout, Pattern};
 use options::Plan;
 pub use options::{Loop, Options};
 use output::Output;
 use report::Report;
 use stage::Stage;
-
-/// Why there is no benchmark, or why it stopped.
-#[derive(Debug)]
-pub enum Error {
-    /// The command line makes no sense.
-    Usage(String),
-    /// The standard output went nowhere.
-    Output(io::Error),
-    /// A file cannot be written.
-    File(PathBuf, io::Error),
-    /// A guest could not be started.
-    Guest(String),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Usage(error) | Error::Guest(error) => f.write_str(error),
-            Error::Output(error) => error.fmt(f),
-            Error::File(path, error) => write!(f, "`{}` cannot be written: {error}", path.display()),
-        }
-    }
-}
-
-impl std::error::Error for Error {}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
-}
 
 /// Measures all subjects, prints the figures, and keeps them where the options say.
 ///
@@ -100,10 +69,6 @@ pub fn run(options: &Options) -> Result<(), Error> {
 /// [`Error`].
 pub fn exits(kvm: &Kvm) -> Result<(), Error> {
     exits::run(kvm, &measure::processors())
-}
-
-fn space_name(io_type: IoType) -> &'static str {
-    if io_type == IoType::Pio { "pio" } else { "mmio" }
 }
 
 /// All patterns for each number of ranges, in both spaces, on one thread and on two.

@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use vm_device::IoType;
 
-use super::layout::{MOST_PORT_RANGES, Pattern};
-use super::{Error, measure, space_name};
+use super::error::Error;
+use super::layout::{MOST_PORT_RANGES, Pattern, space_name};
+use super::measure;
 
 /// What to measure, and how long.
 pub(super) struct Plan {

@@ -7,7 +7,7 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use super::Error;
+use super::error::Error;
 
 /// A file that results go to.
 pub(super) struct Output {

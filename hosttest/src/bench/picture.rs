@@ -2,10 +2,9 @@
 
 use std::fmt::Write;
 
-use super::layout::Pattern;
+use super::layout::{Pattern, space_name};
 use super::options::Plan;
 use super::report::{Report, Row};
-use super::space_name;
 
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 700.0;

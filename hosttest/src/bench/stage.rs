@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use vm_device::IoType;
 
-use super::layout::{Layout, Pattern};
+use super::layout::{Layout, Pattern, space_name};
 use super::measure::{self, Eviction, interleaved};
 use super::options::Plan;
 use super::report::{Report, Work};
 use super::subject::Subject;
-use super::{lower_bounds, peer_locking, peers, space_name, this_crate};
+use super::{lower_bounds, peer_locking, peers, this_crate};
 
 /// How many addresses are accessed in turn, so that no branch predictor learns them.
 const ADDRESSES: usize = 1 << 16;

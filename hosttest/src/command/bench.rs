@@ -4,7 +4,8 @@ use clap::{Args, Subcommand};
 use hosttest::bench::{self, Error};
 use hosttest::complain;
 
-use super::{CommandError, KvmDevice};
+use super::error::CommandError;
+use super::kvm_device::KvmDevice;
 
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]

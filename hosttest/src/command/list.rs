@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use hosttest::guests;
 
-use super::CommandError;
+use super::error::CommandError;
 
 pub(super) fn execute() -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();

@@ -6,7 +6,8 @@ use clap::Args;
 use hosttest::complain;
 use hosttest::platform;
 
-use super::{CommandError, KvmDevice};
+use super::error::CommandError;
+use super::kvm_device::KvmDevice;
 
 #[derive(Args)]
 pub(super) struct Arguments {

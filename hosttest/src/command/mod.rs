@@ -1,6 +1,8 @@
 //! The command line: one module for each command.
 
 mod bench;
+mod error;
+mod kvm_device;
 mod list;
 mod main_job;
 mod run;
@@ -8,15 +10,11 @@ mod torture;
 mod type1;
 
 use std::ffi::OsString;
-use std::fmt;
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
 
-use clap::error::ErrorKind;
-use clap::{Args, Parser, Subcommand};
-use hosttest::vmm::host::{self, Unavailable};
-use hosttest::vmm::membarrier::Unsupported;
-use kvm_ioctls::Kvm;
+use clap::{Parser, Subcommand};
+
+pub(crate) use error::CommandError;
 
 const EXIT_CODES: &str = "\
 Exit code: 0 if every guest passed and every guarantee held; 1 if not, or if the output cannot be
@@ -56,84 +54,6 @@ enum Command {
     Bench(bench::Arguments),
     /// Run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel
     Type1(type1::Arguments),
-}
-
-/// Which device is KVM.
-#[derive(Args)]
-struct KvmDevice {
-    /// Use this device instead of /dev/kvm
-    #[arg(long, value_name = "FILE")]
-    kvm_device: Option<PathBuf>,
-}
-
-impl KvmDevice {
-    fn open(&self) -> Result<Kvm, Unavailable> {
-        open_kvm(self.kvm_device.as_deref())
-    }
-}
-
-fn open_kvm(device: Option<&Path>) -> Result<Kvm, Unavailable> {
-    host::open(device.unwrap_or(Path::new(host::DEVICE)))
-}
-
-/// Why a command did nothing, or stopped.
-pub(crate) enum CommandError {
-    /// The command line makes no sense.
-    Usage(Box<clap::Error>),
-    /// There is no KVM to run a guest.
-    Kvm(Unavailable),
-    /// There is no barrier for the asymmetric fence.
-    Membarrier(Unsupported),
-    /// The output went nowhere.
-    Output(io::Error),
-}
-
-impl CommandError {
-    /// What a rule of this program says against the command line, where the parser's own do not suffice.
-    fn usage(what: impl fmt::Display) -> Self {
-        Self::Usage(Box::new(clap::Error::raw(ErrorKind::ValueValidation, what)))
-    }
-
-    /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 1 otherwise.
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            CommandError::Usage(_) => 64,
-            CommandError::Kvm(_) | CommandError::Membarrier(_) => 2,
-            CommandError::Output(_) => 1,
-        }
-    }
-}
-
-impl fmt::Display for CommandError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            CommandError::Usage(error) => {
-                let text = error.to_string();
-                f.write_str(text.strip_prefix("error: ").unwrap_or(&text).trim_end())
-            }
-            CommandError::Kvm(error) => error.fmt(f),
-            CommandError::Membarrier(error) => error.fmt(f),
-            CommandError::Output(error) => write!(f, "cannot write to the standard output: {error}"),
-        }
-    }
-}
-
-impl From<Unavailable> for CommandError {
-    fn from(error: Unavailable) -> Self {
-        Self::Kvm(error)
-    }
-}
-
-impl From<Unsupported> for CommandError {
-    fn from(error: Unsupported) -> Self {
-        Self::Membarrier(error)
-    }
-}
-
-impl From<io::Error> for CommandError {
-    fn from(error: io::Error) -> Self {
-        Self::Output(error)
-    }
 }
 
 /// Does what the command line says. `false` if a guest did not pass.

@@ -6,7 +6,8 @@ use clap::Args;
 use hosttest::guests;
 use hosttest::guests::scenario::Scenario;
 
-use super::{CommandError, KvmDevice};
+use super::error::CommandError;
+use super::kvm_device::KvmDevice;
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -9,7 +9,8 @@ use hosttest::complain;
 use hosttest::torture::{self, MAX_ANONYMOUS_READERS, MAX_HANDLES, MAX_WRITERS, Options, Report, threads};
 use hosttest::vmm::membarrier::heavy_barrier;
 
-use super::{CommandError, open_kvm};
+use super::error::CommandError;
+use super::kvm_device::open_kvm;
 
 #[derive(Args)]
 pub(super) struct Arguments {

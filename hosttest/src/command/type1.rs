@@ -7,7 +7,7 @@ use clap::Args;
 use hosttest::complain;
 use hosttest::qemu::{Error, Guest, TARGET, add_target, boot};
 
-use super::CommandError;
+use super::error::CommandError;
 
 #[derive(Args)]
 pub(super) struct Arguments {

@@ -5,8 +5,9 @@ use std::time::Instant;
 
 use vm_device::{Dispatcher, GuestAddress, IoRange, IoType};
 
+use super::layout::{DISK_PORT, INTERRUPTS, NETWORK_PORT};
+use super::lines::Lines;
 use super::program::{Accessor, Word};
-use super::{DISK_PORT, INTERRUPTS, LINES, NETWORK_PORT};
 use crate::guest_side::{mmio, port};
 use crate::vmm::memory::Memory;
 use crate::vmm::run::Tally;
@@ -14,6 +15,7 @@ use crate::vmm::run::Tally;
 /// What stands in for a guest's processor and its memory.
 pub(super) struct InProcess<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
     devices: &'a mut Dispatcher<'d, DEVICES, RANGES, VCPUS>,
+    lines: &'a Lines,
     ram: &'a Memory,
     backed: &'a [(IoRange, Arc<Memory>)],
     tally: Tally,
@@ -24,10 +26,11 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> InPr
     /// Accesses `devices`, and the memory that a guest would reach without an exit.
     pub(super) fn new(
         devices: &'a mut Dispatcher<'d, DEVICES, RANGES, VCPUS>,
+        lines: &'a Lines,
         ram: &'a Memory,
         backed: &'a [(IoRange, Arc<Memory>)],
     ) -> Self {
-        Self { devices, ram, backed, tally: Tally::default(), started: Instant::now() }
+        Self { devices, lines, ram, backed, tally: Tally::default(), started: Instant::now() }
     }
 
     /// What happened: each access that a device might answer counts as an exit.
@@ -102,7 +105,7 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Accessor
 
     fn wait_for_interrupts(&mut self, count: u64) -> bool {
         // An interrupt that a device has asserted is pending at once.
-        if LINES.asserted() {
+        if self.lines.asserted() {
             self.handle_interrupt();
         }
         self.read::<u64>(INTERRUPTS) >= count

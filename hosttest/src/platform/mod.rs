@@ -2,6 +2,7 @@
 //! program makes the guest's accesses itself.
 
 mod in_process;
+mod layout;
 mod lines;
 mod program;
 
@@ -13,6 +14,7 @@ use kvm_ioctls::Kvm;
 use vm_device::{Gsi, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, SystemAllocator};
 
 use in_process::InProcess;
+use layout::{DISK_PORT, INTERRUPTS, NETWORK_PORT, SCRATCH_BASE, VIDEO_BASE, VIDEO_SIZE, WINDOW, WINDOW_SIZE};
 use lines::Lines;
 use program::{Accessor, Word, program};
 
@@ -27,16 +29,13 @@ use crate::guest_side::{mmio, port};
 use crate::guests::scenario::{Failure, LIMIT};
 use crate::guests::verdict::{NotPassed, run_to_verdict};
 use crate::vmm::host::Unavailable;
-use crate::vmm::machine::{DATA, Machine, RAM};
+use crate::vmm::machine::{Machine, RAM};
 use crate::vmm::memory::{Memory, PAGE};
 use crate::vmm::run::Tally;
 use crate::vmm::vcpu::Ring;
 use crate::vmm::vm::backing;
 use crate::{Manager, interrupt_handler};
 
-/// What the host bridge passes on to its bus: the devices' memory.
-const WINDOW: u64 = 0xd000_0000;
-const WINDOW_SIZE: u64 = 0x1000_0000;
 /// The local APIC and the IOAPIC, which KVM answers itself, and what lies between and after them.
 const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>();
 const ABOVE_RAM: IoRange = IoRange::of::<WINDOW, { u64::MAX }>();
@@ -56,16 +55,8 @@ static VERDICT: Counted<Verdict> = Counted::new(Verdict::new());
 
 const COUNTED: [&(dyn Count + 'static); 7] = [&BRIDGE, &SERIAL, &SCRATCH, &VIDEO, &NETWORK, &DISK, &VERDICT];
 
-const NETWORK_PORT: u16 = 0xc000;
-const DISK_PORT: u16 = 0xc010;
 const SHARED_LINE: Gsi = Gsi(20);
 const VECTOR: u8 = 0x50;
-
-/// In the guest's memory: where the two ranges are that may lie anywhere, which the VMM tells, and what the handler counts.
-const SCRATCH_BASE: u64 = DATA;
-const VIDEO_BASE: u64 = DATA + 8;
-const INTERRUPTS: u64 = DATA + 16;
-const VIDEO_SIZE: u64 = 4 * PAGE;
 
 interrupt_handler!(
     /// Lets each device that asserts the line take its assertion back, and counts these.
@@ -210,7 +201,7 @@ pub fn build_in_process(why: Unavailable) -> Result<Report, Failure> {
     let ram = Memory::new(RAM)?;
     anywhere.tell(&ram);
     let mut devices = MANAGER.dispatcher()?;
-    let mut accesses = InProcess::new(&mut devices, &ram, &backed);
+    let mut accesses = InProcess::new(&mut devices, &LINES, &ram, &backed);
     program(&mut accesses);
     let tally = accesses.tally();
     let verdict = VERDICT.device().given().ok_or_else(|| io::Error::other("the verdict did not reach its device"))?;

@@ -1,6 +1,6 @@
 //! What is done on the platform: by a guest's processor, or without one.
 
-use super::{DISK_PORT, INTERRUPTS, NETWORK_PORT, SCRATCH_BASE, VIDEO_BASE, VIDEO_SIZE, WINDOW, WINDOW_SIZE};
+use super::layout::{DISK_PORT, INTERRUPTS, NETWORK_PORT, SCRATCH_BASE, VIDEO_BASE, VIDEO_SIZE, WINDOW, WINDOW_SIZE};
 use crate::devices::interrupter::ASSERT;
 use crate::devices::pci::CONFIG_ADDRESS;
 use crate::devices::serial::{COM1, LINE_STATUS, TRANSMIT, TRANSMITTER_EMPTY};

@@ -1,21 +1,20 @@
 //! The bare-metal type-1 hypervisor of `hosttest/type1`: builds its image and runs it in QEMU, whose TCG emulates AMD SVM
 //! with nested paging on any machine.
 
+mod error;
 mod initrd;
 mod watch;
 
 use std::ffi::OsString;
-use std::fmt;
-use std::io::{self, Write};
+use std::io::Write;
 use std::iter;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-const QEMU: &str = "qemu-system-x86_64";
-/// The target that the image is built for.
-pub const TARGET: &str = "x86_64-unknown-none";
+use error::QEMU;
+pub use error::{Error, TARGET};
 
 /// Where QEMU puts the guest's files in the machine's memory. The hypervisor expects them there (`linux.rs`).
 const KERNEL_ADDRESS: u64 = (64 + 16) << 20;
@@ -47,82 +46,6 @@ impl Guest {
         }
     }
 }
-
-/// Why there is no verdict, or not the right one.
-#[derive(Debug)]
-#[non_exhaustive]
-pub enum Error {
-    /// QEMU is not installed.
-    NoQemu,
-    /// The toolchain lacks the image's target.
-    NoTarget,
-    /// The target could not be added: why.
-    NotAdded(String),
-    /// A program could not be run, or a file not be read.
-    Io(String, io::Error),
-    /// The output could not be written.
-    Output(io::Error),
-    /// Cargo could not build the image.
-    Build,
-    /// The hypervisor's verdict is that something failed.
-    Failed,
-    /// QEMU ended without a verdict: it was used in a wrong way, or the hypervisor crashed.
-    NoVerdict {
-        /// How it ended.
-        status: ExitStatus,
-        /// What it said.
-        said: String,
-    },
-    /// The guest ended in order, but its `/init` was not heard.
-    NoGreeting,
-    /// It ran for too long.
-    TimedOut {
-        /// How long it might run.
-        patience: Duration,
-        /// What QEMU said.
-        said: String,
-    },
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::NoQemu => write!(f, "{QEMU} is not installed; on Debian: apt-get install qemu-system-x86"),
-            Error::NoTarget => write!(f, "the target {TARGET} is not installed: rustup target add {TARGET}"),
-            Error::NotAdded(why) => write!(
-                f,
-                "`rustup target add {TARGET}` failed: {why}\n  The image is built for this target: add it to the toolchain, \
-                 by that command where there is a network."
-            ),
-            Error::Io(what, error) => write!(f, "{what}: {error}"),
-            Error::Output(error) => write!(f, "the output cannot be written: {error}"),
-            Error::Build => f.write_str("the image was not built; cargo said why"),
-            Error::Failed => f.write_str("the verdict of the hypervisor is that something failed"),
-            Error::NoVerdict { status, said } => {
-                write!(f, "QEMU ended without a verdict ({status})")?;
-                if status.success() {
-                    f.write_str(", as where the machine is reset: the hypervisor crashed")?;
-                }
-                quote(f, said)
-            }
-            Error::NoGreeting => f.write_str("the guest turned the machine off, but its /init was not heard"),
-            Error::TimedOut { patience, said } => {
-                write!(f, "no verdict within {} s", patience.as_secs())?;
-                quote(f, said)
-            }
-        }
-    }
-}
-
-/// What QEMU said, if it said anything.
-fn quote(f: &mut fmt::Formatter<'_>, said: &str) -> fmt::Result {
-    if !said.is_empty() {
-        f.write_str("; it said:")?;
-    }
-    said.lines().try_for_each(|line| write!(f, "\n  {line}"))
-}
-
-impl std::error::Error for Error {}
 
 /// Whether there is what it takes to build the hypervisor and to run it: QEMU, and the target of the image.
 ///

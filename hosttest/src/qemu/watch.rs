@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Error, QEMU};
+use super::error::{Error, QEMU};
 
 /// The exit codes of QEMU when the image leaves through `isa-debug-exit`: twice what it writes, and one.
 const PASSED: i32 = 2 * 0x10 + 1;

@@ -12,7 +12,7 @@ use vm_device::{Assigned, Doorbell, GuestAddress, InstanceId, IoType};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 
-use super::Rung;
+use super::rung::Rung;
 use crate::vmm::vm::Vm;
 
 /// `KVM_IOEVENTFD` (Linux, include/uapi/linux/kvm.h).
