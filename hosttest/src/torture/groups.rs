@@ -2,10 +2,29 @@
 
 use vm_device::{GuestAddress, InstanceId, IoResource, Relocation};
 
-use super::churn::{CHILD_SIZE, CHILDREN, Caller, SLIDE, SLIDER, SLIDER_SIZE, WINDOW_SIZE, WINDOWS, World};
+use super::counts::Round;
 use super::oracle::{Claim, Place};
 use super::random::Random;
-use super::report::Round;
+use super::world::World;
+
+/// A range of 0x100 bytes that shifts to and fro by 0x40.
+pub(super) const SLIDER: u64 = 0xd010_0000;
+pub(super) const SLIDE: u64 = 0x40;
+pub(super) const SLIDER_SIZE: u64 = 0x100;
+/// Two places for a bus window, with two children's ranges in it.
+pub(super) const WINDOWS: [u64; 2] = [0xd020_0000, 0xd030_0000];
+pub(super) const WINDOW_SIZE: u64 = 0x3000;
+pub(super) const CHILDREN: [u64; 2] = [0x1000, 0x2000];
+pub(super) const CHILD_SIZE: u64 = 0x100;
+
+/// From where the topology is changed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A thread of its own.
+    Writer,
+    /// A callback, which must not wait for another.
+    Callback,
+}
 
 /// Three devices that take turns at two places.
 pub(super) struct HotPlug {
@@ -53,7 +72,7 @@ impl HotPlug {
     fn collect(&mut self, world: &World<'_>) {
         for (device, state) in &mut self.devices {
             if let State::Deferred { id, .. } = *state
-                && world.manager.device(id).is_none()
+                && world.field.manager.device(id).is_none()
             {
                 world.probes[*device].next_generation();
                 *state = State::Absent;
@@ -68,7 +87,7 @@ impl HotPlug {
             return;
         };
         let (device, state) = &mut self.devices[index];
-        let Place { io_type, base, length, .. } = world.places[place];
+        let Place { io_type, base, length, .. } = world.field.places[place];
         let request = IoResource::fixed(io_type, base.into(), length.into());
         world.claim(Round::Registered, &[(place, Claim::of(*device as u8, base))], || {
             match world.register(*device, None, request) {
@@ -82,7 +101,7 @@ impl HotPlug {
     pub(super) fn defer<'d>(&mut self, world: &'d World<'d>, index: usize, round: Round) {
         let State::Plugged { id, place, .. } = self.devices[index].1 else { return };
         if world.claim(round, &[(place, Claim::NOBODY)], || {
-            world.manager.unregister_device_deferred(id).is_ok() || world.refused()
+            world.field.manager.unregister_device_deferred(id).is_ok() || world.refused()
         }) {
             self.devices[index].1 = State::Deferred { id, place };
         }
@@ -93,22 +112,22 @@ impl HotPlug {
         let State::Plugged { id, place, decoded } = state else { return };
         let other = if place == self.places[0] { self.places[1] } else { self.places[0] };
         let claim_of = |device: usize, place: usize, decoded: bool| match decoded {
-            true => Claim::of(device as u8, world.places[place].base),
+            true => Claim::of(device as u8, world.field.places[place].base),
             false => Claim::NOBODY,
         };
-        let base = |place: usize| GuestAddress(world.places[place].base);
+        let base = |place: usize| GuestAddress(world.field.places[place].base);
         let nobody = [(place, Claim::NOBODY)];
         match random.below(8) {
             0..=2 if caller == Caller::Writer => {
-                if world
-                    .claim(Round::Removed, &nobody, || world.remove(&[device], || world.manager.unregister_device(id)))
-                {
+                if world.claim(Round::Removed, &nobody, || {
+                    world.remove(&[device], || world.field.manager.unregister_device(id))
+                }) {
                     self.devices[index].1 = State::Absent;
                 }
             }
             0..=3 => {
                 self.defer(world, index, Round::Deferred);
-                world.manager.collect();
+                world.field.manager.collect();
             }
             4 => {
                 let claims = [(place, claim_of(device, place, !decoded))];
@@ -157,7 +176,7 @@ pub(super) struct ComeAndGo {
 
 impl ComeAndGo {
     pub(super) fn step<'d>(&mut self, world: &'d World<'d>, random: &mut Random) {
-        let Place { io_type, base, length, .. } = world.places[self.place];
+        let Place { io_type, base, length, .. } = world.field.places[self.place];
         let Some(id) = self.id else {
             let claims = [(self.place, Claim::of(self.device as u8, base))];
             world.claim(Round::Registered, &claims, || {
@@ -171,13 +190,14 @@ impl ComeAndGo {
         }
         let nobody = [(self.place, Claim::NOBODY)];
         let gone = if random.below(2) == 0 {
-            world
-                .claim(Round::Removed, &nobody, || world.remove(&[self.device], || world.manager.unregister_device(id)))
+            world.claim(Round::Removed, &nobody, || {
+                world.remove(&[self.device], || world.field.manager.unregister_device(id))
+            })
         } else {
             world.claim(Round::Deferred, &nobody, || {
                 world.remove(&[self.device], || {
-                    world.manager.unregister_device_deferred(id)?;
-                    while world.manager.collect() != 0 {
+                    world.field.manager.unregister_device_deferred(id)?;
+                    while world.field.manager.collect() != 0 {
                         std::hint::spin_loop();
                     }
                     Ok(())
@@ -259,7 +279,7 @@ impl Bus {
                     let mut after = present;
                     after[child] = false;
                     if world.claim(Round::Removed, &self.claims(self.at, after), || {
-                        world.remove(&[self.devices[child]], || world.manager.unregister_device(id))
+                        world.remove(&[self.devices[child]], || world.field.manager.unregister_device(id))
                     }) {
                         self.ids[child] = None;
                     }
@@ -269,7 +289,7 @@ impl Bus {
             3 if caller == Caller::Writer => {
                 let gone: Vec<usize> = (0..3).filter(|n| present[*n]).map(|n| self.devices[n]).collect();
                 if world.claim(Round::SubtreeRemoved, &self.claims(self.at, [false; 3]), || {
-                    world.remove(&gone, || world.manager.unregister_subtree(bus))
+                    world.remove(&gone, || world.field.manager.unregister_subtree(bus))
                 }) {
                     self.ids = [None; 3];
                 }

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::Kvm;
 use vm_device::{GuestAddress, HeavyBarrier, IoType};
 
-use super::Options;
-use super::churn::World;
+use super::access::{Field, Reader, Request, Tally};
+use super::churn::Churn;
+use super::counts::Violation;
 use super::hang::watch;
+use super::options::Options;
 use super::oracle::Place;
-use super::probe::{Reader, Request, Tally};
 use super::random::Random;
-use super::report::{Report, Violation};
+use super::report::Report;
 use crate::guest_side::{mmio, port};
 use crate::vmm::bridge::Accesses;
 use crate::vmm::exit::Exit;
@@ -45,11 +46,12 @@ const LAST_ACCESSES: u32 = 16;
 /// # Errors
 /// What the host or KVM refuses, or a guest that crashes or hangs.
 pub fn run(kvm: &Kvm, options: &Options, barrier: Option<HeavyBarrier>) -> io::Result<Report> {
-    let world = World::new(barrier);
-    let world = &world;
-    world.start();
+    let churn = Churn::new(barrier);
+    let churn = &churn;
+    churn.start();
+    let (world, field) = (&churn.world, &churn.world.field);
     let machine = Machine::new(kvm)?;
-    lay_out(machine.ram(), &world.places, options.seed);
+    lay_out(machine.ram(), &field.places, options.seed);
     let (stop, told) = (AtomicBool::new(false), AtomicBool::new(false));
     let start = Instant::now();
     let fence = if options.asymmetric { "asymmetric" } else { "portable" };
@@ -59,17 +61,17 @@ pub fn run(kvm: &Kvm, options: &Options, barrier: Option<HeavyBarrier>) -> io::R
         let (stop, told, machine) = (&stop, &told, &machine);
         let running = watch(scope, || world.progress());
         let processors: Vec<_> = (0..PROCESSORS)
-            .map(|id| scope.spawn(move || Processor::start(machine, world, id, options.seed, told)?.until_stopped()))
+            .map(|id| scope.spawn(move || Processor::start(machine, field, id, options.seed, told)?.until_stopped()))
             .collect();
         let writer = scope.spawn(move || {
             let mut random = Random::new(options.seed, u64::MAX);
             while !stop.load(Ordering::Relaxed) {
-                world.change(&mut random);
+                churn.change(&mut random);
                 // A guest's exit takes some 100 times as long as a change: leave it time to meet each state.
                 thread::sleep(Duration::from_micros(20));
             }
         });
-        options.wait(world);
+        options.wait(&field.violations);
         machine.ram().write_u64(STOP, 1);
         told.store(true, Ordering::Release);
         let finished: Vec<_> =
@@ -85,7 +87,7 @@ pub fn run(kvm: &Kvm, options: &Options, barrier: Option<HeavyBarrier>) -> io::R
         let counted = machine.ram().read_u64(COUNTS + 8 * id as u64);
         report.notes.push(format!("processor {id}   {} exits, of {counted} accesses of the guest", reader.accesses));
         if counted != reader.accesses {
-            world.violations.note(Violation::Unaccounted);
+            field.violations.note(Violation::Unaccounted);
         }
         report.add(tally, &reader);
     }
@@ -150,7 +152,7 @@ extern "C" fn guest(id: u64) {
 /// A processor of the guest, on a thread of the host.
 struct Processor<'d> {
     vcpu: Vcpu,
-    world: &'d World<'d>,
+    field: &'d Field<'d>,
     place: &'d Place,
     reader: Reader,
     watchdog: Watchdog,
@@ -160,15 +162,15 @@ struct Processor<'d> {
 }
 
 impl<'d> Processor<'d> {
-    fn start(machine: &Machine, world: &'d World<'d>, id: u64, seed: u64, told: &'d AtomicBool) -> io::Result<Self> {
+    fn start(machine: &Machine, field: &'d Field<'d>, id: u64, seed: u64, told: &'d AtomicBool) -> io::Result<Self> {
         let vcpu = machine.start(id, Ring::User, guest, id)?;
         let (reader, watchdog) = (Reader::new(seed, id), Watchdog::start(WITHOUT_EXIT));
-        Ok(Self { vcpu, world, place: &world.places[0], reader, watchdog, told, since: 0 })
+        Ok(Self { vcpu, field, place: &field.places[0], reader, watchdog, told, since: 0 })
     }
 
     /// Answers the guest's accesses until it says that it has stopped.
     fn until_stopped(mut self) -> io::Result<(Tally, Reader)> {
-        let mut dispatcher = self.world.manager.dispatcher().map_err(io::Error::other)?;
+        let mut dispatcher = self.field.manager.dispatcher().map_err(io::Error::other)?;
         loop {
             match self.answer(&mut dispatcher) {
                 Ok(true) => {}
@@ -199,14 +201,14 @@ impl<'d> Processor<'d> {
             Exit::Crashed(crash) => return Err(format!("the guest crashed: {crash}")),
         };
         if !self.place.contains(address.0, io_type) {
-            let found = self.world.places.iter().find(|place| place.contains(address.0, io_type));
+            let found = self.field.places.iter().find(|place| place.contains(address.0, io_type));
             self.place =
                 found.ok_or_else(|| format!("the guest accessed {io_type} {address}, where nothing ever is"))?;
         }
         let write = read.is_none();
         let data = read.map_or(&mut written[..length.min(8)], |data| &mut **data);
         let request = Request { place: self.place, address, size: data.len(), write };
-        self.reader.access(self.world, accesses, request, data);
+        self.reader.access(self.field, accesses, request, data);
         self.watchdog.progress();
         self.since += u32::from(self.told.load(Ordering::Acquire));
         if self.since > LAST_ACCESSES { Err("the guest goes on though it was told to stop".into()) } else { Ok(true) }

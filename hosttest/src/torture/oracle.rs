@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_device::{GuestAddress, IoError, IoType};
 
-use super::report::Violation;
+use super::counts::Violation;
 
 /// Who answers at a place, and with which base.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,19 +6,21 @@ use std::time::Instant;
 
 use vm_device::HeavyBarrier;
 
-use super::Options;
-use super::churn::World;
+use super::access::{Field, Reader, Request};
+use super::churn::Churn;
 use super::hang::watch;
-use super::probe::{Reader, Request, stay_for};
+use super::options::Options;
+use super::probe::stay_for;
 use super::random::Random;
 use super::report::Report;
 use crate::vmm::bridge::Accesses;
 
 /// Runs readers and writers against each other.
 pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
-    let world = World::new(barrier);
-    let world = &world;
-    world.start();
+    let churn = Churn::new(barrier);
+    let churn = &churn;
+    churn.start();
+    let (world, field) = (&churn.world, &churn.world.field);
     let (stop, contended) = (AtomicBool::new(false), Contended::new());
     let start = Instant::now();
     let mut report = Report { title: title(options), ..Report::default() };
@@ -31,10 +33,10 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
                 scope.spawn(move || {
                     let mut work = Work::new(seed, number as u64, contended);
                     if number < options.handles {
-                        let mut dispatcher = world.manager.dispatcher().expect("there is room for every reader");
-                        work.until(stop, world, &mut dispatcher, 8);
+                        let mut dispatcher = field.manager.dispatcher().expect("there is room for every reader");
+                        work.until(stop, field, &mut dispatcher, 8);
                     } else {
-                        work.until(stop, world, &mut { &world.manager }, 8);
+                        work.until(stop, field, &mut { &field.manager }, 8);
                     }
                     (work.reader.tally(), work.reader)
                 })
@@ -46,12 +48,12 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
                 scope.spawn(move || {
                     while !stop.load(Ordering::Relaxed) {
                         contended.store(8);
-                        world.change(&mut random);
+                        churn.change(&mut random);
                     }
                 })
             })
             .collect();
-        options.wait(world);
+        options.wait(&field.violations);
         stop.store(true, Ordering::Relaxed);
         for reader in readers {
             let (tally, reader) = reader.join().expect("a reader does not panic");
@@ -68,9 +70,10 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
 /// Runs one reader and one writer of one device against each other, each on a processor of its own if there are two: the
 /// fewest instructions between an access and the removal that it meets.
 pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
-    let world = World::with_one_device(barrier);
-    let world = &world;
-    world.start();
+    let churn = Churn::with_one_device(barrier);
+    let churn = &churn;
+    churn.start();
+    let (world, field) = (&churn.world, &churn.world.field);
     let (stop, contended) = (AtomicBool::new(false), Contended::new());
     let start = Instant::now();
     let fence = fence_name(options);
@@ -82,8 +85,8 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
         let reader = scope.spawn(move || {
             pin(0);
             let mut work = Work::new(options.seed, 0, contended);
-            let mut dispatcher = world.manager.dispatcher().expect("there is room for one reader");
-            work.until(stop, world, &mut dispatcher, 1);
+            let mut dispatcher = field.manager.dispatcher().expect("there is room for one reader");
+            work.until(stop, field, &mut dispatcher, 1);
             (work.reader.tally(), work.reader)
         });
         let writer = scope.spawn(move || {
@@ -91,13 +94,13 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
             let mut random = Random::new(options.seed, u64::MAX);
             while !stop.load(Ordering::Relaxed) {
                 contended.store(random.below(64));
-                world.change(&mut random);
+                churn.change(&mut random);
                 // Now and then a moment, now and then long enough for many accesses.
                 let longest = 1 << random.below(14);
                 stay_for(random.below(longest) as u64);
             }
         });
-        options.wait(world);
+        options.wait(&field.violations);
         stop.store(true, Ordering::Relaxed);
         let (tally, reader) = reader.join().expect("a reader does not panic");
         report.add(tally, &reader);
@@ -214,20 +217,20 @@ impl<'c> Work<'c> {
     }
 
     /// Accesses until it is told to stop; one of `every` after slow stores.
-    fn until(&mut self, stop: &AtomicBool, world: &World<'_>, caller: &mut impl Accesses, every: u64) {
-        let mut place = &world.places[0];
+    fn until(&mut self, stop: &AtomicBool, field: &Field<'_>, caller: &mut impl Accesses, every: u64) {
+        let mut place = &field.places[0];
         while !stop.load(Ordering::Relaxed) {
             let draw = self.random.next();
             // Runs of accesses to one place, as guests make them, so that hints are used.
             if draw & 3 == 0 {
-                place = &world.places[self.random.below(world.places.len())];
+                place = &field.places[self.random.below(field.places.len())];
             }
             let request = Request::draw_at(&mut self.random, place);
             if (draw >> 2).is_multiple_of(every) {
                 self.stores.make(&mut self.random);
             }
             let mut data = [0; 8];
-            self.reader.access(world, caller, request, &mut data[..request.size]);
+            self.reader.access(field, caller, request, &mut data[..request.size]);
         }
     }
 }
