@@ -2,7 +2,8 @@
 
 use vm_device::{GuestAddress, IoType};
 
-use crate::{MANAGER, MAX_DEVICES, println};
+use crate::manager::{MANAGER, MAX_DEVICES};
+use crate::println;
 
 /// Exits by the name of the device, which may be gone when they are printed.
 pub struct Counts {

@@ -5,8 +5,9 @@ use core::sync::atomic::{AtomicU8, Ordering};
 use spin::Mutex;
 use vm_device::{Access, Device, IrqLine, MappedRange, Owner, Rejected, Resources};
 
+use crate::guest;
+use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
 use crate::svm::Page;
-use crate::{MANAGER, TOPOLOGY_CHANGED, guest};
 
 /// A device that never answers: a bus, to which comes what no device on it claims, or a device whose ranges are all
 /// memory.

@@ -1,17 +1,17 @@
 //! From the exits of the guest to its devices.
 
-use core::fmt;
-
 use vm_device::IoType::{Mmio, Pio};
-use vm_device::exit::instruction::{DecodeError, Direction, Instruction, MAX_LENGTH, decode};
-use vm_device::exit::{ExitError, Gpr, PortAccess, PortDirection, Registers, Segment, svm};
+use vm_device::exit::instruction::{Direction, Instruction, MAX_LENGTH, decode};
+use vm_device::exit::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
 use vm_device::{GuestAddress, IoType};
 
 use crate::counts::Counts;
+use crate::linux;
+use crate::manager::{Devices, LINES};
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
+use crate::stop::{Stop, Stopped};
 use crate::svm::{Exit, VMEXIT_CPUID, VMEXIT_HLT, Vcpu};
-use crate::{Devices, LINES, linux};
 
 /// A virtual machine: one virtual processor, its memory, and its devices.
 pub struct Machine {
@@ -150,64 +150,5 @@ impl Machine {
             self.memory.translate(self.vcpu, linear).map(GuestAddress).ok_or(Stop::NoMemory { linear })
         };
         Ok((operand(string.segment, Gpr::Rsi)?, operand(Segment::Es, Gpr::Rdi)?))
-    }
-}
-
-/// Why the hypervisor gave its guest up.
-#[derive(Debug)]
-pub enum Stop {
-    /// An exit it does not know.
-    Exit(Exit),
-    /// An exit with impossible information.
-    Information(ExitError),
-    /// An instruction that touched MMIO and cannot be executed.
-    Instruction(DecodeError),
-    /// An instruction where no memory is.
-    NotFetched { linear: u64 },
-    /// A string in memory that is not there.
-    NoMemory { linear: u64 },
-}
-
-/// Why the hypervisor gave its guest up, and where that stood.
-#[derive(Debug)]
-pub struct Stopped {
-    stop: Stop,
-    rip: u64,
-    bytes: [u8; MAX_LENGTH],
-    length: usize,
-}
-
-impl fmt::Display for Stopped {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let bytes = &self.bytes[..self.length];
-        write!(f, "{}, at rip {:#x}", self.stop, self.rip)?;
-        f.write_str(if bytes.is_empty() { ", where no memory is" } else { ", bytes:" })?;
-        bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
-    }
-}
-
-impl From<ExitError> for Stop {
-    fn from(error: ExitError) -> Self {
-        Stop::Information(error)
-    }
-}
-
-impl From<DecodeError> for Stop {
-    fn from(error: DecodeError) -> Self {
-        Stop::Instruction(error)
-    }
-}
-
-impl fmt::Display for Stop {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Stop::Exit(exit) => {
-                write!(f, "exit {:#x}, {} (information {:#x}, {:#x})", exit.code, exit.name(), exit.info_1, exit.info_2)
-            }
-            Stop::Information(error) => error.fmt(f),
-            Stop::Instruction(error) => error.fmt(f),
-            Stop::NotFetched { linear } => write!(f, "no instruction can be fetched at {linear:#x}"),
-            Stop::NoMemory { linear } => write!(f, "a string at {linear:#x}, which is not mapped"),
-        }
     }
 }

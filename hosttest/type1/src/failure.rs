@@ -4,8 +4,8 @@ use core::fmt;
 
 use vm_device::RegisterError;
 
-use crate::exits::Stopped;
 use crate::nested::MapError;
+use crate::stop::Stopped;
 
 /// What was not as it should be.
 pub enum Failure {

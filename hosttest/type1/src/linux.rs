@@ -16,9 +16,9 @@ use crate::boot::{MemoryMapEntry, StartInfo};
 use crate::devices::Silent;
 use crate::failure::Failure;
 use crate::interrupts::Routing;
+use crate::manager::{LINES, MANAGER};
 use crate::memory::GuestMemory;
 use crate::uart::Uart;
-use crate::{LINES, MANAGER};
 
 /// Where QEMU has put the files of the kernel and the initial RAM disk: guest physical addresses. The image's command line
 /// is `linux`, the size of the latter, and the kernel's own command line.

@@ -3,7 +3,7 @@
 //!
 //! The map, in the order of the reading:
 //! - [`exits`]: from the guest's exits to its devices, the reason for the rest;
-//! - [`devices`], [`uart`], [`interrupts`]: what the guest sees;
+//! - [`manager`]: the manager of the guest's devices; [`devices`], [`uart`], [`interrupts`]: what the guest sees;
 //! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest; [`linux`]: the other one;
 //! - [`svm`], [`nested`], [`memory`]: the processor;
 //! - [`boot`], [`serial`]: the machine the hypervisor runs on.
@@ -21,48 +21,32 @@ mod failure;
 mod guest;
 mod interrupts;
 mod linux;
+mod manager;
 mod memory;
 mod nested;
 mod serial;
 mod small;
+mod stop;
 mod svm;
 mod topology;
 mod uart;
 
-use core::sync::atomic::AtomicBool;
-
 use spin::{Mutex, MutexGuard};
 use vm_device::exit::Gpr;
-use vm_device::{DeviceManager, Dispatcher, IoRange, SystemAllocator};
 
 use crate::boot::StartInfo;
 use crate::counts::Counts;
 use crate::exits::Machine;
 use crate::failure::Failure;
-use crate::interrupts::Lines;
+use crate::manager::MANAGER;
 use crate::nested::Mappings;
 use crate::serial::{Ending, leave};
 use crate::svm::Vcpu;
 
-const MAX_DEVICES: usize = 24;
-const MAX_RANGES: usize = 32;
-
-type Manager = DeviceManager<'static, MAX_DEVICES, MAX_RANGES, 1>;
-type Devices = Dispatcher<'static, MAX_DEVICES, MAX_RANGES, 1>;
-
-/// The devices of the guest.
-static MANAGER: Manager =
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23))
-        .with_interrupt_controller(&LINES);
-/// The interrupt lines of the guest.
-static LINES: Lines = Lines::new();
 /// The virtual processor.
 static VCPU: Mutex<Vcpu> = Mutex::new(Vcpu::new());
 /// Which guest physical addresses are memory.
 static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings::new());
-
-/// Whether devices came or went since the guest's memory was mapped.
-static TOPOLOGY_CHANGED: AtomicBool = AtomicBool::new(false);
 
 /// Called by [`boot`], with the physical address of the PVH start info.
 extern "sysv64" fn start(info: u64) -> ! {

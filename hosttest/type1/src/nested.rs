@@ -6,9 +6,9 @@ use core::sync::atomic::Ordering;
 use vm_device::{IoRange, IoType};
 
 use crate::devices::host_address;
+use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
 use crate::memory::GuestMemory;
 use crate::svm::Vcpu;
-use crate::{MANAGER, TOPOLOGY_CHANGED};
 
 const PRESENT_WRITABLE_USER: u64 = 7;
 const LARGE: u64 = 1 << 7;

@@ -9,9 +9,10 @@ use crate::counts::Counts;
 use crate::devices::{Bell, Eject, FRAME_BUFFER, Fifo, Post, Ring, Scratch, Silent, frame_is_filled};
 use crate::failure::Failure;
 use crate::interrupts::Routing;
+use crate::manager::{LINES, MANAGER};
 use crate::memory::GuestMemory;
 use crate::uart::Uart;
-use crate::{LINES, MANAGER, guest, serial};
+use crate::{guest, serial};
 
 static ISA: Silent = Silent("isa");
 static MEMORY_BUS: Silent = Silent("memory");

@@ -2,8 +2,9 @@
 
 use vm_device::DeviceInfo;
 
+use crate::manager::MANAGER;
+use crate::println;
 use crate::serial::Serial;
-use crate::{MANAGER, println};
 
 /// Prints every device below its bus, with its ranges and its interrupt line.
 pub fn print() {

@@ -1,0 +1,68 @@
+//! Why the hypervisor gave its guest up.
+
+use core::fmt;
+
+use vm_device::exit::ExitError;
+use vm_device::exit::instruction::{DecodeError, MAX_LENGTH};
+
+use crate::svm::Exit;
+
+/// Why the hypervisor gave its guest up.
+#[derive(Debug)]
+pub enum Stop {
+    /// An exit it does not know.
+    Exit(Exit),
+    /// An exit with impossible information.
+    Information(ExitError),
+    /// An instruction that touched MMIO and cannot be executed.
+    Instruction(DecodeError),
+    /// An instruction where no memory is.
+    NotFetched { linear: u64 },
+    /// A string in memory that is not there.
+    NoMemory { linear: u64 },
+}
+
+/// Why the hypervisor gave its guest up, and where it stood.
+#[derive(Debug)]
+pub struct Stopped {
+    pub stop: Stop,
+    pub rip: u64,
+    /// What stands there; as many as could be fetched count.
+    pub bytes: [u8; MAX_LENGTH],
+    pub length: usize,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = &self.bytes[..self.length];
+        write!(f, "{}, at rip {:#x}", self.stop, self.rip)?;
+        f.write_str(if bytes.is_empty() { ", where no memory is" } else { ", bytes:" })?;
+        bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
+    }
+}
+
+impl From<ExitError> for Stop {
+    fn from(error: ExitError) -> Self {
+        Stop::Information(error)
+    }
+}
+
+impl From<DecodeError> for Stop {
+    fn from(error: DecodeError) -> Self {
+        Stop::Instruction(error)
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Stop::Exit(exit) => {
+                write!(f, "exit {:#x}, {} (information {:#x}, {:#x})", exit.code, exit.name(), exit.info_1, exit.info_2)
+            }
+            Stop::Information(error) => error.fmt(f),
+            Stop::Instruction(error) => error.fmt(f),
+            Stop::NotFetched { linear } => write!(f, "no instruction can be fetched at {linear:#x}"),
+            Stop::NoMemory { linear } => write!(f, "a string at {linear:#x}, which is not mapped"),
+        }
+    }
+}
