@@ -166,8 +166,13 @@ fn slots() -> Outcome {
     equal(third == second, false)?;
     // Where memory is, no other goes; and what was not moved is where it was.
     equal(machine.vm().move_slot(&third, GuestAddress(HIGH)).is_err(), true)?;
+    equal(machine.vm().base(&third), Some(GuestAddress(LOW)))?;
     machine.vm().move_slot(&second, GuestAddress(HIGH + PAGE))?;
-    Ok(machine.vm().move_slot(&third, GuestAddress(HIGH))?)
+    machine.vm().move_slot(&third, GuestAddress(HIGH))?;
+    equal(
+        [&second, &third].map(|slot| machine.vm().base(slot)),
+        [HIGH + PAGE, HIGH].map(|base| Some(GuestAddress(base))),
+    )
 }
 
 fn read_only() -> Outcome {

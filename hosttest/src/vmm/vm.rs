@@ -136,6 +136,13 @@ impl Vm {
         unsafe { self.add(region, None) }
     }
 
+    /// Where the guest sees what is in this slot. `None` if this machine has no such slot.
+    pub fn base(&self, slot: &Slot) -> Option<GuestAddress> {
+        let slots = self.slots();
+        let mapped = slots.get(slot.0 as usize)?.as_ref()?;
+        Some(GuestAddress(mapped.region.guest_phys_addr))
+    }
+
     /// Lets the guest see at `base` what it sees in this slot, and no longer where that was.
     ///
     /// # Errors
