@@ -1,0 +1,177 @@
+//! A firmware, or a hypervisor in the style of a unikernel: everything stands in statics, and nothing is allocated.
+//!
+//! A console on a port and a timer in memory, which interrupts, are registered, accessed as a guest would, moved and removed.
+//! The program's allocator counts, and in the end it has to have counted nothing.
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::error::Error;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use spin::Mutex;
+use vm_device::IoType::{Mmio, Pio};
+use vm_device::{
+    Access, AccessSizes, Device, DeviceManager, Gsi, GuestAddress, GuestUsize, InterruptController, InterruptError,
+    IoError, IoRange, IoResource, IrqLine, IrqResource, Rejected, Relocation, Resources, SystemAllocator,
+};
+
+/// The interrupt lines of the guest, a bit each.
+struct Lines(AtomicU32);
+
+impl InterruptController for Lines {
+    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        let line = 1u32.checked_shl(gsi.0).ok_or(InterruptError::Refused)?;
+        match asserted {
+            true => self.0.fetch_or(line, Ordering::AcqRel),
+            false => self.0.fetch_and(!line, Ordering::AcqRel),
+        };
+        Ok(())
+    }
+
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        Err(InterruptError::Refused)
+    }
+
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        Err(InterruptError::Refused)
+    }
+}
+
+/// Keeps what the guest writes to its port, up to 32 bytes.
+struct Console(Mutex<(usize, [u8; 32])>);
+
+impl Device<'_> for Console {
+    fn name(&self) -> &str {
+        "console"
+    }
+
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, data: &[u8]) {
+        let (length, text) = &mut *self.0.lock();
+        if let Some(place) = text.get_mut(*length..*length + data.len()) {
+            place.copy_from_slice(data);
+            *length += data.len();
+        }
+    }
+}
+
+/// One register of 4 bytes. While it is not 0, the timer asserts its line.
+struct Timer {
+    register: Mutex<[u8; 4]>,
+    irq: Mutex<IrqLine<'static>>,
+}
+
+impl Device<'static> for Timer {
+    fn name(&self) -> &str {
+        "timer"
+    }
+
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        access.load(&*self.register.lock(), data);
+    }
+
+    fn write(&self, access: &Access<'_>, data: &[u8]) {
+        let mut register = self.register.lock();
+        access.store(&mut *register, data);
+        let irq = self.irq.lock();
+        // The lines here refuse nothing; a controller that does is told again by the next write.
+        let _ = if *register == [0; 4] { irq.deassert() } else { irq.assert() };
+    }
+
+    fn set_resources(&self, resources: &Resources<'_, 'static>) -> Result<(), Rejected> {
+        *self.irq.lock() = resources.irq();
+        Ok(())
+    }
+}
+
+const DEVICE_MEMORY: IoRange = IoRange::of::<0xc000_0000, 0xffff_ffff>();
+const CONSOLE_PORT: u16 = 0xe9;
+
+static LINES: Lines = Lines(AtomicU32::new(0));
+static CONSOLE: Console = Console(Mutex::new((0, [0; 32])));
+static TIMER: Timer = Timer { register: Mutex::new([0; 4]), irq: Mutex::new(IrqLine::DISCONNECTED) };
+static MANAGER: DeviceManager<'static, 8, 16, 2> =
+    DeviceManager::new(SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15))
+        .with_interrupt_controller(&LINES);
+
+/// What the guest has seen of the timer.
+struct Seen {
+    timer: GuestAddress,
+    line: Gsi,
+    register: u32,
+    at_the_old_place: u32,
+}
+
+/// Registers the devices, and accesses them as the exit handler of a virtual processor does.
+fn boot() -> Result<Seen, Box<dyn Error>> {
+    let port = IoResource::pio(CONSOLE_PORT, 1).sizes(AccessSizes::BYTE);
+    MANAGER.register_device(&CONSOLE, None, &[port], IrqResource::None)?;
+    let page = IoResource::any(Mmio, GuestUsize(0x1000)).aligned(0x1000).sizes(AccessSizes::DWORD);
+    let timer = MANAGER.register_device(&TIMER, None, &[page], IrqResource::Any)?;
+    let place = |index| MANAGER.range(timer, index).map(|assigned| assigned.range.first());
+    let first = place(0).ok_or("the timer has a range")?;
+    let line = MANAGER.device(timer).and_then(|info| info.gsi).ok_or("the timer has a line")?;
+
+    let mut vcpu = MANAGER.dispatcher()?;
+    for byte in b"booted" {
+        vcpu.write(CONSOLE_PORT.into(), &[*byte], Pio)?;
+    }
+    vcpu.write(first, &[1, 2, 3, 4], Mmio)?;
+    assert_eq!(LINES.0.load(Ordering::Acquire), 1 << line.0, "the timer asserts its line, and nothing else does");
+
+    // The guest moves the timer; its register goes with it, and the old place is open bus.
+    let second = GuestAddress(0xd000_0000);
+    MANAGER.relocate(&[Relocation::new(timer, 0).to(second)])?;
+    let (mut register, mut nothing) = ([0; 4], [0; 4]);
+    vcpu.read(second, &mut register, Mmio)?;
+    assert_eq!(vcpu.read(first, &mut nothing, Mmio), Err(IoError::Unclaimed));
+
+    // A device that is removed no longer asserts its line.
+    MANAGER.unregister_device(timer)?;
+    assert_eq!(LINES.0.load(Ordering::Acquire), 0);
+    assert_eq!(vcpu.read(second, &mut [0; 4], Mmio), Err(IoError::Unclaimed));
+    let [register, at_the_old_place] = [register, nothing].map(u32::from_le_bytes);
+    Ok(Seen { timer: first, line, register, at_the_old_place })
+}
+
+/// The system's allocator, which counts what each thread allocates.
+struct Counting;
+
+thread_local! {
+    static ALLOCATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+// SAFETY: both calls are the system's own; the count is a number of the calling thread, and allocates nothing.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static HEAP: Counting = Counting;
+
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
+    let before = ALLOCATIONS.get();
+    let seen = boot();
+    let allocations = ALLOCATIONS.get() - before;
+    let Seen { timer, line, register, at_the_old_place } = seen?;
+    let (length, text) = *CONSOLE.0.lock();
+    let text = std::str::from_utf8(&text[..length])?;
+    println!("console: {text}");
+    println!("timer: at {timer} on {line}, moved with {register:#x} in its register, then removed");
+    println!("where it was: {at_the_old_place:#x}");
+    println!("the manager: {} bytes, in a static; allocations: {allocations}", size_of_val(&MANAGER));
+    assert_eq!((text, register, at_the_old_place), ("booted", 0x0403_0201, u32::MAX));
+    assert_eq!(timer, DEVICE_MEMORY.first());
+    assert_eq!(allocations, 0);
+    Ok(())
+}
