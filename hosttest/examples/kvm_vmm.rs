@@ -29,7 +29,7 @@ extern "C" fn guest(_: u64) {
         port::write(COM1 + TRANSMIT, byte);
     }
     mmio::write(MEMORY + 8, 0x1234_5678u32);
-    // What it read comes back as an exit, so that the VMM sees it; nobody is there.
+    // What it read comes back as an exit, so that the VMM sees it; no device is there.
     let read = mmio::read::<u16>(MEMORY + 9);
     port::write(DONE, read);
     loop {

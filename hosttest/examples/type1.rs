@@ -50,7 +50,7 @@ fn handle(exit: &Exit, before: &Registers, devices: &mut Dispatcher<'_, 4, 8, 1>
             let access = svm::port_access(exit.info_1, exit.info_2, MODE)?;
             data = access.output(before).to_le_bytes();
             let bytes = access.size.of(&mut data);
-            // What nobody claims is open bus: the result is for logs.
+            // What no device claims is open bus: the result is for logs.
             let _ = match access.direction {
                 PortDirection::In => devices.read(access.port.into(), bytes, Pio),
                 PortDirection::Out => devices.write(access.port.into(), bytes, Pio),

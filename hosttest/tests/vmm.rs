@@ -8,9 +8,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hosttest::Manager;
+use hosttest::devices::scratch::Scratch;
 use hosttest::guest_side::interrupts::{Trigger, enable, route, wait_for};
 use hosttest::guest_side::{mmio, port};
 use hosttest::interrupt_handler;
+use hosttest::vmm::backing::backing;
 use hosttest::vmm::bridge::Accesses;
 use hosttest::vmm::exit::Exit;
 use hosttest::vmm::host::kvm;
@@ -20,7 +23,9 @@ use hosttest::vmm::run::{RunError, run};
 use hosttest::vmm::vcpu::{Ring, Vcpu};
 use hosttest::vmm::vm::{Slot, TSS_ADDRESS, Vm};
 use libtest_mimic::{Arguments, Failed};
-use vm_device::{GuestAddress, IoError, IoType};
+use vm_device::{
+    GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, Relocation, SystemAllocator,
+};
 
 use needs::{Need, test};
 
@@ -31,6 +36,7 @@ fn main() -> ExitCode {
     let trials = vec![
         test("a_slot_is_moved_and_removed_while_the_guest_lives", &needs, slots),
         test("the_writes_to_a_read_only_slot_exit_and_change_nothing", &needs, read_only),
+        test("the_memory_of_a_range_moves_with_the_range", &needs, moved_range),
         test("each_processor_has_its_own_cpuid", &needs, cpuid),
         test("a_processor_has_the_cpuid_that_it_is_given", &needs, given_cpuid),
         test("the_pit_answers_without_exits_and_interrupts", &needs, pit),
@@ -189,6 +195,31 @@ fn read_only() -> Outcome {
     equal(kept(&machine), [u64::from(VALUE); 2])?;
     equal(memory.read_u64(0), VALUE.into())?;
     equal(accesses, vec![(IoType::Mmio, GuestAddress(LOW))])
+}
+
+fn moved_range() -> Outcome {
+    extern "C" fn guest(_: u64) {
+        mmio::write(LOW, VALUE);
+        port::write(NEXT, 0u8);
+        keep(0, mmio::read::<u32>(HIGH));
+        done()
+    }
+    let machine = Machine::new(&kvm()?)?;
+    let video = Scratch::<0>::new("video");
+    let manager = Manager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+    let range = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(LOW), GuestUsize(PAGE));
+    let id = manager.register_device(&video, None, &[range], IrqResource::None).map_err(|error| error.to_string())?;
+    let backed = backing(manager.address_map(IoType::Mmio))?;
+    let slots = machine.vm().back(&backed)?;
+    let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
+    let host = Host::new(|| {
+        let moved = Relocation::new(id, 0).to(GuestAddress(HIGH));
+        manager.relocate(&[moved]).expect("the new place is free");
+        machine.vm().move_slot(&slots[0], GuestAddress(HIGH)).expect("KVM moves a slot");
+    });
+    equal(host.run(&mut vcpu)?, Vec::new())?;
+    equal(kept(&machine), [u64::from(VALUE)])?;
+    equal(backed[0].memory.read_u64(0), u64::from(VALUE))
 }
 
 fn cpuid() -> Outcome {

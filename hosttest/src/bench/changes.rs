@@ -18,7 +18,7 @@ use super::options::Plan;
 use super::peers::VM_DEVICE;
 use super::report::{Report, Work};
 use super::stage::Stage;
-use super::subject::{Register, Subject, apart, forever};
+use super::subject::{Register, Subject, apart, leaked};
 use super::this_crate::{self, ASYMMETRIC, PORTABLE};
 
 fn work(bench: &'static str, pattern: &str, n: usize) -> Work {
@@ -171,7 +171,7 @@ fn unregister_under_load(plan: &Plan, report: &mut Report, reader: usize, writer
     let work = Work { threads: 2, ..work("unregister", "under dispatch load", 64) };
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, 64, 1);
-    let guest: &'static dyn Device<'static> = forever(this_crate::Named::<0>::new("comes-and-goes".into()));
+    let guest: &'static dyn Device<'static> = leaked(this_crate::Named::<0>::new("comes-and-goes".into()));
     let requests = [this_crate::resource(IoType::Mmio, layout.spare())];
     let address = layout.spare().0;
     let mut figures = Vec::new();

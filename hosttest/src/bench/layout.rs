@@ -50,7 +50,7 @@ impl Layout {
         Self { io_type, ranges, types }
     }
 
-    /// Where there is room for one range more, in memory for the largest: before all others, where whoever keeps them in arrays
+    /// Where there is room for one range more, in memory for the largest: before all others, so that a table in an array
     /// moves them all.
     pub(super) fn spare(&self) -> (u64, u64) {
         let before = self.ranges.first().map_or(0, |(first, _)| first.saturating_sub(0x1000));

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 use vm_device::IoType;
 
 use super::layout::Layout;
-use super::subject::{Register, Subject, forever, of_kind};
+use super::subject::{Register, Subject, leaked, of_kind};
 
 pub(super) const FLOOR: &str = "a bare dyn call";
 pub(super) const ANNOUNCED_FLOOR: &str = "a bare dyn call, announced";
@@ -28,7 +28,7 @@ impl<const KIND: u64> Bare for Register<KIND> {
 }
 
 fn bare<const KIND: u64>() -> &'static dyn Bare {
-    forever(Register::<KIND>::new())
+    leaked(Register::<KIND>::new())
 }
 
 /// The least that has to be done, of one part of a dispatch and of another.
@@ -76,7 +76,7 @@ impl Table {
             })
             .collect();
         let granule = if layout.io_type == IoType::Pio { 2 } else { 9 };
-        forever(Self { starts, ranges, granule })
+        leaked(Self { starts, ranges, granule })
     }
 
     /// The number of the last range that does not start above `address`.
@@ -103,7 +103,7 @@ struct Line(AtomicU32);
 
 impl Line {
     fn new() -> &'static Self {
-        forever(Self(AtomicU32::new(0)))
+        leaked(Self(AtomicU32::new(0)))
     }
 
     /// What a removal that waits for readers needs of them: a word written and ordered before a look at what a removal

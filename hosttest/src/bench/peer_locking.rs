@@ -1,10 +1,10 @@
-//! The locking of VMMs whose buses are no crates, written anew: a sorted map of reference-counted, locked devices.
+//! The locking of VMMs whose buses are no crates, rebuilt here: a sorted map of reference-counted, locked devices.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use super::layout::Layout;
-use super::subject::{Register, Subject, forever, of_kind};
+use super::subject::{Register, Subject, leaked, of_kind};
 
 trait BusDevice: Send {
     fn read(&mut self, offset: u64, data: &mut [u8]);
@@ -38,7 +38,7 @@ fn find<D>(map: &Map<D>, address: u64) -> Option<(u64, &D)> {
 
 fn read(found: Option<(u64, Locked)>, data: &mut [u8]) {
     if let Some((offset, device)) = found {
-        device.lock().expect("nobody panics").read(offset, data);
+        device.lock().expect("no holder panics").read(offset, data);
     }
 }
 
@@ -47,33 +47,33 @@ pub(super) const CLOUD_HYPERVISOR: &str = "Cloud Hypervisor's scheme";
 pub(super) const CROSVM: &str = "crosvm's scheme";
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
-    let firecracker = forever(RwLock::new(map(layout)));
-    let crosvm = forever(Mutex::new(map(layout)));
+    let firecracker = leaked(RwLock::new(map(layout)));
+    let crosvm = leaked(Mutex::new(map(layout)));
     let owned = map(layout);
     let weak: Map<Weak<Mutex<dyn BusDevice>>> =
         owned.iter().map(|(first, (last, device))| (*first, (*last, Arc::downgrade(device)))).collect();
     // The devices stay, as those of a VMM do.
-    forever(owned);
-    let cloud_hypervisor = forever(RwLock::new(weak));
+    leaked(owned);
+    let cloud_hypervisor = leaked(RwLock::new(weak));
     let (first, last) = layout.spare();
     vec![
         Subject::new(FIRECRACKER, move || {
             move |address, data| {
                 let found = {
-                    let map = firecracker.read().expect("nobody panics");
+                    let map = firecracker.read().expect("no holder panics");
                     find(&map, address).map(|(offset, device)| (offset, Arc::clone(device)))
                 };
                 read(found, data);
             }
         })
         .with_change(move || {
-            firecracker.write().expect("nobody panics").insert(first, (last, locked::<0>()));
-            firecracker.write().expect("nobody panics").remove(&first);
+            firecracker.write().expect("no holder panics").insert(first, (last, locked::<0>()));
+            firecracker.write().expect("no holder panics").remove(&first);
         }),
         Subject::new(CLOUD_HYPERVISOR, move || {
             move |address, data| {
                 let found = {
-                    let map = cloud_hypervisor.read().expect("nobody panics");
+                    let map = cloud_hypervisor.read().expect("no holder panics");
                     find(&map, address).and_then(|(offset, device)| Some((offset, device.upgrade()?)))
                 };
                 read(found, data);
@@ -81,21 +81,21 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
         })
         .with_change(move || {
             let device = locked::<0>();
-            cloud_hypervisor.write().expect("nobody panics").insert(first, (last, Arc::downgrade(&device)));
-            cloud_hypervisor.write().expect("nobody panics").remove(&first);
+            cloud_hypervisor.write().expect("no holder panics").insert(first, (last, Arc::downgrade(&device)));
+            cloud_hypervisor.write().expect("no holder panics").remove(&first);
         }),
         Subject::new(CROSVM, move || {
             move |address, data| {
                 let found = {
-                    let map = crosvm.lock().expect("nobody panics");
+                    let map = crosvm.lock().expect("no holder panics");
                     find(&map, address).map(|(offset, device)| (offset, Arc::clone(device)))
                 };
                 read(found, data);
             }
         })
         .with_change(move || {
-            crosvm.lock().expect("nobody panics").insert(first, (last, locked::<0>()));
-            crosvm.lock().expect("nobody panics").remove(&first);
+            crosvm.lock().expect("no holder panics").insert(first, (last, locked::<0>()));
+            crosvm.lock().expect("no holder panics").remove(&first);
         }),
     ]
 }

@@ -17,7 +17,7 @@ use range_map_vec::RangeMap;
 use vm_device::IoType;
 
 use super::layout::Layout;
-use super::subject::{Register, Subject, forever, of_kind};
+use super::subject::{Register, Subject, leaked, of_kind};
 
 impl<const KIND: u64> DeviceMmio for Register<KIND> {
     fn mmio_read(&self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
@@ -132,22 +132,22 @@ pub(super) const DBS_DEVICE_SWAPPED: &str = "dbs-device 0.2 in ArcSwap";
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
     let io_type = layout.io_type;
     let spare = layout.spare();
-    let plain = forever(vm_device(layout));
-    let locked = forever(RwLock::new(vm_device(layout)));
-    let dragonball = forever(dbs(layout));
-    let swapped = forever(ArcSwap::from_pointee(dbs(layout)));
-    let map = forever(range_map(layout));
+    let plain = leaked(vm_device(layout));
+    let locked = leaked(RwLock::new(vm_device(layout)));
+    let dragonball = leaked(dbs(layout));
+    let swapped = leaked(ArcSwap::from_pointee(dbs(layout)));
+    let map = leaked(range_map(layout));
     vec![
         Subject::new(VM_DEVICE, move || move |address, data| read_from_vm_device(plain, io_type, address, data)),
         Subject::new(VM_DEVICE_LOCKED, move || {
             move |address, data| {
-                let manager = locked.read().expect("nobody panics");
+                let manager = locked.read().expect("no holder panics");
                 read_from_vm_device(&manager, io_type, address, data);
             }
         })
         .with_change(move || {
-            add_to_vm_device(&mut locked.write().expect("nobody panics"), io_type, spare, 0);
-            remove_from_vm_device(&mut locked.write().expect("nobody panics"), io_type, spare.0);
+            add_to_vm_device(&mut locked.write().expect("no holder panics"), io_type, spare, 0);
+            remove_from_vm_device(&mut locked.write().expect("no holder panics"), io_type, spare.0);
         }),
         Subject::new("dbs-device 0.2", move || move |address, data| read_from_dbs(dragonball, io_type, address, data)),
         Subject::new(DBS_DEVICE_SWAPPED, move || {

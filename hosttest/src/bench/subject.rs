@@ -99,6 +99,6 @@ pub(super) fn apart<T: Send>(make: impl FnOnce() -> T + Send) -> Box<T> {
 }
 
 /// What a subject keeps for as long as the program runs: readers of several threads borrow it.
-pub(super) fn forever<T>(value: T) -> &'static T {
+pub(super) fn leaked<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }

@@ -8,7 +8,7 @@ use vm_device::{
 };
 
 use super::layout::Layout;
-use super::subject::{Register, Subject, apart, forever, of_kind};
+use super::subject::{Register, Subject, apart, leaked, of_kind};
 use crate::vmm::membarrier::heavy_barrier;
 
 /// Room for the largest layout, and a device that comes and goes: the same for every number of ranges, because the cost
@@ -39,7 +39,7 @@ impl<const KIND: u64> Device<'_> for Named<KIND> {
 }
 
 fn device<const KIND: u64>(name: String) -> &'static dyn Device<'static> {
-    forever(Named::<KIND>::new(name))
+    leaked(Named::<KIND>::new(name))
 }
 
 /// A manager without devices, with the asymmetric fence or without.
@@ -73,7 +73,7 @@ type Own = &'static LazyLock<&'static Manager, Box<dyn FnOnce() -> &'static Mana
 
 fn own(asymmetric: bool, layout: &Layout) -> Own {
     let layout = layout.clone();
-    forever(LazyLock::new(Box::new(move || {
+    leaked(LazyLock::new(Box::new(move || {
         let manager = manager(asymmetric);
         fill(manager, &devices(&layout), &layout);
         manager
@@ -136,7 +136,7 @@ fn without_handle<const IS_PORTS: bool>(name: &'static str, manager: Own, layout
 /// One more device comes and goes.
 fn change(manager: Own, layout: &Layout) -> impl Fn() + Sync + 'static {
     let spare = [resource(layout.io_type, layout.spare())];
-    let guest: &'static dyn Device<'static> = forever(Named::<0>::new("comes-and-goes".into()));
+    let guest: &'static dyn Device<'static> = leaked(Named::<0>::new("comes-and-goes".into()));
     move || {
         let id = manager.register_device(guest, None, &spare, IrqResource::None).expect("the place is free");
         manager.unregister_device(id).expect("the device is registered");

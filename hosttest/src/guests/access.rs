@@ -11,6 +11,7 @@ use crate::devices::scratch::{Call, Scratch};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::mmio::Width as _;
 use crate::guest_side::{long_mode, mmio, pass, port, real_mode};
+use crate::vmm::backing::{Backed, backing};
 use crate::vmm::machine::{Machine, TOP_WINDOW};
 use crate::vmm::memory::PAGE;
 use crate::vmm::paging::LARGE_PAGE;
@@ -369,9 +370,10 @@ fn backed(kvm: &Kvm) -> Result<Tally, Failure> {
     let memory = IoResource::any(IoType::PhysicalMmio, vm_device::GuestUsize(SIZE)).aligned(PAGE);
     let id = manager.register_device(&video, None, &[memory], IrqResource::None)?;
     let base = manager.range(id, 0).map_or(0, |assigned| assigned.range.first().0);
-    let backed = machine.vm().back(manager.address_map(IoType::Mmio))?;
+    let backed = backing(manager.address_map(IoType::Mmio))?;
+    machine.vm().back(&backed)?;
     expect("backed ranges", backed.len(), 1usize)?;
-    let (range, memory) = &backed[0];
+    let Backed { range, memory } = &backed[0];
     expect("the backed range", range.first().0, base)?;
     for word in 0..SIZE / 8 {
         memory.write_u64(8 * word, word ^ 0x5555);

@@ -1,4 +1,9 @@
 //! The guests: what each does, and what its devices must have seen.
+//!
+//! A guest is an entry in the list of its topic: a [`Scenario`], whose function registers devices, runs an `extern "C" fn` of
+//! its own file in ring 3 by `verdict::run_guest`, and compares what the devices saw. What the guest's code is written with is
+//! in [`guest_side`](crate::guest_side). A new topic is a file, and a line in [`all`]. `hosttest list` and the tests find them
+//! there.
 
 pub mod access;
 pub mod doorbell;

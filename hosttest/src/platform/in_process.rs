@@ -1,14 +1,14 @@
 //! The platform without a processor: this program makes the accesses itself, through a dispatcher, as a VMM does at an exit.
 
-use std::sync::Arc;
 use std::time::Instant;
 
-use vm_device::{Dispatcher, GuestAddress, IoRange, IoType};
+use vm_device::{Dispatcher, GuestAddress, IoType};
 
 use super::layout::{DISK_PORT, INTERRUPTS, NETWORK_PORT};
 use super::lines::Lines;
 use super::program::{Accessor, Word};
 use crate::guest_side::{mmio, port};
+use crate::vmm::backing::Backed;
 use crate::vmm::memory::Memory;
 use crate::vmm::run::Tally;
 
@@ -17,7 +17,7 @@ pub(super) struct InProcess<'a, 'd, const DEVICES: usize, const RANGES: usize, c
     devices: &'a mut Dispatcher<'d, DEVICES, RANGES, VCPUS>,
     lines: &'a Lines,
     ram: &'a Memory,
-    backed: &'a [(IoRange, Arc<Memory>)],
+    backed: &'a [Backed],
     tally: Tally,
     started: Instant,
 }
@@ -28,7 +28,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> InPr
         devices: &'a mut Dispatcher<'d, DEVICES, RANGES, VCPUS>,
         lines: &'a Lines,
         ram: &'a Memory,
-        backed: &'a [(IoRange, Arc<Memory>)],
+        backed: &'a [Backed],
     ) -> Self {
         Self { devices, lines, ram, backed, tally: Tally::default(), started: Instant::now() }
     }
@@ -43,8 +43,8 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> InPr
         if address < self.ram.length() {
             return Some((self.ram, address));
         }
-        let holds = |range: &IoRange| (range.first().0..=range.last().0).contains(&address);
-        let (range, memory) = self.backed.iter().find(|(range, _)| holds(range))?;
+        let holds = |Backed { range, .. }: &&Backed| (range.first().0..=range.last().0).contains(&address);
+        let Backed { range, memory } = self.backed.iter().find(holds)?;
         Some((memory, address - range.first().0))
     }
 

@@ -8,7 +8,6 @@ mod program;
 
 use std::fmt::{self, Write};
 use std::io;
-use std::sync::Arc;
 
 use kvm_ioctls::Kvm;
 use vm_device::{Gsi, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, SystemAllocator};
@@ -28,12 +27,12 @@ use crate::guest_side::interrupts::{Trigger, enable, route, wait_for};
 use crate::guest_side::{mmio, port};
 use crate::guests::scenario::{Failure, LIMIT};
 use crate::guests::verdict::{NotPassed, run_to_verdict};
+use crate::vmm::backing::{Backed, backing};
 use crate::vmm::host::Unavailable;
 use crate::vmm::machine::{Machine, RAM};
 use crate::vmm::memory::{Memory, PAGE};
 use crate::vmm::run::Tally;
 use crate::vmm::vcpu::Ring;
-use crate::vmm::vm::backing;
 use crate::{Manager, interrupt_handler};
 
 /// The local APIC and the IOAPIC, which KVM answers itself, and what lies between and after them.
@@ -170,8 +169,8 @@ impl Anywhere {
 }
 
 /// The last word of the video memory.
-fn end(backed: &[(IoRange, Arc<Memory>)]) -> u64 {
-    backed.first().map_or(0, |(_, memory)| memory.read_u64(memory.length() - 8))
+fn end(backed: &[Backed]) -> u64 {
+    backed.first().map_or(0, |Backed { memory, .. }| memory.read_u64(memory.length() - 8))
 }
 
 /// Registers everything, and runs the guest. Since all of it is `static`, that works once in a process.
@@ -182,7 +181,8 @@ pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
     let machine = Machine::with_irqchip(kvm)?;
     LINES.connect(machine.vm());
     let anywhere = build()?;
-    let backed = machine.vm().back(MANAGER.address_map(IoType::Mmio))?;
+    let backed = backing(MANAGER.address_map(IoType::Mmio))?;
+    machine.vm().back(&backed)?;
     anywhere.tell(machine.ram());
     machine.set_interrupt_gate(VECTOR, quiet as *const () as u64);
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;

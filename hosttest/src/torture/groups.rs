@@ -252,7 +252,7 @@ pub(super) struct Bus {
 }
 
 impl Bus {
-    /// Who claims the places of the window at `at`, if it is there, with the given children present.
+    /// What claims the places of the window at `at`, if it is there, with the given children present.
     fn claims(&self, at: usize, present: [bool; 3]) -> [(usize, Claim); 3] {
         let [bus, a, b] = self.devices.map(|device| device as u8);
         let window = if present[0] { Claim::of(bus, WINDOWS[at]) } else { Claim::NOBODY };

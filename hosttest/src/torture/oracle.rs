@@ -14,7 +14,7 @@ use vm_device::{GuestAddress, IoError, IoType};
 
 use super::counts::Violation;
 
-/// Who answers at a place, and with which base.
+/// What answers at a place, and with which base.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Claim(u64);
 

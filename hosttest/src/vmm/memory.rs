@@ -1,5 +1,4 @@
-//! Host memory that a guest uses: its RAM, and what backs the [`PhysicalMmio`](vm_device::IoType::PhysicalMmio) ranges of
-//! its devices.
+//! Host memory that a guest uses: its RAM, and what backs ranges of its devices.
 
 use std::io;
 use std::ptr::NonNull;

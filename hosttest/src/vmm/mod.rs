@@ -6,6 +6,7 @@
 //!   port I/O that `kvm-ioctls` does not tell;
 //! - [`bridge`] lets the manager answer it;
 //! - [`irq`] is an [`InterruptController`](vm_device::InterruptController) over KVM's in-kernel interrupt controllers;
+//! - [`backing`] is the memory of physically backed ranges;
 //! - [`doorbell`] gives the writes that a device declares as doorbells to KVM, as ioeventfds;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
 //!
@@ -13,6 +14,7 @@
 //! program's own [`image`], [`paging`] and descriptor tables, so that a guest can be a function of this program. [`run`] runs
 //! it with a [`watchdog`].
 
+pub mod backing;
 pub mod bridge;
 pub mod doorbell;
 pub mod exit;

@@ -1,14 +1,14 @@
 //! A virtual machine: KVM's file descriptor of it, and the memory slots of its guest.
 
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{
     CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VmFd};
-use vm_device::{GuestAddress, IoRange, IoType, MappedRange};
+use vm_device::GuestAddress;
 
+use crate::vmm::backing::Backed;
 use crate::vmm::image::Mapping;
 use crate::vmm::memory::{Memory, PAGE};
 
@@ -164,16 +164,13 @@ impl Vm {
         Ok(())
     }
 
-    /// Backs every physically backed range of an address map with memory of its own, and returns the pieces.
+    /// Lets the guest see the memory of physically backed ranges. The slots are in the order of the ranges: one that the guest
+    /// moves takes its slot along, by [`move_slot`](Self::move_slot).
     ///
     /// # Errors
-    /// What the host or KVM refuses: no memory, a range that is not made of whole pages.
-    pub fn back<'d>(&self, map: impl Iterator<Item = MappedRange<'d>>) -> io::Result<Vec<(IoRange, Arc<Memory>)>> {
-        let backed = backing(map)?;
-        for (range, memory) in &backed {
-            self.map(range.first(), memory)?;
-        }
-        Ok(backed)
+    /// As [`map`](Self::map).
+    pub fn back(&self, ranges: &[Backed]) -> Result<Vec<Slot>, kvm_ioctls::Error> {
+        ranges.iter().map(|backed| self.map(backed.range.first(), &backed.memory)).collect()
     }
 
     /// Puts a region into a slot that is free.
@@ -219,21 +216,4 @@ impl Vm {
     fn slots(&self) -> MutexGuard<'_, Vec<Option<Mapped>>> {
         self.slots.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
-}
-
-/// Memory for every physically backed range of an address map.
-///
-/// # Errors
-/// What the host refuses: no memory, a range that is not made of whole pages.
-pub fn backing<'d>(map: impl Iterator<Item = MappedRange<'d>>) -> io::Result<Vec<(IoRange, Arc<Memory>)>> {
-    let mut backed = Vec::new();
-    for entry in map.filter(|entry| entry.assigned.io_type == IoType::PhysicalMmio && entry.assigned.decoded) {
-        let range = entry.assigned.range;
-        let size = range.size().map_or(0, |size| size.0);
-        if !size.is_multiple_of(PAGE) {
-            return Err(io::Error::other(format!("{range} of {} is not made of whole pages", entry.owner)));
-        }
-        backed.push((range, Arc::new(Memory::new(size)?)));
-    }
-    Ok(backed)
 }

@@ -85,7 +85,7 @@ impl Machine {
         }
     }
 
-    /// A write by the guest. What nobody claims goes nowhere.
+    /// A write by the guest. What no device claims goes nowhere.
     fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) {
         if io_type == Pio || self.memory.write(address.0, data).is_none() {
             self.counts.count(address, io_type);

@@ -72,7 +72,7 @@ fn ioapic_vector(line: u32) -> Option<u8> {
     const SELECT: *mut u32 = 0xfec0_0000 as *mut u32;
     const WINDOW: *mut u32 = 0xfec0_0010 as *mut u32;
     const MASKED: u32 = 1 << 16;
-    // SAFETY: the registers are mapped at their address, and the guest, who uses them too, does not run now. It finds the
+    // SAFETY: the registers are mapped at their address, and the guest, which uses them too, does not run now. It finds the
     // selection as it left it.
     let entry = unsafe {
         let selected = SELECT.read_volatile();

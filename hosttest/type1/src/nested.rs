@@ -76,7 +76,7 @@ impl Mappings {
         Ok(())
     }
 
-    /// Maps everything anew if devices came or went, and lets the processor forget what it knew.
+    /// Maps everything again if devices came or went, and lets the processor forget what it knew.
     pub fn refresh(&mut self, memory: GuestMemory, vcpu: &mut Vcpu) {
         if TOPOLOGY_CHANGED.swap(false, Ordering::Relaxed) {
             // Devices only go while the guest runs, so that what had room has it still.
