@@ -6,7 +6,7 @@
 //!   with what is in [`guest_side`], and the devices are in [`devices`];
 //! - [`platform`] is the whole of it in `static`s;
 //! - [`torture`] makes accesses and changes of the topology against each other, on threads and by a guest;
-//! - [`bench`] measures dispatch and registration beside other crates;
+//! - [`bench`](mod@bench) measures dispatch and registration beside other crates;
 //! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`.
 
 pub mod bench;
