@@ -9,7 +9,7 @@ use std::sync::Mutex;
 
 use vm_device::{
     Access, Device, DeviceManager, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType,
-    IrqResource, Rejected, Resources, SystemAllocator, UnregisterError,
+    IrqResource, Rejected, Resources, Storage, SystemAllocator, UnregisterError,
 };
 
 /// The example of the design: a PCI host bridge that sets and returns its `config_address`, with a window of memory for what
@@ -72,14 +72,14 @@ enum VcpuExit<'a> {
 
 /// The VMM: it has the manager, and the loop.
 struct Vmm<'d> {
-    device_manager: DeviceManager<'d, 8, 16, 1>,
+    device_manager: DeviceManager<'d>,
 }
 
 impl<'d> Vmm<'d> {
-    fn new() -> Self {
+    fn new(storage: &'d Storage<'d, 8, 16, 1>) -> Self {
         let memory = IoRange::of::<0xc000_0000, 0xffff_ffff>();
         let allocator = SystemAllocator::new(memory).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15);
-        Self { device_manager: DeviceManager::new(allocator) }
+        Self { device_manager: DeviceManager::new(storage, allocator) }
     }
 
     /// The loop of the design. Returns how many accesses reached no device.
@@ -116,7 +116,8 @@ const BUS: u64 = 0xd000_0000;
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let bridge = PciHostBridge { config_address: Mutex::new([0; 4]) };
     let card = Card { memory: Mutex::new([0; 16]), base: Mutex::new(None) };
-    let vmm = Vmm::new();
+    let storage = Storage::new();
+    let vmm = Vmm::new(&storage);
     // An error names the devices that it is about, and is told while they are there.
     run(&vmm, &bridge, &card).map_err(|error| error.to_string().into())
 }

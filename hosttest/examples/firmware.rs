@@ -12,7 +12,7 @@ use spin::Mutex;
 use vm_device::IoType::{Mmio, Pio};
 use vm_device::{
     Access, AccessSizes, Device, DeviceManager, Gsi, GuestAddress, GuestUsize, InterruptController, InterruptError,
-    IoError, IoRange, IoResource, IrqLine, IrqResource, Rejected, Relocation, Resources, SystemAllocator,
+    IoError, IoRange, IoResource, IrqLine, IrqResource, Rejected, Relocation, Resources, Storage, SystemAllocator,
 };
 
 /// The interrupt lines of the guest, a bit each.
@@ -91,8 +91,9 @@ const CONSOLE_PORT: u16 = 0xe9;
 static LINES: Lines = Lines(AtomicU32::new(0));
 static CONSOLE: Console = Console(Mutex::new((0, [0; 32])));
 static TIMER: Timer = Timer { register: Mutex::new([0; 4]), irq: Mutex::new(IrqLine::DISCONNECTED) };
-static MANAGER: DeviceManager<'static, 8, 16, 2> =
-    DeviceManager::new(SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15))
+static STORAGE: Storage<'static, 8, 16, 2> = Storage::new();
+static MANAGER: DeviceManager<'static> =
+    DeviceManager::new(&STORAGE, SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15))
         .with_interrupt_controller(&LINES);
 
 /// What the guest has seen of the timer.
@@ -169,7 +170,8 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     println!("console: {text}");
     println!("timer: at {timer} on {line}, moved with {register:#x} in its register, then removed");
     println!("where it was: {at_the_old_place:#x}");
-    println!("the manager: {} bytes, in a static; allocations: {allocations}", size_of_val(&MANAGER));
+    let bytes = size_of_val(&STORAGE) + size_of_val(&MANAGER);
+    println!("the manager and its storage: {bytes} bytes, in statics; allocations: {allocations}");
     assert_eq!((text, register, at_the_old_place), ("booted", 0x0403_0201, u32::MAX));
     assert_eq!(timer, DEVICE_MEMORY.first());
     assert_eq!(allocations, 0);

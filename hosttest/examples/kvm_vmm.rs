@@ -13,15 +13,16 @@ use hosttest::vmm::machine::Machine;
 use hosttest::vmm::vcpu::Ring;
 use hosttest::vmm::watchdog::Watchdog;
 use kvm_ioctls::Kvm;
-use vm_device::{DeviceManager, IoError, IoRange, IoResource, IrqResource, SystemAllocator};
+use vm_device::{DeviceManager, IoError, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
 
 const MEMORY: u64 = 0xd000_0000;
 const DONE: u16 = 0x500;
 
 static SERIAL: Serial = Serial::new();
 static SCRATCH: Scratch<64> = Scratch::new("scratch");
-static MANAGER: DeviceManager<'static, 16, 32, 4> =
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+static STORAGE: Storage<'static, 4, 8, 1> = Storage::new();
+static MANAGER: DeviceManager<'static> =
+    DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
 
 /// The guest.
 extern "C" fn guest(_: u64) {

@@ -7,7 +7,7 @@ use spin::Mutex;
 use vm_device::IoType::{Mmio, Pio};
 use vm_device::exit::instruction::decode;
 use vm_device::exit::{Gpr, Mode, PortDirection, Registers, svm};
-use vm_device::{Access, Device, DeviceManager, Dispatcher, IoRange, IoResource, IrqResource, SystemAllocator};
+use vm_device::{Access, Accesses, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
 
 /// A device of eight bytes, which a guest writes and reads back.
 struct Register(Mutex<[u8; 8]>);
@@ -30,8 +30,9 @@ const PORT: u16 = 0x510;
 const MEMORY: u64 = 0xfed0_0000;
 
 static REGISTER: Register = Register(Mutex::new([0; 8]));
-static MANAGER: DeviceManager<'static, 4, 8, 1> =
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+static STORAGE: Storage<'static, 4, 8, 1> = Storage::new();
+static MANAGER: DeviceManager<'static> =
+    DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
 
 /// What the processor's control block says of an exit, and the bytes of the instruction that it happened in.
 struct Exit {
@@ -42,7 +43,7 @@ struct Exit {
 }
 
 /// Does what the guest exited for. Returns the registers with which it goes on.
-fn handle(exit: &Exit, before: &Registers, devices: &mut Dispatcher<'_, 4, 8, 1>) -> Result<Registers, Box<dyn Error>> {
+fn handle(exit: &Exit, before: &Registers, devices: &mut impl Accesses) -> Result<Registers, Box<dyn Error>> {
     const MODE: Mode = Mode::Bits64;
     let mut data = [0; 8];
     match exit.code {

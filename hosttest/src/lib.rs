@@ -21,9 +21,6 @@ pub mod vmm;
 
 pub use complaint::complain;
 
-/// A manager with room for 16 devices, 32 ranges, ports and memory together, and 4 processors.
-pub type Manager<'d> = vm_device::DeviceManager<'d, 16, 32, 4>;
-
 /// The README's code blocks, as tests.
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -8,13 +8,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hosttest::Manager;
 use hosttest::devices::scratch::Scratch;
 use hosttest::guest_side::interrupts::{Trigger, enable, route, wait_for};
 use hosttest::guest_side::{mmio, port};
 use hosttest::interrupt_handler;
 use hosttest::vmm::backing::backing;
-use hosttest::vmm::bridge::Accesses;
 use hosttest::vmm::exit::Exit;
 use hosttest::vmm::host::kvm;
 use hosttest::vmm::machine::{DATA, Machine};
@@ -24,7 +22,8 @@ use hosttest::vmm::vcpu::{Ring, Vcpu};
 use hosttest::vmm::vm::{Slot, TSS_ADDRESS, Vm};
 use libtest_mimic::{Arguments, Failed};
 use vm_device::{
-    GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, Relocation, SystemAllocator,
+    Accesses, DeviceManager, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, Relocation,
+    Storage, SystemAllocator,
 };
 
 use needs::{Need, test};
@@ -206,7 +205,8 @@ fn moved_range() -> Outcome {
     }
     let machine = Machine::new(&kvm()?)?;
     let video = Scratch::<0>::new("video");
-    let manager = Manager::new(SystemAllocator::new(IoRange::ALL_MEMORY));
+    let storage = Storage::<1, 1, 0>::new();
+    let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     let range = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(LOW), GuestUsize(PAGE));
     let id = manager.register_device(&video, None, &[range], IrqResource::None).map_err(|error| error.to_string())?;
     let backed = backing(manager.address_map(IoType::Mmio))?;

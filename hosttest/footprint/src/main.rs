@@ -10,7 +10,9 @@
 use core::hint::black_box;
 use core::panic::PanicInfo;
 
-use vm_device::{DeviceManager, Dispatcher, Gsi, GuestAddress, IoRange, IoResource, IrqResource, SystemAllocator};
+use vm_device::{
+    DeviceManager, Dispatcher, Gsi, GuestAddress, IoRange, IoResource, IrqResource, Storage, SystemAllocator,
+};
 
 /// Calls a public function by a pointer, so that it is linked whole and by its own name, with arguments that the compiler
 /// knows nothing of.
@@ -44,13 +46,15 @@ fn panic(_: &PanicInfo<'_>) -> ! {
     unsafe { something_in_the_core_can_panic() }
 }
 
-type Allocator = SystemAllocator<8, 16>;
-type Manager = DeviceManager<'static, 8, 16, 2>;
-type Vcpu = Dispatcher<'static, 8, 16, 2>;
+type Room = Storage<'static, 8, 16, 2>;
+type Manager = DeviceManager<'static>;
+type Vcpu = Dispatcher<'static>;
 
-const ALLOCATOR: Allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 23);
+const ALLOCATOR: SystemAllocator =
+    SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 23);
 
-static MANAGER: Manager = DeviceManager::new(ALLOCATOR).with_interrupt_controller(&device::CONTROLLER);
+static ROOM: Room = Storage::new();
+static MANAGER: Manager = DeviceManager::new(&ROOM, ALLOCATOR).with_interrupt_controller(&device::CONTROLLER);
 
 /// Reaches everything. It is no part of what is measured.
 #[unsafe(no_mangle)]
@@ -73,7 +77,7 @@ extern "C" fn _start() -> ! {
         topology::change(manager, black_box(manager.walk().next().map(|device| device.id)), &access);
         topology::look_around(manager, black_box("/nothing"), address, io_type);
         topology::make(allocator::make());
-        allocator::allocate(&mut allocator::make(), io_type);
+        allocator::reserve(manager, io_type);
         vcpu::other_handles(manager);
         vcpu::without_handle(manager, address, io_type, data);
         vcpu::nested(manager, &access, address, io_type, data);

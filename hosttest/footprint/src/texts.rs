@@ -3,7 +3,6 @@
 //! Of `Debug`, only where no name of a device is shown: that of `str` in the library `core` itself can panic, as far as the
 //! linker knows.
 
-use core::error::Error;
 use core::fmt::{self, Write};
 use core::hint::black_box;
 
@@ -13,10 +12,10 @@ use vm_device::exit::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, AllocateError, Assigned, Block, DeviceManager, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
-    IdError, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
-    NoDispatcher, OpenBus, Owner, Placement, PoolError, RangeError, RangeRefusal, RegisterError, Rejected,
-    RelocateError, Relocation, Resources, UnregisterError,
+    Access, Assigned, DeviceManager, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
+    InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, OpenBus, Owner,
+    Placement, RangeError, RangeRefusal, RegisterError, Rejected, RelocateError, Relocation, Resources,
+    SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -72,8 +71,9 @@ fn vocabulary() {
     debug::<Access<'_>>(&Access::new(IoType::Pio, address, address, 0));
     debug::<OpenBus>(&OpenBus::ALL_ONES);
     debug::<Doorbell>(&Doorbell { range_index: 0, offset: 0, size: 1, value: None });
+    debug::<SystemAllocator>(&crate::ALLOCATOR);
     debug::<Fit>(&Fit::First);
-    debug::<Placement>(&Placement::Fixed(range));
+    debug::<Placement>(&range.into());
     debug::<IoResource>(&IoResource::pio(0, 1));
     debug::<IrqResource>(&IrqResource::Any);
     debug::<IrqLine<'_>>(&IrqLine::DISCONNECTED);
@@ -84,33 +84,19 @@ fn vocabulary() {
 
 /// Each error, of which the compiler knows no more than its type.
 fn errors() {
-    let pool = black_box(PoolError::NoPool);
-    display::<PoolError>(&pool);
-    debug::<PoolError>(&pool);
-    if let PoolError::TooDeep { window } = pool {
-        display::<Block>(&window);
-        debug::<Block>(&window);
-    }
     display::<IrqError>(&IrqError::NoPool);
     debug::<IrqError>(&IrqError::NoPool);
-    display::<IdError>(&IdError::NoneFree { capacity: 1 });
-    debug::<IdError>(&IdError::NoneFree { capacity: 1 });
-    call!(AllocateError::from, IdError::NoneFree { capacity: 1 });
-    let error = call!(AllocateError::from, IrqError::NoPool);
-    display::<AllocateError>(&error);
-    debug::<AllocateError>(&error);
-    call!(AllocateError::source, &error);
     display::<RangeError>(&RangeError::Empty { base: GuestAddress(0) });
     debug::<RangeError>(&RangeError::Empty { base: GuestAddress(0) });
     display::<IoError>(&IoError::Unclaimed);
     debug::<IoError>(&IoError::Unclaimed);
-    display::<NoDispatcher>(&NoDispatcher { capacity: 1 });
-    debug::<NoDispatcher>(&NoDispatcher { capacity: 1 });
+    display::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
+    debug::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
     display::<Rejected>(&Rejected);
     debug::<Rejected>(&Rejected);
     display::<InterruptError>(&InterruptError::Removed);
     debug::<InterruptError>(&InterruptError::Removed);
-    display::<RangeRefusal<'_>>(&RangeRefusal::Pool(pool));
+    display::<RangeRefusal<Owner<'_>>>(&RangeRefusal::NoPorts);
     display::<RegisterError<'_>>(&RegisterError::InvalidName { device: "" });
     display::<UnregisterError<'_>>(&UnregisterError::Busy { device: "" });
     display::<RelocateError<'_>>(&RelocateError::Busy { device: "" });

@@ -4,13 +4,13 @@
 use core::hint::black_box;
 
 #[cfg(feature = "all")]
-use vm_device::{Access, GuestAddress, HeavyBarrier, IoRange, IoType, OpenBus, Relocation};
+use vm_device::{Access, GuestAddress, HeavyBarrier, IoType, OpenBus, Relocation, Storage, SystemAllocator};
 use vm_device::{Device, DeviceManager, InstanceId, IoResource, IrqResource};
 
 use crate::Manager;
 use crate::device::DEVICE;
 #[cfg(feature = "all")]
-use crate::{Allocator, device::CONTROLLER, vcpu};
+use crate::{Room, device::CONTROLLER, vcpu};
 
 /// What every embedder does.
 pub fn come_and_go(manager: &'static Manager, parent: Option<InstanceId>, requests: &[IoResource], irq: IrqResource) {
@@ -21,11 +21,13 @@ pub fn come_and_go(manager: &'static Manager, parent: Option<InstanceId>, reques
 }
 
 #[cfg(feature = "all")]
-pub fn make(allocator: Allocator) -> Manager {
-    let manager = call!(DeviceManager::new, allocator);
+pub fn make(allocator: SystemAllocator) -> Manager {
+    static OTHER: Room = Storage::new();
+    black_box([call!(Storage::new), call!(Storage::default)] as [Room; 2]);
+    let manager = call!(DeviceManager::new, &OTHER, allocator);
     let manager = call!(DeviceManager::with_interrupt_controller, manager, &CONTROLLER);
     let manager = call!(DeviceManager::with_open_bus, manager, IoType::Pio, OpenBus(0));
-    let manager = call!(DeviceManager::with_patience, manager, 1);
+    let manager = call!(DeviceManager::with_removal_spins, manager, 1);
     // SAFETY: the image is never run.
     let barrier = unsafe { HeavyBarrier::new(black_box(|| {})) };
     call!(DeviceManager::with_asymmetric_fence, manager, barrier)
@@ -47,8 +49,6 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
 
 #[cfg(feature = "all")]
 pub fn look_around(manager: &'static Manager, path: &str, address: GuestAddress, io_type: IoType) {
-    call!(DeviceManager::reserve, manager, io_type, IoRange::ALL_PORTS).ok();
-    call!(DeviceManager::release, manager, io_type, IoRange::ALL_PORTS).ok();
     call!(DeviceManager::find_by_path, manager, path);
     call!(DeviceManager::find_by_address, manager, address, io_type);
     for device in DeviceManager::walk(manager) {

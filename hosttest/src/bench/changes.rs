@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use peer_vm_device::bus::{MmioAddress, MmioRange};
 use peer_vm_device::device_manager::{IoManager, MmioManager};
-use vm_allocator::{AddressAllocator, AllocPolicy, IdAllocator};
+use vm_allocator::{AddressAllocator, AllocPolicy};
 use vm_device::{
     Device, Fit, GuestAddress, GuestUsize, IoRange, IoType, IrqResource, Placement, Relocation, SystemAllocator,
 };
@@ -18,7 +18,7 @@ use super::options::Plan;
 use super::peers::VM_DEVICE;
 use super::report::{Report, Work};
 use super::stage::Stage;
-use super::subject::{Register, Subject, apart, leaked};
+use super::subject::{Register, Subject, leaked};
 use super::this_crate::{self, ASYMMETRIC, PORTABLE};
 
 fn work(bench: &'static str, pattern: &str, n: usize) -> Work {
@@ -108,16 +108,16 @@ fn relocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
 
 const BLOCK: u64 = 0x1000;
 
-/// In a pool with a hole behind each of n blocks, frees one and allocates one; and the same with ids.
+/// In a pool with a hole behind each of n blocks, frees one and allocates one.
 fn allocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     const TIMES: usize = 256;
     const LAST: u64 = 0x1_0000_0000 - 1;
-    let mut own: Box<SystemAllocator<4100, 4100>> = apart(|| SystemAllocator::new(IoRange::of::<BLOCK, LAST>()));
+    let own = this_crate::manager_of(SystemAllocator::new(IoRange::of::<BLOCK, LAST>()), false);
     let mut peer = AddressAllocator::new(BLOCK, LAST - BLOCK + 1).expect("the bounds are valid");
     let mut blocks: Vec<u64> = (0..n as u64).map(|i| BLOCK * (2 * i + 1)).collect();
     for base in &blocks {
         let range = IoRange::with_size(GuestAddress(*base), GuestUsize(BLOCK / 2)).expect("the range is valid");
-        own.allocate_io(IoType::Mmio, Placement::Fixed(range)).expect("the place is free");
+        own.reserve(IoType::Mmio, range).expect("the place is free");
         peer.allocate(BLOCK / 2, 1, AllocPolicy::ExactMatch(*base)).expect("the place is free");
     }
     let mut random = Random::new(7);
@@ -132,8 +132,8 @@ fn allocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
                 if which == 0 {
                     let base = GuestAddress(blocks[*pick]);
                     let range = IoRange::with_size(base, GuestUsize(BLOCK / 2)).expect("the range is valid");
-                    own.free_io(IoType::Mmio, range).expect("it is allocated");
-                    blocks[*pick] = own.allocate_io(IoType::Mmio, any).expect("there is room").first().0;
+                    own.release(IoType::Mmio, range).expect("it is allocated");
+                    blocks[*pick] = own.reserve(IoType::Mmio, any).expect("there is room").first().0;
                 } else {
                     let base = peer_blocks[*pick];
                     let range = vm_allocator::RangeInclusive::new(base, base + BLOCK / 2 - 1).expect("it is valid");
@@ -144,26 +144,7 @@ fn allocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
             }
         })
     });
-    report.add(&work_blocks, &[PORTABLE, "vm-allocator 0.1"], &figures)?;
-
-    let mut own_ids: Vec<_> = (0..n).map(|_| own.allocate_instance_id().expect("there is room")).collect();
-    let mut peer_pool = IdAllocator::new(0, 4100).expect("the bounds are valid");
-    let mut peer_ids: Vec<_> = (0..n).map(|_| peer_pool.allocate_id().expect("there is room")).collect();
-    let work_ids = work("allocate", "free and allocate an id", n);
-    let figures = interleaved(plan.rounds.min(31), 2, |which, _| {
-        per_operation(TIMES, || {
-            for pick in &picks {
-                if which == 0 {
-                    own.free_instance_id(own_ids[*pick]).expect("it is allocated");
-                    own_ids[*pick] = own.allocate_instance_id().expect("there is room");
-                } else {
-                    peer_pool.free_id(peer_ids[*pick]).expect("it is allocated");
-                    peer_ids[*pick] = peer_pool.allocate_id().expect("there is room");
-                }
-            }
-        })
-    });
-    report.add(&work_ids, &[PORTABLE, "vm-allocator 0.1"], &figures)
+    report.add(&work_blocks, &[PORTABLE, "vm-allocator 0.1"], &figures)
 }
 
 /// Removes a device that another vCPU is reading all the time: how long the removal takes.

@@ -6,13 +6,15 @@ use std::time::Instant;
 use std::{io, iter};
 
 use kvm_ioctls::Kvm;
-use vm_device::{DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, SystemAllocator};
+use vm_device::{
+    Accesses, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+};
 
 use super::error::Error;
 use super::measure::{Figure, interleaved, pin};
 use super::this_crate::Named;
 use crate::guest_side::{mmio, port};
-use crate::vmm::bridge::{Accesses, answer};
+use crate::vmm::bridge::answer;
 use crate::vmm::machine::Machine;
 use crate::vmm::vcpu::{Ring, Vcpu};
 
@@ -64,8 +66,9 @@ fn serve(vcpu: &mut Vcpu, accesses: &mut impl Accesses) {
 pub(super) fn run(kvm: &Kvm, processors: &[usize]) -> Result<(), Error> {
     let failed = |error: &dyn std::error::Error| Error::Guest(error.to_string());
     let device = Named::<0>::new("register".into());
-    let manager: DeviceManager<'_, 4, 4, 2> =
-        DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    let storage = Storage::<4, 4, 2>::new();
+    let manager =
+        DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
     let requests = [IoResource::pio(PORT, 4), IoResource::mmio(MMIO, 4)];
     manager.register_device(&device, None, &requests, IrqResource::None).map_err(|error| failed(&error))?;
     writeln!(

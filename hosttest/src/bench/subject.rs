@@ -86,8 +86,8 @@ impl Subject {
     }
 }
 
-/// Makes something large on a stack that has room for it: without optimisation a manager passes through several frames, and
-/// takes up to 6.4 times its size there.
+/// Makes something large on a stack that has room for it: without optimisation a storage passes through several frames, and
+/// takes several times its size there.
 pub(super) fn apart<T: Send>(make: impl FnOnce() -> T + Send) -> Box<T> {
     const COPIES: usize = 12;
     const CALLS: usize = 1 << 20;

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use vm_device::{
     Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource, MEMORY_HINTS,
-    PORT_HINTS, SystemAllocator,
+    PORT_HINTS, Storage, SystemAllocator,
 };
 
 use super::layout::Layout;
@@ -15,7 +15,7 @@ use crate::vmm::membarrier::heavy_barrier;
 /// is to follow the ranges in use.
 const CAPACITY: usize = 4100;
 
-pub(super) type Manager = DeviceManager<'static, CAPACITY, CAPACITY, 8>;
+type Room = Storage<'static, CAPACITY, CAPACITY, 8>;
 
 pub(super) struct Named<const KIND: u64> {
     name: String,
@@ -42,12 +42,16 @@ fn device<const KIND: u64>(name: String) -> &'static dyn Device<'static> {
     leaked(Named::<KIND>::new(name))
 }
 
-/// A manager without devices, with the asymmetric fence or without.
-pub(super) fn manager(asymmetric: bool) -> &'static Manager {
-    Box::leak(apart(|| {
-        let manager = DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
-        if asymmetric { manager.with_asymmetric_fence(membarrier()) } else { manager }
-    }))
+/// A manager without devices over all ports and all memory, with the asymmetric fence or without.
+pub(super) fn manager(asymmetric: bool) -> &'static DeviceManager<'static> {
+    manager_of(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS), asymmetric)
+}
+
+/// The same over what `allocator` has.
+pub(super) fn manager_of(allocator: SystemAllocator, asymmetric: bool) -> &'static DeviceManager<'static> {
+    let room: &'static Room = Box::leak(apart(Storage::new));
+    let manager = DeviceManager::new(room, allocator);
+    leaked(if asymmetric { manager.with_asymmetric_fence(membarrier()) } else { manager })
 }
 
 pub(super) fn resource(io_type: IoType, (first, last): (u64, u64)) -> IoResource {
@@ -56,7 +60,11 @@ pub(super) fn resource(io_type: IoType, (first, last): (u64, u64)) -> IoResource
 }
 
 /// Registers one device for each range of the layout.
-pub(super) fn fill(manager: &'static Manager, devices: &[&'static dyn Device<'static>], layout: &Layout) {
+pub(super) fn fill(
+    manager: &'static DeviceManager<'static>,
+    devices: &[&'static dyn Device<'static>],
+    layout: &Layout,
+) {
     for (device, range) in devices.iter().zip(&layout.ranges) {
         manager
             .register_device(*device, None, &[resource(layout.io_type, *range)], IrqResource::None)
@@ -69,7 +77,8 @@ pub(super) fn devices(layout: &Layout) -> Vec<&'static dyn Device<'static>> {
 }
 
 /// A manager of one subject's own, filled when the subject is used for the first time.
-type Own = &'static LazyLock<&'static Manager, Box<dyn FnOnce() -> &'static Manager + Send>>;
+type Own =
+    &'static LazyLock<&'static DeviceManager<'static>, Box<dyn FnOnce() -> &'static DeviceManager<'static> + Send>>;
 
 fn own(asymmetric: bool, layout: &Layout) -> Own {
     let layout = layout.clone();
@@ -125,7 +134,7 @@ fn by_handle<const IS_PORTS: bool, const PORTS: usize, const MEMORY: usize>(
 
 fn without_handle<const IS_PORTS: bool>(name: &'static str, manager: Own, layout: &Layout) -> Subject {
     let subject = Subject::new(name, move || {
-        let manager: &'static Manager = manager;
+        let manager: &'static DeviceManager<'static> = manager;
         move |address: u64, data: &mut [u8; 4]| {
             let _ = manager.read(GuestAddress(address), data, io_type::<IS_PORTS>());
         }

@@ -1,19 +1,17 @@
 //! A register through which a guest removes a device.
 
 use spin::Mutex;
-use vm_device::{Access, Device, InstanceId};
-
-use crate::Manager;
+use vm_device::{Access, Device, DeviceManager, InstanceId};
 
 /// One byte: writing 1 removes the device it was told of. It reads as 1 while that device is there.
 pub struct Eject<'d> {
-    manager: &'d Manager<'d>,
+    manager: &'d DeviceManager<'d>,
     device: Mutex<Option<InstanceId>>,
 }
 
 impl<'d> Eject<'d> {
     /// A register that removes devices from `manager`.
-    pub const fn new(manager: &'d Manager<'d>) -> Self {
+    pub const fn new(manager: &'d DeviceManager<'d>) -> Self {
         Self { manager, device: Mutex::new(None) }
     }
 

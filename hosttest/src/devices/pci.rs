@@ -1,9 +1,7 @@
 //! A PCI host bridge with configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2), which moves what is behind it.
 
 use spin::Mutex;
-use vm_device::{Access, Device, GuestAddress, InstanceId, IoResource, IoType, Relocation};
-
-use crate::Manager;
+use vm_device::{Access, Device, DeviceManager, GuestAddress, InstanceId, IoResource, IoType, Relocation};
 
 /// The port of the address register; the data register follows.
 pub const CONFIG_ADDRESS: u16 = 0xcf8;
@@ -23,7 +21,7 @@ pub const fn config_address(device: u32, register: u32) -> u32 {
 
 /// The host bridge. Function 0 of device number 1 on its bus has one memory BAR: range 0 of the device it was told of.
 pub struct PciBus<'d> {
-    manager: &'d Manager<'d>,
+    manager: &'d DeviceManager<'d>,
     state: Mutex<State>,
 }
 
@@ -36,7 +34,7 @@ struct State {
 
 impl<'d> PciBus<'d> {
     /// A bridge that moves ranges of `manager`.
-    pub const fn new(manager: &'d Manager<'d>) -> Self {
+    pub const fn new(manager: &'d DeviceManager<'d>) -> Self {
         Self { manager, state: Mutex::new(State { config_address: 0, behind: None, moves: 0, refused: 0 }) }
     }
 

@@ -3,7 +3,7 @@
 use kvm_ioctls::Kvm;
 use vm_device::{AccessSizes, GuestAddress, IoRange, IoResource, IoType, IrqResource};
 
-use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Scenario, expect, manager};
+use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
 use super::verdict::{run_guest, run_to_verdict};
 use crate::check;
 use crate::devices::pci::DummyHostBridge;
@@ -11,7 +11,6 @@ use crate::devices::scratch::{Call, Scratch};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::mmio::Width as _;
 use crate::guest_side::{long_mode, mmio, pass, port, real_mode};
-use crate::vmm::backing::{Backed, backing};
 use crate::vmm::machine::{Machine, TOP_WINDOW};
 use crate::vmm::memory::PAGE;
 use crate::vmm::paging::LARGE_PAGE;
@@ -48,14 +47,14 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "access/unclaimed", about: "reads that nobody answers give all ones", run: unclaimed },
     Scenario { name: "access/sizes", about: "sizes that a device refuses, and sizes that are split", run: sizes },
     Scenario { name: "access/read-modify-write", about: "OR, LOCK XADD and XCHG on MMIO", run: read_modify_write },
-    Scenario { name: "access/backed", about: "a physically backed range, which never exits", run: backed },
 ];
 
 const PORT: u16 = 0x500;
 const MMIO: u64 = DEVICE_MEMORY;
 
 fn example(kvm: &Kvm) -> Result<Tally, Failure> {
-    let (manager, verdict, bridge) = (manager(), Verdict::new(), DummyHostBridge::new());
+    let room = Room::new();
+    let (manager, verdict, bridge) = (manager(&room), Verdict::new(), DummyHostBridge::new());
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
     manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any)?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::config_address())?;
@@ -65,7 +64,8 @@ fn example(kvm: &Kvm) -> Result<Tally, Failure> {
 }
 
 fn ring_0(kvm: &Kvm) -> Result<Tally, Failure> {
-    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<8>::new("scratch"));
+    let room = Room::new();
+    let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<8>::new("scratch"));
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
     manager.register_device(
         &scratch,
@@ -93,7 +93,8 @@ fn ports(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(port::read::<u16>(PORT + 5), 0x7766u16);
         pass()
     }
-    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<8>::new("scratch"));
+    let room = Room::new();
+    let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<8>::new("scratch"));
     manager.register_device(&scratch, None, &[IoResource::pio(PORT, 8)], IrqResource::None)?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let writes = [(0, 1), (1, 2), (4, 4)].map(|(offset, length)| Call::write(offset, length).port());
@@ -116,7 +117,8 @@ fn memory(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u64>(MMIO + 4), 0x4433_2211_0077_6655u64);
         pass()
     }
-    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<16>::new("scratch"));
+    let room = Room::new();
+    let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<16>::new("scratch"));
     manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 16)], IrqResource::None)?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let writes = [(0, 1), (1, 2), (3, 4), (8, 8)].map(|(offset, length)| Call::write(offset, length));
@@ -139,7 +141,9 @@ fn odd_lengths(kvm: &Kvm) -> Result<Tally, Failure> {
         }
         pass()
     }
-    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<{ 2 * PAGE as usize }>::new("scratch"));
+    let room = Room::new();
+    let (manager, verdict, scratch) =
+        (manager(&room), Verdict::new(), Scratch::<{ 2 * PAGE as usize }>::new("scratch"));
     manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 2 * PAGE)], IrqResource::None)?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let mut calls = Vec::new();
@@ -166,7 +170,8 @@ fn page_crossing(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u32>(end - 2), 0xffff_bbaau32);
         pass()
     }
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let (low, high) = (Scratch::<{ PAGE as usize }>::new("low"), Scratch::<{ PAGE as usize }>::new("high"));
     manager.register_device(&low, None, &[IoResource::mmio(MMIO, PAGE)], IrqResource::None)?;
     manager.register_device(&high, None, &[IoResource::mmio(MMIO + PAGE, PAGE)], IrqResource::None)?;
@@ -205,7 +210,8 @@ fn straddling(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u32>(MMIO + 4), 0u32);
         pass()
     }
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let (low, high) = (Scratch::<4>::new("low"), Scratch::<4>::new("high"));
     for (device, offset) in [(&low, 0), (&high, 4)] {
         let ranges = [IoResource::mmio(MMIO + u64::from(offset), 4), IoResource::pio(PORT + offset, 4)];
@@ -233,7 +239,8 @@ fn last_port(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(port::read::<u32>(0xfffc), 0x4433_2211u32);
         pass()
     }
-    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<4>::new("last"));
+    let room = Room::new();
+    let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<4>::new("last"));
     manager.register_device(&scratch, None, &[IoResource::pio(0xfffc, 4)], IrqResource::None)?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let calls = [Call::write(0, 4), Call::read(3, 1), Call::read(2, 2), Call::read(0, 4)].map(Call::port);
@@ -256,7 +263,8 @@ fn top_of_memory(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     let machine = Machine::new(kvm)?;
-    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<4>::new("top"));
+    let room = Room::new();
+    let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<4>::new("top"));
     let highest = machine.vm().highest_address();
     let range = IoRange::new(GuestAddress(highest.0 - 3), highest)?;
     manager.register_device(&scratch, None, &[IoResource::at(IoType::Mmio, range)], IrqResource::None)?;
@@ -286,7 +294,8 @@ fn unclaimed(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u64>(MMIO + PAGE - 3), u64::MAX);
         pass()
     }
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     expect("unclaimed accesses", tally.unclaimed, 5 * 4 + 3 * 5 + 2u64)?;
     expect("accesses", tally.exits, tally.unclaimed + 1)?;
@@ -310,7 +319,8 @@ fn sizes(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(port::read::<u16>(PORT + 1), 0x3322u16);
         pass()
     }
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let (dwords, bytes) = (Scratch::<8>::new("dwords"), Scratch::<4>::new("bytes"));
     let only_dwords = IoResource::mmio(MMIO, 8).sizes(AccessSizes::DWORD | AccessSizes::ALIGNED);
     manager.register_device(&dwords, None, &[only_dwords], IrqResource::None)?;
@@ -338,7 +348,8 @@ fn read_modify_write(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u64>(MMIO), 0x9000_0022_0000_0008u64);
         pass()
     }
-    let (manager, verdict, scratch) = (manager(), Verdict::new(), Scratch::<8>::new("scratch"));
+    let room = Room::new();
+    let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<8>::new("scratch"));
     manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 8)], IrqResource::None)?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let mut calls = vec![Call::write(0, 8)];
@@ -351,36 +362,5 @@ fn read_modify_write(kvm: &Kvm) -> Result<Tally, Failure> {
     }
     calls.push(Call::read(0, 8));
     expect("the calls", scratch.take_calls(), calls)?;
-    Ok(tally)
-}
-
-fn backed(kvm: &Kvm) -> Result<Tally, Failure> {
-    const SIZE: u64 = 4 * PAGE;
-    extern "C" fn guest(base: u64) {
-        for word in 0..SIZE / 8 {
-            check!(mmio::read::<u64>(base + 8 * word), word ^ 0x5555);
-            mmio::write(base + 8 * word, word);
-        }
-        mmio::write(base + PAGE - 3, 0x8877_6655_4433_2211u64);
-        check!(mmio::read::<u64>(base + PAGE - 3), 0x8877_6655_4433_2211u64);
-        pass()
-    }
-    let machine = Machine::new(kvm)?;
-    let (manager, verdict, video) = (manager(), Verdict::new(), Scratch::<0>::new("video"));
-    let memory = IoResource::any(IoType::PhysicalMmio, vm_device::GuestUsize(SIZE)).aligned(PAGE);
-    let id = manager.register_device(&video, None, &[memory], IrqResource::None)?;
-    let base = manager.range(id, 0).map_or(0, |assigned| assigned.range.first().0);
-    let backed = backing(manager.address_map(IoType::Mmio))?;
-    machine.vm().back(&backed)?;
-    expect("backed ranges", backed.len(), 1usize)?;
-    let Backed { range, memory } = &backed[0];
-    expect("the backed range", range.first().0, base)?;
-    for word in 0..SIZE / 8 {
-        memory.write_u64(8 * word, word ^ 0x5555);
-    }
-    let tally = run_guest(&machine, &manager, &verdict, guest, base)?;
-    expect("the last word", memory.read_u64(SIZE - 8), SIZE / 8 - 1)?;
-    expect("calls of the device", video.take_calls().len(), 0usize)?;
-    expect("accesses, that of the verdict excepted", tally.exits - 1, 0u64)?;
     Ok(tally)
 }

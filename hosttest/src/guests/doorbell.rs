@@ -5,21 +5,20 @@ use std::thread::{self, ThreadId};
 use kvm_ioctls::Kvm;
 use spin::Mutex;
 use vm_device::{
-    Access, AccessSizes, Device, Doorbell, GuestAddress, InstanceId, IoError, IoResource, IoType, IrqResource,
-    Relocation,
+    Access, AccessSizes, Accesses, Device, DeviceManager, Doorbell, GuestAddress, InstanceId, IoError, IoResource,
+    IoType, IrqResource, Relocation,
 };
 
-use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Scenario, expect, manager};
+use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
 use super::verdict::run_to_verdict;
+use crate::check;
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{mmio, pass, port};
-use crate::vmm::bridge::Accesses;
 use crate::vmm::doorbell::Doorbells;
 use crate::vmm::machine::Machine;
 use crate::vmm::memory::PAGE;
 use crate::vmm::run::Tally;
 use crate::vmm::vcpu::Ring;
-use crate::{Manager, check};
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[
@@ -127,7 +126,7 @@ fn counts_to(expected: u32, count: impl Fn() -> u32) -> bool {
 /// number, what was refused, and what the run counted.
 fn run_with_doorbells<'d>(
     kvm: &Kvm,
-    manager: &'d Manager<'d>,
+    manager: &'d DeviceManager<'d>,
     verdict: &'d Verdict,
     guest: extern "C" fn(u64),
 ) -> Result<(usize, Vec<String>, Tally), Failure> {
@@ -173,7 +172,8 @@ fn ioeventfd(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     static QUEUE_DOORBELLS: [Doorbell; 2] = [doorbell(0, NOTIFY, 4, None), doorbell(1, 0, 2, Some(7))];
-    let (manager, verdict, queue) = (manager(), Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
+    let room = Room::new();
+    let (manager, verdict, queue) = (manager(&room), Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
     manager.register_device(
         &queue,
         None,
@@ -207,7 +207,8 @@ fn any_length(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     static QUEUE_DOORBELLS: [Doorbell; 2] = [doorbell(0, NOTIFY, 0, None), doorbell(1, 0, 0, Some(7))];
-    let (manager, verdict, queue) = (manager(), Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
+    let room = Room::new();
+    let (manager, verdict, queue) = (manager(&room), Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
     let registers = IoResource::mmio(QUEUE, 0x20).sizes(AccessSizes::DWORD);
     manager.register_device(&queue, None, &[registers, IoResource::pio(PORT, 4)], IrqResource::None)?;
     let (count, refusals, tally) = run_with_doorbells(kvm, &manager, &verdict, guest)?;
@@ -241,7 +242,8 @@ fn refused(kvm: &Kvm) -> Result<Tally, Failure> {
         doorbell(0, NOTIFY, 0, None),
     ];
     static GOOD: [Doorbell; 1] = [doorbell(0, NOTIFY, 4, None)];
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let (queue, other) = (Queue::new("queue", &BAD_AND_GOOD), Queue::new("other", &GOOD));
     manager.register_device(&queue, None, &[IoResource::mmio(QUEUE, 0x20)], IrqResource::None)?;
     manager.register_device(&other, None, &[IoResource::mmio(OTHER, 0x20)], IrqResource::None)?;
@@ -273,7 +275,7 @@ const CHANGE: u16 = 0x510;
 /// Answers accesses, and changes the topology when the guest asks for it. The doorbells follow at once.
 struct Changing<'d, A> {
     accesses: A,
-    manager: &'d Manager<'d>,
+    manager: &'d DeviceManager<'d>,
     doorbells: &'d Doorbells,
     devices: [InstanceId; 3],
     failure: Option<Failure>,
@@ -339,7 +341,8 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     static DOORBELLS: [Doorbell; 1] = [doorbell(0, NOTIFY, 4, None)];
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let [first, second, third] = ["first", "second", "third"].map(|name| Queue::new(name, &DOORBELLS));
     let register =
         |device, place| manager.register_device(device, None, &[IoResource::mmio(place, 0x20)], IrqResource::None);
@@ -382,7 +385,8 @@ fn covered(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     static DOORBELLS: [Doorbell; 2] = [doorbell(0, NOTIFY, 4, None), doorbell(0, PAGE + NOTIFY, 4, None)];
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let (bus, child) = (Queue::new("bus", &DOORBELLS), Queue::new("child", &[]));
     let window = IoResource::mmio(QUEUE, 2 * PAGE).window();
     let id = manager.register_device(&bus, None, &[window], IrqResource::None)?;

@@ -3,7 +3,7 @@
 use kvm_ioctls::Kvm;
 use vm_device::{GuestAddress, IoResource, IoType, IrqResource};
 
-use super::scenario::{DEVICE_MEMORY, Failure, Scenario, expect, manager};
+use super::scenario::{DEVICE_MEMORY, Failure, Room, Scenario, expect, manager};
 use super::verdict::run_guest;
 use crate::check;
 use crate::devices::eject::Eject;
@@ -65,7 +65,8 @@ fn bar(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u32>(OLD + 8), 0x1234_5678u32);
         pass()
     }
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let (bus, card, other) = (PciBus::new(&manager), Scratch::<16>::new("card"), Scratch::<16>::new("other"));
     let bus_id = manager.register_device(&bus, None, &[PciBus::resource()], IrqResource::None)?;
     let memory = IoResource::mmio(OLD, PAGE).not_decoded();
@@ -96,7 +97,8 @@ fn eject(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u64>(OLD), u64::MAX);
         pass()
     }
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let (eject, card) = (Eject::new(&manager), Scratch::<16>::new("card"));
     manager.register_device(&eject, None, &[IoResource::pio(EJECT, 1)], IrqResource::None)?;
     let id = manager.register_device(&card, None, &[IoResource::mmio(OLD, PAGE)], IrqResource::None)?;

@@ -2,11 +2,9 @@
 
 use kvm_ioctls::Kvm;
 use spin::Mutex;
-use vm_device::{
-    Gsi, GuestAddress, InterruptController, InterruptError, IoRange, IoResource, IrqResource, SystemAllocator,
-};
+use vm_device::{DeviceManager, Gsi, GuestAddress, InterruptController, InterruptError, IoResource, IrqResource};
 
-use super::scenario::{ABOVE_RAM, Failure, Scenario, expect};
+use super::scenario::{self, Failure, Room, Scenario, expect};
 use super::verdict::run_guest;
 use crate::devices::interrupter::{ASSERT, Interrupter, MESSAGE, PULSE};
 use crate::devices::verdict::Verdict;
@@ -15,7 +13,7 @@ use crate::guest_side::{mmio, pass, port};
 use crate::vmm::irq::KvmIrqchip;
 use crate::vmm::machine::{DATA, Machine};
 use crate::vmm::run::Tally;
-use crate::{Manager, check, interrupt_handler};
+use crate::{check, interrupt_handler};
 
 /// The guests of this topic.
 pub const ALL: &[Scenario] = &[
@@ -85,9 +83,8 @@ impl InterruptController for Recorded<'_> {
     }
 }
 
-fn manager(controller: &dyn InterruptController) -> Manager<'_> {
-    Manager::new(SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
-        .with_interrupt_controller(controller)
+fn manager<'d>(room: &'d Room<'d>, controller: &'d dyn InterruptController) -> DeviceManager<'d> {
+    scenario::manager(room).with_interrupt_controller(controller)
 }
 
 fn connect(machine: &Machine) -> KvmIrqchip {
@@ -110,7 +107,8 @@ fn edge(kvm: &Kvm) -> Result<Tally, Failure> {
     let machine = Machine::with_irqchip(kvm)?;
     machine.set_interrupt_gate(VECTOR, count as *const () as u64);
     let irqchip = connect(&machine);
-    let (manager, verdict, device) = (manager(&irqchip), Verdict::new(), Interrupter::new("timer"));
+    let room = Room::new();
+    let (manager, verdict, device) = (manager(&room, &irqchip), Verdict::new(), Interrupter::new("timer"));
     let id = manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], IrqResource::Any)?;
     let gsi = manager.device(id).and_then(|info| info.gsi).map_or(0, |gsi| gsi.0);
     let tally = run_guest(&machine, &manager, &verdict, guest, gsi.into())?;
@@ -151,7 +149,8 @@ fn shared_level(kvm: &Kvm) -> Result<Tally, Failure> {
     machine.set_interrupt_gate(VECTOR, quiet_later as *const () as u64);
     let irqchip = connect(&machine);
     let controller = Recorded { irqchip: &irqchip, levels: Mutex::new(Vec::new()) };
-    let (manager, verdict) = (manager(&controller), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room, &controller), Verdict::new());
     let (first, second) = (Interrupter::new("first"), Interrupter::new("second"));
     manager.register_device(&first, None, &[IoResource::pio(FIRST, 8)], IrqResource::Shared(SHARED))?;
     manager.register_device(&second, None, &[IoResource::pio(SECOND, 8)], IrqResource::Shared(SHARED))?;
@@ -178,7 +177,8 @@ fn message(kvm: &Kvm) -> Result<Tally, Failure> {
     let machine = Machine::with_irqchip(kvm)?;
     machine.set_interrupt_gate(VECTOR, count as *const () as u64);
     let irqchip = connect(&machine);
-    let (manager, verdict, device) = (manager(&irqchip), Verdict::new(), Interrupter::new("network"));
+    let room = Room::new();
+    let (manager, verdict, device) = (manager(&room, &irqchip), Verdict::new(), Interrupter::new("network"));
     manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], IrqResource::None)?;
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
     expect("the refusal of an interrupt", device.refused(), None::<InterruptError>)?;
@@ -203,7 +203,8 @@ fn removal(kvm: &Kvm) -> Result<Tally, Failure> {
     machine.set_interrupt_gate(VECTOR, count as *const () as u64);
     let irqchip = connect(&machine);
     let controller = Recorded { irqchip: &irqchip, levels: Mutex::new(Vec::new()) };
-    let (manager, verdict, device) = (manager(&controller), Verdict::new(), Interrupter::new("device"));
+    let room = Room::new();
+    let (manager, verdict, device) = (manager(&room, &controller), Verdict::new(), Interrupter::new("device"));
     let eject = crate::devices::eject::Eject::new(&manager);
     let id = manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], IrqResource::Fixed(SHARED))?;
     eject.plug(id);

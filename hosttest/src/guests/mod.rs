@@ -1,11 +1,12 @@
 //! The guests: what each does, and what its devices must have seen.
 //!
-//! A guest is an entry in the list of its topic: a [`Scenario`], whose function registers devices, runs an `extern "C" fn` of
+//! A guest is an entry in the list of its file: a [`Scenario`], whose function registers devices, runs an `extern "C" fn` of
 //! its own file in ring 3 by `verdict::run_guest`, and compares what the devices saw. What the guest's code is written with is
 //! in [`guest_side`](crate::guest_side). A new topic is a file, and a line in [`all`]. `hosttest list` and the tests find them
 //! there.
 
 pub mod access;
+pub mod backed;
 pub mod doorbell;
 pub mod hotplug;
 pub mod interrupts;
@@ -19,7 +20,7 @@ use scenario::Scenario;
 
 /// All guests but the one of the platform.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [access::ALL, string_io::ALL, interrupts::ALL, hotplug::ALL, doorbell::ALL, random::ALL, watchdog::ALL]
+    [access::ALL, backed::ALL, string_io::ALL, interrupts::ALL, hotplug::ALL, doorbell::ALL, random::ALL, watchdog::ALL]
         .into_iter()
         .flatten()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use kvm_ioctls::Kvm;
 use vm_device::{Device, GuestAddress, IoResource, IrqResource};
 
-use super::scenario::{DEVICE_MEMORY, Failure, Scenario, expect, manager};
+use super::scenario::{DEVICE_MEMORY, Failure, Room, Scenario, expect, manager};
 use super::verdict::run_guest;
 use crate::devices::scratch::{Call, Direction, Scratch};
 use crate::devices::verdict::Verdict;
@@ -188,7 +188,8 @@ fn random(kvm: &Kvm) -> Result<Tally, Failure> {
         memory.write_u64(8 * index as u64, *word);
     }
 
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let names = ["port 0", "port 1", "port 2", "port 3", "memory 0", "memory 1", "memory 2", "memory 3"];
     let devices = names.map(Scratch::<SIZE>::new);
     for (index, device) in devices.iter().enumerate() {

@@ -4,9 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
-use vm_device::{IoRange, SystemAllocator};
+use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 
-use crate::Manager;
 use crate::vmm::run::Tally;
 
 /// A guest together with the devices it finds.
@@ -42,9 +41,12 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 pub(super) const DEVICE_MEMORY: u64 = 0xd000_0000;
 pub(super) const ABOVE_RAM: IoRange = IoRange::of::<DEVICE_MEMORY, { u64::MAX }>();
 
+/// Room for what a guest here finds.
+pub(super) type Room<'d> = Storage<'d, 16, 32, 4>;
+
 /// A manager without devices, over everything above the RAM, all ports and the GSIs that an 8259 does not get as well.
-pub(super) fn manager<'d>() -> Manager<'d> {
-    Manager::new(SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
+pub(super) fn manager<'d>(room: &'d Room<'d>) -> DeviceManager<'d> {
+    DeviceManager::new(room, SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
 }
 
 /// Compares what the host side recorded.

@@ -3,7 +3,7 @@
 use kvm_ioctls::Kvm;
 use vm_device::{IoResource, IrqResource};
 
-use super::scenario::{Failure, LIMIT, Scenario, expect, manager};
+use super::scenario::{Failure, LIMIT, Room, Scenario, expect, manager};
 use super::verdict::{run_guest, run_to_verdict};
 use crate::check;
 use crate::devices::stream::{Bursts, Record, Stream, stream_byte};
@@ -78,7 +78,8 @@ fn expect_bytes(record: &Record) -> Result<(), Failure> {
 }
 
 fn strings(kvm: &Kvm, order: Order) -> Result<Tally, Failure> {
-    let (manager, verdict, stream) = (manager(), Verdict::new(), Stream::new());
+    let room = Room::new();
+    let (manager, verdict, stream) = (manager(&room), Verdict::new(), Stream::new());
     manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], IrqResource::None)?;
     let backwards = u64::from(order == Order::Backwards);
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, every_size, backwards)?;
@@ -95,7 +96,8 @@ fn backwards(kvm: &Kvm) -> Result<Tally, Failure> {
 }
 
 fn bursts(kvm: &Kvm) -> Result<Tally, Failure> {
-    let (manager, verdict, device) = (manager(), Verdict::new(), Bursts(Stream::new()));
+    let room = Room::new();
+    let (manager, verdict, device) = (manager(&room), Verdict::new(), Bursts(Stream::new()));
     manager.register_device(&device, None, &[IoResource::pio(PORT, 4)], IrqResource::None)?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, every_size, 0)?;
     let record = device.0.record();
@@ -115,14 +117,16 @@ fn unclaimed(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u16>(DATA + 2 * COUNT as u64), 0u16);
         pass()
     }
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     expect("accesses, that of the verdict excepted", tally.exits - 1, tally.unclaimed)?;
     Ok(tally)
 }
 
 fn real_mode_strings(kvm: &Kvm) -> Result<Tally, Failure> {
-    let (manager, verdict, stream) = (manager(), Verdict::new(), Stream::new());
+    let room = Room::new();
+    let (manager, verdict, stream) = (manager(&room), Verdict::new(), Stream::new());
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
     manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], IrqResource::None)?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::strings())?;

@@ -3,12 +3,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use vm_device::IrqResource;
+use vm_device::{Accesses, DeviceManager, IrqResource};
 
 use super::scenario::{Failure, LIMIT};
-use crate::Manager;
 use crate::devices::verdict::{Finding, Verdict};
-use crate::vmm::bridge::Accesses;
 use crate::vmm::machine::Machine;
 use crate::vmm::run::{RunError, Tally, run};
 use crate::vmm::vcpu::{Ring, Vcpu};
@@ -59,7 +57,7 @@ pub fn run_to_verdict(
 /// Registers `verdict`, and runs `guest` in ring 3.
 pub(super) fn run_guest<'d>(
     machine: &Machine,
-    manager: &'d Manager<'d>,
+    manager: &'d DeviceManager<'d>,
     verdict: &'d Verdict,
     guest: extern "C" fn(u64),
     argument: u64,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use kvm_ioctls::Kvm;
 use vm_device::IrqResource;
 
-use super::scenario::{Failure, Scenario, expect, manager};
+use super::scenario::{Failure, Room, Scenario, expect, manager};
 use super::verdict::{NotPassed, run_to_verdict};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{port, real_mode};
@@ -28,7 +28,8 @@ pub const ALL: &[Scenario] = &[
 const LIMIT: Duration = Duration::from_millis(100);
 
 fn expect_hung(mut vcpu: Vcpu) -> Result<Tally, Failure> {
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
     match run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT) {
         Err(NotPassed::NoVerdict(RunError::Hung { tally, .. })) => Ok(tally),
@@ -65,7 +66,8 @@ fn crash(kvm: &Kvm) -> Result<Tally, Failure> {
         crate::guest_side::mmio::write(0x1234_5678_9000, 0u8);
     }
     let mut vcpu = Machine::new(kvm)?.start(0, Ring::User, guest, 0)?;
-    let (manager, verdict) = (manager(), Verdict::new());
+    let room = Room::new();
+    let (manager, verdict) = (manager(&room), Verdict::new());
     match run_to_verdict(&mut vcpu, &mut &manager, &verdict, super::scenario::LIMIT) {
         Err(NotPassed::NoVerdict(RunError::Crashed { tally, position, .. })) => {
             expect("the position names an instruction", position.starts_with("rip 0x"), true)?;

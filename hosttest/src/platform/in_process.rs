@@ -13,8 +13,8 @@ use crate::vmm::memory::Memory;
 use crate::vmm::run::Tally;
 
 /// What stands in for a guest's processor and its memory.
-pub(super) struct InProcess<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> {
-    devices: &'a mut Dispatcher<'d, DEVICES, RANGES, VCPUS>,
+pub(super) struct InProcess<'a, 'd> {
+    devices: &'a mut Dispatcher<'d>,
     lines: &'a Lines,
     ram: &'a Memory,
     backed: &'a [Backed],
@@ -22,10 +22,10 @@ pub(super) struct InProcess<'a, 'd, const DEVICES: usize, const RANGES: usize, c
     started: Instant,
 }
 
-impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> InProcess<'a, 'd, DEVICES, RANGES, VCPUS> {
+impl<'a, 'd> InProcess<'a, 'd> {
     /// Accesses `devices`, and the memory that a guest would reach without an exit.
     pub(super) fn new(
-        devices: &'a mut Dispatcher<'d, DEVICES, RANGES, VCPUS>,
+        devices: &'a mut Dispatcher<'d>,
         lines: &'a Lines,
         ram: &'a Memory,
         backed: &'a [Backed],
@@ -72,9 +72,7 @@ impl<'a, 'd, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> InPr
     }
 }
 
-impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Accessor
-    for InProcess<'_, '_, DEVICES, RANGES, VCPUS>
-{
+impl Accessor for InProcess<'_, '_> {
     const GREETING: &'static [u8] = b"hello from the host: no guest runs\n";
 
     fn port_read<T: Word + port::Width>(&mut self, port: u16) -> T {

@@ -10,7 +10,10 @@ use std::fmt::{self, Write};
 use std::io;
 
 use kvm_ioctls::Kvm;
-use vm_device::{Gsi, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, SystemAllocator};
+use vm_device::{
+    DeviceManager, Gsi, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, Storage,
+    SystemAllocator,
+};
 
 use in_process::InProcess;
 use layout::{DISK_PORT, INTERRUPTS, NETWORK_PORT, SCRATCH_BASE, VIDEO_BASE, VIDEO_SIZE, WINDOW, WINDOW_SIZE};
@@ -27,21 +30,22 @@ use crate::guest_side::interrupts::{Trigger, enable, route, wait_for};
 use crate::guest_side::{mmio, port};
 use crate::guests::scenario::{Failure, LIMIT};
 use crate::guests::verdict::{NotPassed, run_to_verdict};
+use crate::interrupt_handler;
 use crate::vmm::backing::{Backed, backing};
 use crate::vmm::host::Unavailable;
 use crate::vmm::machine::{Machine, RAM};
 use crate::vmm::memory::{Memory, PAGE};
 use crate::vmm::run::Tally;
 use crate::vmm::vcpu::Ring;
-use crate::{Manager, interrupt_handler};
 
 /// The local APIC and the IOAPIC, which KVM answers itself, and what lies between and after them.
 const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>();
 const ABOVE_RAM: IoRange = IoRange::of::<WINDOW, { u64::MAX }>();
 
 static LINES: Lines = Lines::new();
-static MANAGER: Manager<'static> =
-    Manager::new(SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
+static STORAGE: Storage<'static, 16, 32, 4> = Storage::new();
+static MANAGER: DeviceManager<'static> =
+    DeviceManager::new(&STORAGE, SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
         .with_interrupt_controller(&LINES);
 
 static BRIDGE: Counted<DummyHostBridge> = Counted::new(DummyHostBridge::new());

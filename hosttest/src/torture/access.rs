@@ -3,21 +3,21 @@
 use std::cell::Cell;
 use std::time::Instant;
 
-use vm_device::GuestAddress;
+use vm_device::{Accesses, DeviceManager, GuestAddress, Storage};
 
 use super::counts::{Violation, Violations};
 use super::options::MAX_HANDLES;
 use super::oracle::{Answer, Judged, Place};
 use super::random::Random;
 use super::waits::Waits;
-use crate::vmm::bridge::Accesses;
 
-/// The manager under test.
-pub(crate) type Manager<'d> = vm_device::DeviceManager<'d, 48, 48, MAX_HANDLES>;
+/// Room for all devices of a run.
+pub(crate) type Room<'d> = Storage<'d, 48, 48, MAX_HANDLES>;
 
 /// The manager, the places where its devices come and go, and what did not hold there.
 pub(crate) struct Field<'d> {
-    pub(crate) manager: Manager<'d>,
+    /// The manager under test.
+    pub(crate) manager: DeviceManager<'d>,
     pub(crate) places: Vec<Place>,
     pub(crate) violations: Violations,
 }

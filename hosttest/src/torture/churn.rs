@@ -4,6 +4,7 @@ use std::sync::Mutex;
 
 use vm_device::{HeavyBarrier, IoType};
 
+use super::access::Room;
 use super::counts::Round;
 use super::groups::{
     Bus, CHILD_SIZE, CHILDREN, Caller, ComeAndGo, HotPlug, SLIDE, SLIDER, SLIDER_SIZE, Slider, State, WINDOWS,
@@ -39,13 +40,13 @@ enum Group {
 
 impl<'d> Churn<'d> {
     /// Nothing that changes.
-    fn empty(barrier: Option<HeavyBarrier>) -> Self {
-        Self { world: World::new(barrier), groups: Vec::new(), stays: 9 }
+    fn empty(room: &'d Room<'d>, barrier: Option<HeavyBarrier>) -> Self {
+        Self { world: World::new(room, barrier), groups: Vec::new(), stays: 9 }
     }
 
     /// Groups of every kind.
-    pub(crate) fn new(barrier: Option<HeavyBarrier>) -> Self {
-        let mut churn = Self::empty(barrier);
+    pub(crate) fn new(room: &'d Room<'d>, barrier: Option<HeavyBarrier>) -> Self {
+        let mut churn = Self::empty(room, barrier);
         for group in 0..MEMORY_GROUPS {
             let base = HOT_PLUG_MEMORY + group * 0x1_0000;
             churn.add_hot_plug(IoType::Mmio, [base, base + 0x1000], 0x100);
@@ -62,8 +63,8 @@ impl<'d> Churn<'d> {
 
     /// One device at one place, which comes and goes. Some of its callbacks take longer than a removal, so that
     /// one which does not wait returns before they do.
-    pub(crate) fn with_one_device(barrier: Option<HeavyBarrier>) -> Self {
-        let mut churn = Self { stays: 14, ..Self::empty(barrier) };
+    pub(crate) fn with_one_device(room: &'d Room<'d>, barrier: Option<HeavyBarrier>) -> Self {
+        let mut churn = Self { stays: 14, ..Self::empty(room, barrier) };
         let place = churn.world.add_place(Place::new(IoType::Mmio, HOT_PLUG_MEMORY, 0x100));
         let device = churn.world.add_probe();
         churn.groups.push(Mutex::new(Group::ComeAndGo(ComeAndGo { place, device, id: None, stays: false })));

@@ -6,9 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use kvm_ioctls::Kvm;
-use vm_device::{GuestAddress, HeavyBarrier, IoType};
+use vm_device::{Accesses, GuestAddress, HeavyBarrier, IoType};
 
-use super::access::{Field, Reader, Request, Tally};
+use super::access::{Field, Reader, Request, Room, Tally};
 use super::churn::Churn;
 use super::counts::Violation;
 use super::hang::watch;
@@ -17,7 +17,6 @@ use super::oracle::Place;
 use super::random::Random;
 use super::report::Report;
 use crate::guest_side::{mmio, port};
-use crate::vmm::bridge::Accesses;
 use crate::vmm::exit::Exit;
 use crate::vmm::machine::{DATA, Machine};
 use crate::vmm::memory::Memory;
@@ -46,7 +45,8 @@ const LAST_ACCESSES: u32 = 16;
 /// # Errors
 /// What the host or KVM refuses, or a guest that crashes or hangs.
 pub fn run(kvm: &Kvm, options: &Options, barrier: Option<HeavyBarrier>) -> io::Result<Report> {
-    let churn = Churn::new(barrier);
+    let room = Room::new();
+    let churn = Churn::new(&room, barrier);
     let churn = &churn;
     churn.start();
     let (world, field) = (&churn.world, &churn.world.field);

@@ -4,20 +4,20 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Instant;
 
-use vm_device::HeavyBarrier;
+use vm_device::{Accesses, HeavyBarrier};
 
-use super::access::{Field, Reader, Request};
+use super::access::{Field, Reader, Request, Room};
 use super::churn::Churn;
 use super::hang::watch;
 use super::options::Options;
 use super::probe::stay_for;
 use super::random::Random;
 use super::report::Report;
-use crate::vmm::bridge::Accesses;
 
 /// Runs readers and writers against each other.
 pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
-    let churn = Churn::new(barrier);
+    let room = Room::new();
+    let churn = Churn::new(&room, barrier);
     let churn = &churn;
     churn.start();
     let (world, field) = (&churn.world, &churn.world.field);
@@ -70,7 +70,8 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
 /// Runs one reader and one writer of one device against each other, each on a processor of its own if there are two: the
 /// fewest instructions between an access and the removal that it meets.
 pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
-    let churn = Churn::with_one_device(barrier);
+    let room = Room::new();
+    let churn = Churn::with_one_device(&room, barrier);
     let churn = &churn;
     churn.start();
     let (world, field) = (&churn.world, &churn.world.field);

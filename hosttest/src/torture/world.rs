@@ -5,10 +5,11 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use vm_device::{
-    HeavyBarrier, InstanceId, IoRange, IoResource, IrqResource, Relocation, SystemAllocator, UnregisterError,
+    DeviceManager, HeavyBarrier, InstanceId, IoRange, IoResource, IrqResource, Relocation, SystemAllocator,
+    UnregisterError,
 };
 
-use super::access::{Field, Manager};
+use super::access::{Field, Room};
 use super::counts::{Round, Rounds, Violation, Violations};
 use super::oracle::{Claim, Place};
 use super::probe::Probe;
@@ -26,8 +27,9 @@ pub(crate) struct World<'d> {
 
 impl<'d> World<'d> {
     /// Without devices and places.
-    pub(super) fn new(barrier: Option<HeavyBarrier>) -> Self {
-        let manager = Manager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    pub(super) fn new(room: &'d Room<'d>, barrier: Option<HeavyBarrier>) -> Self {
+        let manager =
+            DeviceManager::new(room, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
         let manager = match barrier {
             Some(barrier) => manager.with_asymmetric_fence(barrier),
             None => manager,

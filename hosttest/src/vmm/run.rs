@@ -3,9 +3,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use vm_device::IoError;
+use vm_device::{Accesses, IoError};
 
-use crate::vmm::bridge::{Accesses, answer};
+use crate::vmm::bridge::answer;
 use crate::vmm::exit::{Crash, Exit};
 use crate::vmm::vcpu::Vcpu;
 use crate::vmm::watchdog::Watchdog;

@@ -2,19 +2,22 @@
 
 use vm_device::{GuestAddress, IoType};
 
-use crate::manager::{MANAGER, MAX_DEVICES};
+use crate::manager::MANAGER;
 use crate::println;
+
+/// How many names are counted by themselves: more than there are devices.
+const NAMES: usize = 32;
 
 /// Exits by the name of the device, which may be gone when they are printed.
 pub struct Counts {
-    devices: [(&'static str, u64); MAX_DEVICES],
-    nobody: u64,
+    devices: [(&'static str, u64); NAMES],
+    none: u64,
 }
 
 impl Counts {
     /// No exits.
     pub const fn new() -> Self {
-        Self { devices: [("", 0); MAX_DEVICES], nobody: 0 }
+        Self { devices: [("", 0); NAMES], none: 0 }
     }
 
     /// Counts one exit.
@@ -25,7 +28,7 @@ impl Counts {
             place.0 = device.name;
             Some(&mut place.1)
         });
-        *place.unwrap_or(&mut self.nobody) += 1;
+        *place.unwrap_or(&mut self.none) += 1;
     }
 
     /// The exits for the device of this name.
@@ -39,6 +42,6 @@ impl Counts {
         for (name, exits) in self.devices.iter().filter(|(name, _)| !name.is_empty()) {
             println!("  {name:20} {exits:8}");
         }
-        println!("  {:20} {:8}", "(no device)", self.nobody);
+        println!("  {:20} {:8}", "(no device)", self.none);
     }
 }

@@ -3,11 +3,11 @@
 use vm_device::IoType::{Mmio, Pio};
 use vm_device::exit::instruction::{Direction, Instruction, MAX_LENGTH, decode};
 use vm_device::exit::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
-use vm_device::{GuestAddress, IoType};
+use vm_device::{Dispatcher, GuestAddress, IoType};
 
 use crate::counts::Counts;
 use crate::linux;
-use crate::manager::{Devices, LINES};
+use crate::manager::LINES;
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
 use crate::stop::{Stop, Stopped};
@@ -18,7 +18,7 @@ pub struct Machine {
     pub vcpu: &'static mut Vcpu,
     pub memory: GuestMemory,
     pub mappings: &'static mut Mappings,
-    pub devices: Devices,
+    pub devices: Dispatcher<'static>,
     pub counts: Counts,
 }
 

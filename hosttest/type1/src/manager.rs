@@ -2,22 +2,17 @@
 
 use core::sync::atomic::AtomicBool;
 
-use vm_device::{DeviceManager, Dispatcher, IoRange, SystemAllocator};
+use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 
 use crate::interrupts::Lines;
 
-/// How many devices there is room for.
-pub const MAX_DEVICES: usize = 24;
-const MAX_RANGES: usize = 32;
-
-type Manager = DeviceManager<'static, MAX_DEVICES, MAX_RANGES, 1>;
-/// What answers the accesses of the virtual processor.
-pub type Devices = Dispatcher<'static, MAX_DEVICES, MAX_RANGES, 1>;
-
+static STORAGE: Storage<'static, 24, 32, 1> = Storage::new();
 /// The devices of the guest.
-pub static MANAGER: Manager =
-    DeviceManager::new(SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23))
-        .with_interrupt_controller(&LINES);
+pub static MANAGER: DeviceManager<'static> = DeviceManager::new(
+    &STORAGE,
+    SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23),
+)
+.with_interrupt_controller(&LINES);
 /// The interrupt lines of the guest.
 pub static LINES: Lines = Lines::new();
 /// Whether devices came or went since the guest's memory was mapped.

@@ -66,10 +66,7 @@ impl Doorbells {
     ///
     /// # Errors
     /// The process can have no more file descriptors.
-    pub fn new<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
-        vm: &Arc<Vm>,
-        manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
-    ) -> io::Result<Self> {
+    pub fn new(vm: &Arc<Vm>, manager: &DeviceManager<'_>) -> io::Result<Self> {
         let doorbells = Self {
             vm: Arc::clone(vm),
             epoll: Epoll::new()?,
@@ -87,10 +84,7 @@ impl Doorbells {
     ///
     /// # Errors
     /// The process can have no more file descriptors. Writes to some doorbells, or to all of them, exit then.
-    pub fn update<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
-        &self,
-        manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
-    ) -> io::Result<()> {
+    pub fn update(&self, manager: &DeviceManager<'_>) -> io::Result<()> {
         let mut bells = self.bells();
         let Bells { given, refused, next_token } = &mut *bells;
         let mut old = mem::take(given);

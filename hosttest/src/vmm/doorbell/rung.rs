@@ -1,8 +1,6 @@
 //! A doorbell that was rung, and the write that it stands for.
 
-use vm_device::{DeviceManager, GuestAddress, InstanceId, IoError, IoType};
-
-use crate::vmm::bridge::Accesses;
+use vm_device::{Accesses, DeviceManager, GuestAddress, InstanceId, IoError, IoType};
 
 /// A doorbell was rung: a guest made this write, once or more often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,11 +26,7 @@ impl Rung {
     /// # Errors
     /// [`IoError::Unclaimed`] if no write reaches that place now: the device was removed, the range is not decoded, or
     /// another range lies there. Otherwise as [`Accesses::write`]. The guest went on long ago: it is for logs.
-    pub fn write<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
-        &self,
-        manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
-        accesses: &mut impl Accesses,
-    ) -> Result<(), IoError> {
+    pub fn write(&self, manager: &DeviceManager<'_>, accesses: &mut impl Accesses) -> Result<(), IoError> {
         let (io_type, address) =
             place(manager, self.device, self.range_index, self.offset).ok_or(IoError::Unclaimed)?;
         let value = self.value.unwrap_or(0).to_le_bytes();
@@ -42,8 +36,8 @@ impl Rung {
 }
 
 /// Where a write has to go to reach `offset` in a range. `None` if none reaches it now.
-pub(super) fn place<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
-    manager: &DeviceManager<'_, DEVICES, RANGES, VCPUS>,
+pub(super) fn place(
+    manager: &DeviceManager<'_>,
     device: InstanceId,
     range_index: usize,
     offset: u64,
