@@ -1,15 +1,10 @@
 //! A device model and device manager for virtual machine monitors that have no operating system under them: `no_std`,
 //! without a heap, all of it in `static`s if need be.
 //!
-//! A VMM registers devices with a [`DeviceManager`]. Each asks for what it needs ([`IoResource`], [`IrqResource`]), is
-//! given it out of the [`SystemAllocator`], and is told. When a guest's access causes a VM exit, the manager finds the
-//! device that owns the address and calls it, from any vCPU, without a lock; and a device can be moved or removed
-//! meanwhile.
-//!
-//! # Example
-//!
-//! The example of the 2019 rust-vmm design this crate descends from: a dummy PCI host bridge at ports `0xcf8` to
-//! `0xcff`, driven by a vCPU's port exits.
+//! A VMM registers devices with a [`DeviceManager`]. Each asks for what it needs ([`IoResource`], [`IrqResource`]), gets it
+//! out of what the [`SystemAllocator`] has, and is told. When a guest's access causes a VM exit, the manager finds the
+//! device that owns the address and calls it: from any vCPU, without a lock, while devices are registered, moved and
+//! removed.
 //!
 //! ```
 //! use spin::Mutex;
@@ -17,77 +12,44 @@
 //!     Access, Device, DeviceManager, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
 //! };
 //!
-//! struct PciBridge {
-//!     config_address: Mutex<[u8; 4]>,
-//! }
+//! /// A register of 4 bytes.
+//! struct Scratch(Mutex<[u8; 4]>);
 //!
-//! impl Device<'_> for PciBridge {
+//! impl Device<'_> for Scratch {
 //!     fn name(&self) -> &str {
-//!         "pci"
+//!         "scratch"
 //!     }
 //!     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-//!         access.load(&*self.config_address.lock(), data);
+//!         access.load(&*self.0.lock(), data);
 //!     }
 //!     fn write(&self, access: &Access<'_>, data: &[u8]) {
-//!         access.store(&mut *self.config_address.lock(), data);
+//!         access.store(&mut *self.0.lock(), data);
 //!     }
 //! }
 //!
 //! // Room for 8 devices, 16 ranges and 2 vCPUs. Devices get ports, addresses from 3 GiB on, and lines 5 to 15.
 //! const DEVICE_MEMORY: IoRange = IoRange::of::<0xc000_0000, 0xffff_ffff>();
-//! static BRIDGE: PciBridge = PciBridge { config_address: Mutex::new([0; 4]) };
+//! static SCRATCH: Scratch = Scratch(Mutex::new([0; 4]));
 //! static STORAGE: Storage<8, 16, 2> = Storage::new();
 //! static MANAGER: DeviceManager<'static> = DeviceManager::new(
 //!     &STORAGE,
 //!     SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15),
 //! );
 //!
-//! /// What KVM, SVM or VMX tells of a port access.
-//! enum Exit<'a> {
-//!     IoIn(u16, &'a mut [u8]),
-//!     IoOut(u16, &'a [u8]),
-//! }
+//! let scratch = MANAGER.register_device(&SCRATCH, None, &[IoResource::pio(0x500, 4)], IrqResource::None)?;
 //!
-//! let bridge = MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any)?;
-//! assert_eq!(MANAGER.find_by_path("/pci"), Some(bridge));
-//!
+//! // In the exit handler of each vCPU. The results are for logs: for the guest each access is complete.
 //! let mut vcpu = MANAGER.dispatcher()?;
-//! let mut eax = [0; 4];
-//! let mut nothing_there = [0; 1];
-//! for exit in [
-//!     Exit::IoOut(0xcf8, &[0x00, 0x08, 0x00, 0x80]),
-//!     Exit::IoIn(0xcf8, &mut eax),
-//!     Exit::IoIn(0x60, &mut nothing_there),
-//! ] {
-//!     // The result is for logs: whatever happens, the bytes of a read are the right ones.
-//!     let _ = match exit {
-//!         Exit::IoIn(port, data) => vcpu.read(port.into(), data, IoType::Pio),
-//!         Exit::IoOut(port, data) => vcpu.write(port.into(), data, IoType::Pio),
-//!     };
-//! }
-//! assert_eq!(u32::from_le_bytes(eax), 0x8000_0800);
-//! assert_eq!(nothing_there, [0xff]);
+//! let (mut word, mut hole) = ([0; 2], [0; 2]);
+//! let _ = vcpu.write(0x500_u16.into(), &[1, 2, 3, 4], IoType::Pio);
+//! let _ = vcpu.read(0x502_u16.into(), &mut word, IoType::Pio);
+//! let _ = vcpu.read(0x600_u16.into(), &mut hole, IoType::Pio);
+//! assert_eq!((word, hole), ([3, 4], [0xff, 0xff]));
 //!
-//! MANAGER.unregister_device(bridge)?;
+//! // When this returns, no vCPU is inside the device, and none enters it again.
+//! MANAGER.unregister_device(scratch)?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
-//!
-//! # Map
-//!
-//! An access goes `dispatch` → `hints` or `table` → `slots` → the device; a registration goes `manager` → `state` (allocator,
-//! topology, lines) → the device → `slots` → `table`. Imports point that way, but that the vocabulary names the place in `slots`
-//! from which an access comes.
-//!
-//! | module | what it is |
-//! |---|---|
-//! | `address`, `resource`, `access`, `device` | the vocabulary: addresses and ranges, requests, one access, the [`Device`] trait |
-//! | `allocator` | [`SystemAllocator`]: pools of addresses and ports, interrupt lines, instance ids |
-//! | `interrupt` | [`InterruptController`], which the VMM implements, and [`IrqLine`], which a device keeps |
-//! | `topology`, `state` | the tree of buses and devices; what writers share behind one lock |
-//! | `slots`, `table`, `hints` | the quiescence protocol (the one module with `unsafe`, but for `passthrough`); the sorted range table; where a vCPU found addresses before |
-//! | `dispatch`, `dispatcher` | `read`, `write`, strings; a vCPU's [`Dispatcher`], and [`Nested`] for callbacks |
-//! | [`exit`] | for type-1 hypervisors: VM exits of SVM and VMX, and instructions that touched MMIO, as accesses |
-//! | `manager`, `removal`, `relocation`, `inspection` | [`DeviceManager`]: register, unregister, relocate, walk |
 //!
 //! # What holds
 //!
@@ -96,36 +58,24 @@
 //!   the VMM says otherwise ([`DeviceManager::with_open_bus`]).
 //! - A registration, a removal or a relocation happens as a whole or not at all, and an error names what was asked for and
 //!   what is in its way.
-//! - A dispatch takes no lock and waits for nobody.
+//! - A dispatch takes no lock and waits for nothing.
 //! - When [`DeviceManager::unregister_device`] has returned, no vCPU is inside the device, and none will be.
 //! - Ids are never reused.
 //!
-//! # Worst case
+//! # Where to read on
 //!
-//! Among n ranges in use, whatever the capacities, with s starts: as many, or up to twice as many where some lie in windows.
-//! Tests count the looks and the moves, `.ci/instructions` instructions and loads:
+//! | page | what is in it |
+//! |---|---|
+//! | [start](guide::start) | the first ten minutes, step by step: interrupts, buses, hot unplug |
+//! | [from 2019](guide::from_2019) | from the rust-vmm design of 2019, call by call |
+//! | [concurrency](guide::concurrency) | the contract, and what each operation waits for |
+//! | [speed](guide::speed) | measurements, beside other crates |
+//! | [memory](guide::memory) | memory, code size, stack and worst case |
+//! | [testing](guide::testing) | how the crate is tested, and how a device is |
+//! | [porting](guide::porting) | targets, features, other processors |
+//! | [internals](guide::internals) | for maintainers: modules, protocol, where a change begins |
 //!
-//! | | looks | moves |
-//! |---|---|---|
-//! | an access by a hint | at 1 slot | |
-//! | a search | at 3 ⌈log₄ s⌉ starts of up to 4,096, at least 3, at 1 for each further halving, and at 1 slot | |
-//! | a registration of one fixed range | at 5 ⌈log₂ (n + 1)⌉ + 30 ranges or starts | 5 n + 1 entries of 2 to 10 bytes |
-//! | a relocation of one range | at 9 ⌈log₂ (n + 1)⌉ + 45 | 10 n + 2 |
-//! | a removal of one range | at 4 ⌈log₂ (n + 1)⌉ + 32 | 5 n + 1 |
-//!
-//! Where no range lies in a window, the moves are 3 n + 1, 6 n + 2 and 3 n + 1. A search in a manager for fewer than 8 ranges
-//! looks at up to 4 starts. An access through a handle is searched for up to twice more where it is not in one range alone,
-//! and one more time, or two, for each change that is published meanwhile: 11 times at most. A range asked for anywhere is
-//! looked for among up to n others besides, and a change of a window with ranges in it makes the index anew.
-//!
-//! # Memory
-//!
-//! A manager is one value of fixed size; nothing is allocated beside it. `DeviceManager<'_, 8, 16, 2>`, for 8 devices,
-//! 16 ranges and 2 vCPUs, takes 3968 bytes: 104 for each further device, 147 for each range, 128 for each vCPU. A vCPU's
-//! handle takes 6192 bytes, of which each hint is 2: [`DeviceManager::dispatcher_with_hints`] makes smaller ones.
-//!
-//! A `static` manager is made by the compiler. One that is made while the program runs passes through the stack: without
-//! optimisation 5.4 times its size, 6.4 times with [`DeviceManager::with_asymmetric_fence`], with optimisation up to twice.
+//! Type-1 hypervisors find their exits in [`exit`].
 //!
 //! # Features
 //!
@@ -160,6 +110,8 @@ mod device;
 mod dispatch;
 mod error;
 pub mod exit;
+#[cfg(doc)]
+pub mod guide;
 mod index;
 mod indices;
 mod instance;
@@ -171,6 +123,8 @@ mod orderings;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;
 mod quiescence;
+#[cfg(doctest)]
+mod refused;
 mod resource;
 mod sync;
 #[cfg(all(test, not(vm_device_loom)))]

@@ -15,7 +15,7 @@ const HINTS: usize = size_of::<Dispatcher<'static>>() - HANDLE;
 const MANAGER: usize = size_of::<DeviceManager<'static>>();
 const SMALL_EMBEDDER: usize = size::<8, 16, 2>() + MANAGER + 2 * HANDLE;
 
-/// The rows of the README's table, which `.ci/footprint` prints.
+/// The rows of the guide's table, which `.ci/footprint` prints.
 fn rows() -> [String; 12] {
     [
         "| memory | bytes |".into(),
@@ -43,14 +43,13 @@ fn memory_is_what_the_capacities_ask_for() {
 #[test]
 fn the_documentation_gives_the_true_sizes() {
     let small = size::<8, 16, 2>();
-    let documentation = include_str!("../src/lib.rs");
+    let page = include_str!("../src/guide/memory.md");
     let sizes = format!(
         "takes {small} bytes: {PER_DEVICE} for each further device, {PER_RANGE} for each range, {PER_VCPU} for each vCPU"
     );
-    assert!(documentation.contains(&sizes), "{sizes}");
-    assert!(documentation.contains(&format!("handle takes {} bytes", HANDLE + HINTS)));
-    let readme = include_str!("../README.md");
+    assert!(page.contains(&sizes), "{sizes}");
+    assert!(page.contains(&format!("handle takes {} bytes", HANDLE + HINTS)));
     for row in rows() {
-        assert!(readme.contains(&row), "the README does not say {row}");
+        assert!(page.contains(&row), "the page does not say {row}");
     }
 }

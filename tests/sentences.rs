@@ -1,14 +1,17 @@
-//! The sentences of the README's concurrency contract have numbers. Tests and models cite those that they hold, and for
-//! each there is a mutation of the code that one of these finds.
+//! The sentences of the concurrency contract have numbers. Tests and models cite those that they hold, and for each there
+//! is a mutation of the code that one of these finds.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The numbers of the sentences in the README, in their order: `C7:` each.
-fn numbers(readme: &str) -> Vec<u32> {
-    let (_, contract) = readme.split_once("\n## Concurrency contract\n").expect("the README has the contract");
-    let (contract, _) = contract.split_once("\n## ").expect("another section follows");
+/// The page that has the contract.
+const PAGE: &str = "src/guide/concurrency.md";
+
+/// The numbers of the sentences in the contract, in their order: `C7:` each.
+fn numbers(page: &str) -> Vec<u32> {
+    let (_, contract) = page.split_once("\n# The contract\n").expect("the page has the contract");
+    let (contract, _) = contract.split_once("\n# ").expect("another section follows");
     let words = contract.split_whitespace();
     words.filter_map(|word| word.strip_prefix('C')?.strip_suffix(':')?.parse().ok()).collect()
 }
@@ -47,7 +50,7 @@ fn every_sentence_of_the_contract_is_held_by_what_finds_a_mutation_and_no_other_
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     let mutations = [".ci/mutation-table", ".ci/loom"].map(|file| read(&root.join(file))).concat();
-    let numbers = numbers(&read(&root.join("README.md")));
+    let numbers = numbers(&read(&root.join(PAGE)));
     assert!(!numbers.is_empty());
     assert!(numbers.iter().copied().eq(1..=numbers.len() as u32), "one after the other, from C1 on: {numbers:?}");
     let mut cited = BTreeMap::<u32, Vec<(String, String)>>::new();
@@ -63,14 +66,14 @@ fn every_sentence_of_the_contract_is_held_by_what_finds_a_mutation_and_no_other_
         assert!(by.iter().any(|(name, _)| found(name)), "no mutation is found by what cites C{number}: {by:?}");
     }
     for (number, by) in cited {
-        assert!(numbers.contains(&number), "C{number} is no sentence of the README: {by:?}");
+        assert!(numbers.contains(&number), "C{number} is no sentence of {PAGE}: {by:?}");
     }
 }
 
 #[test]
 fn numbers_and_citations_are_found() {
-    let readme = "# A\n## Concurrency contract\n\n**Bold.** C1: One. C2:\nTwo, see C1.\n\n## B\nC3: Three.\n";
-    assert_eq!(numbers(readme), [1, 2]);
+    let page = "# A\n\n# The contract\n\n**Bold.** C1: One. C2:\nTwo, see C1.\n\n# B\nC3: Three.\n";
+    assert_eq!(numbers(page), [1, 2]);
     let source = "/// C1, C12.\n#[test]\nfn a() {}\n\n/// Text.\n/// C2.\n    fn b<T>() {}\nfn c() {}";
     assert_eq!(citations(source), [(1, "a".into()), (12, "a".into()), (2, "b".into())]);
 }

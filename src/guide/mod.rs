@@ -1,0 +1,36 @@
+//! Pages about the crate as a whole: how to start with it, what it promises, what it costs, how it is made.
+//!
+//! | page | what is in it |
+//! |---|---|
+//! | [`start`] | the first ten minutes: a device, storage and a manager, the exit loop, interrupts, buses, hot unplug |
+//! | [`from_2019`] | for users of the 2019 rust-vmm design: each of its calls, and the one that takes its place |
+//! | [`concurrency`] | the concurrency contract, C1 to C27, and what each operation waits for |
+//! | [`speed`] | every measurement, beside other crates, with the goals that are reached and those that are not |
+//! | [`memory`] | memory for each device, range and vCPU; code size, stack and worst case |
+//! | [`testing`] | how the crate is tested, and the command for each kind of test |
+//! | [`porting`] | another machine: targets, features, and what the VMM supplies |
+//! | [`internals`] | for maintainers: the map of modules, the protocol, where a change begins |
+
+#[doc = include_str!("start.md")]
+pub mod start {}
+
+#[doc = include_str!("from_2019.md")]
+pub mod from_2019 {}
+
+#[doc = include_str!("concurrency.md")]
+pub mod concurrency {}
+
+#[doc = include_str!("speed.md")]
+pub mod speed {}
+
+#[doc = include_str!("memory.md")]
+pub mod memory {}
+
+#[doc = include_str!("testing.md")]
+pub mod testing {}
+
+#[doc = include_str!("porting.md")]
+pub mod porting {}
+
+#[doc = include_str!("internals.md")]
+pub mod internals {}
