@@ -1,18 +1,19 @@
-//! The README shows code as it is.
+//! README and guide show code, commands and figures as they are.
+
+const README: &str = include_str!("../../README.md");
 
 /// Without white space at the start of lines.
 fn flush(text: &str) -> String {
     text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
 }
 
-/// The other blocks are doc tests of the library. This one is part of the bare-metal image, so what has to hold is that
-/// it is the same text.
+/// The other blocks are doctests. This one is part of the bare-metal image, so what has to hold is that it is the same text.
 #[test]
 fn the_exit_handler_is_the_prototypes() {
-    let readme = include_str!("../../README.md");
-    let (_, block) = readme.split_once("```rust,ignore\n").expect("the README has the block");
+    let page = include_str!("../../src/guide/porting.md");
+    let (_, block) = page.split_once("```rust,ignore\n").expect("the page has the block");
     let (handler, _) = block.split_once("```").expect("the block ends");
-    assert!(handler.lines().count() < 40, "a handler of 40 lines is more than a page of the README has room for");
+    assert!(handler.lines().count() < 40, "a handler of 40 lines is more than a reader takes in at once");
     assert!(flush(include_str!("../type1/src/exits.rs")).contains(&flush(handler)), "{handler}");
 }
 
@@ -29,7 +30,7 @@ fn the_table_of_commands_says_what_the_gate_runs() {
             scripts.push(format!(".ci/{name}"));
         }
     }
-    for line in include_str!("../../README.md").lines().filter(|line| line.starts_with("| `.ci/")) {
+    for line in include_str!("../../src/guide/testing.md").lines().filter(|line| line.starts_with("| `.ci/")) {
         let cells: Vec<_> = line.trim_matches('|').split('|').map(str::trim).collect();
         let [command, _, in_gate] = cells.as_slice() else { panic!("{line}") };
         let script = command.trim_matches('`').split(' ').next().expect("a script");
@@ -38,17 +39,16 @@ fn the_table_of_commands_says_what_the_gate_runs() {
         assert_eq!(in_gate.starts_with("yes"), runs(script), "{line}");
         assert!(in_gate.starts_with("yes") || in_gate.starts_with("no"), "{line}");
     }
-    assert!(scripts.is_empty(), "the README has no row for {scripts:?}");
+    assert!(scripts.is_empty(), "the page has no row for {scripts:?}");
 }
 
-/// The first block is what an embedder copies. It names every feature, and the Rust that is named is the one promised.
+/// The dependency is what an embedder copies. It names every feature, and the Rust that is named is the one promised.
 #[test]
-fn the_first_block_is_the_dependency_with_all_features() {
-    let readme = include_str!("../../README.md");
+fn the_dependency_has_all_features_and_the_rust_that_is_promised() {
     let manifest = include_str!("../../Cargo.toml");
-    let (_, block) = readme.split_once("```").expect("the README has a block");
+    let (_, block) = README.split_once("```toml\n").expect("the README has the dependency");
     let (block, _) = block.split_once("```").expect("the block ends");
-    assert!(block.starts_with("toml\n[dependencies]\nvm-device = {"), "{block}");
+    assert!(block.starts_with("[dependencies]\nvm-device = {"), "{block}");
     let (_, features) = manifest.split_once("[features]\n").expect("the manifest has features");
     let (features, _) = features.split_once("\n\n").expect("the features end");
     let features = features.lines().filter_map(|line| line.split_once(" = ")).map(|(name, _)| name);
@@ -57,5 +57,53 @@ fn the_first_block_is_the_dependency_with_all_features() {
     }
     let (_, version) = manifest.rsplit_once("\nrust-version = \"").expect("the manifest promises a version");
     let (version, _) = version.split_once('"').expect("the version ends");
-    assert!(readme.contains(&format!("Rust {version} and later")), "{version}");
+    for page in [README, include_str!("../../src/guide/porting.md")] {
+        assert!(page.contains(&format!("Rust {version} and later")), "{version}");
+    }
+}
+
+#[test]
+fn the_readme_is_short() {
+    assert!(README.lines().count() <= 150);
+}
+
+/// The cells of a row of a table.
+fn cells(line: &str) -> Vec<&str> {
+    line.trim_matches('|').split('|').map(str::trim).collect()
+}
+
+/// The tables of a text: of each, the head and the rows.
+fn tables(text: &str) -> impl Iterator<Item = (Vec<&str>, Vec<Vec<&str>>)> {
+    text.split("\n\n").filter(|block| block.starts_with("| |")).map(|block| {
+        let mut lines = block.lines().map(cells);
+        (lines.next().unwrap_or_default(), lines.skip(1).collect())
+    })
+}
+
+/// The README's table of speed is part of the first one of the page.
+#[test]
+fn the_figures_of_speed_are_those_of_the_page() {
+    let (all, measured) = tables(include_str!("../../src/guide/speed.md")).next().expect("the page has a table");
+    let (chosen, rows) = tables(README).next().expect("the README has a table");
+    assert!(chosen.len() > 3 && rows.len() > 3, "{chosen:?}, {rows:?}");
+    for row in rows {
+        let name = row[0];
+        let whole = measured.iter().find(|row| row[0] == name).unwrap_or_else(|| panic!("the page has no {name}"));
+        for (column, figure) in chosen.iter().zip(&row) {
+            let at = all.iter().position(|head| head == column).unwrap_or_else(|| panic!("the page has no {column}"));
+            assert_eq!(whole[at], *figure, "{name}, {column}");
+        }
+    }
+}
+
+/// Links to files of the repository lead somewhere.
+#[test]
+fn the_files_that_the_readme_links_to_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let links: Vec<_> =
+        README.split("](").skip(1).filter_map(|rest| rest.split(')').next()).filter(|to| !to.contains(':')).collect();
+    assert!(links.len() > 10, "{links:?}");
+    for link in links {
+        assert!(root.join(link).exists(), "{link}");
+    }
 }
