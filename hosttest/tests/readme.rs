@@ -1,6 +1,4 @@
-//! README and guide show code, commands, figures and modules as they are.
-
-use std::collections::BTreeSet;
+//! README and guide show code, commands and figures as they are.
 
 const README: &str = include_str!("../../README.md");
 
@@ -108,26 +106,4 @@ fn the_files_that_the_readme_links_to_exist() {
     for link in links {
         assert!(root.join(link).exists(), "{link}");
     }
-}
-
-/// What lies at the top of the sources of the crate, but for its root.
-fn modules() -> BTreeSet<String> {
-    let sources = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../src");
-    let entries = std::fs::read_dir(sources).expect("the sources");
-    let stem = |entry: std::io::Result<std::fs::DirEntry>| {
-        let path = entry.expect("an entry").path();
-        path.file_stem().and_then(|stem| stem.to_str()).expect("a name in UTF-8").to_owned()
-    };
-    entries.map(stem).filter(|name| name != "lib").collect()
-}
-
-#[test]
-fn the_map_for_maintainers_names_every_module() {
-    let (_, map) = include_str!("../../src/guide/internals.md").split_once("# Map\n").expect("the page has a map");
-    let (_, map) = map.split_once("|---|---|\n").expect("the map is a table");
-    let (map, _) = map.split_once("\n\n").expect("the table ends");
-    // In the first cell of each row, names stand between backticks.
-    let first_cells = map.lines().filter_map(|row| cells(row).first().copied());
-    let names = first_cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
-    assert_eq!(names.map(String::from).collect::<BTreeSet<_>>(), modules());
 }
