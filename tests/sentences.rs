@@ -32,17 +32,16 @@ fn citations(source: &str) -> Vec<(u32, String)> {
     cited
 }
 
-/// The files whose tests and models hold the contract.
-fn sources(root: &Path) -> Vec<PathBuf> {
-    let tests = ["contract", "reentrancy", "removal", "threads", "interrupts"];
-    let tests = tests.map(|name| root.join(format!("tests/{name}.rs")));
-    let models = fs::read_dir(root.join("src/models")).expect("the models have a folder");
-    let models = models.map(|entry| entry.expect("its entries can be read").path());
-    tests
-        .into_iter()
-        .chain(models)
-        .chain(["src/models.rs", "src/hints.rs", "src/probes.rs"].map(|name| root.join(name)))
-        .collect()
+/// The files that may hold tests and models: all below a folder, but this one.
+fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+    for path in entries.map(|entry| entry.expect("its entries can be read").path()) {
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !path.ends_with(file!()) {
+            found.push(path);
+        }
+    }
 }
 
 #[test]
@@ -54,7 +53,9 @@ fn every_sentence_of_the_contract_is_held_by_what_finds_a_mutation_and_no_other_
     assert!(!numbers.is_empty());
     assert!(numbers.iter().copied().eq(1..=numbers.len() as u32), "one after the other, from C1 on: {numbers:?}");
     let mut cited = BTreeMap::<u32, Vec<(String, String)>>::new();
-    for path in sources(root) {
+    let mut files = Vec::new();
+    ["src", "tests"].iter().for_each(|folder| sources(&root.join(folder), &mut files));
+    for path in files {
         for (number, name) in citations(&read(&path)) {
             let file = path.strip_prefix(root).unwrap_or(&path).display();
             cited.entry(number).or_default().push((name, file.to_string()));
