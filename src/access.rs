@@ -12,11 +12,14 @@ pub const MAX_DEPTH: usize = 8;
 
 /// One access that a guest, or another device, makes to a device: where it goes. The data is passed beside it.
 ///
-/// It stays on the thread of the vCPU that makes it:
+/// It stays on the thread of the vCPU that makes it: it is not `Send`.
 ///
-/// ```compile_fail
-/// fn elsewhere<T: Send>(_: T) {}
-/// elsewhere(vm_device::Access::new(vm_device::IoType::Pio, 0_u16.into(), 0_u16.into(), 0));
+/// ```
+/// use vm_device::{Access, GuestAddress, IoType};
+///
+/// // To 0x1004, in range number 1 of a device, which starts at 0x1000.
+/// let access = Access::new(IoType::Mmio, GuestAddress(0x1004), GuestAddress(0x1000), 1);
+/// assert_eq!((access.base(), access.offset(), access.range_index()), (GuestAddress(0x1000), 4, 1));
 /// ```
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
@@ -77,6 +80,31 @@ pub(crate) struct OuterAccess<'a> {
 impl Access<'static> {
     /// An access for a test of a device without a manager: to `address`, in the device's range number `range_index`
     /// (of 0 to 15), which starts at `base`.
+    ///
+    /// ```
+    /// use spin::Mutex;
+    /// use vm_device::{Access, Device, GuestAddress, IoType};
+    ///
+    /// /// Counts its reads.
+    /// struct Reads(Mutex<u8>);
+    ///
+    /// impl Device<'_> for Reads {
+    ///     fn name(&self) -> &str {
+    ///         "reads"
+    ///     }
+    ///     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+    ///         assert_eq!((access.offset(), access.range_index()), (4, 1));
+    ///         *self.0.lock() += 1;
+    ///         data.fill(*self.0.lock());
+    ///     }
+    ///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    /// }
+    ///
+    /// let device = Reads(Mutex::new(0));
+    /// let mut data = [0; 2];
+    /// device.read(&Access::new(IoType::Mmio, GuestAddress(0x1004), GuestAddress(0x1000), 1), &mut data);
+    /// assert_eq!(data, [1, 1]);
+    /// ```
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
         let target = Target { node: None, range_index: range_index as u8, io_type };
         const NOBODY: Caller<'_> = Caller { manager: 0, site: ReaderSite::HANDLE_LESS, outer: None };
@@ -165,11 +193,29 @@ impl<'a> Access<'a> {
 
     /// Writes registers: the other way of [`load`](Self::load). Bytes of `registers` that are not accessed keep their
     /// values, and what is written behind the last register is ignored.
+    ///
+    /// ```
+    /// # use vm_device::{Access, GuestAddress, IoType};
+    /// // The second byte of a register at the base, and a byte behind it.
+    /// let access = Access::new(IoType::Mmio, GuestAddress(0x1001), GuestAddress(0x1000), 0);
+    /// let mut register = [0x11, 0x22];
+    /// access.store(&mut register, &[0xaa, 0xbb]);
+    /// assert_eq!(register, [0x11, 0xaa]);
+    /// ```
     pub fn store(&self, registers: &mut [u8], data: &[u8]) {
         self.store_at(0, registers, data);
     }
 
     /// As [`store`](Self::store), for registers that begin `offset` bytes into the range.
+    ///
+    /// ```
+    /// # use vm_device::{Access, GuestAddress, IoType};
+    /// // A guest writes 8 bytes at the base: the register at offset 4 gets the last four.
+    /// let access = Access::new(IoType::Mmio, GuestAddress(0x1000), GuestAddress(0x1000), 0);
+    /// let mut register = [0; 4];
+    /// access.store_at(4, &mut register, &[1, 2, 3, 4, 5, 6, 7, 8]);
+    /// assert_eq!(register, [5, 6, 7, 8]);
+    /// ```
     pub fn store_at(&self, offset: u64, registers: &mut [u8], data: &[u8]) {
         let (register, byte) = self.meet(offset);
         let registers = registers.get_mut(register..).unwrap_or_default();
@@ -209,6 +255,31 @@ impl fmt::Debug for Access<'_> {
 /// was written anywhere.
 ///
 /// A VMM need not look at it: for the guest the access is complete. It is there for logs and counters.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{
+///     AccessSizes, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage,
+///     SystemAllocator,
+/// };
+///
+/// let device = Constant("timer", 7);
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let dwords = IoResource::mmio(0x1000, 8).sizes(AccessSizes::DWORD);
+/// manager.register_device(&device, None, &[dwords], IrqResource::None).unwrap();
+///
+/// let read = |address, length| {
+///     let mut data = [0; 4];
+///     manager.read(GuestAddress(address), &mut data[..length], IoType::Mmio).map(|()| data)
+/// };
+/// assert_eq!(read(0x1000, 4), Ok([7; 4]));
+/// assert_eq!(read(0x1000, 1), Err(IoError::RefusedSize));
+/// assert_eq!(read(0x1006, 4), Err(IoError::Straddling));
+/// assert_eq!(read(0x1008, 4), Err(IoError::Unclaimed));
+/// assert_eq!(read(0x1000, 0), Err(IoError::InvalidLength));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum IoError {
@@ -247,6 +318,18 @@ impl core::error::Error for IoError {}
 ///
 /// On hardware nobody drives the bus then and its lines float high, which is why firmware takes all ones for "nothing
 /// there" (PCI Local Bus 3.0, 6.1: the host bridge returns all ones for a configuration read that no device claims).
+///
+/// ```
+/// use vm_device::{DeviceManager, GuestAddress, IoRange, IoType, OpenBus, Storage, SystemAllocator};
+///
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY)).with_open_bus(IoType::Mmio, OpenBus(0));
+/// let mut data = [1; 2];
+/// let _ = manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio);
+/// assert_eq!(data, [0, 0]);
+/// let _ = manager.read(GuestAddress(0x60), &mut data, IoType::Pio);
+/// assert_eq!(data, [0xff, 0xff]);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OpenBus(pub u8);
 

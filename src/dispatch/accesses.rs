@@ -8,6 +8,22 @@ use crate::manager::DeviceManager;
 
 /// Answers a guest's accesses: a vCPU's [`Dispatcher`], a [`DeviceManager`] without a handle, or the view of one from within a
 /// callback, [`Nested`]. For code that does not care which: an exit handler, a bridge, a test.
+///
+/// ```
+/// use vm_device::{Accesses, DeviceManager, GuestAddress, IoRange, IoType, Storage, SystemAllocator};
+///
+/// /// The guest reads 4 bytes of memory, by whatever dispatches.
+/// fn read_dword(accesses: &mut impl Accesses, address: u64) -> u32 {
+///     let mut data = [0; 4];
+///     let _ = accesses.read(GuestAddress(address), &mut data, IoType::Mmio);
+///     u32::from_le_bytes(data)
+/// }
+///
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// assert_eq!(read_dword(&mut manager.dispatcher().unwrap(), 0x1000), u32::MAX);
+/// assert_eq!(read_dword(&mut &manager, 0x1000), u32::MAX);
+/// ```
 pub trait Accesses {
     /// The guest reads, as [`DeviceManager::read`].
     ///

@@ -12,6 +12,21 @@ use crate::quiescence::Reader;
 impl<'d> DeviceManager<'d> {
     /// A handle of one vCPU, which dispatches faster than the manager itself.
     ///
+    /// ```
+    /// use vm_device::{DeviceManager, DispatcherError, IoRange, Storage, SystemAllocator};
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let first = manager.dispatcher();
+    /// let second = manager.dispatcher();
+    /// assert!(first.is_ok() && second.is_ok());
+    /// assert_eq!(manager.dispatcher().err(), Some(DispatcherError::Exhausted { capacity: 2 }));
+    ///
+    /// // A dropped handle makes room for another.
+    /// drop(first);
+    /// assert!(manager.dispatcher().is_ok());
+    /// ```
+    ///
     /// # Errors
     /// [`DispatcherError`], if there are as many as the storage has room for, or if the storage is another manager's.
     pub fn dispatcher(&'d self) -> Result<Dispatcher<'d>, DispatcherError> {
@@ -21,6 +36,15 @@ impl<'d> DeviceManager<'d> {
     /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with another number of hints. `PORTS` and `MEMORY` are the
     /// numbers of hint entries (2 bytes each), rounded down to a power of two. 1 caches the last range only; 0 always
     /// searches.
+    ///
+    /// ```
+    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let small = manager.dispatcher_with_hints::<1, 64>().unwrap();
+    /// assert!(size_of_val(&small) < 256);
+    /// ```
     ///
     /// # Errors
     /// As [`dispatcher`](Self::dispatcher).
@@ -49,6 +73,34 @@ impl<'d> DeviceManager<'d> {
 /// evict each other. Every hint is validated when it is used. An access is searched for where the hint is about another
 /// range, where a window has other ranges in it, and for the first time after the range was moved; always, if it is a string,
 /// if it comes from within a callback, and if the range is all of the memory.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{
+///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+/// };
+///
+/// static STORAGE: Storage<8, 16, 2> = Storage::new();
+/// static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// static DEVICE: Constant = Constant("scratch", 7);
+///
+/// MANAGER.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None)?;
+/// std::thread::scope(|scope| {
+///     // Each vCPU has its own.
+///     for _ in 0..2 {
+///         scope.spawn(|| {
+///             let mut vcpu = MANAGER.dispatcher().expect("there is room for two");
+///             let mut data = [0; 8];
+///             for offset in (0..0x1000).step_by(8) {
+///                 assert_eq!(vcpu.read(GuestAddress(0x1000 + offset), &mut data, IoType::Mmio), Ok(()));
+///             }
+///             assert_eq!(data, [7; 8]);
+///         });
+///     }
+/// });
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[repr(C)]
 pub struct Dispatcher<'d, const PORTS: usize = PORT_HINTS, const MEMORY: usize = MEMORY_HINTS> {
     /// First of all: each access refers to it.
@@ -124,6 +176,24 @@ impl<'d, const PORTS: usize, const MEMORY: usize> Dispatcher<'d, PORTS, MEMORY> 
     }
 
     /// As [`DeviceManager::read_string`].
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, IoError, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+    ///
+    /// let device = Constant("disk", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager =
+    ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    /// manager.register_device(&device, None, &[IoResource::pio(0x1f0, 2)], IrqResource::None).unwrap();
+    /// let mut vcpu = manager.dispatcher().unwrap();
+    /// let mut data = [0; 8];
+    /// assert_eq!(vcpu.read_string(0x1f0, 2, &mut data), Ok(()));
+    /// assert_eq!(data, [7; 8]);
+    /// // An element of 4 bytes runs over the end of the range.
+    /// assert_eq!(vcpu.read_string(0x1f0, 4, &mut data), Err(IoError::Straddling));
+    /// ```
     ///
     /// # Errors
     /// As [`DeviceManager::read`].

@@ -11,6 +11,43 @@ impl<'d> DeviceManager<'d> {
     /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
     /// vCPU's handle, and their depth is known exactly; a removal asked for through it is refused at once if it
     /// would wait for the caller itself.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// /// An index and data pair in front of another device's memory: a read of the data is a read at the index.
+    /// struct Window<'d> {
+    ///     manager: &'d DeviceManager<'d>,
+    ///     index: u64,
+    /// }
+    ///
+    /// impl<'d> Device<'d> for Window<'d> {
+    ///     fn name(&self) -> &str {
+    ///         "window"
+    ///     }
+    ///     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+    ///         let _ = self.manager.nested(access).read(GuestAddress(self.index), data, IoType::Mmio);
+    ///     }
+    ///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    /// }
+    ///
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> =
+    ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    /// static WINDOW: Window<'static> = Window { manager: &MANAGER, index: 0x8000 };
+    /// static MEMORY: Constant = Constant("memory", 7);
+    ///
+    /// MANAGER.register_device(&WINDOW, None, &[IoResource::pio(0xcfc, 4)], IrqResource::None)?;
+    /// MANAGER.register_device(&MEMORY, None, &[IoResource::mmio(0x8000, 0x1000)], IrqResource::None)?;
+    /// let mut data = [0; 4];
+    /// MANAGER.dispatcher()?.read(GuestAddress(0xcfc), &mut data, IoType::Pio)?;
+    /// assert_eq!(data, [7; 4]);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn nested<'a>(&'d self, access: &'a Access<'a>) -> Nested<'a, 'd> {
         Nested { manager: self, access }
     }
@@ -70,6 +107,35 @@ impl<'d> Nested<'_, 'd> {
     }
 
     /// As [`DeviceManager::unregister_device`], but refused at once if it would wait for the caller itself.
+    ///
+    /// ```
+    /// use vm_device::{
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     UnregisterError,
+    /// };
+    ///
+    /// /// Tries to remove itself from its own callback.
+    /// struct Card<'d>(&'d DeviceManager<'d>);
+    ///
+    /// impl<'d> Device<'d> for Card<'d> {
+    ///     fn name(&self) -> &str {
+    ///         "card"
+    ///     }
+    ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+    ///     fn write(&self, access: &Access<'_>, _: &[u8]) {
+    ///         let card = self.0.find_by_path("/card").expect("it is registered");
+    ///         let refused = self.0.nested(access).unregister_device(card);
+    ///         assert_eq!(refused, Err(UnregisterError::InOwnCallback { device: "card" }));
+    ///     }
+    /// }
+    ///
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// static CARD: Card<'static> = Card(&MANAGER);
+    /// MANAGER.register_device(&CARD, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None)?;
+    /// MANAGER.dispatcher()?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// As [`DeviceManager::unregister_device`]; [`InOwnCallback`](UnregisterError::InOwnCallback) if the access, or one

@@ -27,6 +27,26 @@ impl<'d> DeviceManager<'d> {
     /// It may be called from any vCPU, from within callbacks, and by any number of callers at once; it takes no lock.
     /// A vCPU that has a [`Dispatcher`](crate::Dispatcher) uses that instead, and is faster.
     ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("rtc", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager =
+    ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    /// manager.register_device(&device, None, &[IoResource::pio(0x70, 2)], IrqResource::None).unwrap();
+    ///
+    /// let mut data = [0; 1];
+    /// assert_eq!(manager.read(GuestAddress(0x71), &mut data, IoType::Pio), Ok(()));
+    /// assert_eq!(data, [7]);
+    /// assert_eq!(manager.read(GuestAddress(0x72), &mut data, IoType::Pio), Err(IoError::Unclaimed));
+    /// assert_eq!(data, [0xff]);
+    /// ```
+    ///
     /// # Errors
     /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
     #[inline]
@@ -46,6 +66,35 @@ impl<'d> DeviceManager<'d> {
 
     /// A guest reads a string (`REP INS`): `data.len() / element` elements of `element` bytes each, all from `port`.
     /// As [`read`](Self::read) otherwise; the checks are those of one element.
+    ///
+    /// ```
+    /// use core::sync::atomic::{AtomicU8, Ordering};
+    /// use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+    ///
+    /// /// The data port of a disk: each access takes the next value.
+    /// struct Data(AtomicU8);
+    ///
+    /// impl Device<'_> for Data {
+    ///     fn name(&self) -> &str {
+    ///         "data"
+    ///     }
+    ///     fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+    ///         data.fill(self.0.fetch_add(1, Ordering::SeqCst));
+    ///     }
+    ///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    /// }
+    ///
+    /// let device = Data(AtomicU8::new(1));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager =
+    ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    /// manager.register_device(&device, None, &[IoResource::pio(0x1f0, 2)], IrqResource::None).unwrap();
+    ///
+    /// // `rep insw` with a count of 3: three accesses of 2 bytes.
+    /// let mut data = [0; 6];
+    /// manager.read_string(0x1f0, 2, &mut data).unwrap();
+    /// assert_eq!(data, [1, 1, 2, 2, 3, 3]);
+    /// ```
     ///
     /// # Errors
     /// As [`read`](Self::read).

@@ -5,12 +5,31 @@ use super::{Gpr, Mode, PortAccess, PortDirection, Register, Registers, Rflags, S
 impl StringForm {
     /// How many elements are left: RCX, as much of it as the address size says, or 1 without a REP prefix. It can be 0,
     /// and the instruction then does nothing.
+    ///
+    /// ```
+    /// use vm_device::exit::{AddressSize, Gpr, Registers, Segment, StringForm};
+    ///
+    /// let mut registers = Registers::default();
+    /// registers.set(Gpr::Rcx, 0x1_0003);
+    /// let form = StringForm { repeated: true, address_size: AddressSize::Bits16, segment: Segment::Ds };
+    /// assert_eq!(form.count(&registers), 3);
+    /// assert_eq!(StringForm { repeated: false, ..form }.count(&registers), 1);
+    /// ```
     pub fn count(&self, registers: &Registers) -> u64 {
         if self.repeated { self.read(registers, Gpr::Rcx) } else { 1 }
     }
 
     /// The offset of an element of `size` into its segment, the next one being number 0. `index` is RSI for the
     /// source and RDI for the destination. Offsets wrap at the address size, and go down if DF is set.
+    ///
+    /// ```
+    /// use vm_device::exit::{AddressSize, Gpr, Registers, Rflags, Segment, Size, StringForm};
+    ///
+    /// let mut registers = Registers { rflags: Rflags::DF.bits(), ..Registers::default() };
+    /// registers.set(Gpr::Rsi, 0x1000);
+    /// let form = StringForm { repeated: true, address_size: AddressSize::Bits64, segment: Segment::Ds };
+    /// assert_eq!(form.offset(&registers, Gpr::Rsi, Size::Word, 2), 0xffc);
+    /// ```
     pub fn offset(&self, registers: &Registers, index: Gpr, size: Size, element: u64) -> u64 {
         let offset = self.read(registers, index).wrapping_add(step(registers, size).wrapping_mul(element));
         self.address_size.size().truncate(offset)
@@ -71,6 +90,17 @@ fn step(registers: &Registers, size: Size) -> u64 {
 
 impl PortAccess {
     /// What `OUT` writes to the port: AL, AX or EAX.
+    ///
+    /// ```
+    /// use vm_device::exit::{Gpr, Mode, Registers, svm};
+    ///
+    /// // `out dx, al`.
+    /// let access = svm::port_access(0x03f8_0010, 0x1001, Mode::Bits64)?;
+    /// let mut registers = Registers::default();
+    /// registers.set(Gpr::Rax, 0x1234);
+    /// assert_eq!(access.output(&registers), 0x34);
+    /// # Ok::<(), vm_device::exit::ExitError>(())
+    /// ```
     pub fn output(&self, registers: &Registers) -> u64 {
         registers.read(Register::Low(Gpr::Rax), self.size)
     }
@@ -160,6 +190,16 @@ impl PortAccess {
     /// The same access, with what the prefixes of the instruction's bytes say of a string's address size and segment.
     ///
     /// For processors that do not report them: see [`svm::port_access`](super::svm::port_access).
+    ///
+    /// ```
+    /// use vm_device::exit::{AddressSize, Mode, Segment, svm};
+    ///
+    /// // `rep outs dx, byte fs:[esi]` on a processor that reports neither address size nor segment.
+    /// let access = svm::port_access(0x03f8_001c, 0x1004, Mode::Bits64)?;
+    /// let string = access.with_prefixes(&[0x64, 0x67, 0xf3, 0x6e], Mode::Bits64).string.unwrap();
+    /// assert_eq!((string.address_size, string.segment), (AddressSize::Bits32, Segment::Fs));
+    /// # Ok::<(), vm_device::exit::ExitError>(())
+    /// ```
     pub fn with_prefixes(self, instruction: &[u8], mode: Mode) -> Self {
         Self { string: self.string.map(|string| string.with_prefixes(instruction, mode)), ..self }
     }

@@ -46,6 +46,13 @@ pub mod vmx;
 pub use registers::{Gpr, Register, Registers, Rflags};
 
 /// The size of one access, or of an operand.
+///
+/// ```
+/// use vm_device::exit::Size;
+///
+/// assert_eq!(Size::from_bytes(4), Some(Size::Dword));
+/// assert_eq!((Size::Dword.bytes(), Size::Dword.bits()), (4, 32));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Size {
     /// 1 byte.
@@ -81,11 +88,24 @@ impl Size {
     }
 
     /// The low bits of `value` that an operand of this size holds.
+    ///
+    /// ```
+    /// use vm_device::exit::Size;
+    ///
+    /// assert_eq!(Size::Byte.truncate(0x1234), 0x34);
+    /// ```
     pub const fn truncate(self, value: u64) -> u64 {
         value & self.mask()
     }
 
     /// The low bits of `value` as a signed number, in 64 bits.
+    ///
+    /// ```
+    /// use vm_device::exit::Size;
+    ///
+    /// assert_eq!(Size::Byte.sign_extend(0x80), 0xffff_ffff_ffff_ff80);
+    /// assert_eq!(Size::Word.sign_extend(0x80), 0x80);
+    /// ```
     pub const fn sign_extend(self, value: u64) -> u64 {
         let sign = self.sign();
         (self.truncate(value) ^ sign).wrapping_sub(sign)
@@ -116,6 +136,13 @@ impl Size {
 }
 
 /// What kind of code the guest was running: the default operand and address size.
+///
+/// ```
+/// use vm_device::exit::{AddressSize, Mode};
+///
+/// assert_eq!(Mode::Bits16.address_size(), AddressSize::Bits16);
+/// assert_eq!(Mode::Bits16.overridden_address_size(), AddressSize::Bits32);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mode {
     /// 16-bit code: real mode, virtual-8086 mode, and protected mode in a code segment with D = 0.
@@ -129,6 +156,15 @@ pub enum Mode {
 impl Mode {
     /// The mode of a guest from `EFER.LMA` and the attributes L and D of its code segment (AMD APM vol. 2, 4.8.1;
     /// Intel SDM vol. 3A, 3.4.5). In real mode D is 0.
+    ///
+    /// ```
+    /// use vm_device::exit::Mode;
+    ///
+    /// // `EFER.LMA`, and L and D of the code segment.
+    /// assert_eq!(Mode::new(true, true, false), Mode::Bits64);
+    /// assert_eq!(Mode::new(true, false, true), Mode::Bits32);
+    /// assert_eq!(Mode::new(false, false, false), Mode::Bits16);
+    /// ```
     pub const fn new(long_mode_active: bool, cs_long: bool, cs_default: bool) -> Self {
         if long_mode_active && cs_long {
             Mode::Bits64
@@ -149,6 +185,14 @@ impl Mode {
     }
 
     /// The address size of an instruction with the prefix `67` (Intel SDM vol. 1, 3.6.1).
+    ///
+    /// ```
+    /// use vm_device::exit::{AddressSize, Mode};
+    ///
+    /// assert_eq!(Mode::Bits64.address_size(), AddressSize::Bits64);
+    /// assert_eq!(Mode::Bits64.overridden_address_size(), AddressSize::Bits32);
+    /// assert_eq!(Mode::Bits32.overridden_address_size(), AddressSize::Bits16);
+    /// ```
     pub const fn overridden_address_size(self) -> AddressSize {
         match self {
             Mode::Bits16 | Mode::Bits64 => AddressSize::Bits32,
@@ -201,6 +245,13 @@ pub enum Segment {
 
 impl Segment {
     /// The segment register with this number; `None` above 5.
+    ///
+    /// ```
+    /// use vm_device::exit::Segment;
+    ///
+    /// assert_eq!(Segment::from_number(3), Some(Segment::Ds));
+    /// assert_eq!(Segment::from_number(6), None);
+    /// ```
     pub const fn from_number(number: u64) -> Option<Self> {
         match number {
             0 => Some(Segment::Es),
@@ -218,6 +269,16 @@ impl Segment {
 ///
 /// The source is at RSI in [`segment`](Self::segment), the destination at RDI in ES, which no prefix changes
 /// (Intel SDM vol. 1, 7.3.9).
+///
+/// ```
+/// use vm_device::exit::{AddressSize, Mode, Segment, StringForm, svm};
+///
+/// // `rep outsb` in 64-bit code.
+/// let access = svm::port_access(0x03f8_0e1c, 0x1002, Mode::Bits64)?;
+/// let form = StringForm { repeated: true, address_size: AddressSize::Bits64, segment: Segment::Ds };
+/// assert_eq!(access.string, Some(form));
+/// # Ok::<(), vm_device::exit::ExitError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StringForm {
     /// Whether a REP prefix repeats it until RCX is 0.
@@ -264,6 +325,16 @@ pub enum MemoryAccessKind {
 }
 
 /// One access to a guest physical address that the nested page tables do not allow.
+///
+/// ```
+/// use vm_device::GuestAddress;
+/// use vm_device::exit::{MemoryAccessKind, vmx};
+///
+/// let access = vmx::memory_access(0x181, 0xfee0_0020);
+/// assert_eq!((access.address, access.kind), (GuestAddress(0xfee0_0020), MemoryAccessKind::Read));
+/// // Nothing is mapped there: it is for a device.
+/// assert!(!access.mapped && !access.page_walk);
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MemoryAccess {
     /// The guest physical address.
@@ -278,6 +349,14 @@ pub struct MemoryAccess {
 }
 
 /// Exit information that is not of the form the manual gives it.
+///
+/// ```
+/// use vm_device::exit::{ExitError, Mode, svm};
+///
+/// // No size is set.
+/// let error = svm::port_access(0x03f8_0001, 0x1001, Mode::Bits64);
+/// assert_eq!(error, Err(ExitError::Size(0x03f8_0001)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ExitError {

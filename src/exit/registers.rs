@@ -48,6 +48,13 @@ impl Gpr {
     ];
 
     /// The register with this encoding; `None` above 15.
+    ///
+    /// ```
+    /// use vm_device::exit::Gpr;
+    ///
+    /// assert_eq!(Gpr::from_number(1), Some(Gpr::Rcx));
+    /// assert_eq!(Gpr::from_number(16), None);
+    /// ```
     pub fn from_number(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
@@ -136,6 +143,15 @@ impl Registers {
     }
 
     /// The value of an operand.
+    ///
+    /// ```
+    /// use vm_device::exit::{Gpr, Register, Registers, Size};
+    ///
+    /// let mut registers = Registers::default();
+    /// registers.set(Gpr::Rax, 0x1234);
+    /// assert_eq!(registers.read(Register::Low(Gpr::Rax), Size::Byte), 0x34);
+    /// assert_eq!(registers.read(Register::High(Gpr::Rax), Size::Byte), 0x12);
+    /// ```
     pub fn read(&self, register: Register, size: Size) -> u64 {
         size.truncate(match register {
             Register::Low(low) => self.get(low),
@@ -145,6 +161,17 @@ impl Registers {
 
     /// Writes an operand as an instruction does: 8 and 16 bits are merged into the register, 32 bits are zero-extended
     /// into it (Intel SDM vol. 1, 3.4.1.1). The second byte is always written as one byte.
+    ///
+    /// ```
+    /// use vm_device::exit::{Gpr, Register, Registers, Size};
+    ///
+    /// let mut registers = Registers::default();
+    /// registers.set(Gpr::Rax, u64::MAX);
+    /// registers.write(Register::Low(Gpr::Rax), Size::Byte, 0);
+    /// assert_eq!(registers.rax(), 0xffff_ffff_ffff_ff00);
+    /// registers.write(Register::Low(Gpr::Rax), Size::Dword, 1);
+    /// assert_eq!(registers.rax(), 1);
+    /// ```
     pub fn write(&mut self, register: Register, size: Size, value: u64) {
         let (register, mask, value) = match (register, size) {
             (Register::High(high), _) => (high, 0xff00, value << 8),

@@ -14,6 +14,15 @@ pub const VMEXIT_NPF: u64 = 0x400;
 
 bitflags! {
     /// `EXITINFO1` of an IOIO intercept (AMD APM vol. 2, 15.10.2). SEG, bits 12:10, and PORT, bits 31:16, are numbers.
+    ///
+    /// ```
+    /// use vm_device::exit::svm::IoioInfo;
+    ///
+    /// // `in al, 0x60`.
+    /// let info = IoioInfo::from_bits_retain(0x0060_0211);
+    /// assert!(info.contains(IoioInfo::TYPE | IoioInfo::SZ8));
+    /// assert!(!info.intersects(IoioInfo::STR | IoioInfo::REP));
+    /// ```
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct IoioInfo: u64 {
         /// `IN` or `INS`; else `OUT` or `OUTS`.
@@ -37,6 +46,14 @@ bitflags! {
     }
 
     /// `EXITINFO1` of a nested page fault (AMD APM vol. 2, 15.25.6).
+    ///
+    /// ```
+    /// use vm_device::exit::svm::NestedPageFault;
+    ///
+    /// let fault = NestedPageFault::from_bits_retain(0x1_0000_0006);
+    /// assert!(fault.contains(NestedPageFault::FINAL | NestedPageFault::RW));
+    /// assert!(!fault.contains(NestedPageFault::P));
+    /// ```
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct NestedPageFault: u64 {
         /// The nested page was present.

@@ -15,6 +15,15 @@ pub const EPT_VIOLATION: u16 = 48;
 bitflags! {
     /// The exit qualification of an I/O instruction (Intel SDM vol. 3C, table 28-5). The size of the access, bits 2:0,
     /// and the port, bits 31:16, are numbers.
+    ///
+    /// ```
+    /// use vm_device::exit::vmx::IoQualification;
+    ///
+    /// // `rep insb` from the port in DX.
+    /// let qualification = IoQualification::from_bits_retain(0x01f0_0038);
+    /// assert!(qualification.contains(IoQualification::IN | IoQualification::STRING | IoQualification::REP));
+    /// assert!(!qualification.contains(IoQualification::IMMEDIATE));
+    /// ```
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct IoQualification: u64 {
         /// `IN` or `INS`; else `OUT` or `OUTS`.
@@ -28,6 +37,15 @@ bitflags! {
     }
 
     /// The exit qualification of an EPT violation (Intel SDM vol. 3C, table 28-7).
+    ///
+    /// ```
+    /// use vm_device::exit::vmx::EptViolation;
+    ///
+    /// // A data read of an address that is not mapped.
+    /// let violation = EptViolation::from_bits_retain(0x181);
+    /// assert!(violation.contains(EptViolation::READ | EptViolation::TRANSLATED));
+    /// assert!(!violation.contains(EptViolation::READABLE));
+    /// ```
     #[derive(Clone, Copy, PartialEq, Eq, Debug)]
     pub struct EptViolation: u64 {
         /// The access was a data read. With [`WRITE`](Self::WRITE): a read-modify-write.

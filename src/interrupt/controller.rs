@@ -23,6 +23,36 @@ impl fmt::Display for Gsi {
 ///
 /// A method that unwinds instead of returning has not taken what it was told: the unwinding goes on through the handle's
 /// method, or the removal, that called it, and the manager is as after a refusal.
+///
+/// ```
+/// use core::sync::atomic::{AtomicU32, Ordering};
+/// use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
+///
+/// /// The interrupt request register of a controller with 32 inputs, level-triggered or not, and no messages.
+/// struct Controller(AtomicU32);
+///
+/// impl InterruptController for Controller {
+///     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
+///         let bit = 1_u32.checked_shl(gsi.0).ok_or(InterruptError::Refused)?;
+///         match asserted {
+///             true => self.0.fetch_or(bit, Ordering::SeqCst),
+///             false => self.0.fetch_and(!bit, Ordering::SeqCst),
+///         };
+///         Ok(())
+///     }
+///     fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError> {
+///         self.set_level(gsi, true)
+///     }
+///     fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+///         Err(InterruptError::Refused)
+///     }
+/// }
+///
+/// let controller = Controller(AtomicU32::new(0));
+/// assert_eq!(controller.set_level(Gsi(4), true), Ok(()));
+/// assert_eq!(controller.set_level(Gsi(32), true), Err(InterruptError::Refused));
+/// assert_eq!(controller.0.load(Ordering::SeqCst), 1 << 4);
+/// ```
 pub trait InterruptController: Sync {
     /// Drives a level-triggered line. Where it has taken a level, it is not told the same again.
     ///

@@ -29,6 +29,46 @@ impl LineSource<'_> {
 
 /// The interrupt of one device, handed to it with its [`Resources`](crate::Resources). It may be kept, copied and used
 /// from any thread; once the device is unregistered, every method returns [`InterruptError::Removed`] and does nothing.
+///
+/// ```
+/// use spin::Mutex;
+/// use vm_device::{
+///     Access, Device, DeviceManager, Gsi, InterruptError, IoRange, IrqLine, IrqResource, Rejected, Resources, Storage,
+///     SystemAllocator,
+/// };
+///
+/// /// Keeps the handle that it is given.
+/// struct Timer<'d>(Mutex<IrqLine<'d>>);
+///
+/// impl<'d> Device<'d> for Timer<'d> {
+///     fn name(&self) -> &str {
+///         "timer"
+///     }
+///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+///     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+///         *self.0.lock() = resources.irq();
+///         Ok(())
+///     }
+/// }
+///
+/// static TIMER: Timer<'static> = Timer(Mutex::new(IrqLine::DISCONNECTED));
+/// static STORAGE: Storage<8, 16, 2> = Storage::new();
+/// static MANAGER: DeviceManager<'static> =
+///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
+///
+/// assert_eq!(TIMER.0.lock().assert(), Err(InterruptError::Removed));
+/// let timer = MANAGER.register_device(&TIMER, None, &[], IrqResource::Any)?;
+/// let line = *TIMER.0.lock();
+/// assert_eq!(line.gsi(), Some(Gsi(0)));
+/// // This manager has no interrupt controller.
+/// assert_eq!(line.assert(), Err(InterruptError::NoController));
+///
+/// // A handle outlives the registration, and does nothing then.
+/// MANAGER.unregister_device(timer)?;
+/// assert_eq!(line.assert(), Err(InterruptError::Removed));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Copy)]
 pub struct IrqLine<'d> {
     gate: Option<(&'d HandleGate, u32)>,

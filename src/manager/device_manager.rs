@@ -20,6 +20,30 @@ use crate::sync::{AtomicBool, MutexGuard, Ordering, const_fn};
 /// but not from an interrupt or NMI handler that may have interrupted another call on the same processor.
 ///
 /// It has no `Drop`, so that devices may borrow the manager they are registered with; `'d` is how long both live.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{
+///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+/// };
+///
+/// static DEVICE: Constant = Constant("rtc", 7);
+/// static STORAGE: Storage<8, 16, 2> = Storage::new();
+/// static MANAGER: DeviceManager<'static> =
+///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+///
+/// let rtc = MANAGER.register_device(&DEVICE, None, &[IoResource::pio(0x70, 2)], IrqResource::None)?;
+/// let mut vcpu = MANAGER.dispatcher()?;
+/// let mut data = [0; 1];
+/// vcpu.read(GuestAddress(0x71), &mut data, IoType::Pio)?;
+/// assert_eq!(data, [7]);
+///
+/// MANAGER.unregister_device(rtc)?;
+/// assert!(vcpu.read(GuestAddress(0x71), &mut data, IoType::Pio).is_err());
+/// assert_eq!(data, [0xff]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub struct DeviceManager<'d> {
     pub(crate) slots: Slots<'d, Occupant<'d>>,
     pub(crate) index: Index<'d>,
@@ -43,6 +67,20 @@ impl<'d> DeviceManager<'d> {
         ///
         /// The manager that first registers a device, takes a range or makes a handle has the storage from then on. Another
         /// manager with the same storage is refused, and no access of its reaches a device.
+        ///
+        /// ```
+        /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
+        ///
+        /// /// A bus of a reusable kind names no capacities.
+        /// struct Bus<'d> {
+        ///     manager: &'d DeviceManager<'d>,
+        /// }
+        ///
+        /// let storage = Storage::<8, 16, 2>::new();
+        /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+        /// let bus = Bus { manager: &manager };
+        /// assert_eq!(bus.manager.walk().count(), 0);
+        /// ```
         pub fn new<const DEVICES: usize, const RANGES: usize, const VCPUS: usize>(
             storage: &'d Storage<'d, DEVICES, RANGES, VCPUS>,
             allocator: SystemAllocator,
@@ -62,6 +100,33 @@ impl<'d> DeviceManager<'d> {
 
     /// The same manager with an interrupt controller, which its devices' [`IrqLine`](crate::IrqLine)s drive. Without one,
     /// they say [`NoController`](crate::InterruptError::NoController).
+    ///
+    /// ```
+    /// use vm_device::{
+    ///     DeviceManager, Gsi, GuestAddress, InterruptController, InterruptError, IoRange, Storage, SystemAllocator,
+    /// };
+    ///
+    /// /// Refuses everything.
+    /// struct Deaf;
+    ///
+    /// impl InterruptController for Deaf {
+    ///     fn set_level(&self, _: Gsi, _: bool) -> Result<(), InterruptError> {
+    ///         Err(InterruptError::Refused)
+    ///     }
+    ///     fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+    ///         Err(InterruptError::Refused)
+    ///     }
+    ///     fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+    ///         Err(InterruptError::Refused)
+    ///     }
+    /// }
+    ///
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> =
+    ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 23))
+    ///         .with_interrupt_controller(&Deaf);
+    /// assert_eq!(MANAGER.collect(), 0);
+    /// ```
     #[must_use]
     pub const fn with_interrupt_controller(mut self, controller: &'d dyn InterruptController) -> Self {
         self.controller = Some(controller);
@@ -70,6 +135,17 @@ impl<'d> DeviceManager<'d> {
 
     /// The same manager with another open-bus value in the space of `io_type`. Without, it is
     /// [`OpenBus::ALL_ONES`].
+    ///
+    /// ```
+    /// use vm_device::{DeviceManager, GuestAddress, IoRange, IoType, OpenBus, Storage, SystemAllocator};
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY))
+    ///     .with_open_bus(IoType::Pio, OpenBus(0x7f));
+    /// let mut data = [0; 2];
+    /// let _ = manager.read(GuestAddress(0x60), &mut data, IoType::Pio);
+    /// assert_eq!(data, [0x7f, 0x7f]);
+    /// ```
     #[must_use]
     pub const fn with_open_bus(mut self, io_type: IoType, value: OpenBus) -> Self {
         let [ports, memory] = &mut self.open_bus;
@@ -84,6 +160,36 @@ impl<'d> DeviceManager<'d> {
     /// [`unregister_device`](Self::unregister_device) spends on the callbacks that were running when it was called,
     /// before it gives up with [`InUse`](crate::UnregisterError::InUse). The default is 2^20. One turn takes 50 to 250 ns,
     /// most of it the `PAUSE` instruction.
+    ///
+    /// ```
+    /// use vm_device::{
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage,
+    ///     SystemAllocator, UnregisterError,
+    /// };
+    ///
+    /// /// Removes itself from within its own callback, and does not say that it is in one.
+    /// struct Careless<'d>(&'d DeviceManager<'d>);
+    ///
+    /// impl<'d> Device<'d> for Careless<'d> {
+    ///     fn name(&self) -> &str {
+    ///         "careless"
+    ///     }
+    ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+    ///     fn write(&self, _: &Access<'_>, _: &[u8]) {
+    ///         let id = self.0.find_by_path("/careless").expect("it is registered");
+    ///         // Its own callback does not end meanwhile, so that the removal gives up.
+    ///         assert_eq!(self.0.unregister_device(id), Err(UnregisterError::InUse { device: "careless" }));
+    ///     }
+    /// }
+    ///
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> =
+    ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY)).with_removal_spins(10);
+    /// static DEVICE: Careless<'static> = Careless(&MANAGER);
+    /// MANAGER.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None)?;
+    /// MANAGER.dispatcher()?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn with_removal_spins(mut self, spins: u32) -> Self {
         self.removal_spins = spins;
@@ -92,6 +198,34 @@ impl<'d> DeviceManager<'d> {
 
     /// The same manager with the asymmetric fence: a dispatch through a [`Dispatcher`](crate::Dispatcher) is free of
     /// fences, and each removal executes `barrier` once.
+    ///
+    /// ```
+    /// use core::sync::atomic::{AtomicU32, Ordering, fence};
+    /// use vm_device::{DeviceManager, HeavyBarrier, IoRange, IrqResource, Storage, SystemAllocator};
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    ///
+    /// static BARRIERS: AtomicU32 = AtomicU32::new(0);
+    ///
+    /// fn every_processor() {
+    ///     BARRIERS.fetch_add(1, Ordering::Relaxed);
+    ///     fence(Ordering::SeqCst);
+    /// }
+    ///
+    /// // SAFETY: this example has one thread, which the fence orders. With several processors this is an inter-processor
+    /// // interrupt that each of them acknowledges, or `membarrier(2)`.
+    /// const BARRIER: HeavyBarrier = unsafe { HeavyBarrier::new(every_processor) };
+    ///
+    /// static DEVICE: Constant = Constant("card", 7);
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> =
+    ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY)).with_asymmetric_fence(BARRIER);
+    /// let card = MANAGER.register_device(&DEVICE, None, &[], IrqResource::None)?;
+    /// assert_eq!(BARRIERS.load(Ordering::Relaxed), 0);
+    /// MANAGER.unregister_device(card)?;
+    /// assert_eq!(BARRIERS.load(Ordering::Relaxed), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     #[must_use]
     pub const fn with_asymmetric_fence(mut self, barrier: HeavyBarrier) -> Self {
         self.slots.set_heavy_barrier(barrier);

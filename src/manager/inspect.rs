@@ -14,6 +14,19 @@ use crate::manager::tree::Node;
 use crate::resource::Assigned;
 
 /// A bus or a device in the topology.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+///
+/// let device = Constant("timer", 7);
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let id = manager.register_device(&device, None, &[], IrqResource::None).unwrap();
+/// let info = manager.device(id).unwrap();
+/// assert_eq!((info.name, info.parent, info.depth, info.gsi), ("timer", None, 0, None));
+/// ```
 #[derive(Clone, Copy)]
 pub struct DeviceInfo<'d> {
     /// Its id.
@@ -43,6 +56,16 @@ impl core::fmt::Debug for DeviceInfo<'_> {
 }
 
 /// A range in the address map.
+///
+/// ```
+/// use vm_device::{DeviceManager, IoRange, IoType, Owner, Placement, Storage, SystemAllocator};
+///
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// manager.reserve(IoType::Mmio, Placement::Fixed(IoRange::of::<0, 0x9_ffff>())).unwrap();
+/// let ram = manager.address_map(IoType::Mmio).next().unwrap();
+/// assert_eq!((ram.owner, ram.window, ram.depth), (Owner::Vmm, false, 0));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MappedRange<'d> {
     /// Whose it is.
@@ -59,6 +82,20 @@ pub struct MappedRange<'d> {
 
 impl<'d> DeviceManager<'d> {
     /// The device with this id; `None` if there is none, or none any more.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    ///
+    /// let device = Constant("timer", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let id = manager.register_device(&device, None, &[], IrqResource::None).unwrap();
+    /// assert_eq!(manager.device(id).map(|info| info.name), Some("timer"));
+    /// manager.unregister_device(id).unwrap();
+    /// assert!(manager.device(id).is_none());
+    /// ```
     pub fn device(&self, id: InstanceId) -> Option<DeviceInfo<'d>> {
         let mut locked = self.lock()?;
         let state = locked.state();
@@ -66,6 +103,23 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// Range number `index` of a device.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("timer", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::of::<0xc000_0000, 0xffff_ffff>()));
+    /// let anywhere = IoResource::any(IoType::Mmio, GuestUsize(0x100));
+    /// let id = manager.register_device(&device, None, &[anywhere], IrqResource::None).unwrap();
+    /// let assigned = manager.range(id, 0).map(|assigned| assigned.range);
+    /// assert_eq!(assigned, Some(IoRange::of::<0xc000_0000, 0xc000_00ff>()));
+    /// assert!(manager.range(id, 1).is_none());
+    /// ```
     pub fn range(&self, id: InstanceId, index: usize) -> Option<Assigned> {
         let mut locked = self.lock()?;
         let state = locked.state();
@@ -74,6 +128,20 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// The device at a path of names from the root: `/pci/serial`.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    ///
+    /// let (pci, serial) = (Constant("pci", 1), Constant("serial", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let bus = manager.register_device(&pci, None, &[], IrqResource::None).unwrap();
+    /// let serial = manager.register_device(&serial, Some(bus), &[], IrqResource::None).unwrap();
+    /// assert_eq!(manager.find_by_path("/pci/serial"), Some(serial));
+    /// assert_eq!(manager.find_by_path("/serial"), None);
+    /// ```
     pub fn find_by_path(&self, path: &str) -> Option<InstanceId> {
         let mut locked = self.lock()?;
         let state = locked.state();
@@ -92,6 +160,22 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// The device whose range holds an address, and which of its ranges: the innermost, whether it is decoded or not.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("timer", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let ranges = [IoResource::mmio(0x1000, 0x10), IoResource::mmio(0x2000, 0x10)];
+    /// let id = manager.register_device(&device, None, &ranges, IrqResource::None).unwrap();
+    /// assert_eq!(manager.find_by_address(GuestAddress(0x2008), IoType::Mmio), Some((id, 1)));
+    /// assert_eq!(manager.find_by_address(GuestAddress(0x3000), IoType::Mmio), None);
+    /// ```
     pub fn find_by_address(&self, address: GuestAddress, io_type: IoType) -> Option<(InstanceId, usize)> {
         let mut locked = self.lock()?;
         let state = locked.state();
@@ -100,6 +184,21 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// Every device, depth first, siblings in the order of their registration.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    ///
+    /// let (pci, disk, clock) = (Constant("pci", 1), Constant("disk", 2), Constant("clock", 3));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let bus = manager.register_device(&pci, None, &[], IrqResource::None).unwrap();
+    /// manager.register_device(&clock, None, &[], IrqResource::None).unwrap();
+    /// manager.register_device(&disk, Some(bus), &[], IrqResource::None).unwrap();
+    /// let tree: Vec<_> = manager.walk().map(|info| (info.depth, info.name)).collect();
+    /// assert_eq!(tree, [(0, "pci"), (1, "disk"), (0, "clock")]);
+    /// ```
     pub fn walk(&self) -> impl Iterator<Item = DeviceInfo<'d>> {
         let mut previous: Option<InstanceId> = None;
         core::iter::from_fn(move || {
@@ -117,6 +216,25 @@ impl<'d> DeviceManager<'d> {
 
     /// Every range of the space of `io_type`, by address, a window before the ranges in it. Both kinds of MMIO are in
     /// one map: a VMM finds there what to map as memory.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let video = Constant("video", 1);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let memory = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(0xa0000), GuestUsize(0x2_0000));
+    /// manager.register_device(&video, None, &[memory], IrqResource::None).unwrap();
+    ///
+    /// // What the VMM has to map.
+    /// let map = manager.address_map(IoType::Mmio);
+    /// let physical: Vec<_> = map.filter(|range| range.assigned.io_type == IoType::PhysicalMmio).collect();
+    /// assert_eq!(physical[0].assigned.range, IoRange::of::<0xa0000, 0xbffff>());
+    /// ```
     pub fn address_map(&self, io_type: IoType) -> impl Iterator<Item = MappedRange<'d>> {
         let mut key = None;
         core::iter::from_fn(move || {

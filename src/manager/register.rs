@@ -26,6 +26,29 @@ impl<'d> DeviceManager<'d> {
     /// above the device has a window for the space, ranges asked for anywhere are taken from the nearest such bus's
     /// windows.
     ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     AccessSizes, DeviceManager, Gsi, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage,
+    ///     SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("uart", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let allocator =
+    ///     SystemAllocator::new(IoRange::of::<0xc000_0000, 0xffff_ffff>()).with_ports(IoRange::ALL_PORTS).with_irqs(4, 15);
+    /// let manager = DeviceManager::new(&storage, allocator);
+    /// let requests = [
+    ///     IoResource::pio(0x3f8, 8).sizes(AccessSizes::BYTE),
+    ///     IoResource::any(IoType::Mmio, GuestUsize(0x1000)).aligned(0x1000).last_fit(),
+    /// ];
+    /// let uart = manager.register_device(&device, None, &requests, IrqResource::Fixed(Gsi(4))).unwrap();
+    /// let place = |index| manager.range(uart, index).map(|assigned| assigned.range);
+    /// assert_eq!(place(0), Some(IoRange::of::<0x3f8, 0x3ff>()));
+    /// assert_eq!(place(1), Some(IoRange::of::<0xffff_f000, 0xffff_ffff>()));
+    /// ```
+    ///
     /// # Errors
     /// [`RegisterError`] names the device, what it asked for, what is in the way and whose that is. Nothing has
     /// changed then, but for what `collect` has finished. A device that unwinds over its resources instead of returning has
@@ -92,6 +115,25 @@ impl<'d> DeviceManager<'d> {
     /// Takes a range for the VMM itself: RAM, a local APIC. No device is given it, and an access to it is unclaimed. An
     /// [`IoRange`] is taken as it is; a [`Placement`] may leave the place open.
     ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Placement, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("timer", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// // The guest's RAM.
+    /// let ram = manager.reserve(IoType::Mmio, Placement::Fixed(IoRange::of::<0, 0x3fff_ffff>())).unwrap();
+    /// let page = IoResource::any(IoType::Mmio, GuestUsize(0x1000));
+    /// let timer = manager.register_device(&device, None, &[page], IrqResource::None).unwrap();
+    /// let place = manager.range(timer, 0).unwrap().range;
+    /// assert!(!place.overlaps(ram));
+    /// assert_eq!(place.first().0, 0x4000_0000);
+    /// ```
+    ///
     /// # Errors
     /// [`RangeRefusal`] tells what is in the way and whose that is.
     pub fn reserve(
@@ -110,6 +152,17 @@ impl<'d> DeviceManager<'d> {
 
     /// Gives back a range that was taken by [`reserve`](Self::reserve), exactly as it was taken.
     ///
+    /// ```
+    /// use vm_device::{DeviceManager, IoRange, IoType, Placement, Storage, SystemAllocator};
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let apic = manager.reserve(IoType::Mmio, Placement::Fixed(IoRange::of::<0xfee0_0000, 0xfee0_0fff>())).unwrap();
+    /// // Exactly as it was taken.
+    /// assert!(manager.release(IoType::Mmio, IoRange::of::<0xfee0_0000, 0xfee0_07ff>()).is_err());
+    /// assert_eq!(manager.release(IoType::Mmio, apic), Ok(()));
+    /// ```
+    ///
     /// # Errors
     /// [`RangeRefusal::NotAllocated`] for any other range, a device's among them.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<Owner<'d>>> {
@@ -119,6 +172,17 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// Takes an interrupt line for the VMM itself: the given one, or the lowest that is free. No device is given it.
+    ///
+    /// ```
+    /// use vm_device::{DeviceManager, Gsi, IoRange, Storage, SystemAllocator};
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
+    /// assert_eq!(manager.reserve_irq(Some(Gsi(8))), Ok(Gsi(8)));
+    /// assert_eq!(manager.reserve_irq(None), Ok(Gsi(0)));
+    /// assert!(manager.reserve_irq(Some(Gsi(8))).is_err());
+    /// assert_eq!(manager.release_irq(Gsi(8)), Ok(()));
+    /// ```
     ///
     /// # Errors
     /// [`IrqError`] tells why not.

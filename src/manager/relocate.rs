@@ -22,6 +22,25 @@ use crate::resource::Placement;
 pub const MAX_RELOCATIONS: usize = 32;
 
 /// What is to become of one range: a new place, or decoding turned on or off, or both.
+///
+/// ```
+/// use vm_device::{
+///     DeviceManager, GuestAddress, IoRange, IoResource, IrqResource, Relocation, Storage, SystemAllocator,
+/// };
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+///
+/// let (first, second) = (Constant("first", 1), Constant("second", 2));
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// let first = manager.register_device(&first, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
+/// let second = manager.register_device(&second, None, &[IoResource::mmio(0x2000, 0x1000)], IrqResource::None).unwrap();
+///
+/// // Two ranges change places.
+/// let swap = [Relocation::new(first, 0).to(GuestAddress(0x2000)), Relocation::new(second, 0).to(GuestAddress(0x1000))];
+/// assert_eq!(manager.relocate(&swap), Ok(()));
+/// assert_eq!(manager.range(first, 0).map(|assigned| assigned.range.first()), Some(GuestAddress(0x2000)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Relocation {
     device: InstanceId,
@@ -47,6 +66,27 @@ impl Relocation {
 
     /// Turns decoding on or off. A range that is not decoded stays reserved for its device, and accesses do not reach
     /// it.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Relocation, Storage,
+    ///     SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("disk", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let bar = IoResource::mmio(0x1000, 0x1000).not_decoded();
+    /// let disk = manager.register_device(&device, None, &[bar], IrqResource::None).unwrap();
+    /// let mut data = [0; 1];
+    /// assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
+    ///
+    /// // The guest sets the memory enable bit of the command register.
+    /// manager.relocate(&[Relocation::new(disk, 0).decoded(true)]).unwrap();
+    /// assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Ok(()));
+    /// ```
     #[must_use]
     pub const fn decoded(mut self, decoded: bool) -> Self {
         self.decoded = Some(decoded);
@@ -79,6 +119,29 @@ impl<'d> DeviceManager<'d> {
     ///
     /// Devices are not told: each access carries the base under which it was found. Where a
     /// [`PhysicalMmio`](crate::IoType::PhysicalMmio) range moves, mapping it there is up to the VMM.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Relocation, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let (pci, disk) = (Constant("pci", 1), Constant("disk", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let window = IoResource::mmio(0x1000_0000, 0x1000_0000).window();
+    /// let bus = manager.register_device(&pci, None, &[window], IrqResource::None).unwrap();
+    /// let bar = IoResource::mmio(0x1000_0000, 0x1000);
+    /// let disk = manager.register_device(&disk, Some(bus), &[bar], IrqResource::None).unwrap();
+    ///
+    /// // A window moves only together with what lies in it.
+    /// let away = Relocation::new(bus, 0).to(GuestAddress(0x4000_0000));
+    /// assert!(manager.relocate(&[away]).is_err());
+    /// let along = Relocation::new(disk, 0).to(GuestAddress(0x4000_8000));
+    /// assert_eq!(manager.relocate(&[away, along]), Ok(()));
+    /// assert_eq!(manager.find_by_address(GuestAddress(0x4000_8000), IoType::Mmio), Some((disk, 0)));
+    /// ```
     ///
     /// # Errors
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.

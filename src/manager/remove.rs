@@ -40,6 +40,26 @@ impl<'d> DeviceManager<'d> {
     /// [`collect`](Self::collect) tells it again; a line that no device has any more stays taken until then. Where the heavy
     /// barrier or the controller unwinds, the device is unreachable, and what is left of the removal is left to `collect`.
     ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("card", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let range = [IoResource::mmio(0x1000, 0x1000)];
+    /// let card = manager.register_device(&device, None, &range, IrqResource::None).unwrap();
+    /// assert_eq!(manager.unregister_device(card), Ok(()));
+    ///
+    /// // No access reaches it any more, and everything it had is free.
+    /// let mut data = [0; 1];
+    /// assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
+    /// assert!(manager.register_device(&device, None, &range, IrqResource::None).is_ok());
+    /// ```
+    ///
     /// # Errors
     /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
     /// callback it is [`InUse`](UnregisterError::InUse), after the patience, or at once
@@ -52,6 +72,20 @@ impl<'d> DeviceManager<'d> {
     /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise, with one patience for the subtree as it is
     /// when it becomes unreachable, whatever is registered in it or removed from it meanwhile.
     ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    ///
+    /// let (dock, disk) = (Constant("dock", 1), Constant("disk", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let bus = manager.register_device(&dock, None, &[], IrqResource::None).unwrap();
+    /// manager.register_device(&disk, Some(bus), &[], IrqResource::None).unwrap();
+    /// assert_eq!(manager.unregister_subtree(bus), Ok(()));
+    /// assert_eq!(manager.walk().count(), 0);
+    /// ```
+    ///
     /// # Errors
     /// As [`unregister_device`](Self::unregister_device), for any device of the subtree, `HasChildren` excepted.
     pub fn unregister_subtree(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
@@ -63,6 +97,38 @@ impl<'d> DeviceManager<'d> {
     /// on, and what the device had stays taken until they have ended and the next [`collect`](Self::collect), or
     /// registration, finds that: its place in the topology and in the address map, its name, and its interrupt line,
     /// asserted if it was.
+    ///
+    /// ```
+    /// use vm_device::{
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    /// };
+    ///
+    /// /// A card that the guest ejects by a write to the card's own register.
+    /// struct Card<'d>(&'d DeviceManager<'d>);
+    ///
+    /// impl<'d> Device<'d> for Card<'d> {
+    ///     fn name(&self) -> &str {
+    ///         "card"
+    ///     }
+    ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+    ///     fn write(&self, _: &Access<'_>, _: &[u8]) {
+    ///         if let Some(card) = self.0.find_by_path("/card") {
+    ///             let _ = self.0.unregister_device_deferred(card);
+    ///         }
+    ///     }
+    /// }
+    ///
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// static CARD: Card<'static> = Card(&MANAGER);
+    ///
+    /// MANAGER.register_device(&CARD, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None)?;
+    /// MANAGER.dispatcher()?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
+    /// // The callback has ended: nothing is left to wait for.
+    /// assert_eq!(MANAGER.collect(), 0);
+    /// assert_eq!(MANAGER.walk().count(), 0);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     ///
     /// # Errors
     /// [`UnregisterError`], all but `InUse` and `InOwnCallback`. Nothing has changed then.
@@ -81,6 +147,23 @@ impl<'d> DeviceManager<'d> {
     ///
     /// With the asymmetric fence, it executes the heavy barrier once if there are deferred removals for which that has not
     /// been done. Each registration calls it first.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator};
+    ///
+    /// let device = Constant("card", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let range = [IoResource::mmio(0x1000, 0x1000)];
+    /// let card = manager.register_device(&device, None, &range, IrqResource::None).unwrap();
+    /// manager.unregister_device_deferred(card).unwrap();
+    /// // Its range stays taken until the removal is finished.
+    /// assert_eq!(manager.address_map(IoType::Mmio).count(), 1);
+    /// assert_eq!(manager.collect(), 0);
+    /// assert_eq!(manager.address_map(IoType::Mmio).count(), 0);
+    /// ```
     pub fn collect(&'d self) -> usize {
         self.fence_deferred();
         let mut from = 0;

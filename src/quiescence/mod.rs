@@ -59,6 +59,20 @@ const RETRIES: u32 = 3;
 
 /// A memory barrier that one processor imposes on all others: an inter-processor interrupt on bare metal,
 /// `membarrier(2)` with `MEMBARRIER_CMD_PRIVATE_EXPEDITED` on Linux. With it, a dispatch needs no fence of its own.
+///
+/// ```
+/// use core::sync::atomic::{Ordering, fence};
+/// use vm_device::HeavyBarrier;
+///
+/// /// On a machine with one processor, its own fence is a barrier for all.
+/// fn every_processor() {
+///     fence(Ordering::SeqCst);
+/// }
+///
+/// // SAFETY: there is one processor.
+/// const BARRIER: HeavyBarrier = unsafe { HeavyBarrier::new(every_processor) };
+/// # let _ = BARRIER;
+/// ```
 #[derive(Clone, Copy, Debug)]
 pub struct HeavyBarrier(fn());
 

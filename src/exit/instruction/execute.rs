@@ -4,6 +4,17 @@ use super::{Extension, Instruction, Operand, Operation, arithmetic};
 use crate::exit::{Gpr, Register, Registers};
 
 /// What an instruction leaves behind.
+///
+/// ```
+/// use vm_device::exit::instruction::decode;
+/// use vm_device::exit::{Gpr, Mode, Registers};
+///
+/// // mov eax, [rdi] reads, and writes nothing.
+/// let instruction = decode(&[0x8b, 0x07], Mode::Bits64)?;
+/// let outcome = instruction.execute(&Registers { rip: 0x1000, ..Registers::default() }, 7);
+/// assert_eq!((outcome.registers.get(Gpr::Rax), outcome.registers.rip, outcome.write), (7, 0x1002, None));
+/// # Ok::<(), vm_device::exit::instruction::DecodeError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the access is not complete before the value is written and the registers are loaded"]
 pub struct Outcome {

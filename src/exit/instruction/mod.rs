@@ -98,6 +98,15 @@ pub enum Operation {
 impl Operation {
     /// The flags that the operation sets. Of these the manual leaves some undefined (AF after the bitwise operations);
     /// they are then 0, as processors have it.
+    ///
+    /// ```
+    /// use vm_device::exit::Rflags;
+    /// use vm_device::exit::instruction::Operation;
+    ///
+    /// assert_eq!(Operation::Move.flags(), Rflags::empty());
+    /// assert_eq!(Operation::Add.flags(), Rflags::STATUS);
+    /// assert!(!Operation::Inc.flags().contains(Rflags::CF));
+    /// ```
     pub const fn flags(self) -> Rflags {
         match self {
             Operation::Move | Operation::Xchg | Operation::Not => Rflags::empty(),
@@ -134,6 +143,12 @@ pub enum Extension {
 }
 
 /// Which accesses an instruction makes to memory.
+///
+/// ```
+/// use vm_device::exit::instruction::Direction;
+///
+/// assert!(Direction::ReadModifyWrite.reads() && Direction::ReadModifyWrite.writes());
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Direction {
     /// One read.
@@ -160,6 +175,18 @@ impl Direction {
 }
 
 /// A decoded instruction that has a memory operand.
+///
+/// ```
+/// use vm_device::exit::instruction::{Direction, Operation, decode};
+/// use vm_device::exit::{Mode, Size};
+///
+/// // lock add word [rbx], ax
+/// let instruction = decode(&[0xf0, 0x66, 0x01, 0x03], Mode::Bits64)?;
+/// assert_eq!((instruction.operation(), instruction.size()), (Operation::Add, Size::Word));
+/// assert_eq!((instruction.direction(), instruction.length()), (Direction::ReadModifyWrite, 4));
+/// assert!(instruction.is_locked());
+/// # Ok::<(), vm_device::exit::instruction::DecodeError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Instruction {
     operation: Operation,
@@ -276,6 +303,14 @@ impl fmt::Debug for Bytes {
 }
 
 /// Why bytes are no instruction that can be executed here. Carries the bytes.
+///
+/// ```
+/// use vm_device::exit::Mode;
+/// use vm_device::exit::instruction::{DecodeError, decode};
+///
+/// // `fld dword [rax]` touches memory, but not by a general-purpose register.
+/// assert!(matches!(decode(&[0xd9, 0x00], Mode::Bits64), Err(DecodeError::Unsupported(_))));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum DecodeError {
