@@ -323,7 +323,8 @@ impl core::error::Error for IoError {}
 /// use vm_device::{DeviceManager, GuestAddress, IoRange, IoType, OpenBus, Storage, SystemAllocator};
 ///
 /// let storage = Storage::<8, 16, 2>::new();
-/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY)).with_open_bus(IoType::Mmio, OpenBus(0));
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY))
+///     .with_open_bus(IoType::Mmio, OpenBus(0));
 /// let mut data = [1; 2];
 /// let _ = manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio);
 /// assert_eq!(data, [0, 0]);

@@ -19,7 +19,8 @@ impl fmt::Display for Gsi {
 ///
 /// The manager calls it from within device callbacks, from any vCPU and by several at once for different lines; for one
 /// line, level changes come one at a time. It holds no lock meanwhile: an implementation may call the manager, but must not remove
-/// a device other than deferred, because a removal waits for calls of the controller. It must not call an [`IrqLine`].
+/// a device other than deferred, because a removal waits for calls of the controller. It must not call an
+/// [`IrqLine`](crate::IrqLine).
 ///
 /// A method that unwinds instead of returning has not taken what it was told: the unwinding goes on through the handle's
 /// method, or the removal, that called it, and the manager is as after a refusal.
