@@ -107,9 +107,15 @@ fn public_functions(lib: &Path) -> Names {
             _ => {}
         }
     }
-    for item in found.iter().flat_map(|module| &module.items) {
+    let items = || found.iter().flat_map(|module| &module.items);
+    let private_trait = |item: &Item| match item {
+        Item::Trait(item) if !is_public(&item.vis) => Some(item.ident.to_string()),
+        _ => None,
+    };
+    let private_traits: Names = items().filter_map(private_trait).collect();
+    for item in items() {
         match item {
-            Item::Impl(item) => of_impl(item, &types, &mut functions),
+            Item::Impl(item) => of_impl(item, &types, &private_traits, &mut functions),
             Item::Struct(item) if derives_debug(&item.attrs) => shown("debug", &item.ident, &types, &mut functions),
             Item::Enum(item) if derives_debug(&item.attrs) => shown("debug", &item.ident, &types, &mut functions),
             _ => {}
@@ -149,7 +155,7 @@ fn shown(how: &str, name: &syn::Ident, types: &Names, functions: &mut Names) {
     }
 }
 
-fn of_impl(item: &ItemImpl, types: &Names, functions: &mut Names) {
+fn of_impl(item: &ItemImpl, types: &Names, private_traits: &Names, functions: &mut Names) {
     let Type::Path(path) = &*item.self_ty else { return };
     let Some(name) = path.path.segments.last().map(|segment| &segment.ident) else { return };
     if !types.contains(&name.to_string()) {
@@ -164,6 +170,8 @@ fn of_impl(item: &ItemImpl, types: &Names, functions: &mut Names) {
         // Of an error, the source; a device is called by the manager, and a handle is dropped where it is used.
         Some("Error") if !item.items.is_empty() => drop(functions.insert(format!("{name}::source"))),
         Some("Error" | "Device" | "Drop") => {}
+        // Nothing outside of the core can call it.
+        Some(private) if private_traits.contains(private) => {}
         Some(other) => panic!("what is called of {other} for {name}?"),
         None => {
             let mut add = |function: &ImplItemFn| {
