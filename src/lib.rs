@@ -80,7 +80,7 @@
 //! # Features
 //!
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
-//! - `instruction`: `exit::instruction`, which decodes and executes the instruction that touched MMIO.
+//! - `instruction`: `exit::x86::instruction`, which decodes and executes the instruction that touched MMIO.
 
 #![no_std]
 #![deny(unsafe_code)]

@@ -3,7 +3,7 @@
 
 use proptest::prelude::*;
 use vm_device::GuestAddress;
-use vm_device::exit::{
+use vm_device::exit::x86::{
     AddressSize, ExitError, Gpr, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register, Registers,
     Rflags, Segment, Size, StringForm, svm, vmx,
 };

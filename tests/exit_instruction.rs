@@ -3,8 +3,8 @@
 #![cfg(feature = "instruction")]
 
 use proptest::prelude::*;
-use vm_device::exit::instruction::{DecodeError, Direction, Extension, Operand, Operation, decode};
-use vm_device::exit::{AddressSize, Gpr, Mode, Register, Registers, Rflags, Segment, Size, StringForm};
+use vm_device::exit::x86::instruction::{DecodeError, Direction, Extension, Operand, Operation, decode};
+use vm_device::exit::x86::{AddressSize, Gpr, Mode, Register, Registers, Rflags, Segment, Size, StringForm};
 
 use Mode::{Bits16, Bits32, Bits64};
 use Size::{Byte, Dword, Qword, Word};

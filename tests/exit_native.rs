@@ -1,4 +1,4 @@
-//! `exit::instruction` does what the processor does: every instruction it decodes is also executed by the machine the
+//! `exit::x86::instruction` does what the processor does: every instruction it decodes is also executed by the machine the
 //! test runs on, with the same registers and memory, and everything either of them changed is compared.
 #![cfg(all(feature = "instruction", target_arch = "x86_64", target_os = "linux"))]
 
@@ -6,8 +6,8 @@ use core::arch::asm;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use vm_device::exit::instruction::{Direction, Instruction, Operand, Operation, decode};
-use vm_device::exit::{AddressSize, Gpr, Mode, Register, Registers, Rflags, Size};
+use vm_device::exit::x86::instruction::{Direction, Instruction, Operand, Operation, decode};
+use vm_device::exit::x86::{AddressSize, Gpr, Mode, Register, Registers, Rflags, Size};
 
 const PAGE: usize = 0x1000;
 /// Where the operand of an instruction lies in the memory.

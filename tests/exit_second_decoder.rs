@@ -1,9 +1,9 @@
-//! `exit::instruction::decode` agrees with iced-x86 about every instruction, in every mode.
+//! `exit::x86::instruction::decode` agrees with iced-x86 about every instruction, in every mode.
 #![cfg(feature = "instruction")]
 
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
-use vm_device::exit::instruction::{DecodeError, Direction, Extension, Instruction, Operand, Operation, decode};
-use vm_device::exit::{AddressSize, Gpr, Mode, Register, Rflags, Segment, Size, StringForm};
+use vm_device::exit::x86::instruction::{DecodeError, Direction, Extension, Instruction, Operand, Operation, decode};
+use vm_device::exit::x86::{AddressSize, Gpr, Mode, Register, Rflags, Segment, Size, StringForm};
 
 const MODES: [(Mode, u32); 3] = [(Mode::Bits16, 16), (Mode::Bits32, 32), (Mode::Bits64, 64)];
 

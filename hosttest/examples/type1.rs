@@ -5,8 +5,8 @@ use std::error::Error;
 
 use spin::Mutex;
 use vm_device::IoType::{Mmio, Pio};
-use vm_device::exit::instruction::decode;
-use vm_device::exit::{Gpr, Mode, PortDirection, Registers, svm};
+use vm_device::exit::x86::instruction::decode;
+use vm_device::exit::x86::{Gpr, Mode, PortDirection, Registers, svm};
 use vm_device::{Access, Accesses, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
 
 /// A device of eight bytes, which a guest writes and reads back.

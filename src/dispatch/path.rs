@@ -132,10 +132,10 @@ impl<'d> DeviceManager<'d> {
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
         let length = prepare(self.open_bus(io_type.space()), io_type, transfer)?;
-        if !self.owns_storage() {
-            return Err(IoError::Unclaimed);
-        }
         let space = io_type.space();
+        if !self.owns_storage() {
+            return Err(in_a_hole(space, address.0, length));
+        }
         let mut budget = self.slots.retry_budget();
         loop {
             let lookup = match space {
@@ -233,6 +233,14 @@ impl<'d> DeviceManager<'d> {
             _ => Err(IoError::Straddling),
         }
     }
+}
+
+/// What an access is that begins where nothing is, in a space where nothing is.
+#[cold]
+fn in_a_hole(space: Space, address: u64, length: usize) -> IoError {
+    let space_last = space.last_address().0;
+    let is_whole = address.checked_add(length as u64 - 1).is_some_and(|last| last <= space_last);
+    if is_whole || address > space_last { IoError::Unclaimed } else { IoError::Straddling }
 }
 
 /// Fills the buffer with the open-bus value, then checks length and kind. The size in bytes of what is accessed at once,

@@ -282,7 +282,7 @@ impl<'d> DeviceManager<'d> {
                 (leaf, state.slots_of(leaf), self.source_of(state, leaf))
             });
             let Some((leaf, slots, source)) = leaf else { return Ok(()) };
-            for slot in slots {
+            for &slot in &slots {
                 while !self.slots.reclaim(slot) {
                     spin_once();
                 }

@@ -6,8 +6,8 @@
 use core::fmt::{self, Write};
 use core::hint::black_box;
 
-use vm_device::exit::vmx::IoExit;
-use vm_device::exit::{
+use vm_device::exit::x86::vmx::IoExit;
+use vm_device::exit::x86::{
     AddressSize, ExitError, Gpr, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register, Registers,
     Segment, Size, StringForm, svm,
 };

@@ -1,8 +1,8 @@
 //! From the exits of the guest to its devices.
 
 use vm_device::IoType::{Mmio, Pio};
-use vm_device::exit::instruction::{Direction, Instruction, MAX_LENGTH, decode};
-use vm_device::exit::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
+use vm_device::exit::x86::instruction::{Direction, Instruction, MAX_LENGTH, decode};
+use vm_device::exit::x86::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
 use vm_device::{Dispatcher, GuestAddress, IoType};
 
 use crate::counts::Counts;

@@ -32,7 +32,7 @@ mod topology;
 mod uart;
 
 use spin::{Mutex, MutexGuard};
-use vm_device::exit::Gpr;
+use vm_device::exit::x86::Gpr;
 
 use crate::boot::StartInfo;
 use crate::counts::Counts;

@@ -2,8 +2,8 @@
 
 use core::fmt;
 
-use vm_device::exit::ExitError;
-use vm_device::exit::instruction::{DecodeError, MAX_LENGTH};
+use vm_device::exit::x86::ExitError;
+use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
 
 use crate::svm::Exit;
 

@@ -5,7 +5,7 @@ use core::arch::naked_asm;
 use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
 use core::mem::offset_of;
 
-use vm_device::exit::{Gpr, Mode, Registers};
+use vm_device::exit::x86::{Gpr, Mode, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 /// Memory for the processor: aligned to pages.
@@ -268,8 +268,8 @@ impl Vcpu {
     }
 
     /// The linear address of an offset into a segment. In 64-bit mode only FS and GS have a base (APM vol. 1, 2.1.4).
-    pub fn linear(&self, segment: vm_device::exit::Segment, offset: u64) -> u64 {
-        use vm_device::exit::Segment::{Cs, Ds, Es, Fs, Gs, Ss};
+    pub fn linear(&self, segment: vm_device::exit::x86::Segment, offset: u64) -> u64 {
+        use vm_device::exit::x86::Segment::{Cs, Ds, Es, Fs, Gs, Ss};
         let base = match (self.mode(), segment) {
             (_, Fs) => self.vmcb.fs.base,
             (_, Gs) => self.vmcb.gs.base,

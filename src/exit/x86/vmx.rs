@@ -2,10 +2,11 @@
 
 use bitflags::bitflags;
 
-use super::{
-    AddressSize, ExitError, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Segment, Size, StringForm,
-};
+use super::mode::{AddressSize, Mode, Segment};
+use super::port::{ExitError, PortAccess, PortDirection, StringForm};
 use crate::address::GuestAddress;
+use crate::exit::memory::{MemoryAccess, MemoryAccessKind};
+use crate::exit::size::Size;
 
 /// Basic exit reason of `IN`, `OUT`, `INS` and `OUTS` (Intel SDM vol. 3D, appendix C).
 pub const IO_INSTRUCTION: u16 = 30;
@@ -17,7 +18,7 @@ bitflags! {
     /// and the port, bits 31:16, are numbers.
     ///
     /// ```
-    /// use vm_device::exit::vmx::IoQualification;
+    /// use vm_device::exit::x86::vmx::IoQualification;
     ///
     /// // `rep insb` from the port in DX.
     /// let qualification = IoQualification::from_bits_retain(0x01f0_0038);
@@ -39,7 +40,7 @@ bitflags! {
     /// The exit qualification of an EPT violation (Intel SDM vol. 3C, table 28-7).
     ///
     /// ```
-    /// use vm_device::exit::vmx::EptViolation;
+    /// use vm_device::exit::x86::vmx::EptViolation;
     ///
     /// // A data read of an address that is not mapped.
     /// let violation = EptViolation::from_bits_retain(0x181);
@@ -106,7 +107,7 @@ pub struct IoExit {
 /// [`PortAccess::with_prefixes`] and the bytes of the instruction.
 ///
 /// ```
-/// use vm_device::exit::{AddressSize, Mode, PortDirection, Segment, Size, vmx};
+/// use vm_device::exit::x86::{AddressSize, Mode, PortDirection, Segment, Size, vmx};
 ///
 /// // `rep fs outsd` with a 32-bit address size, to port 0x1f0.
 /// let access = vmx::port_access(
@@ -122,7 +123,7 @@ pub struct IoExit {
 /// let form = access.string.unwrap();
 /// assert_eq!((form.repeated, form.address_size, form.segment), (true, AddressSize::Bits32, Segment::Fs));
 /// assert_eq!(access.next_rip, 0x1004);
-/// # Ok::<(), vm_device::exit::ExitError>(())
+/// # Ok::<(), vm_device::exit::x86::ExitError>(())
 /// ```
 ///
 /// # Errors
@@ -177,7 +178,7 @@ fn string_form(
 ///
 /// ```
 /// use vm_device::GuestAddress;
-/// use vm_device::exit::{MemoryAccess, MemoryAccessKind, vmx};
+/// use vm_device::exit::x86::{MemoryAccess, MemoryAccessKind, vmx};
 ///
 /// // A data read of an address that is not mapped.
 /// assert_eq!(

@@ -5,8 +5,8 @@
 //! VMCB, with decode assists), [`decode`]s them, makes the access, and [executes](Instruction::execute) the rest:
 //!
 //! ```
-//! use vm_device::exit::instruction::{Direction, decode};
-//! use vm_device::exit::{Gpr, Mode, Registers, Rflags, Size};
+//! use vm_device::exit::x86::instruction::{Direction, decode};
+//! use vm_device::exit::x86::{Gpr, Mode, Registers, Rflags, Size};
 //!
 //! // or dword [rdi + 0x10], 0x80
 //! let instruction = decode(&[0x81, 0x4f, 0x10, 0x80, 0x00, 0x00, 0x00], Mode::Bits64)?;
@@ -19,7 +19,7 @@
 //! assert_eq!(outcome.write, Some(0x8000_0081));
 //! assert_eq!(outcome.registers.rip, 0x1007);
 //! assert_eq!(outcome.registers.flags(), Rflags::SF | Rflags::PF);
-//! # Ok::<(), vm_device::exit::instruction::DecodeError>(())
+//! # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
 //! ```
 //!
 //! # Which instructions
@@ -36,7 +36,10 @@
 
 use core::fmt;
 
-use super::{Mode, Register, Rflags, Size, StringForm};
+use crate::exit::size::Size;
+use crate::exit::x86::mode::Mode;
+use crate::exit::x86::port::StringForm;
+use crate::exit::x86::registers::{Register, Rflags};
 
 mod arithmetic;
 mod decode;
@@ -100,8 +103,8 @@ impl Operation {
     /// they are then 0, as processors have it.
     ///
     /// ```
-    /// use vm_device::exit::Rflags;
-    /// use vm_device::exit::instruction::Operation;
+    /// use vm_device::exit::x86::Rflags;
+    /// use vm_device::exit::x86::instruction::Operation;
     ///
     /// assert_eq!(Operation::Move.flags(), Rflags::empty());
     /// assert_eq!(Operation::Add.flags(), Rflags::STATUS);
@@ -145,7 +148,7 @@ pub enum Extension {
 /// Which accesses an instruction makes to memory.
 ///
 /// ```
-/// use vm_device::exit::instruction::Direction;
+/// use vm_device::exit::x86::instruction::Direction;
 ///
 /// assert!(Direction::ReadModifyWrite.reads() && Direction::ReadModifyWrite.writes());
 /// ```
@@ -177,15 +180,15 @@ impl Direction {
 /// A decoded instruction that has a memory operand.
 ///
 /// ```
-/// use vm_device::exit::instruction::{Direction, Operation, decode};
-/// use vm_device::exit::{Mode, Size};
+/// use vm_device::exit::x86::instruction::{Direction, Operation, decode};
+/// use vm_device::exit::x86::{Mode, Size};
 ///
 /// // lock add word [rbx], ax
 /// let instruction = decode(&[0xf0, 0x66, 0x01, 0x03], Mode::Bits64)?;
 /// assert_eq!((instruction.operation(), instruction.size()), (Operation::Add, Size::Word));
 /// assert_eq!((instruction.direction(), instruction.length()), (Direction::ReadModifyWrite, 4));
 /// assert!(instruction.is_locked());
-/// # Ok::<(), vm_device::exit::instruction::DecodeError>(())
+/// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Instruction {
@@ -305,8 +308,8 @@ impl fmt::Debug for Bytes {
 /// Why bytes are no instruction that can be executed here. Carries the bytes.
 ///
 /// ```
-/// use vm_device::exit::Mode;
-/// use vm_device::exit::instruction::{DecodeError, decode};
+/// use vm_device::exit::x86::Mode;
+/// use vm_device::exit::x86::instruction::{DecodeError, decode};
 ///
 /// // `fld dword [rax]` touches memory, but not by a general-purpose register.
 /// assert!(matches!(decode(&[0xd9, 0x00], Mode::Bits64), Err(DecodeError::Unsupported(_))));

@@ -1,19 +1,19 @@
 //! What an instruction does when its access was made.
 
 use super::{Extension, Instruction, Operand, Operation, arithmetic};
-use crate::exit::{Gpr, Register, Registers};
+use crate::exit::x86::registers::{Gpr, Register, Registers};
 
 /// What an instruction leaves behind.
 ///
 /// ```
-/// use vm_device::exit::instruction::decode;
-/// use vm_device::exit::{Gpr, Mode, Registers};
+/// use vm_device::exit::x86::instruction::decode;
+/// use vm_device::exit::x86::{Gpr, Mode, Registers};
 ///
 /// // mov eax, [rdi] reads, and writes nothing.
 /// let instruction = decode(&[0x8b, 0x07], Mode::Bits64)?;
 /// let outcome = instruction.execute(&Registers { rip: 0x1000, ..Registers::default() }, 7);
 /// assert_eq!((outcome.registers.get(Gpr::Rax), outcome.registers.rip, outcome.write), (7, 0x1002, None));
-/// # Ok::<(), vm_device::exit::instruction::DecodeError>(())
+/// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the access is not complete before the value is written and the registers are loaded"]
@@ -35,8 +35,8 @@ impl Instruction {
     /// size. The exit reports that address, so the number modulo the size in bits is left.
     ///
     /// ```
-    /// use vm_device::exit::instruction::decode;
-    /// use vm_device::exit::{Gpr, Mode, Registers};
+    /// use vm_device::exit::x86::instruction::decode;
+    /// use vm_device::exit::x86::{Gpr, Mode, Registers};
     ///
     /// // mov [0x9000], ah in real mode
     /// let instruction = decode(&[0x88, 0x26, 0x00, 0x90], Mode::Bits16)?;
@@ -44,7 +44,7 @@ impl Instruction {
     /// registers.set(Gpr::Rax, 0x1234);
     /// let outcome = instruction.execute(&registers, 0);
     /// assert_eq!((outcome.write, outcome.registers.rip), (Some(0x12), 0x7c04));
-    /// # Ok::<(), vm_device::exit::instruction::DecodeError>(())
+    /// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
     /// ```
     pub fn execute(&self, registers: &Registers, read: u64) -> Outcome {
         let mut after = *registers;

@@ -1,13 +1,16 @@
 //! The registers after an access: what a port instruction or a string instruction does when its data was transferred.
 
-use super::{Gpr, Mode, PortAccess, PortDirection, Register, Registers, Rflags, Segment, Size, StringForm};
+use super::mode::{Mode, Segment};
+use super::port::{PortAccess, PortDirection, StringForm};
+use super::registers::{Gpr, Register, Registers, Rflags};
+use crate::exit::size::Size;
 
 impl StringForm {
     /// How many elements are left: RCX, as much of it as the address size says, or 1 without a REP prefix. It can be 0,
     /// and the instruction then does nothing.
     ///
     /// ```
-    /// use vm_device::exit::{AddressSize, Gpr, Registers, Segment, StringForm};
+    /// use vm_device::exit::x86::{AddressSize, Gpr, Registers, Segment, StringForm};
     ///
     /// let mut registers = Registers::default();
     /// registers.set(Gpr::Rcx, 0x1_0003);
@@ -23,7 +26,7 @@ impl StringForm {
     /// source and RDI for the destination. Offsets wrap at the address size, and go down if DF is set.
     ///
     /// ```
-    /// use vm_device::exit::{AddressSize, Gpr, Registers, Rflags, Segment, Size, StringForm};
+    /// use vm_device::exit::x86::{AddressSize, Gpr, Registers, Rflags, Segment, Size, StringForm};
     ///
     /// let mut registers = Registers { rflags: Rflags::DF.bits(), ..Registers::default() };
     /// registers.set(Gpr::Rsi, 0x1000);
@@ -92,14 +95,14 @@ impl PortAccess {
     /// What `OUT` writes to the port: AL, AX or EAX.
     ///
     /// ```
-    /// use vm_device::exit::{Gpr, Mode, Registers, svm};
+    /// use vm_device::exit::x86::{Gpr, Mode, Registers, svm};
     ///
     /// // `out dx, al`.
     /// let access = svm::port_access(0x03f8_0010, 0x1001, Mode::Bits64)?;
     /// let mut registers = Registers::default();
     /// registers.set(Gpr::Rax, 0x1234);
     /// assert_eq!(access.output(&registers), 0x34);
-    /// # Ok::<(), vm_device::exit::ExitError>(())
+    /// # Ok::<(), vm_device::exit::x86::ExitError>(())
     /// ```
     pub fn output(&self, registers: &Registers) -> u64 {
         registers.read(Register::Low(Gpr::Rax), self.size)
@@ -111,7 +114,7 @@ impl PortAccess {
     /// [`complete_string`](Self::complete_string) with one element.
     ///
     /// ```
-    /// use vm_device::exit::{Gpr, Mode, Registers, svm};
+    /// use vm_device::exit::x86::{Gpr, Mode, Registers, svm};
     ///
     /// let mut registers = Registers::default();
     /// registers.set(Gpr::Rax, 0x1111_2222_3333_4444);
@@ -119,7 +122,7 @@ impl PortAccess {
     /// assert_eq!(in_al_dx.complete(&registers, 0x5a).rax(), 0x1111_2222_3333_445a);
     /// let in_eax_dx = svm::port_access(0x0cfc_0041, 0x7c02, Mode::Bits16)?;
     /// assert_eq!(in_eax_dx.complete(&registers, 0x5a).rax(), 0x5a);
-    /// # Ok::<(), vm_device::exit::ExitError>(())
+    /// # Ok::<(), vm_device::exit::x86::ExitError>(())
     /// ```
     #[must_use = "the registers after the access are what the guest resumes with"]
     pub fn complete(&self, registers: &Registers, input: u64) -> Registers {
@@ -159,7 +162,7 @@ impl PortAccess {
     /// may transfer as few at a time as it likes, and take interrupts in between, as a processor does.
     ///
     /// ```
-    /// use vm_device::exit::{Gpr, Mode, Registers, Segment, svm};
+    /// use vm_device::exit::x86::{Gpr, Mode, Registers, Segment, svm};
     ///
     /// // `rep insw` with a 16-bit address size, CX = 3, DI = 0xfffe.
     /// let access = svm::port_access(0x01f0_00ad, 0x7c02, Mode::Bits16)?;
@@ -174,7 +177,7 @@ impl PortAccess {
     /// assert_eq!((part.get(Gpr::Rcx), part.get(Gpr::Rdi), part.rip), (1, 2, 0x7c00));
     /// let all = access.complete_string(&registers, 3);
     /// assert_eq!((all.get(Gpr::Rcx), all.get(Gpr::Rdi), all.rip), (0, 4, 0x7c02));
-    /// # Ok::<(), vm_device::exit::ExitError>(())
+    /// # Ok::<(), vm_device::exit::x86::ExitError>(())
     /// ```
     #[must_use = "the registers after the access are what the guest resumes with"]
     pub fn complete_string(&self, registers: &Registers, elements: u64) -> Registers {
@@ -192,13 +195,13 @@ impl PortAccess {
     /// For processors that do not report them: see [`svm::port_access`](super::svm::port_access).
     ///
     /// ```
-    /// use vm_device::exit::{AddressSize, Mode, Segment, svm};
+    /// use vm_device::exit::x86::{AddressSize, Mode, Segment, svm};
     ///
     /// // `rep outs dx, byte fs:[esi]` on a processor that reports neither address size nor segment.
     /// let access = svm::port_access(0x03f8_001c, 0x1004, Mode::Bits64)?;
     /// let string = access.with_prefixes(&[0x64, 0x67, 0xf3, 0x6e], Mode::Bits64).string.unwrap();
     /// assert_eq!((string.address_size, string.segment), (AddressSize::Bits32, Segment::Fs));
-    /// # Ok::<(), vm_device::exit::ExitError>(())
+    /// # Ok::<(), vm_device::exit::x86::ExitError>(())
     /// ```
     pub fn with_prefixes(self, instruction: &[u8], mode: Mode) -> Self {
         Self { string: self.string.map(|string| string.with_prefixes(instruction, mode)), ..self }

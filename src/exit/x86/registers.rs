@@ -2,7 +2,7 @@
 
 use bitflags::bitflags;
 
-use super::Size;
+use crate::exit::size::Size;
 
 /// A general-purpose register, in the order of its encoding (Intel SDM vol. 2A, table 2-2).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -50,7 +50,7 @@ impl Gpr {
     /// The register with this encoding; `None` above 15.
     ///
     /// ```
-    /// use vm_device::exit::Gpr;
+    /// use vm_device::exit::x86::Gpr;
     ///
     /// assert_eq!(Gpr::from_number(1), Some(Gpr::Rcx));
     /// assert_eq!(Gpr::from_number(16), None);
@@ -100,7 +100,7 @@ bitflags! {
 /// and loads them again before it resumes the guest.
 ///
 /// ```
-/// use vm_device::exit::{Gpr, Register, Registers, Size};
+/// use vm_device::exit::x86::{Gpr, Register, Registers, Size};
 ///
 /// let mut registers = Registers::default();
 /// registers.set(Gpr::Rbx, 0x1122_3344_5566_7788);
@@ -145,7 +145,7 @@ impl Registers {
     /// The value of an operand.
     ///
     /// ```
-    /// use vm_device::exit::{Gpr, Register, Registers, Size};
+    /// use vm_device::exit::x86::{Gpr, Register, Registers, Size};
     ///
     /// let mut registers = Registers::default();
     /// registers.set(Gpr::Rax, 0x1234);
@@ -163,7 +163,7 @@ impl Registers {
     /// into it (Intel SDM vol. 1, 3.4.1.1). The second byte is always written as one byte.
     ///
     /// ```
-    /// use vm_device::exit::{Gpr, Register, Registers, Size};
+    /// use vm_device::exit::x86::{Gpr, Register, Registers, Size};
     ///
     /// let mut registers = Registers::default();
     /// registers.set(Gpr::Rax, u64::MAX);

@@ -5,14 +5,17 @@ use yaxpeax_arch::LengthedInstruction;
 use yaxpeax_x86::{long_mode, protected_mode, real_mode};
 
 use super::{Bytes, DecodeError, Extension, Instruction, MAX_LENGTH, Operand, Operation};
-use crate::exit::{Gpr, Mode, Register, Segment, Size, StringForm};
+use crate::exit::size::Size;
+use crate::exit::x86::mode::{Mode, Segment};
+use crate::exit::x86::port::StringForm;
+use crate::exit::x86::registers::{Gpr, Register};
 
 /// Decodes the instruction at the start of `bytes`, fetched at the guest's RIP. Bytes after it are ignored, so that a
 /// hypervisor may pass the 15 bytes that the longest instruction would have; where fewer can be fetched, fewer do.
 ///
 /// ```
-/// use vm_device::exit::instruction::{DecodeError, Extension, Operand, decode};
-/// use vm_device::exit::{Gpr, Mode, Register, Size};
+/// use vm_device::exit::x86::instruction::{DecodeError, Extension, Operand, decode};
+/// use vm_device::exit::x86::{Gpr, Mode, Register, Size};
 ///
 /// // movsx eax, byte [rsi]
 /// let instruction = decode(&[0x0f, 0xbe, 0x06, 0x90, 0x90], Mode::Bits64)?;

@@ -2,10 +2,11 @@
 
 use bitflags::bitflags;
 
-use super::{
-    AddressSize, ExitError, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Segment, Size, StringForm,
-};
+use super::mode::{AddressSize, Mode, Segment};
+use super::port::{ExitError, PortAccess, PortDirection, StringForm};
 use crate::address::GuestAddress;
+use crate::exit::memory::{MemoryAccess, MemoryAccessKind};
+use crate::exit::size::Size;
 
 /// `EXITCODE` of an intercepted `IN`, `OUT`, `INS` or `OUTS` (AMD APM vol. 2, appendix C).
 pub const VMEXIT_IOIO: u64 = 0x7b;
@@ -16,7 +17,7 @@ bitflags! {
     /// `EXITINFO1` of an IOIO intercept (AMD APM vol. 2, 15.10.2). SEG, bits 12:10, and PORT, bits 31:16, are numbers.
     ///
     /// ```
-    /// use vm_device::exit::svm::IoioInfo;
+    /// use vm_device::exit::x86::svm::IoioInfo;
     ///
     /// // `in al, 0x60`.
     /// let info = IoioInfo::from_bits_retain(0x0060_0211);
@@ -48,7 +49,7 @@ bitflags! {
     /// `EXITINFO1` of a nested page fault (AMD APM vol. 2, 15.25.6).
     ///
     /// ```
-    /// use vm_device::exit::svm::NestedPageFault;
+    /// use vm_device::exit::x86::svm::NestedPageFault;
     ///
     /// let fault = NestedPageFault::from_bits_retain(0x1_0000_0006);
     /// assert!(fault.contains(NestedPageFault::FINAL | NestedPageFault::RW));
@@ -85,7 +86,7 @@ bitflags! {
 /// missing, correct string accesses with [`PortAccess::with_prefixes`] and the bytes of the instruction.
 ///
 /// ```
-/// use vm_device::exit::{AddressSize, Mode, PortDirection, Segment, Size, StringForm, svm};
+/// use vm_device::exit::x86::{AddressSize, Mode, PortDirection, Segment, Size, StringForm, svm};
 ///
 /// // `rep outsb` to port 0x3f8 in 64-bit code: STR, REP, SZ8, A64, SEG = DS.
 /// let access = svm::port_access(0x03f8_0e1c, 0x1002, Mode::Bits64)?;
@@ -93,7 +94,7 @@ bitflags! {
 /// let form = StringForm { repeated: true, address_size: AddressSize::Bits64, segment: Segment::Ds };
 /// assert_eq!(access.string, Some(form));
 /// assert_eq!(access.next_rip, 0x1002);
-/// # Ok::<(), vm_device::exit::ExitError>(())
+/// # Ok::<(), vm_device::exit::x86::ExitError>(())
 /// ```
 ///
 /// # Errors
@@ -132,7 +133,7 @@ fn string_form(info: IoioInfo, mode: Mode) -> Result<StringForm, ExitError> {
 ///
 /// ```
 /// use vm_device::GuestAddress;
-/// use vm_device::exit::{MemoryAccess, MemoryAccessKind, svm};
+/// use vm_device::exit::x86::{MemoryAccess, MemoryAccessKind, svm};
 ///
 /// // A write to an address that is not mapped.
 /// assert_eq!(
