@@ -17,7 +17,7 @@ mod search;
 pub(crate) use address::AtomicAddress;
 pub(crate) use edit::IndexWriter;
 use edit::Starts;
-use search::{search, search_block};
+use search::{search_block, search_halves};
 
 use crate::address::Space;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, cold_path, const_fn};
@@ -131,7 +131,7 @@ impl<A: AtomicAddress> Replica<'_, A> {
     #[cold]
     #[inline(never)]
     fn find_entry_by_halves(&self, address: u64) -> Entry {
-        self.entry_at(search(self.starts, self.length(), address))
+        self.entry_at(search_halves(self.starts, self.length(), address))
     }
 
     #[inline(always)]

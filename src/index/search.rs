@@ -5,50 +5,19 @@ use core::hint::select_unpredictable;
 use super::address::AtomicAddress;
 
 /// The position of the last of the first `length` starts that is not above `address`, which is below the last address of
-/// the space; 0 if there is none.
+/// the space; 0 if there is none. `None` if the table has no room for the descent: [`search_halves`] needs none.
 ///
 /// A four-ary descent without a branch that depends on what is loaded: three independent loads a round, and as many rounds
 /// as the number of starts in use asks for, whatever the capacity. The starts are searched in a block of the next power of
-/// four, up to 4,096; the block may reach past the starts in use. Where the capacity has no room for that block, or more
-/// starts are in use than the largest has, they are halved first.
+/// four, up to 4,096; the block may reach past the starts in use.
 ///
 /// # Worst case
-/// For n starts it looks at 3 ⌈log₄ n⌉ of them, at least 3, and at 1 for each halving: 3 for up to 4, 6 for up to 16, 9 for up
-/// to 64, 12 for up to 256, 15 for up to 1,024.
+/// For n starts it looks at 3 ⌈log₄ n⌉ of them, at least 3: 3 for up to 4, 6 for up to 16, 9 for up to 64, 12 for up to 256,
+/// 15 for up to 1,024.
 ///
 /// # Preconditions
 /// `starts` is ascending over its first `length` elements, and all ones behind them. Where it is not, the position means
 /// nothing.
-#[cold]
-pub(super) fn search<A: AtomicAddress>(starts: &[A], length: usize, address: u64) -> usize {
-    let (mut from, mut left) = (0, length);
-    loop {
-        let part = starts.get(from..).unwrap_or_default();
-        if let Some(position) = search_block(part, left, address) {
-            return from + position;
-        }
-        let half = left / 2;
-        if half == 0 {
-            return from;
-        }
-        left -= half;
-        if part.get(half).is_some_and(|middle| middle.get() <= address) {
-            from += half;
-        }
-        // What stands before is not above the address, so that a block, if there is room for it, may begin there.
-        if let Some(room) = starts.len().checked_sub(block_of(left)) {
-            from = from.min(room);
-        }
-    }
-}
-
-/// The power of four that has room for so many starts, at least 4.
-fn block_of(length: usize) -> usize {
-    let bits = usize::BITS - length.saturating_sub(1).max(3).leading_zeros();
-    1 << (2 * bits.div_ceil(2))
-}
-
-/// As [`search`], in the block of the next power of four; `None` if there is no room for it.
 #[inline(always)]
 pub(super) fn search_block<A: AtomicAddress>(starts: &[A], length: usize, address: u64) -> Option<usize> {
     // Where there is room, the length of each part is known when this is compiled.
@@ -87,6 +56,23 @@ fn round<A: AtomicAddress, const QUARTER: usize>(block: &[A], address: u64) -> &
     select_unpredictable(starts_above(two), lower, upper)
 }
 
+/// As [`search_block`], by halving: where more than 4,096 starts are in use, or the block would be larger than the table.
+///
+/// # Worst case
+/// For n starts it looks at ⌈log₂ n⌉ of them.
+#[inline(always)]
+pub(super) fn search_halves<A: AtomicAddress>(starts: &[A], length: usize, address: u64) -> usize {
+    let (mut base, mut left) = (0, length);
+    while left > 1 {
+        let half = left / 2;
+        if starts.get(base + half).is_some_and(|middle| middle.get() <= address) {
+            base += half;
+        }
+        left -= half;
+    }
+    base
+}
+
 #[cfg(all(test, not(vm_device_loom)))]
 mod tests {
     use core::cell::Cell;
@@ -113,19 +99,11 @@ mod tests {
         }
     }
 
-    /// The bound that the documentation of [`search`] states.
+    /// The bounds that the documentation states.
     fn bound(length: usize, capacity: usize) -> usize {
         let halvings = length.next_power_of_two().ilog2() as usize;
-        let block = match capacity {
-            4096.. => 12,
-            1024.. => 10,
-            256.. => 8,
-            64.. => 6,
-            16.. => 4,
-            4.. => 2,
-            _ => 0,
-        };
-        halvings.saturating_sub(block) + 3 * halvings.min(block).div_ceil(2).max((block > 0) as usize)
+        let rounds = halvings.div_ceil(2).max(1);
+        if rounds <= 6 && 1 << (2 * rounds) <= capacity { 3 * rounds } else { halvings }
     }
 
     /// Searches for every address around every start, for every number of starts that the table has room for, or for each
@@ -145,7 +123,8 @@ mod tests {
             let around = (0..length as u64 + 2).flat_map(|i| [10 * i, 10 * i + 9]);
             for address in around.chain([u64::MAX - 1]) {
                 LOOKS.set(0);
-                let found = search(starts, length, address);
+                let found = search_block(starts, length, address);
+                let found = found.unwrap_or_else(|| search_halves(starts, length, address));
                 let looks = LOOKS.get();
                 let not_above = length.min(address as usize / 10);
                 assert_eq!(found, not_above.saturating_sub(1), "{length} of {capacity}, {address}");
@@ -153,7 +132,8 @@ mod tests {
                 worst = worst.max(looks);
             }
         }
-        assert_eq!(worst, bound(capacity, capacity), "no search needs more than {worst} looks");
+        let stated = (0..=capacity).map(|length| bound(length, capacity)).max();
+        assert_eq!(Some(worst), stated, "no search needs more than {worst} looks");
     }
 
     #[test]

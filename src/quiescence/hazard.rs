@@ -76,9 +76,9 @@ impl PerVcpu {
     }
 
     /// Every word in which a slot may be protected.
-    pub(super) fn words(&self) -> impl Iterator<Item = &AtomicU32> {
-        let stripe = self.stripe.0.iter().filter(|_| orderings::STRIPE_SCAN);
-        core::iter::once(&self.outer).chain(&self.nested).chain(stripe)
+    pub(super) fn words(&self) -> [&[AtomicU32]; 3] {
+        let stripe: &[AtomicU32] = if orderings::STRIPE_SCAN { &self.stripe.0 } else { &[] };
+        [core::slice::from_ref(&self.outer), &self.nested, stripe]
     }
 }
 

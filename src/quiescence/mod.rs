@@ -322,7 +322,7 @@ impl<'a, T> Slots<'a, T> {
         let Some(slot) = self.at(index) else { return false };
         match slot.state.load(Ordering::SeqCst) {
             VACANT => true,
-            RETIRED if !orderings::WAIT || !self.words(index).any(|(word, trace)| trace.is_in(word)) => {
+            RETIRED if !orderings::WAIT || self.no_reader(index, &mut |word, trace| !trace.is_in(word)) => {
                 slot.state.store(VACANT, Ordering::SeqCst);
                 true
             }
@@ -337,7 +337,7 @@ impl<'a, T> Slots<'a, T> {
     pub(crate) fn wait_for_current_readers(&self, index: SlotIndex, spins: &mut u32) -> bool {
         // Between the caller's own protection, which the asymmetric fence leaves unordered, and its look.
         fence(Ordering::SeqCst);
-        self.words(index).all(|(word, trace)| {
+        self.no_reader(index, &mut |word, trace| {
             while trace.is_in(word) {
                 let Some(left) = spins.checked_sub(1) else { return false };
                 *spins = left;
@@ -347,11 +347,20 @@ impl<'a, T> Slots<'a, T> {
         })
     }
 
-    /// Every word in which a reader of the slot may have protected it.
-    fn words(&self, index: SlotIndex) -> impl Iterator<Item = (&'a AtomicU32, Trace)> {
+    /// Whether `is_free` says so of every word in which a reader of the slot may have protected it, and of the slot's count.
+    /// Code once, and so not an iterator.
+    #[inline(never)]
+    fn no_reader(&self, index: SlotIndex, is_free: &mut dyn FnMut(&AtomicU32, Trace) -> bool) -> bool {
         let trace = Trace::Tag(index.number().into());
-        let counted = self.at(index).filter(|_| orderings::COUNT_SCAN).map(|slot| (&slot.counted, Trace::Count));
-        self.vcpus.iter().flat_map(PerVcpu::words).map(move |word| (word, trace)).chain(counted)
+        for vcpu in self.vcpus {
+            if !vcpu.words().into_iter().all(|words| words.iter().all(|word| is_free(word, trace))) {
+                return false;
+            }
+        }
+        match self.at(index) {
+            Some(slot) if orderings::COUNT_SCAN => is_free(&slot.counted, Trace::Count),
+            _ => true,
+        }
     }
 
     /// Sets the place of the slot's range in the replica that `version` selects.
