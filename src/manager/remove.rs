@@ -165,6 +165,9 @@ impl<'d> DeviceManager<'d> {
     /// assert_eq!(manager.address_map(IoType::Mmio).count(), 0);
     /// ```
     pub fn collect(&'d self) -> usize {
+        if self.left() == 0 {
+            return 0;
+        }
         self.fence_deferred();
         let mut from = 0;
         while let Some((index, parent)) = self.take_deferred(from) {
@@ -188,6 +191,11 @@ impl<'d> DeviceManager<'d> {
             }
         }
         self.tell_owed();
+        self.left()
+    }
+
+    /// How many deferred removals and owed lines there are.
+    fn left(&self) -> usize {
         self.with_state(|state| usize::from(state.left.deferred) + usize::from(state.left.owed)).unwrap_or(0)
     }
 
