@@ -1,4 +1,4 @@
-//! One access of a guest, as a device sees it, and what can become of it.
+//! One access of a guest, as a device sees it, and the errors it can end with.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -41,7 +41,7 @@ pub(crate) struct Target {
     pub(crate) io_type: IoType,
 }
 
-/// Where a removal looks for an access: at this depth of a vCPU's hazard record, or among those without a record.
+/// Where an access protects its slot, and so where a removal finds it: at this depth of a vCPU's hazard record, or in a stripe.
 #[derive(Clone, Copy)]
 pub(crate) struct ReaderSite {
     pub(crate) record: Option<RecordIndex>,
@@ -62,10 +62,10 @@ impl ReaderSite {
 /// What makes an access, as far as the manager can know.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
-    /// Which manager dispatches it: a number that no other one has; 0 is none's.
+    /// Which manager dispatches it: a number that no other manager has; 0 for an access without a manager.
     pub(crate) manager: usize,
     pub(crate) site: ReaderSite,
-    /// The access from within whose callback this one is made.
+    /// The access that this one is nested in.
     pub(crate) outer: Option<&'a OuterAccess<'a>>,
 }
 
@@ -107,8 +107,8 @@ impl Access<'static> {
     /// ```
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
         let target = Target { node: None, range_index: range_index as u8, io_type };
-        const NOBODY: Caller<'_> = Caller { manager: 0, site: ReaderSite::HANDLE_LESS, outer: None };
-        Self::with_caller(address.0, base.0, target, &NOBODY)
+        const NO_CALLER: Caller<'_> = Caller { manager: 0, site: ReaderSite::HANDLE_LESS, outer: None };
+        Self::with_caller(address.0, base.0, target, &NO_CALLER)
     }
 }
 
@@ -132,8 +132,7 @@ impl<'a> Access<'a> {
         GuestAddress(self.address)
     }
 
-    /// The address at which the range starts. It is the one under which this access found it; a relocation changes
-    /// it for later ones.
+    /// The address at which the range started when this access found it; a relocation changes it for later accesses.
     pub const fn base(&self) -> GuestAddress {
         GuestAddress(self.base)
     }
@@ -223,8 +222,8 @@ impl<'a> Access<'a> {
         registers.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
     }
 
-    /// Where registers that begin `offset` bytes into the range, and the data of the access, have their first byte in
-    /// common: its number in each.
+    /// The first byte that the data of the access has in common with registers that begin `offset` bytes into the range: its
+    /// number among the registers, and in the data.
     fn meet(&self, offset: u64) -> (usize, usize) {
         // What does not fit is behind the end of everything.
         let distance = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
@@ -291,9 +290,8 @@ pub enum IoError {
     RefusedSize,
     /// The access is 0 bytes long, or its length is no multiple of the element size.
     InvalidLength,
-    /// Accesses are nested deeper than [`MAX_DEPTH`], or more accesses without a
-    /// [`Dispatcher`](crate::Dispatcher) are counted in ranges in which others are than
-    /// [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
+    /// Accesses are nested deeper than [`MAX_DEPTH`], or too many accesses without a [`Dispatcher`](crate::Dispatcher) are in
+    /// ranges that others are in: see [`MAX_ANONYMOUS`](crate::MAX_ANONYMOUS).
     TooDeep,
     /// [`IoType::PhysicalMmio`] is backed by memory and never dispatched.
     NotDispatched,
@@ -316,7 +314,7 @@ impl core::error::Error for IoError {}
 
 /// The value a read has where nothing answers, a byte at a time.
 ///
-/// On hardware nobody drives the bus then and its lines float high, which is why firmware takes all ones for "nothing
+/// On hardware no device drives the bus then, and its lines float high. That is why firmware takes all ones for "nothing
 /// there" (PCI Local Bus 3.0, 6.1: the host bridge returns all ones for a configuration read that no device claims).
 ///
 /// ```
@@ -338,7 +336,7 @@ impl OpenBus {
     /// Every bit set. The default of both spaces.
     pub const ALL_ONES: Self = Self(0xff);
 
-    /// The value of four bytes, as it is kept for each space: a fill is one store then, or two.
+    /// The value, four times: so that a fill is one store, or two.
     pub(crate) const fn bytes(self) -> [u8; 4] {
         [self.0; 4]
     }

@@ -76,8 +76,8 @@ pub enum IoType {
     /// Memory-mapped I/O: guest physical addresses whose accesses cause a VM exit and reach the device.
     Mmio,
     /// Guest physical addresses that belong to a device but are backed by memory: the VMM maps them, accesses do not
-    /// exit and are never dispatched. Which memory that is, is for the VMM to know: the
-    /// [`address_map`](crate::DeviceManager::address_map) tells it where the range lies and whose it is.
+    /// exit and are never dispatched. The VMM chooses the memory; the
+    /// [`address_map`](crate::DeviceManager::address_map) tells it where the range lies and which device has it.
     PhysicalMmio,
 }
 
@@ -93,7 +93,7 @@ impl IoType {
     }
 }
 
-/// What addresses are of: both kinds of MMIO share one space.
+/// An address space; both kinds of MMIO share one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Space {
     Ports,
@@ -171,8 +171,8 @@ impl IoRange {
         Self { first: FIRST, last: LAST }
     }
 
-    /// The range from `first` to `last`, both inclusive. One that is known when the program is compiled is better made
-    /// by [`of`](Self::of), which cannot fail.
+    /// The range from `first` to `last`, both inclusive. For a range that is known when the program is compiled,
+    /// [`of`](Self::of) is better: it cannot fail.
     ///
     /// ```
     /// use vm_device::{GuestAddress, IoRange, RangeError};

@@ -1,12 +1,12 @@
-//! In tests, a count of what writers look at and move, for the worst case of a registration; in models, one of the searches
-//! of an access. Otherwise nothing.
+//! Counts for tests: in unit tests, how many elements writers look at and move, and how many turns they wait; in models, how
+//! many searches an access takes. In every other build the functions do nothing.
 
 /// Counts a look at a range or at a segment.
 #[cfg(any(not(test), vm_device_loom))]
 #[inline(always)]
 pub(crate) fn looked() {}
 
-/// Counts elements of the order or of the index that change their places.
+/// Counts elements of the pool's order or of the index that move.
 #[cfg(any(not(test), vm_device_loom))]
 #[inline(always)]
 pub(crate) fn moved(_: usize) {}
@@ -31,13 +31,13 @@ mod modelled {
         SEARCHES.with(|searches| {
             if let Some(count) = searches.get() {
                 searches.set(Some(count + 1));
-                // Others go on while the search is not yet compared, without a preemption that is counted.
+                // Other threads go on before the reader compares versions; loom counts a yield as no preemption.
                 loom::thread::yield_now();
             }
         });
     }
 
-    /// How many searches an access of this thread takes. Others have their turn after each.
+    /// How many searches an access of this thread takes. Other threads have their turn after each.
     pub(crate) fn count_searches(access: impl FnOnce()) -> usize {
         SEARCHES.with(|searches| searches.set(Some(0)));
         access();

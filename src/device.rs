@@ -36,7 +36,7 @@ use crate::resource::Resources;
 /// ```
 ///
 /// A guest chooses offset and length of its accesses. [`Access::load`] and [`Access::store`] serve all of them; a device
-/// that does otherwise has to be ready for each, or is registered with the sizes that it accepts
+/// that uses neither has to be ready for each, or is registered with the sizes that it accepts
 /// ([`IoResource::sizes`](crate::IoResource::sizes)).
 pub trait Device<'d>: Sync {
     /// The name, unique among the children of one parent. Part of paths, so without a `/`.
@@ -68,7 +68,7 @@ pub trait Device<'d>: Sync {
         }
     }
 
-    /// Tells the device what it was given: once for each registration, before anybody can reach it.
+    /// Tells the device what it was given: once for each registration, before any access can reach the device.
     ///
     /// # Errors
     /// A device that cannot work with what it was given says so, and its registration is undone.
@@ -88,7 +88,7 @@ pub trait Device<'d>: Sync {
 /// It is advice: a VMM that ignores it, or cannot follow it, dispatches the write to the device as any other. One that
 /// follows it may make one call of several such writes, and it need not know what was written where any value will do.
 ///
-/// The place is one in a range, and not an address: a doorbell moves with its range.
+/// It lies at an offset in a range, not at an address: a doorbell moves with its range.
 ///
 /// ```
 /// use vm_device::{Access, Device, Doorbell};

@@ -1,5 +1,5 @@
-//! The numbers by which the core names its parts: a type each, so that none is taken for another. None of them is zero, so
-//! that zeroed memory says "none" where the `Option` of one stands.
+//! The indices by which the core names its parts. Each part has a type of its own, so that none is taken for another. None of
+//! them is zero, so that an `Option` of one is `None` in zeroed memory.
 
 use core::num::NonZeroU16;
 
@@ -34,7 +34,7 @@ index! {
     NodeIndex
 }
 index! {
-    /// A place for an interrupt line that is in use.
+    /// The record and the level of an interrupt line in use.
     LineIndex
 }
 index! {
@@ -43,13 +43,13 @@ index! {
 }
 
 impl SlotIndex {
-    /// The index whose [`number`](Self::number) this is; 0 is none's.
+    /// The index with this [`number`](Self::number); 0 is the number of none.
     #[inline(always)]
     pub(crate) fn from_number(number: u16) -> Option<Self> {
         NonZeroU16::new(number).map(Self)
     }
 
-    /// The index as a number, for a word that is 0 where there is none: one more than its position.
+    /// The index as a number, for a word in which 0 says "none": one more than the position.
     #[inline(always)]
     pub(crate) fn number(self) -> u16 {
         self.0.get()

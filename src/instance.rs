@@ -6,9 +6,8 @@ use crate::indices::NodeIndex;
 
 /// Names one registration of a device.
 ///
-/// An id is never given out twice: when an index is used again, it carries a new generation, and an index whose
-/// generations are used up is retired. So the id of a device that is gone is an error wherever it is used, and never
-/// another device.
+/// An id is never given out twice: an index that is used again carries a new generation, and an index that has used up its
+/// generations is retired. So the id of a removed device is an error wherever it is used, and never names another device.
 ///
 /// It displays as `#3`, and as `#3.1` once the index was used before.
 ///

@@ -4,48 +4,48 @@
 
 use crate::sync::{Ordering, fence};
 
-/// Of an announcement: it comes before the reader's look at version and state.
+/// Of a protection: it comes before the reader's look at version and state.
 pub(crate) const PROTECT: Ordering = if FENCE { Ordering::SeqCst } else { Ordering::Release };
 
-/// Of an announcement where the writer's heavy barrier orders it before that look. It still releases what the vCPU's last
-/// callback did: a removal may see it instead of the withdrawal before it.
+/// Of a protection that the writer's heavy barrier orders before that look. It still releases what the vCPU's last callback
+/// did: a removal may see it instead of the end of the protection before it.
 pub(crate) const PROTECT_ASYMMETRIC: Ordering =
     if cfg!(vm_device_mutation = "no_announced_release") { Ordering::Relaxed } else { Ordering::Release };
 
-/// Of an announcement in a stripe, whose words pass from one thread to another.
+/// Of a protection in a stripe: its words pass from one thread to another.
 pub(crate) const PROTECT_BY_EXCHANGE: Ordering = match () {
     () if cfg!(vm_device_mutation = "no_stripe_acquire") => Ordering::Release,
     () if FENCE => Ordering::SeqCst,
     () => Ordering::AcqRel,
 };
 
-/// An access takes a word of a stripe only if nobody has it.
+/// An access takes a word of a stripe only if the word is free.
 pub(crate) const PROTECT_EXCHANGE: bool = !cfg!(vm_device_mutation = "no_stripe_exchange");
 
 /// A writer looks for readers in the stripes, and in the slot's count.
 pub(crate) const STRIPE_SCAN: bool = !cfg!(vm_device_mutation = "no_stripe_scan");
 pub(crate) const COUNT_SCAN: bool = !cfg!(vm_device_mutation = "no_count_scan");
 
-/// Of the withdrawal: what the callback did comes before it.
+/// Of the end of a protection: what the callback did comes before it.
 pub(crate) const LEAVE: Ordering =
     if cfg!(vm_device_mutation = "no_release") { Ordering::Relaxed } else { Ordering::Release };
 
 /// The order between a store and a later load, on the side of readers and of writers.
 pub(crate) const FENCE: bool = !cfg!(vm_device_mutation = "no_fence");
 
-/// A reader compares versions after its announcement.
+/// A reader compares versions after its protection.
 pub(crate) const VERSION_CHECK: bool = !cfg!(vm_device_mutation = "no_version_check");
 
-/// A reader that comes by a hint looks, after its announcement, whether the slot is open as it was before.
+/// A reader with a hint looks, after its protection, whether the slot is open as it was before.
 pub(crate) const STAMP_CHECK: bool = !cfg!(vm_device_mutation = "no_stamp_check");
 
 /// A reader forgets a hint to a slot that it has found closed.
 pub(crate) const FORGET: bool = !cfg!(vm_device_mutation = "no_forget");
 
-/// A writer closes a slot before it publishes another place for its range.
+/// A writer closes a slot to hints before it changes where the index has the slot's range.
 pub(crate) const CLOSE: bool = !cfg!(vm_device_mutation = "no_close");
 
-/// A reader that comes from a search looks at the slot's state after its announcement.
+/// A reader that has searched looks at the slot's state after its protection.
 pub(crate) const STATE_CHECK: bool = !cfg!(vm_device_mutation = "no_state_check");
 
 /// What a search loads comes before the comparison of versions.
@@ -54,7 +54,7 @@ pub(crate) const SEARCH_FENCE: bool = !cfg!(vm_device_mutation = "no_search_fenc
 /// A writer looks for readers before it makes a slot vacant.
 pub(crate) const WAIT: bool = !cfg!(vm_device_mutation = "no_wait");
 
-/// A writer changes the copy of the index that is not live.
+/// A writer changes the replica of the index that is not live.
 pub(crate) const OTHER_COPY: bool = !cfg!(vm_device_mutation = "no_other_copy");
 
 /// The publications so far, and the closing of a slot, come before what a writer then changes.
@@ -64,13 +64,13 @@ pub(crate) const CHANGE_FENCE: bool = !cfg!(vm_device_mutation = "no_change_fenc
 pub(crate) const NEW_LENGTH: Ordering =
     if cfg!(vm_device_mutation = "no_length_release") { Ordering::Relaxed } else { Ordering::Release };
 
-/// Writers hold back for readers that have searched in vain.
+/// Writers hold back for starved readers.
 pub(crate) const HOLD_BACK: bool = !cfg!(vm_device_mutation = "no_hold_back");
 
 /// A removal waits for the calls of the device's interrupt handles.
 pub(crate) const GATE_WAIT: bool = !cfg!(vm_device_mutation = "no_gate_wait");
 
-/// Who tells the controller a level looks again afterwards.
+/// The caller that tells the controller a level looks at the level again afterwards.
 pub(crate) const SECOND_LOOK: bool = !cfg!(vm_device_mutation = "no_second_look");
 
 /// Keeps the loads of a search before the comparison of versions that follows.
@@ -81,9 +81,8 @@ pub(crate) fn search_fence() {
     }
 }
 
-/// The order between a store and a later load that sequentially consistent operations have by themselves, and that loom,
-/// which takes them for acquire and release, knows of fences only. Under loom it does what [`search_fence`] does besides,
-/// where both stand.
+/// The order between a store and a later load. Sequentially consistent operations have it by themselves; loom takes them for
+/// acquire and release, and so needs a fence here. Where a [`search_fence`] follows, this one does its work too under loom.
 #[inline(always)]
 pub(crate) fn loom_seqcst_fence() {
     if cfg!(vm_device_loom) && FENCE {

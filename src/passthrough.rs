@@ -1,6 +1,6 @@
 //! Ports of the machine itself, given to the guest.
 //!
-//! The one module besides `slots` with `unsafe` in it: reaching hardware is unsafe by nature.
+//! Only this module and `quiescence` have `unsafe` in them: reaching hardware is unsafe by nature.
 
 #![allow(unsafe_code)]
 
@@ -37,10 +37,10 @@ impl<'n> PortPassthrough<'n> {
     /// has.
     ///
     /// # Safety
-    /// The caller runs where `IN` and `OUT` are allowed for these ports (CPL not above IOPL, or permitted by the TSS),
-    /// and answers for all that the guest can do with them for as long as the device is registered: that no access to
-    /// them, of any value and in any order, breaks the memory safety of the program (as by starting a DMA transfer
-    /// into its memory or resetting the machine), and that nothing else in it relies on having these ports to itself.
+    /// `IN` and `OUT` must be allowed for these ports where the program runs (CPL not above IOPL, or permitted by the TSS). As
+    /// long as the device is registered, no access of the guest to these ports, of any value and in any order, may break the
+    /// memory safety of the program (as a DMA transfer into its memory or a reset of the machine would), and nothing else in the
+    /// program may rely on having these ports to itself.
     pub const unsafe fn new(name: &'n str, first: u16) -> Self {
         Self { name, first }
     }
@@ -57,7 +57,7 @@ impl Device<'_> for PortPassthrough<'_> {
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
         let port = self.port(access);
-        // SAFETY: whoever made the device has promised that the guest may read these ports.
+        // SAFETY: `new` demands that the guest may read these ports.
         unsafe {
             match data {
                 [byte] => *byte = PortReadOnly::<u8>::new(port).read(),
@@ -70,7 +70,7 @@ impl Device<'_> for PortPassthrough<'_> {
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
         let port = self.port(access);
-        // SAFETY: whoever made the device has promised that the guest may write these ports.
+        // SAFETY: `new` demands that the guest may write these ports.
         unsafe {
             match *data {
                 [a] => PortWriteOnly::<u8>::new(port).write(a),

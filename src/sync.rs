@@ -36,7 +36,7 @@ pub(crate) type Mutex<T> = spin::Mutex<T>;
 #[cfg(not(vm_device_loom))]
 pub(crate) use spin::MutexGuard;
 
-/// loom's mutex, of a value of any size, under the interface of spin's.
+/// loom's mutex, for a value of any size, under the interface of spin's. loom's own orders the turns; `std`'s holds the value.
 #[cfg(vm_device_loom)]
 pub(crate) struct Mutex<T: ?Sized> {
     turn: loom::sync::Mutex<()>,
@@ -58,7 +58,7 @@ impl<T: ?Sized> Mutex<T> {
     }
 }
 
-/// The value is given back before the turn.
+/// The value is unlocked before the turn: fields are dropped in their order.
 #[cfg(vm_device_loom)]
 pub(crate) struct MutexGuard<'a, T: ?Sized> {
     value: std::sync::MutexGuard<'a, T>,
@@ -90,12 +90,12 @@ pub(crate) fn spin_once() {
     loom::thread::yield_now();
 }
 
-/// Tells the compiler that what calls it is seldom run. `core::hint::cold_path` is that, from Rust 1.95 on.
+/// Tells the compiler that the branch with this call is seldom taken. From Rust 1.95 on, `core::hint::cold_path` does so.
 #[cold]
 #[inline(always)]
 pub(crate) fn cold_path() {}
 
-/// A function that is `const` but under loom.
+/// A function that is `const`, except under loom.
 macro_rules! const_fn {
     ($(#[$attribute:meta])* $vis:vis fn $($rest:tt)*) => {
         #[cfg(not(vm_device_loom))]

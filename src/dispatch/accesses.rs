@@ -1,4 +1,4 @@
-//! What every kind of dispatcher has in common.
+//! One trait for every way to make an access.
 
 use super::handle::Dispatcher;
 use super::nested::Nested;
@@ -6,8 +6,8 @@ use crate::access::IoError;
 use crate::address::{GuestAddress, IoType};
 use crate::manager::DeviceManager;
 
-/// Answers a guest's accesses: a vCPU's [`Dispatcher`], a [`DeviceManager`] without a handle, or the view of one from within a
-/// callback, [`Nested`]. For code that does not care which: an exit handler, a bridge, a test.
+/// Answers a guest's accesses: a vCPU's [`Dispatcher`], a reference to a [`DeviceManager`], or [`Nested`], the manager as seen
+/// from within a callback. It serves code that takes any of them: an exit handler, a bridge, a test.
 ///
 /// ```
 /// use vm_device::{Accesses, DeviceManager, GuestAddress, IoRange, IoType, Storage, SystemAllocator};

@@ -67,12 +67,12 @@ impl<'d> DeviceManager<'d> {
 /// ranges it found addresses before.
 ///
 /// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
-/// [`DeviceManager::nested`]. Dropping it makes its place free for another.
+/// [`DeviceManager::nested`]. Dropping it makes room for another handle.
 ///
 /// Hints are a direct-mapped cache: one entry per 4 ports or per 512 bytes of memory. Addresses that map to the same entry
-/// evict each other. Every hint is validated when it is used. An access is searched for where the hint is about another
-/// range, where a window has other ranges in it, and for the first time after the range was moved; always, if it is a string,
-/// if it comes from within a callback, and if the range is all of the memory.
+/// evict each other. Every hint is validated when it is used. An access needs a search where the hint is about another range,
+/// where a window has other ranges in it, and the first time after a range was moved. Strings, accesses from within a callback
+/// and accesses to a range that is all of the memory are always searched for.
 ///
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -103,11 +103,11 @@ impl<'d> DeviceManager<'d> {
 /// ```
 #[repr(C)]
 pub struct Dispatcher<'d, const PORTS: usize = PORT_HINTS, const MEMORY: usize = MEMORY_HINTS> {
-    /// First of all: each access refers to it.
+    /// The first field, at offset 0, because each access refers to it.
     caller: Caller<'d>,
     manager: &'d DeviceManager<'d>,
     reader: Reader<'d, Occupant<'d>, PORTS, MEMORY>,
-    /// Those of ports and of memory.
+    /// Of ports and of memory.
     open_bus: [[u8; 4]; 2],
 }
 
@@ -115,7 +115,7 @@ pub struct Dispatcher<'d, const PORTS: usize = PORT_HINTS, const MEMORY: usize =
 pub const PORT_HINTS: usize = 1024;
 
 /// How many hints about memory a [`Dispatcher`] has, if nothing else is asked for: so many that random accesses to 1,024 ranges
-/// are no slower than without hints. With fewer ranges, fewer do.
+/// are no slower than without hints. Fewer are enough for fewer ranges.
 pub const MEMORY_HINTS: usize = 2048;
 
 impl<'d, const PORTS: usize, const MEMORY: usize> Dispatcher<'d, PORTS, MEMORY> {
@@ -150,7 +150,7 @@ impl<'d, const PORTS: usize, const MEMORY: usize> Dispatcher<'d, PORTS, MEMORY> 
         }
         match manager.search_and_call(table(&manager.index), reader, caller, address.0, transfer) {
             Ok(outcome) => outcome,
-            // By value until here, so that it need not be in memory.
+            // The transfer is passed by value up to here, so that it can stay in registers.
             Err(mut transfer) => manager.dispatch_from(caller, address, io_type, &mut transfer),
         }
     }

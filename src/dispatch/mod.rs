@@ -1,4 +1,4 @@
-//! The way of a guest's access to its device: without a handle, through a vCPU's handle, and from within a callback.
+//! How a guest's access gets to its device: without a handle, through a vCPU's handle, or from within a callback.
 
 mod accesses;
 mod handle;

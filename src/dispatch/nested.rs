@@ -8,9 +8,9 @@ use crate::instance::InstanceId;
 use crate::manager::{DeviceManager, Scope};
 
 impl<'d> DeviceManager<'d> {
-    /// The manager as seen from within the callback that `access` is handed to. Accesses made through it use the
-    /// vCPU's handle, and their depth is known exactly; a removal asked for through it is refused at once if it
-    /// would wait for the caller itself.
+    /// The manager as seen from within the callback that `access` is handed to. Accesses through it use the vCPU's hazard
+    /// record, and their depth is known exactly. A removal through it is refused at once if it would wait for the caller
+    /// itself.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }

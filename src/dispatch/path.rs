@@ -10,7 +10,7 @@ use crate::quiescence::{Reader, Refused, SlotGuard, SlotRef};
 use crate::resource::AccessSizes;
 use crate::sync::cold_path;
 
-/// What a search has found: a slot, and where its range starts, under a version.
+/// The result of a search: a slot, and the base of its range, under a version.
 struct Lookup<'d> {
     version: u64,
     base: u64,
@@ -110,7 +110,7 @@ impl<'d> DeviceManager<'d> {
         self.dispatch_without_handle(port.into(), IoType::Pio, &mut WriteString::new(element, data))
     }
 
-    /// For a caller without a handle, which may or may not be in a callback.
+    /// Serves a caller without a handle, which may be in a callback or not.
     #[inline(never)]
     fn dispatch_without_handle(
         &self,
@@ -150,8 +150,7 @@ impl<'d> DeviceManager<'d> {
             if let Some(Lookup { version, base, found }) = lookup {
                 match self.slots.enter(caller.site, version, found) {
                     Ok(guard) => {
-                        // Writers do not hold back for a reader that has found what it searched for: the callback may be a
-                        // writer.
+                        // Writers need not hold back during the callback, which may be a writer itself.
                         budget.succeed();
                         return call_device(&guard, caller, base, address.0, transfer);
                     }
@@ -163,7 +162,7 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// Fast path without a hint: one search. It gives the transfer back where it needs the slow path. The caller has prepared
+    /// Fast path without a hint: one search. `Err` gives the transfer back and means: use the slow path. The caller has prepared
     /// the transfer.
     #[inline(always)]
     pub(super) fn search_and_call<A: AtomicAddress, T: Transfer, const PORTS: usize, const MEMORY: usize>(
@@ -187,7 +186,7 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// Finds the range that has all of an access, or sees that no range has any of it. `None` means: use the slow path,
+    /// Finds the range that has all of an access; an error says that no range has any of it. `None` means: use the slow path,
     /// because the version changed, the access spans two segments, or it touches the last address.
     #[inline(always)]
     fn find<A: AtomicAddress>(
@@ -210,11 +209,11 @@ impl<'d> DeviceManager<'d> {
         }
         cold_path();
         let (base, range_last) = found.bounds(version);
-        // Nothing is in the index, or the access lies before the first range, or behind the one before it.
+        // The index is empty, or the access lies before the first range, or between a range and the next entry.
         hole(found.index().is_none() || last < base || (range_last < address && last < next))
     }
 
-    /// As [`find`](Self::find), of any access, and slower; `None` only where the search has to be repeated.
+    /// As [`find`](Self::find), slower, for every access. `None` means: the version changed, search again.
     #[cold]
     fn find_slow(&self, space: Space, address: u64, length: usize) -> Result<Option<Lookup<'d>>, IoError> {
         let space_last = space.last_address().0;
@@ -235,7 +234,7 @@ impl<'d> DeviceManager<'d> {
     }
 }
 
-/// What an access is that begins where nothing is, in a space where nothing is.
+/// The error of an access to a space without any range.
 #[cold]
 fn in_a_hole(space: Space, address: u64, length: usize) -> IoError {
     let space_last = space.last_address().0;
@@ -243,8 +242,8 @@ fn in_a_hole(space: Space, address: u64, length: usize) -> IoError {
     if is_whole || address > space_last { IoError::Unclaimed } else { IoError::Straddling }
 }
 
-/// Fills the buffer with the open-bus value, then checks length and kind. The size in bytes of what is accessed at once,
-/// at least 1.
+/// Fills the buffer with the open-bus value, then checks length and kind. Returns the length in bytes of one element, at least
+/// 1.
 #[inline(always)]
 pub(super) fn prepare(
     open_bus: [u8; 4],
@@ -279,14 +278,14 @@ pub(super) fn call_device<G>(
     Ok(())
 }
 
-/// Calls a device that does not take every size.
+/// Calls a device that does not accept every size.
 #[cold]
 #[inline(never)]
 fn call_sized(mut transfer: impl Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     call_sized_dyn(&mut transfer, occupant, access)
 }
 
-/// As [`call_sized`], code once for every kind of transfer.
+/// As [`call_sized`]. Its code exists once for all kinds of transfer.
 fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, length) = (access.offset(), transfer.element_len());
     if occupant.sizes.accepts(offset, length) {
@@ -299,7 +298,7 @@ fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: 
     Ok(())
 }
 
-/// Calls a device for each piece of an access, in sizes that it accepts, which there are.
+/// Calls a device for each piece of an access, in sizes that it accepts. The caller has checked that there are such sizes.
 fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) {
     let length = transfer.element_len();
     let (mut at, mut next, mut left) = (0, *access, length);

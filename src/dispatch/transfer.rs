@@ -1,19 +1,19 @@
-//! The data of an access, in one direction, on its way to the device.
+//! The data of an access: a read or a write, of one element or of a string.
 
 use crate::access::{Access, fill};
 use crate::device::Device;
 
-/// The data of an access, in one direction, on its way to the device.
+/// The data of an access, in one direction.
 pub(crate) trait Transfer {
-    /// Before anything can fail: gives every byte of what is read the open-bus value.
+    /// Gives every byte of a read the open-bus value. It comes before everything that can fail.
     fn fill(&mut self, open_bus: [u8; 4]);
-    /// The length of what is accessed at once, in bytes: the whole access, or one element of a string.
+    /// The length in bytes of one element: the whole of a plain access, or one element of a string.
     fn element_len(&self) -> usize;
-    /// Whether the data is a whole number of units, and not empty.
+    /// Whether the data is a whole number of elements, and not empty.
     fn has_valid_len(&self) -> bool;
-    /// Hands the access to the device as it is.
+    /// Calls the device once, with all of the data.
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
-    /// Hands `size` bytes of it over, from the byte at `at` on. `false` if there are none.
+    /// Calls the device with a part of the data: `size` bytes from position `at` on. `false` if the data ends before.
     fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool;
 }
 

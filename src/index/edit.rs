@@ -1,5 +1,5 @@
-//! One replica of the range table as its writer sees it: without the types of its starts, so that it is code once for both
-//! spaces. Writers and the slow path of an access use it, never the fast path.
+//! One replica of the range table, for writers and for the slow path of an access; the fast path never uses it. It is not
+//! generic in the space, so that its code exists once.
 
 use super::address::AtomicAddress;
 use crate::cost;
@@ -15,7 +15,7 @@ pub(super) enum Starts<'t> {
 /// One replica of the table of one space.
 pub(crate) struct IndexWriter<'t> {
     length: usize,
-    /// Where the length is kept.
+    /// The replica's length, to change it.
     length_of: &'t AtomicU32,
     starts: Starts<'t>,
     owners: &'t [AtomicU16],
@@ -68,16 +68,17 @@ impl<'t> IndexWriter<'t> {
         (owner, next.map_or(u64::MAX, |next| next.wrapping_sub(1)))
     }
 
-    /// Makes everything a hole.
+    /// Removes all entries: the whole space becomes a hole.
     pub(crate) fn clear(&self) {
         self.shift(self.length, 0);
     }
 
-    /// Gives the addresses from `base` to `last` to `owner`. They all lie in one segment: of the innermost window `around`
-    /// them, of a hole, or of the range that is taken away.
+    /// Gives the addresses from `base` to `last` to `owner`. They all lie in one segment now: in a segment of the innermost window
+    /// `around` them, in a hole, or in the range that is removed.
     pub(crate) fn assign(&self, base: u64, last: u64, owner: Option<SlotIndex>, around: Option<SlotIndex>) {
         let position = self.lower_bound(base);
-        // What stands at the two ends now, and what is to: nothing for a hole, and nothing where the same owner goes on.
+        // What stands at the two ends now, and what is to stand there. There is no entry for a hole, and none where the owner
+        // before it goes on.
         let mut behind = position + self.starts_at(position, base) as usize;
         let below = position.checked_sub(1).and_then(|below| self.owner_at(below));
         let mut above = around;
@@ -112,7 +113,7 @@ impl<'t> IndexWriter<'t> {
         set(self.owners, position, owner.map_or(0, SlotIndex::number).into());
     }
 
-    /// Moves the entries that stand at `from` and behind it, so that they stand at `to` and behind it.
+    /// Moves the entries from position `from` on to position `to` and behind.
     fn shift(&self, from: usize, to: usize) {
         if from == to {
             return;
@@ -136,8 +137,8 @@ fn set<A: AtomicAddress>(array: &[A], position: usize, value: u64) {
     }
 }
 
-/// Moves `count` elements, in an order in which none is overwritten before it was moved, and fills what is left behind, up to
-/// `end`.
+/// Moves `count` elements, in an order in which none is overwritten before it was moved. Then fills the elements behind them, up
+/// to `end`.
 #[inline(never)]
 fn shift<A: AtomicAddress>(array: &[A], from: usize, to: usize, count: usize, end: usize, fill: u64) {
     for moved in 0..count {

@@ -7,8 +7,8 @@
 //!   first, accesses belong to the slot `owners[i]`;
 //! - so a range without others inside is one entry, and a window has one more for each stretch between its children.
 //!
-//! A replica that is being changed may be searched by a late reader; the search ends, returns anything, and is thrown
-//! away by the version. That is why every element is an atomic, and why nothing here trusts an index.
+//! A late reader may search a replica that is being changed. Its search ends with any result, and the version check throws the
+//! result away. That is why every element is an atomic, and why no position here is taken to be in bounds.
 
 mod address;
 mod edit;
@@ -43,8 +43,8 @@ struct Replica<'a, A> {
     owners: &'a [AtomicU16],
 }
 
-/// The entry that a search has found: the addresses from the one looked for on, and below `next`, that its owner's range has
-/// are its owner's.
+/// The entry that a search has found. From the address that was searched for up to `next`, the addresses in the owner's range
+/// belong to the owner.
 pub(crate) struct Entry {
     /// The number of a slot's index, or 0.
     pub(crate) owner: usize,
@@ -83,7 +83,8 @@ impl<A, const RANGES: usize> TableStorage<A, RANGES> {
 }
 
 impl<'a, A: AtomicAddress> Table<'a, A> {
-    /// A branch, which the processor predicts: the search need not wait for the version.
+    /// The replica that `version` selects. By a branch, which the processor predicts, so that the search need not wait for the
+    /// version.
     #[inline(always)]
     fn replica(&self, version: u64) -> &Replica<'a, A> {
         if version & 1 == 0 {
@@ -94,6 +95,7 @@ impl<'a, A: AtomicAddress> Table<'a, A> {
         }
     }
 
+    /// See [`Index::fill`].
     fn fill(&self) {
         for start in self.even.starts.iter().chain(self.odd.starts) {
             start.set(u64::MAX);
@@ -118,8 +120,9 @@ impl<A: AtomicAddress> Replica<'_, A> {
         self.length.load(Ordering::Relaxed) as usize
     }
 
-    /// The entry for `address`, which is below the last address of the space. Below the first start, it is the first entry,
-    /// which starts where its owner's range does; for the last entry, `next` is the last address of the space.
+    /// The entry for `address`, which is below the last address of the space. For an address below the first start it is the first
+    /// entry; the caller sees that the address lies before the owner's range. The `next` of the last entry is the last address
+    /// of the space.
     #[inline(never)]
     fn find_entry(&self, address: u64) -> Entry {
         match search_block(self.starts, self.length(), address) {
@@ -150,8 +153,8 @@ pub(crate) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// Before the first publication: makes all ones what is so behind the starts in use, of which there are none. A search
-    /// that comes earlier finds no owner, whatever it finds.
+    /// Comes before the first publication: sets all starts to all ones, as they are behind those in use. An earlier search finds
+    /// no owner in any entry.
     pub(crate) fn fill(&self) {
         self.ports.fill();
         self.memory.fill();

@@ -20,7 +20,7 @@ use super::address::AtomicAddress;
 /// nothing.
 #[inline(always)]
 pub(super) fn search_block<A: AtomicAddress>(starts: &[A], length: usize, address: u64) -> Option<usize> {
-    // Where there is room, the length of each part is known when this is compiled.
+    // The length of each part is a constant, so that the rounds need no check of bounds.
     let mut part = starts;
     if length > 64 {
         if length > 256 {
@@ -86,9 +86,9 @@ mod tests {
     }
 
     /// A start that counts the looks at it.
-    struct Counted(AtomicU64);
+    struct CountedStart(AtomicU64);
 
-    impl AtomicAddress for Counted {
+    impl AtomicAddress for CountedStart {
         const SPACE: Space = Space::Memory;
         fn get(&self) -> u64 {
             LOOKS.set(LOOKS.get() + 1);
@@ -106,10 +106,10 @@ mod tests {
         if rounds <= 6 && 1 << (2 * rounds) <= capacity { 3 * rounds } else { halvings }
     }
 
-    /// Searches for every address around every start, for every number of starts that the table has room for, or for each
-    /// so many.
+    /// Searches for the addresses around every start, with every number of starts that the table has room for, or with each
+    /// multiple of `each`.
     fn check<const RANGES: usize>(each: usize) {
-        let starts = [const { [const { Counted(AtomicU64::new(u64::MAX)) }; RANGES] }; 2];
+        let starts = [const { [const { CountedStart(AtomicU64::new(u64::MAX)) }; RANGES] }; 2];
         let starts = starts.as_flattened();
         let capacity = 2 * RANGES;
         let mut worst = 0;

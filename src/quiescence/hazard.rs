@@ -1,6 +1,6 @@
-//! How a reader protects the slot that it uses: by a word that holds the slot's tag (a hazard pointer), in the record of its
-//! vCPU, or, without a record, in a stripe, which those share whose stacks lie alike; and where the words of the stripe are
-//! in use, by the slot's count.
+//! How a reader protects the slot that it uses. A reader with a handle stores the slot's tag in a word (a hazard pointer) of its
+//! vCPU's hazard record. A reader without one takes a word of a *stripe*, which the address of its stack selects. Where both
+//! words of the stripe are in use, it is counted in the slot.
 
 #![deny(unsafe_code)]
 
@@ -11,38 +11,40 @@ use crate::indices::RecordIndex;
 use crate::orderings;
 use crate::sync::{AtomicBool, AtomicU32, Ordering, array, const_fn};
 
-/// Limit, over all vCPUs, on handle-less accesses that are counted in a range in which another one is counted; two for each
-/// vCPU that the storage has room for need not be counted. It bounds a recursion that the manager cannot detect otherwise:
-/// handle-less accesses nest no deeper than the number of ranges in use, this, and two for each vCPU together. Where
-/// callbacks acquire handles, there are at most [`MAX_DEPTH`](crate::MAX_DEPTH) more for each.
+/// Limit, over all vCPUs, on handle-less accesses that enter a range in which another one is counted. It bounds a recursion that
+/// the manager cannot detect otherwise.
+///
+/// Two accesses for each vCPU that the storage has room for are not counted. So handle-less accesses nest at most as deep as
+/// the number of ranges in use, plus this limit, plus two for each vCPU. Where callbacks acquire handles, each handle adds at
+/// most [`MAX_DEPTH`](crate::MAX_DEPTH).
 pub const MAX_ANONYMOUS: u32 = 64;
 
-/// How many slots can be protected in a stripe: one, and one from within its callback, or of another thread.
+/// How many slots can be protected in a stripe: one, and another from within its callback, or by another thread.
 const STRIPE_WORDS: usize = 2;
 
-/// What a word holds that protects no slot.
+/// The value of a word that protects no slot.
 const NO_SLOT: u32 = 0;
 
 /// What a reader needs of a slot to protect it.
 #[derive(Clone, Copy)]
 pub(crate) struct SlotTag<'a> {
-    /// What protects the slot in a word: the slot's number, which is not 0.
+    /// The value that protects the slot when a word holds it: the slot's number, which is not 0.
     pub(super) tag: u32,
     /// How many accesses protect it without a word.
     pub(super) counted: &'a AtomicU32,
 }
 
-/// The words of one vCPU, its hazard record, and those of one stripe, because each vCPU may access without a handle: in a
-/// cache line of their own, which seldom is used for both.
+/// The words of one vCPU: its hazard record, and a stripe, because a vCPU may also access without a handle. Both share one cache
+/// line, because seldom are both in use.
 #[repr(C, align(64))]
 pub(super) struct PerVcpu {
-    /// Of the accesses that are not nested in others: written by the owner of the record, without an exchange.
+    /// For accesses that are not nested in others. Only the owner of the record writes it, so that no exchange is needed.
     outer: AtomicU32,
-    /// Of accesses at each depth that take the slow path: taken by an exchange, so that nothing depends on what a
-    /// [`ReaderSite`] says.
+    /// For accesses on the slow path, one word for each depth. A word is taken by an exchange, so that soundness does not depend
+    /// on what a [`ReaderSite`] says.
     nested: [AtomicU32; MAX_DEPTH],
     acquired: AtomicBool,
-    /// For accesses without a record, of any thread.
+    /// For accesses of any thread without a record.
     stripe: Stripe,
 }
 
@@ -82,12 +84,12 @@ impl PerVcpu {
     }
 }
 
-/// Which of `count` stripes is that of a thread that has `local` on its stack: by the digits, to the base of the next power of
-/// two, of its address in units of 16 KiB, all of them, so that neighbours have different ones where stacks lie at a
-/// distance of a power of two. The wrong one takes time and does no harm.
+/// Which of `count` stripes is used by a thread that has `local` on its stack. The address, in units of 16 KiB, is cut into
+/// digits as wide as a stripe's number, and all digits are folded, so that stacks at a distance of a power of two have
+/// different stripes. Two threads on one stripe cost time and do no harm.
 #[inline(always)]
 fn stripe_of(count: usize, local: usize) -> usize {
-    // A model takes the same way each time, wherever its stacks lie.
+    // A model behaves alike in each run, wherever its stacks lie.
     if cfg!(vm_device_loom) || count < 2 {
         return 0;
     }
@@ -103,12 +105,12 @@ fn stripe_of(count: usize, local: usize) -> usize {
     if stripe < count { stripe } else { stripe.wrapping_sub(count) }
 }
 
-/// Where readers protect slots: what those of a manager share.
+/// Where the readers of a manager protect slots.
 #[derive(Clone, Copy)]
 pub(crate) struct Hazards<'a> {
     pub(super) vcpus: &'a [PerVcpu],
-    /// Counted accesses to slots in which others were counted when they came. Recursion that is not detected has to come to
-    /// a slot that it is in, so that this count bounds it; accesses to different slots never touch it.
+    /// How many counted accesses entered a slot in which another was counted. Undetected recursion must re-enter a slot, so a
+    /// limit on this count limits the recursion; accesses to different slots never touch it.
     pub(super) contended: &'a AtomicU32,
 }
 
@@ -125,7 +127,7 @@ impl Drop for OwnedRecord<'_> {
 pub(crate) trait Protect<'a>: Copy {
     /// Ends the protection when it is dropped.
     type Guard: 'a;
-    /// Protects a slot; `None` if there is no place to.
+    /// Protects a slot; `None` if no word and no count is left for it.
     fn protect(self, slot: SlotTag<'a>, hazards: Hazards<'a>, asymmetric: bool) -> Option<Self::Guard>;
 }
 
@@ -133,10 +135,10 @@ pub(crate) trait Protect<'a>: Copy {
 pub(crate) struct HazardGuard<'a>(&'a AtomicU32);
 
 impl<'a> HazardGuard<'a> {
-    /// Protects a slot in a word that others may use, if it is free.
+    /// Protects a slot in a word that others may use, if the word is free.
     ///
-    /// The exchange acquires what the callback before did that was protected by this word: a removal that sees this access
-    /// leave sees that one ended too.
+    /// The exchange acquires what the callback did that this word protected before: a removal that sees the end of this access
+    /// sees the end of that one too.
     #[inline(always)]
     fn exchange(word: &'a AtomicU32, slot: SlotTag<'_>) -> Option<Self> {
         if !orderings::PROTECT_EXCHANGE {
@@ -155,8 +157,8 @@ impl Drop for HazardGuard<'_> {
     }
 }
 
-/// The protection of a slot by the outer word of a record. It refers to the owner and not to the word, so that a dispatch keeps
-/// one address less across the call of a device.
+/// The protection of a slot by the outer word of a record. It refers to the record and not to the word, so that a dispatch keeps
+/// one address less during the call of a device.
 pub(crate) struct OuterGuard<'r>(&'r OwnedRecord<'r>);
 
 impl Drop for OuterGuard<'_> {
@@ -169,7 +171,7 @@ impl Drop for OuterGuard<'_> {
 /// The protection of a slot by its count.
 pub(crate) struct CountGuard<'a> {
     counted: &'a AtomicU32,
-    /// Where the access is counted besides, because others were counted in its slot.
+    /// Also counts the access, if another was counted in its slot.
     contended: Option<&'a AtomicU32>,
 }
 
@@ -198,8 +200,7 @@ impl Drop for CountGuard<'_> {
 }
 
 impl<'r> OwnedRecord<'r> {
-    /// Protects the slot of an access that is not nested in another. The caller, which has the record to itself, makes one
-    /// such access at a time.
+    /// Protects the slot of an access that is not nested in another. The owner of the record makes one such access at a time.
     #[inline(always)]
     pub(super) fn store(&'r self, slot: SlotTag<'_>, asymmetric: bool) -> OuterGuard<'r> {
         let word = &self.0.outer;
@@ -248,7 +249,7 @@ impl<'a> Protect<'a> for ReaderSite {
     }
 }
 
-/// Takes a record that no vCPU has, with its index.
+/// Acquires a record that no vCPU has. With its index.
 pub(super) fn acquire_record(vcpus: &[PerVcpu]) -> Option<(OwnedRecord<'_>, RecordIndex)> {
     vcpus.iter().enumerate().find_map(|(position, vcpu)| {
         let index = RecordIndex::at(position)?;
@@ -280,7 +281,7 @@ impl Trace {
 mod tests {
     use super::*;
 
-    /// How many stripes as many threads have whose stacks lie at a distance of `stride`.
+    /// How many stripes `count` threads use, with stacks at a distance of `stride`.
     fn used(count: usize, first: usize, stride: usize) -> usize {
         let stripes = (0..count).map(|thread| stripe_of(count, first + thread * stride));
         stripes.collect::<std::collections::HashSet<_>>().len()
@@ -297,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn every_place_of_a_stack_has_a_stripe() {
+    fn every_address_of_a_stack_has_a_stripe() {
         for local in [0, 1, 0x1234_5678, usize::MAX / 2, usize::MAX] {
             assert!([1, 3, 7, 33].into_iter().all(|count| stripe_of(count, local) < count));
         }

@@ -30,9 +30,9 @@ impl<const PORTS: usize, const MEMORY: usize> AllHints<PORTS, MEMORY> {
 }
 
 impl<const SHIFT: u32, const HINTS: usize> Hints<SHIFT, HINTS> {
-    /// Which hint is about `address`. Neighbours have different ones; the bits above tell those apart that lie at a distance
-    /// that is a power of two, as the registers of many PCI devices do. Not a product (Fibonacci hashing), whose bits come
-    /// two cycles later.
+    /// Which hint is about `address`. Neighbours have different hints. The higher bits are folded in, so that addresses at a
+    /// distance of a power of two, as the registers of many PCI devices, have different ones too. Fibonacci hashing would do
+    /// the same, but a product is there two cycles later.
     #[inline(always)]
     fn entry_of(address: u64) -> usize {
         let bits = HINTS.checked_ilog2().unwrap_or(0);
@@ -60,7 +60,7 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         Self { slots, record, asymmetric, hints: AllHints { ports: Hints([0; PORTS]), memory: Hints([0; MEMORY]) } }
     }
 
-    /// Where the vCPU protects the slot of an access that is not nested in another.
+    /// The hazard record, to protect the slot of an access that is not nested in another.
     #[inline(always)]
     pub(crate) fn record(&self) -> &OwnedRecord<'_> {
         &self.record
@@ -76,11 +76,11 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         }
     }
 
-    /// Enters the slot of the hint about `address`, if its range has all of an access of `length` bytes, at least one, there,
-    /// and if that is plain without a search. With the base of the range.
+    /// Enters the slot of the hint about `address`, if the slot is open and its range has all of an access of `length` bytes, at
+    /// least one. With the base of the range.
     ///
-    /// A slot that turns out closed once it is protected is forgotten: a protection that leads nowhere can delay a removal,
-    /// and is not made again.
+    /// A hint is forgotten if its slot turns out closed once it is protected: such a protection can delay a removal, and is not
+    /// made a second time.
     #[inline(always)]
     pub(crate) fn enter_by_hint(
         &mut self,
@@ -91,8 +91,8 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         let Self { slots, record, asymmetric, hints } = self;
         let hint = hints.hint(space, address)?;
         let number = *hint;
-        // SAFETY: a hint is 0, or a number that `remember` has found to be less than that of the `slots`, which stay the same;
-        // and there is a slot of number 0. Without a look at the bounds it is six instructions less.
+        // SAFETY: a hint is 0, or a number that `remember` has found to be less than the number of `slots`, which stay the same;
+        // and slot number 0 exists. An access without this check of bounds is six instructions shorter.
         let slot = unsafe { slots.get_unchecked(usize::from(number)) };
         let open = open_state(space, slot.state.load(Ordering::Acquire));
         let base = slot.open_base();
@@ -104,7 +104,7 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         let guard = record.store(tag, *asymmetric);
         loom_seqcst_fence();
         search_fence();
-        // With this state before and after, the slot was open all the time, and it still is, protected.
+        // No state comes twice: with this one before and after, the slot was open all the time, and still is when protected.
         if orderings::STAMP_CHECK && slot.state.load(Ordering::SeqCst) != open {
             cold_path();
             if orderings::FORGET {

@@ -1,39 +1,41 @@
-//! Quiescent removal: readers use what slots hold without a lock, while writers fill, move and empty them. The one module of
-//! the core with `unsafe` in it, beside `passthrough`. It knows nothing of devices: a slot holds a `T`.
+//! Quiescent removal: readers use what slots hold without a lock, while writers fill, move and empty the slots. It knows nothing
+//! of devices: a slot holds a `T`, its *occupant*. Only this module and `passthrough` have `unsafe` in them.
 //!
 //! # The protocol
 //!
 //! It is made of three known parts:
 //!
 //! - **Hazard pointers** (Michael, 2004). A reader *protects* a slot: it stores the slot's tag in a word of its own, and only
-//!   then looks at the slot's state. It touches the occupant only if the slot is occupied. A writer first makes the state
-//!   `RETIRED` and only then looks for protections; it makes the slot `VACANT` when it has found none, and writes the occupant
-//!   only of a `VACANT` slot, which it has made `WRITING`. Words belong to a vCPU with a handle, or to a stripe that threads
-//!   without one share; where those of a stripe are in use, the access is counted in the slot.
+//!   then looks at the slot's state. It uses the occupant only if the slot is occupied. A writer first makes the state
+//!   `RETIRED`, and only then looks for protections. When it has found none, it makes the slot `VACANT`. It writes the occupant
+//!   only of a slot that it has changed from `VACANT` to `WRITING`. A vCPU with a handle has words of its own, its *hazard
+//!   record*. Threads without a handle share the words of a *stripe*; where both are in use, the access is counted in the slot.
 //! - **A two-replica index** (left-right), with a version as a seqlock has one. The parity of the version selects the live
-//!   replica. A reader takes the version before its search and compares it after its protection, so that an access goes
-//!   where one published index says, and a torn search of a replica that was being changed is thrown away. Readers never wait
-//!   for a writer; a reader whose searches fail again and again makes writers hold back.
+//!   replica. A reader takes the version before its search and compares it after its protection. So an access goes where one
+//!   published index says, and a torn search of a replica that was being changed is thrown away. Readers never wait for a
+//!   writer; a reader that fails too often counts itself as *starved*, which makes writers hold back.
 //! - **An optional asymmetric fence** ([`HeavyBarrier`]). It takes the fence off the reader's path; a removal executes it.
 //!
 //! Protection and state are the store-buffering (Dekker) pattern. Each side stores its own word, then loads the other's, all
-//! sequentially consistent, so at least one side sees the other. So an occupant is never written while a reader may use it,
-//! and never used again once the wait of a removal is over. This is local to the module, whatever the index or a hint says.
+//! sequentially consistent, so at least one side sees the other. Therefore an occupant is never written while a reader may use
+//! it, and never used again once the wait of a removal is over. This depends on nothing outside the module: neither on what the
+//! index says, nor on a hint.
 //!
 //! # The reader's cases
 //!
 //! 1. *By a hint.* A reader that holds a hint (a slot number) skips the search and the version check while the slot is *open*.
 //!    Open means: in every published index the slot's whole range belongs to this slot, at the base stored in the slot. The
-//!    reader sees the same open state before and after its protection. A writer closes a slot before it changes a replica so
-//!    that this is no longer true, and opens it when the live replica and the slot say the same.
+//!    reader checks that the slot has the same open state before and after the protection. A writer closes a slot before it
+//!    makes this untrue in a replica, and opens it once both replicas and the slot agree.
 //! 2. *By a search.* The slot is closed, or there is no hint. The reader searches the live replica, protects the slot that it
-//!    has found, and looks at the version and at the state. If either has changed, it searches again.
-//! 3. *After three failed searches* it counts itself among the starved readers, and no publication begins until it is done.
+//!    has found, and looks at the version and at the state. If the version has changed, or the slot is not occupied, it
+//!    searches again; it never waits.
+//! 3. *After three failed searches* the reader counts itself as starved, and no publication begins until its search succeeds.
 //!
 //! # Trade-offs
 //!
 //! - A reader pays one ordered store for an access; with the asymmetric fence, a plain one.
-//! - A writer pays twice for each change, once for each replica, and a removal looks at every word: 11 for each vCPU.
+//! - A writer makes each change twice, once in each replica, and a removal looks at every word: 11 for each vCPU.
 //! - A reader that is stopped inside a callback delays the removal of that device, and of no other.
 
 #![allow(unsafe_code)]
@@ -77,8 +79,8 @@ const RETRIES: u32 = 3;
 pub struct HeavyBarrier(fn());
 
 impl HeavyBarrier {
-    /// A barrier that `execute` carries out. It may wait for the other processors, and they for the manager: it is called
-    /// without a lock. If it unwinds instead of returning, it has not happened: the removal that it was for goes on as a
+    /// A barrier that `execute` carries out. It is called without a lock: it may wait for the other processors, and they may
+    /// wait for the manager. If it unwinds instead of returning, it has not happened: the removal that it was for goes on as a
     /// deferred one, and [`collect`](crate::DeviceManager::collect) executes it again.
     ///
     /// # Safety
@@ -94,7 +96,8 @@ impl HeavyBarrier {
 pub(crate) enum Refused {
     /// The index has changed since the search, or a writer has emptied the slot: search again.
     Stale,
-    /// No word, and no count, is left to protect the slot; or, what nesting excludes, the word is in use.
+    /// No word and no count is left to protect the slot. (A word of a record that is in use counts as none; correct nesting
+    /// excludes that.)
     TooDeep,
 }
 
@@ -120,7 +123,7 @@ impl Shared {
 /// The memory of slots and of readers' words; all zeros at first.
 #[repr(C)]
 pub(crate) struct SlotStorage<T, const RANGES: usize, const VCPUS: usize> {
-    /// The slot of number 0, which is never filled: no address is within its length, 0.
+    /// Slot number 0, which is never filled: its length is 0, so that every access lies outside.
     no_slot: Slot<T>,
     slots: [Slot<T>; RANGES],
     vcpus: [PerVcpu; VCPUS],
@@ -139,8 +142,8 @@ impl<T, const RANGES: usize, const VCPUS: usize> SlotStorage<T, RANGES, VCPUS> {
 
     pub(crate) const fn slots<'a>(&'a self, shared: &'a Shared) -> Slots<'a, T> {
         let first = core::ptr::from_ref(self).cast::<Slot<T>>();
-        // SAFETY: `self` begins with `no_slot`, and `slots` follows at once (`repr(C)`): both have the type and so the alignment
-        // of a slot, so that they are one array.
+        // SAFETY: `self` begins with `no_slot`, and `slots` follows without a gap (`repr(C)`, and both have the alignment of a
+        // slot): together they are one array.
         let slots = unsafe { core::slice::from_raw_parts(first, RANGES + 1) };
         Slots { slots, vcpus: &self.vcpus, shared, heavy_barrier: None }
     }
@@ -148,11 +151,11 @@ impl<T, const RANGES: usize, const VCPUS: usize> SlotStorage<T, RANGES, VCPUS> {
 
 /// The slots of all ranges, the words of all vCPUs, and the version.
 pub(crate) struct Slots<'a, T> {
-    /// By the numbers of their indices; the first is none's.
+    /// By number; number 0 is `no_slot`.
     slots: &'a [Slot<T>],
     vcpus: &'a [PerVcpu],
     shared: &'a Shared,
-    /// With it the fence between a reader's protection and its check is free, and a writer pays for both.
+    /// With it, a reader needs no fence between its protection and its check: a writer executes the barrier for both.
     heavy_barrier: Option<HeavyBarrier>,
 }
 
@@ -164,7 +167,7 @@ impl<'a, T> Slots<'a, T> {
 
     // The reader's side.
 
-    /// The reader's side of a vCPU, with a hazard record that no other one has, and the index of that record.
+    /// The reader's side of a vCPU, with a hazard record of its own, and the index of that record.
     pub(crate) fn acquire_reader<const PORTS: usize, const MEMORY: usize>(
         &self,
     ) -> Option<(Reader<'a, T, PORTS, MEMORY>, RecordIndex)> {
@@ -196,13 +199,13 @@ impl<'a, T> Slots<'a, T> {
         self.numbered(index.number().into())
     }
 
-    /// The slot whose index has this number, if there is one; for 0, the slot that is never filled.
+    /// The slot with this number, if there is one; for 0, the slot that is never filled.
     #[inline(always)]
     pub(crate) fn numbered(&self, number: usize) -> Option<SlotRef<'a, T>> {
         self.slots.get(number).map(|slot| SlotRef { slot, number: number as u16 })
     }
 
-    /// Protects a slot: the reader's store, without the look at version and state that comes after it.
+    /// Protects a slot: the reader's store, without the checks of version and state that follow it.
     #[inline(always)]
     pub(crate) fn protect<'r, P: Protect<'r>>(&self, at: P, found: SlotRef<'r, T>) -> Option<P::Guard>
     where
@@ -242,8 +245,8 @@ impl<'a, T> Slots<'a, T> {
         RetryBudget { starved_readers: &self.shared.starved_readers, failed: 0 }
     }
 
-    // The writer's side. Writers are serialised by the manager's lock; what this module needs for soundness it checks
-    // by itself.
+    // The writer's side. The manager's lock serialises writers, but soundness does not depend on it: what soundness needs, this
+    // module checks by itself.
 
     #[inline(always)]
     fn at(&self, index: SlotIndex) -> Option<&'a Slot<T>> {
@@ -257,10 +260,11 @@ impl<'a, T> Slots<'a, T> {
         if slot.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
         }
-        // SAFETY: the exchange succeeds for one thread, and it does so on a slot in which the last wait found nobody.
-        // A reader that has protected the slot since then sees that it is not occupied, and leaves the occupant alone.
-        slot.occupant.with_mut(|place| unsafe {
-            (*place).write(occupant);
+        // SAFETY: the exchange succeeds for one thread, and only on a slot that was never filled or that the last wait found
+        // without readers. A reader that has protected the slot since then sees that it is not occupied, and leaves the
+        // occupant alone.
+        slot.occupant.with_mut(|cell| unsafe {
+            (*cell).write(occupant);
         });
         // A reader that sees this length also sees that the version which mapped the slot's previous range was replaced, so its
         // version check fails, even if another thread published the replacement.
@@ -269,8 +273,8 @@ impl<'a, T> Slots<'a, T> {
         true
     }
 
-    /// Closes an occupied slot to hints, before a replica of the index is changed so that it has the slot's range elsewhere,
-    /// or not, or another range in it.
+    /// Closes an occupied slot to hints. A writer does so before it moves or removes the slot's range in a replica of the index,
+    /// and before it puts another range in it.
     pub(crate) fn close_to_hints(&self, index: SlotIndex) {
         if orderings::CLOSE {
             self.change_occupied(index, CLOSED);
@@ -278,16 +282,16 @@ impl<'a, T> Slots<'a, T> {
         self.before_change();
     }
 
-    /// Stands before a change of a replica. A reader that sees any later change also sees each slot closed that was closed
-    /// before, and the version advanced, whichever writer advanced it.
+    /// Stands before a change of a replica. A reader that sees any later change also sees the slots that were closed before as
+    /// closed, and the version as advanced, whichever writer did either.
     pub(crate) fn before_change(&self) {
         if orderings::CHANGE_FENCE {
             fence(Ordering::Release);
         }
     }
 
-    /// Opens an occupied slot to hints about `space`: once `version` is published, both replicas have its base, and no other
-    /// range lies in its own.
+    /// Opens an occupied slot to hints about `space`. The caller has published `version`, has set the slot's base for both
+    /// replicas, and knows that no other range lies in the slot's range.
     pub(crate) fn open_to_hints(&self, index: SlotIndex, space: Space, version: u64) {
         self.change_occupied(index, opened_with(space, version));
     }
@@ -303,7 +307,7 @@ impl<'a, T> Slots<'a, T> {
         if let Some(slot) = self.at(index) {
             let old = slot.state.load(Ordering::Relaxed);
             if is_occupied(old) {
-                // Writers are one at a time.
+                // It cannot fail: writers take turns.
                 let _ = slot.state.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed);
             }
         }
@@ -330,12 +334,12 @@ impl<'a, T> Slots<'a, T> {
         }
     }
 
-    /// Waits until each reader that is inside the slot now has left it, for at most `spins` turns, of which it takes what
-    /// it needs. Whether they have left.
+    /// Waits until the readers that are inside the slot now have left it, for at most `spins` turns. It subtracts the turns that
+    /// it takes. Whether the readers have left.
     ///
-    /// Of two callers that are inside slots and look at each other's, at least one sees the other.
+    /// Of two callers that are inside slots and look at each other's slot, at least one sees the other.
     pub(crate) fn wait_for_current_readers(&self, index: SlotIndex, spins: &mut u32) -> bool {
-        // Between the caller's own protection, which the asymmetric fence leaves unordered, and its look.
+        // Between the caller's own protection and its look at others: the asymmetric fence leaves the protection unordered.
         fence(Ordering::SeqCst);
         self.no_reader(index, &mut |word, trace| {
             while trace.is_in(word) {
@@ -363,14 +367,15 @@ impl<'a, T> Slots<'a, T> {
         }
     }
 
-    /// Sets the place of the slot's range in the replica that `version` selects.
+    /// Sets the base of the slot's range for the replica that `version` selects.
     pub(crate) fn set_base(&self, version: u64, index: SlotIndex, base: u64) {
         if let Some(slot) = self.at(index) {
             slot.base(version).store(base, Ordering::Relaxed);
         }
     }
 
-    /// Before the first change of the replica that is not live: waits until no reader is starved. The version to publish.
+    /// Comes before the first change of the replica that is not live: waits until no reader is starved. Returns the version to
+    /// publish.
     pub(crate) fn begin_publication(&self) -> u64 {
         while orderings::HOLD_BACK && self.shared.starved_readers.load(Ordering::SeqCst) != 0 {
             spin_once();
@@ -379,15 +384,15 @@ impl<'a, T> Slots<'a, T> {
         self.shared.version.load(Ordering::Relaxed).wrapping_add(other)
     }
 
-    /// Makes the other replica the live one. The one that was live may be changed from now on: a reader that is still
-    /// searching it compares versions afterwards.
+    /// Makes the other replica the live one. The replica that was live may be changed from now on: a reader that still searches
+    /// it compares versions afterwards.
     pub(crate) fn publish(&self, version: u64) {
         self.shared.version.store(version, Ordering::SeqCst);
     }
 }
 
-/// How often one access has searched the index without success. From [`RETRIES`] failed searches on, and until one succeeds,
-/// writers hold back, so that at most [`RETRIES`]` + 2` are needed.
+/// How often one access has searched the index without success. After [`RETRIES`] failed searches, and until one succeeds,
+/// writers hold back. At most one publication can still be under way then, so that [`RETRIES`]` + 2` searches are enough.
 pub(crate) struct RetryBudget<'a> {
     starved_readers: &'a AtomicU32,
     failed: u32,
@@ -400,7 +405,7 @@ impl RetryBudget<'_> {
         self.failed = self.failed.saturating_add(1);
         if self.failed == RETRIES {
             self.starved_readers.fetch_add(1, Ordering::SeqCst);
-            // What was published before a writer that has not seen this, the next search sees.
+            // At most one publication goes on whose writer has not seen this count. The next search sees all that came before it.
             fence(Ordering::SeqCst);
         }
     }

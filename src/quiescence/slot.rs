@@ -12,14 +12,14 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn};
 
 /// The bit of a slot's state that says that it is *occupied*: readers that have protected it may use its occupant.
 const OCCUPIED: u64 = 0b001;
-/// Bits of an occupied slot that is open to hints about one space. Above them stands the version with which it was opened,
-/// so that no state comes twice.
+/// The states of an occupied slot that is open to hints about one space. The bits above hold the version under which it was
+/// opened, so that no state comes twice.
 const OPEN_TO_MEMORY: u64 = OCCUPIED | 0b010;
 const OPEN_TO_PORTS: u64 = OCCUPIED | 0b100;
 const VERSION_SHIFT: u32 = 3;
-/// Readers that come from a search may use the slot, and no others.
+/// Readers that have searched may use the slot; readers with a hint may not.
 pub(super) const CLOSED: u64 = OCCUPIED;
-/// Nobody uses the slot, and the next registration may.
+/// The slot is free for the next registration.
 pub(super) const VACANT: u64 = 0;
 /// A writer fills the slot.
 pub(super) const WRITING: u64 = 0b010;
@@ -32,8 +32,8 @@ pub(super) fn is_occupied(state: u64) -> bool {
     state & OCCUPIED != 0
 }
 
-/// The state that is open to hints about `space` and has the version of `state`: `state` itself exactly if that is open
-/// to them.
+/// The open state for `space` with the version bits of `state`. It equals `state` exactly when the slot is open to hints about
+/// the space.
 #[inline(always)]
 pub(super) fn open_state(space: Space, state: u64) -> u64 {
     match space {
@@ -50,13 +50,14 @@ pub(super) fn opened_with(space: Space, version: u64) -> u64 {
 /// All that a dispatch needs of one range, in one cache line.
 #[repr(align(64))]
 pub(crate) struct Slot<T> {
-    /// Where the range starts, as each replica of the index knows it, while it has the range. Part of what the version
-    /// guards, not of the occupant: a relocation changes it without waiting for anybody.
+    /// Where the range starts, for each replica of the index that has the range. The version guards it, as it does the
+    /// replicas: a relocation changes it without waiting for readers.
     bases: [AtomicU64; 2],
-    /// How many addresses the range has; 0 for all of the memory space. It stays as it is from the slot's installation on.
+    /// How many addresses the range has; 0 for all of the memory space. It is set when the slot is filled, and not changed
+    /// until the slot is filled again.
     pub(super) length: AtomicU64,
     pub(super) state: AtomicU64,
-    /// How many accesses protect the slot without a word to do so in.
+    /// How many accesses protect the slot by this count, because no word was free.
     pub(super) counted: AtomicU32,
     pub(super) occupant: UnsafeCell<MaybeUninit<T>>,
 }
@@ -81,12 +82,13 @@ impl<T> Slot<T> {
         if version & 1 == 0 { even } else { odd }
     }
 
+    /// See [`SlotRef::lacks`].
     #[inline(always)]
     pub(super) fn lacks(&self, offset: u64, length: usize) -> bool {
         self.length.load(Ordering::Relaxed).checked_sub(length as u64).is_none_or(|last| offset > last)
     }
 
-    /// Where the range of an open slot starts: in both replicas at once.
+    /// Where the range of an open slot starts. While a slot is open, both of its bases are the same.
     #[inline(always)]
     pub(super) fn open_base(&self) -> u64 {
         let [base, _] = &self.bases;
@@ -94,13 +96,12 @@ impl<T> Slot<T> {
     }
 }
 
-// SAFETY: all fields but the occupant are `Sync` by themselves. An occupant is written by one thread at a time, the one whose
-// exchange made the slot's state WRITING, and read only by threads that have protected the slot and then seen it occupied;
-// the module's protocol keeps the two apart. It is handed from the one to the others, and shared by them: `T: Send + Sync`.
+// SAFETY: all fields but the occupant are `Sync` by themselves. One thread at a time writes an occupant: the one that made the
+// slot's state WRITING by an exchange. A thread reads an occupant only if it has protected the slot and then seen it occupied.
+// The module's protocol keeps the two apart. An occupant passes between threads and is shared by them: `T: Send + Sync`.
 unsafe impl<T: Send + Sync> Sync for Slot<T> {}
 
-/// A slot and the number of its index, or the slot of number 0, which is never filled: what a search remembers of what it
-/// found.
+/// A slot and its number: what a search has found. Number 0 stands for no range; its slot is never filled.
 pub(crate) struct SlotRef<'a, T> {
     pub(super) slot: &'a Slot<T>,
     pub(super) number: u16,
@@ -133,8 +134,8 @@ impl<'a, T> SlotRef<'a, T> {
         self.slot.base(version).load(Ordering::Relaxed)
     }
 
-    /// Whether an access of `length` bytes, at least one, that begins at this offset from the base is not all in the slot's
-    /// range. No access is in a range that is all of the memory: the slow path serves that.
+    /// Whether the slot's range lacks a byte of an access of `length` bytes, at least one, at this offset from the base. A range
+    /// that is all of the memory lacks every access here: the slow path serves it.
     #[inline(always)]
     pub(crate) fn lacks(self, offset: u64, length: usize) -> bool {
         self.slot.lacks(offset, length)
@@ -149,7 +150,7 @@ impl<'a, T> SlotRef<'a, T> {
 
 /// A reader inside a slot. The occupant stays until this is dropped.
 pub(crate) struct SlotGuard<'a, T, G> {
-    /// A pointer, and not a copy: what a dispatch reads of the occupant, it reads straight from the slot's cache line.
+    /// A pointer, so that a dispatch reads the occupant straight from the slot's cache line.
     occupant: *const T,
     _protection: G,
     slot: PhantomData<&'a Slot<T>>,
@@ -167,8 +168,8 @@ impl<'a, T, G> SlotGuard<'a, T, G> {
     #[inline(always)]
     pub(crate) fn occupant(&self) -> &T {
         // SAFETY: a writer that retires the slot after it was seen occupied finds the protection, and writes the occupant only
-        // after that has ended, when `self` is gone. The occupant was written before the slot became occupied, which the load
-        // that saw it so has acquired.
+        // after the protection has ended, when `self` is gone. The occupant was written before the slot became occupied, and
+        // the load that saw the slot occupied has acquired that.
         unsafe { &*self.occupant }
     }
 }
