@@ -1,4 +1,4 @@
-//! What can go wrong when the topology changes, told with the names of both parties.
+//! The errors of changes of the topology. Each names both parties.
 
 use core::fmt;
 
@@ -31,7 +31,7 @@ impl fmt::Display for Owner<'_> {
 
 /// Why a range could not be had, or not be given back. Nothing has changed then.
 ///
-/// `O` is how the holder of what is in the way is named: for a VMM it is an [`Owner`].
+/// `O` names the holder of what is in the way: in the errors that a VMM gets, it is an [`Owner`].
 ///
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -61,14 +61,14 @@ pub enum RangeRefusal<O> {
         /// The alignment that was asked for.
         align: u64,
     },
-    /// The range would not start at a multiple of the alignment that it was asked for with.
+    /// The range would not start at a multiple of the alignment of its request.
     Misaligned {
         /// Where it would start.
         wanted: GuestAddress,
         /// The alignment.
         alignment: GuestUsize,
     },
-    /// A fixed range does not lie within the limits that it was asked for with.
+    /// A fixed range does not lie within the limits of its request.
     OutsideLimits {
         /// What was asked for.
         wanted: IoRange,
@@ -95,7 +95,7 @@ pub enum RangeRefusal<O> {
         wanted: IoRange,
         /// The window.
         window: IoRange,
-        /// The bus whose window it is.
+        /// The bus that has the window.
         owner: O,
     },
     /// Another range is in the way.
@@ -136,14 +136,14 @@ pub enum RangeRefusal<O> {
     },
     /// There is no room for another range.
     Full {
-        /// For how many ranges there is, those of both spaces and those of the VMM together.
+        /// For how many ranges there is room: those of both spaces, and those of the VMM, together.
         capacity: usize,
     },
     /// Windows are nested too deeply for anything to lie in the innermost.
     TooDeep {
         /// The innermost window, with 255 others around it.
         window: IoRange,
-        /// The bus whose window it is.
+        /// The bus that has the window.
         owner: O,
     },
     /// The window cannot move away from under a range that lies in it.
@@ -267,7 +267,7 @@ pub enum IrqError {
         /// The line given as the last.
         last: Gsi,
     },
-    /// The line is none of the allocator's.
+    /// The line is not one of the allocator's.
     OutsidePool {
         /// The line that was asked for.
         gsi: Gsi,
@@ -387,7 +387,7 @@ pub enum RegisterError<'d> {
     NameTaken {
         /// The name.
         device: &'d str,
-        /// Who has it.
+        /// The device that has the name.
         holder: InstanceId,
     },
     /// The parent is not registered, or is being registered or removed.
@@ -426,14 +426,14 @@ pub enum RegisterError<'d> {
         /// A device that holds it.
         owner: Owner<'d>,
     },
-    /// Any other reason why the device gets no line: none of the allocator's, none free, no lines to give.
+    /// Any other reason why the device gets no line: the line is not one of the allocator's, none is free, or there are none.
     Irq {
         /// The device.
         device: &'d str,
         /// Why.
         error: IrqError,
     },
-    /// Lines of removed devices, whose deassertion the controller has not taken, need the room of the device's.
+    /// Lines of removed devices fill the room for lines: the controller has not taken their deassertion yet.
     LinesOwed {
         /// The device.
         device: &'d str,
@@ -551,14 +551,14 @@ pub enum UnregisterError<'d> {
         /// The device.
         device: &'d str,
     },
-    /// The call was made from within the device's own callback, for whose end it would have to wait.
+    /// The call was made from within the device's own callback, and would have to wait for the end of it.
     /// [`unregister_device_deferred`](crate::DeviceManager::unregister_device_deferred) is for that case.
     InOwnCallback {
         /// The device.
         device: &'d str,
     },
-    /// A callback of the device that was running when the call was made has not ended within the manager's patience;
-    /// perhaps the call was made from within it.
+    /// A callback of the device that was running when the call was made has not ended within the manager's spin limit
+    /// ([`with_removal_spins`](crate::DeviceManager::with_removal_spins)). Perhaps the call was made from within it.
     InUse {
         /// The device.
         device: &'d str,

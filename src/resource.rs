@@ -8,10 +8,10 @@ use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 use crate::interrupt::{Gsi, IrqLine};
 
 bitflags! {
-    /// The sizes of access that a range accepts, and what becomes of the others.
+    /// The sizes of access that a range accepts, and whether the manager splits or refuses the others.
     ///
     /// An access that is not accepted never reaches the device: it is open bus and
-    /// [`IoError::RefusedSize`](crate::IoError::RefusedSize), unless [`SPLIT`](Self::SPLIT) makes accepted ones of it.
+    /// [`IoError::RefusedSize`](crate::IoError::RefusedSize), unless [`SPLIT`](Self::SPLIT) splits it into accepted ones.
     ///
     /// ```
     /// use spin::Mutex;
@@ -55,8 +55,8 @@ bitflags! {
         /// Accesses of any other length: 3, 5, 6 and 7 bytes, which a guest makes by an access across a page, and
         /// more than 8 bytes.
         const OTHER = 1 << 4;
-        /// Only naturally aligned accesses of the power-of-two sizes are accepted: those whose offset into the range
-        /// is a multiple of their size.
+        /// Of the power-of-two sizes, only naturally aligned accesses are accepted: their offset into the range is a multiple of
+        /// their size.
         const ALIGNED = 1 << 6;
         /// An access that is not accepted is split, from its lowest byte up, into the largest naturally aligned
         /// accesses that are. Where there are none, it is refused.
@@ -127,13 +127,13 @@ impl AccessSizes {
     }
 }
 
-/// Where in its pool a range is looked for.
+/// Which free place a range gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Fit {
-    /// The lowest place that serves.
+    /// The lowest place that fits.
     #[default]
     First,
-    /// The highest place that serves.
+    /// The highest place that fits.
     Last,
 }
 
@@ -202,7 +202,7 @@ impl IoResource {
         )
     }
 
-    /// The given range; the way to ask for one that no size can describe, as [`IoRange::ALL_MEMORY`].
+    /// The given range. It serves for a range without a size in 64 bits, as [`IoRange::ALL_MEMORY`].
     pub const fn at(io_type: IoType, range: IoRange) -> Self {
         Self::new(io_type, Ok(Placement::Fixed(range)))
     }
@@ -242,8 +242,7 @@ impl IoResource {
         Self::new(io_type, Ok(Placement::Any { size, align: 1, within: None, fit: Fit::First }))
     }
 
-    /// The base is to be a multiple of `to`, a power of two. A fixed range whose base is none is refused at its
-    /// registration.
+    /// The base is to be a multiple of `to`, a power of two. A fixed range with another base is refused at its registration.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -292,7 +291,7 @@ impl IoResource {
         self
     }
 
-    /// The highest place that serves, instead of the lowest. For a fixed range there is one place, and it says nothing.
+    /// The highest place that fits, instead of the lowest. It changes nothing for a fixed range.
     pub const fn last_fit(mut self) -> Self {
         if let Ok(Placement::Any { fit, .. }) = &mut self.placement {
             *fit = Fit::Last;
@@ -348,7 +347,7 @@ impl IoResource {
         self.io_type
     }
 
-    /// Where it is to lie, or why that is no place.
+    /// Where it is to lie, or why that is impossible.
     pub const fn placement(&self) -> Result<Placement, RangeError> {
         self.placement
     }
@@ -459,8 +458,8 @@ impl<'a, 'd> Resources<'a, 'd> {
         self.ranges
     }
 
-    /// The interrupt of the device: a handle to keep. A device that asked for no line has it too, to send
-    /// message-signalled interrupts.
+    /// The interrupt of the device: a handle to keep. A device that asked for no line gets one too, to send message-signalled
+    /// interrupts.
     pub const fn irq(&self) -> IrqLine<'d> {
         self.irq
     }

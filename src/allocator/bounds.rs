@@ -1,4 +1,4 @@
-//! What a virtual machine has to give.
+//! The bounds of the pools.
 
 use crate::address::{IoRange, Space};
 use crate::error::{IrqError, RangeRefusal};
@@ -7,12 +7,12 @@ use crate::interrupt::Gsi;
 /// The resources of a virtual machine: which guest physical addresses, ports and interrupt lines its manager gives to
 /// devices.
 ///
-/// Guest physical addresses are always there; ports and interrupt lines only where they were given. It is built in
-/// constant evaluation, so that it can stand in a `static`; for that reason impossible bounds are not an error there,
-/// but of every allocation from them.
+/// It has guest physical addresses always, and ports and interrupt lines only where they were given. It is made in constant
+/// evaluation, so that it can stand in a `static`. That is why impossible bounds are not an error here: each allocation from
+/// them is.
 ///
-/// What the VMM needs itself within these bounds it takes by [`reserve`](crate::DeviceManager::reserve) and
-/// [`reserve_irq`](crate::DeviceManager::reserve_irq), and no device can be given it.
+/// The VMM takes what it needs itself within these bounds by [`reserve`](crate::DeviceManager::reserve) and
+/// [`reserve_irq`](crate::DeviceManager::reserve_irq); devices do not get it.
 ///
 /// ```
 /// use vm_device::{DeviceManager, Fit, GuestAddress, GuestUsize, IoRange, IoType, Placement, Storage, SystemAllocator};
@@ -32,9 +32,9 @@ use crate::interrupt::Gsi;
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SystemAllocator {
     memory: IoRange,
-    /// If `has_ports`, and flags beside the values and not `Option`s because a manager keeps this.
+    /// The ports, if `has_ports`. Flags and not `Option`s, so that the fields pack more tightly: a manager keeps them.
     ports: IoRange,
-    /// The first and the last, if `has_irqs`.
+    /// The first and the last line, if `has_irqs`.
     irqs: (Gsi, Gsi),
     has_ports: bool,
     has_irqs: bool,

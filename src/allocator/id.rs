@@ -6,7 +6,7 @@ use crate::instance::InstanceId;
 /// The memory of the ids; all zeros at first. 6 bytes for each device.
 pub(crate) struct IdStorage<const DEVICES: usize> {
     generations: [u32; DEVICES],
-    /// An index that is in use links to itself; a free one to the index that was freed after it.
+    /// An index in use links to itself; a free one links to the index that was freed after it.
     links: [Option<NodeIndex>; DEVICES],
     queue: Queue,
 }
@@ -39,8 +39,8 @@ impl<const DEVICES: usize> IdStorage<DEVICES> {
 
 /// Instance ids.
 ///
-/// Indices that were never used go first, then the one that was freed longest ago: a free index rests as long as it
-/// can, and the generations are used up evenly. Every operation takes constant time.
+/// Indices that were never used are given out first, then the one that was freed longest ago: so a free index rests as long as
+/// possible, and generations are used up evenly. Every operation takes constant time.
 pub(crate) struct IdPool<'s> {
     generations: &'s mut [u32],
     links: &'s mut [Option<NodeIndex>],
@@ -79,7 +79,7 @@ impl IdPool<'_> {
         if let Some(link) = self.links.get_mut(position) {
             *link = None;
         }
-        // An index whose generations are used up is in no queue and not in use: retired.
+        // An index that has used up its generations is retired: not in use, and not in the queue.
         if let Some(next) = id.generation.checked_add(1)
             && let Some(generation) = self.generations.get_mut(position)
         {

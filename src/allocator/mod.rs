@@ -1,4 +1,4 @@
-//! What there is to give to devices: addresses, ports, interrupt lines and instance ids.
+//! The pools that devices are served from: addresses, ports, interrupt lines and instance ids.
 
 mod bounds;
 mod gaps;

@@ -19,12 +19,12 @@ pub(crate) struct PoolStorage<const RANGES: usize> {
     counts: Counts,
 }
 
-/// How many ranges there are, and what of the memory is free.
+/// How many ranges there are, and which records are free.
 struct Counts {
     ports: u16,
     /// Those of both spaces.
     all: u16,
-    /// The first of the records that were in use before.
+    /// The first record in the list of those that are free again.
     free: Option<SlotIndex>,
     /// How many records were ever in use: the first ones.
     used: u16,
@@ -53,25 +53,25 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
     }
 }
 
-/// Addresses and ports to allocate from.
+/// The pool of addresses and ports.
 ///
-/// A range may be a window, and other ranges are then allocated in it. Ranges are disjoint or nested in this way,
-/// nothing else. What a range lies directly in, a window or the whole space, is its *container*.
+/// A range may be a window, and then other ranges may be allocated in it. Two ranges are disjoint, or one lies in the other in
+/// this way. The window, or else the whole space, that a range lies directly in is its *container*.
 ///
 /// # Worst case
-/// With n ranges, at most d of them around one another: every operation takes O(log n + d) comparisons, and a change moves
-/// up to n numbers of 2 bytes by one place. Only a place anywhere is looked for among up to n ranges besides; the lowest
-/// one directly in a space not among those below which earlier searches have left nothing: see [`Gaps`].
+/// With n ranges, of which at most d are nested in one another, every operation takes O(log n + d) comparisons, and a change
+/// moves up to n indices of 2 bytes by one position. A search for a place anywhere looks at up to n ranges besides. A search for
+/// the lowest place directly in a space skips what earlier searches have found full: see [`Gaps`].
 ///
 /// # Invariants
-/// - `order` has the indices of the linked ranges: first of ports, then, up to `counts.all`, of memory, and each
-///   space sorted by first address, and where several ranges start at one address, by depth: a window stands directly
-///   before what lies in it.
+/// - The first `counts.all` elements of `order` are the indices of the linked ranges: first those of ports, then those of memory.
+///   Each space is sorted by first address, and ranges with the same first address by depth: so a window stands directly before
+///   what lies in it.
 /// - The ranges of one container are disjoint, and lie in it.
-/// - Each of the first `counts.used` records is in use or in the chain from `counts.free`.
+/// - Each of the first `counts.used` records is in use, or in the list that begins at `counts.free`.
 pub(crate) struct Pool<'s> {
     records: &'s mut [RangeRecord],
-    /// How many low bits of each range's first address are 0, as it was asked for.
+    /// The alignment that each range was asked for with, as a number of low bits.
     alignments: &'s mut [u8],
     order: &'s mut [Option<SlotIndex>],
     counts: &'s mut Counts,
@@ -88,7 +88,7 @@ impl Pool<'_> {
         self.records.get_mut(index.position())
     }
 
-    /// What the first address of a range is a multiple of, wherever the range moves: a power of two.
+    /// The alignment of a range, wherever it moves: a power of two.
     pub(crate) fn alignment(&self, index: SlotIndex) -> u64 {
         let bits = self.alignments.get(index.position()).copied().unwrap_or(0);
         1_u64.wrapping_shl(bits.into())
@@ -101,7 +101,7 @@ impl Pool<'_> {
         }
     }
 
-    /// All ranges, of each space by address, a window before what lies in it.
+    /// The indices of all linked ranges, in order.
     pub(crate) fn indices(&self) -> impl Iterator<Item = SlotIndex> {
         self.order.iter().take(self.counts.all.into()).copied().flatten()
     }
@@ -109,11 +109,11 @@ impl Pool<'_> {
     /// Allocates a range for the VMM itself.
     ///
     /// # Errors
-    /// As [`find`](Self::find), and [`RangeRefusal::Full`].
+    /// As [`find_free`](Self::find_free), and [`RangeRefusal::Full`].
     pub(crate) fn reserve(&mut self, io_type: IoType, placement: &Placement) -> Result<IoRange, Refusal> {
-        let place = self.find_free(io_type, placement, None)?;
-        self.insert(&place, RangeRecord::new(None, io_type))?;
-        Ok(place.range)
+        let free = self.find_free(io_type, placement, None)?;
+        self.insert(&free, RangeRecord::new(None, io_type))?;
+        Ok(free.range)
     }
 
     /// Frees exactly this range of the VMM itself.
@@ -130,11 +130,12 @@ impl Pool<'_> {
         }
     }
 
-    /// Takes a place that was just found for a new range. The range keeps its index until it is removed.
+    /// Takes a place for a new range, right after [`find_free`](Self::find_free) has found it. The range keeps its index until it
+    /// is removed.
     ///
     /// # Errors
     /// [`RangeRefusal::Full`].
-    pub(crate) fn insert(&mut self, place: &FreeRange, range: RangeRecord) -> Result<SlotIndex, Refusal> {
+    pub(crate) fn insert(&mut self, free: &FreeRange, range: RangeRecord) -> Result<SlotIndex, Refusal> {
         let full = RangeRefusal::Full { capacity: self.records.len() };
         let index = self.counts.free.or_else(|| SlotIndex::at(self.counts.used.into())).ok_or(full)?;
         let record = self.records.get_mut(index.position()).ok_or(full)?;
@@ -144,7 +145,7 @@ impl Pool<'_> {
             self.counts.free = record.next;
         }
         *record = range;
-        self.put(index, place);
+        self.put(index, free);
         Ok(index)
     }
 
@@ -161,16 +162,16 @@ impl Pool<'_> {
         Ok(())
     }
 
-    /// Takes a place that was just found for a range that was unlinked.
-    pub(crate) fn put(&mut self, index: SlotIndex, place: &FreeRange) {
+    /// Takes a place for an unlinked range, right after [`find_free`](Self::find_free) has found it.
+    pub(crate) fn put(&mut self, index: SlotIndex, free: &FreeRange) {
         let Some(record) = self.range_mut(index) else { return };
-        record.set_place(place);
+        record.set_place(free);
         let space = record.space();
         self.counts.all = self.counts.all.wrapping_add(1);
         if space == Space::Ports {
             self.counts.ports = self.counts.ports.wrapping_add(1);
         }
-        let cells = self.cells_from(place.at);
+        let cells = self.cells_from(free.at);
         for pair in cells.windows(2).rev() {
             if let [from, to] = pair {
                 to.set(from.get());
@@ -179,12 +180,12 @@ impl Pool<'_> {
         if let Some(cell) = cells.first() {
             cell.set(Some(index));
         }
-        if place.depth == 0 {
-            self.gaps(space).taken(place.range);
+        if free.depth == 0 {
+            self.gaps(space).taken(free.range);
         }
     }
 
-    /// Puts a range that may have been unlinked where it was, which is free.
+    /// Puts a range back to its old place, which is free, if the range is unlinked.
     pub(crate) fn put_back(&mut self, index: SlotIndex, old: &RangeRecord) {
         let &RangeRecord { range, container, depth, .. } = old;
         if self.behind(index).is_none() {
@@ -192,7 +193,7 @@ impl Pool<'_> {
         }
     }
 
-    /// Frees the place of a range, and keeps its index for it.
+    /// Frees the place of a range, which keeps its index.
     ///
     /// # Errors
     /// [`RangeRefusal::WindowInUse`], and [`RangeRefusal::NotAllocated`] for a range that is not linked.
@@ -218,7 +219,7 @@ impl Pool<'_> {
         Ok(())
     }
 
-    /// The place in the order behind a range; `None` if it is not linked.
+    /// The position in the order behind a range; `None` if the range is not linked.
     fn behind(&self, index: SlotIndex) -> Option<usize> {
         let range = self.range(index)?;
         let after = self.position_of(range.space(), range.key());
@@ -236,16 +237,16 @@ impl Pool<'_> {
         Some(found)
     }
 
-    /// The range that follows the one with this [`key`](Range::key) in the order of its space, whether that one is still
-    /// there or not; the first for `None`. A caller that cannot hold the pool all the time goes through it in this way.
+    /// The first range of the space behind this [`key`](RangeRecord::key), or the first of all for `None`. The range that the key
+    /// is from may be gone: so a caller can iterate without holding the pool all the time.
     pub(crate) fn next_after(&self, space: Space, key: Option<(u64, u8)>) -> Option<&RangeRecord> {
-        self.at(space, key.map_or(self.places(space).start, |key| self.position_of(space, key)))
+        self.at(space, key.map_or(self.positions(space).start, |key| self.position_of(space, key)))
     }
 
     /// Finds a free place in the window `container`, or directly in the space.
     ///
     /// # Errors
-    /// A [`RangeRefusal`] of those of a place.
+    /// A [`RangeRefusal`] that says why there is none.
     pub(crate) fn find_free(
         &mut self,
         io_type: IoType,
@@ -275,7 +276,7 @@ impl Pool<'_> {
                 }
                 let at = self.position(space, wanted.first().0);
                 let below = self.at_depth(space, at, depth).filter(|below| below.range.last() >= wanted.first());
-                // Behind the one below and all that lies in it, the next is in the same container, or behind that.
+                // `below` and all that lies in it end before `wanted`: the next range is in the same container, or behind it.
                 let above = || self.at(space, at).filter(|above| above.range.first() <= wanted.last());
                 if let Some(taken) = below.or_else(above) {
                     return Err(RangeRefusal::Overlap { wanted, taken: taken.range, owner: taken.holder() });
@@ -304,7 +305,7 @@ impl Pool<'_> {
         Ok(FreeRange { range, container, depth, at })
     }
 
-    /// The lowest place directly in a space, without a look at places that are known to be of no use.
+    /// The lowest place directly in a space. It skips what earlier searches have shown to be full.
     fn lowest_place_in_space(
         &mut self,
         wanted: &AnyRequest,
@@ -326,7 +327,7 @@ impl Pool<'_> {
         Some(found)
     }
 
-    /// The lowest place between two addresses that lie in one container, and where in the order it belongs.
+    /// The lowest place between two addresses in one container, and its position in the order.
     fn lowest_place(&self, wanted: &AnyRequest, lowest: u64, highest: u64) -> Option<(u64, usize)> {
         let AnyRequest { space, depth, span, low_bits } = *wanted;
         let mut at = self.position(space, lowest);
@@ -341,7 +342,7 @@ impl Pool<'_> {
                 return None;
             }
             match self.at(space, at) {
-                // What lies in a window that was passed ends where the window does, or before.
+                // Ranges in a window that was passed end no later than the window, and so change nothing.
                 Some(next) if next.range.first().0 <= last => {
                     bottom = bottom.max(next.range.last().0.checked_add(1)?);
                     at = at.wrapping_add(1);
@@ -351,7 +352,7 @@ impl Pool<'_> {
         }
     }
 
-    /// The highest place between two addresses that lie in one container, and where in the order it belongs.
+    /// The highest place between two addresses in one container, and its position in the order.
     fn highest_place(&self, wanted: &AnyRequest, lowest: u64, highest: u64) -> Option<(u64, usize)> {
         let AnyRequest { space, depth, span, low_bits } = *wanted;
         let (mut at, mut top) = (self.position(space, highest), highest);
@@ -362,7 +363,7 @@ impl Pool<'_> {
                 return None;
             }
             match self.before(space, before) {
-                // It lies in the next at this depth.
+                // It lies in the next range at this depth.
                 Some((_, next)) if next.depth > depth => {}
                 Some((_, next)) if next.depth == depth && next.range.last().0 >= first => {
                     top = next.range.first().0.checked_sub(1)?;
@@ -374,7 +375,7 @@ impl Pool<'_> {
         }
     }
 
-    /// The last range at this depth, in the container that the place before `at` belongs to, that stands before `at`.
+    /// The last range before position `at` that has this depth and is, or holds, the range directly before `at`.
     fn at_depth(&self, space: Space, at: usize, depth: u8) -> Option<&RangeRecord> {
         let (_, mut range) = self.before(space, at)?;
         while range.depth > depth {
@@ -383,16 +384,16 @@ impl Pool<'_> {
         (range.depth == depth).then_some(range)
     }
 
-    /// The place in the order behind those of this space that start at `address` or before.
+    /// The position in the order behind the ranges of this space that start at `address` or before.
     fn position(&self, space: Space, address: u64) -> usize {
-        let places = self.places(space);
-        let start = places.start;
-        let indices = self.order.get(places).unwrap_or_default();
+        let positions = self.positions(space);
+        let start = positions.start;
+        let indices = self.order.get(positions).unwrap_or_default();
         let first = |index: &Option<SlotIndex>| self.range((*index)?).map(|range| range.range.first().0);
         start.wrapping_add(indices.partition_point(|index| first(index).is_some_and(|first| first <= address)))
     }
 
-    /// The place in the order behind those of this space whose key is not greater.
+    /// The position in the order behind the ranges of this space with this key or a lower one.
     fn position_of(&self, space: Space, key: (u64, u8)) -> usize {
         let mut at = self.position(space, key.0);
         // Few windows start at one address.
@@ -402,21 +403,21 @@ impl Pool<'_> {
         at
     }
 
-    /// The range whose index stands at a place of the order, if it is one of this space.
+    /// The range at a position of the order, if it is one of this space.
     fn at(&self, space: Space, at: usize) -> Option<&RangeRecord> {
-        let indices = self.order.get(at..self.places(space).end)?;
+        let indices = self.order.get(at..self.positions(space).end)?;
         self.range((*indices.first()?)?)
     }
 
-    /// The range before a place of the order, and its index, if it is one of this space.
+    /// The range before a position of the order, and its index, if it is one of this space.
     #[inline(never)]
     fn before(&self, space: Space, at: usize) -> Option<(SlotIndex, &RangeRecord)> {
-        let index = (*self.order.get(self.places(space).start..at)?.last()?)?;
+        let index = (*self.order.get(self.positions(space).start..at)?.last()?)?;
         Some((index, self.range(index)?))
     }
 
-    /// Where in the order the indices of a space stand.
-    fn places(&self, space: Space) -> core::ops::Range<usize> {
+    /// The positions in the order that belong to a space.
+    fn positions(&self, space: Space) -> core::ops::Range<usize> {
         match space {
             Space::Ports => 0..usize::from(self.counts.ports),
             Space::Memory => usize::from(self.counts.ports)..usize::from(self.counts.all),
@@ -430,15 +431,15 @@ impl Pool<'_> {
         }
     }
 
-    /// The indices from the one at place `at` on, as cells: their copying in pairs compiles to `memmove`, and unlike
-    /// `copy_within` has no panic path at any optimisation level.
+    /// The elements of the order from position `at` on, as cells. A loop that copies cells in pairs compiles to `memmove`, and
+    /// unlike `copy_within` it has no panic path at any optimisation level.
     fn cells_from(&mut self, at: usize) -> &[Cell<Option<SlotIndex>>] {
         cost::moved(usize::from(self.counts.all).saturating_sub(at));
         Cell::from_mut(self.order.get_mut(at..usize::from(self.counts.all)).unwrap_or_default()).as_slice_of_cells()
     }
 }
 
-/// What a range asked for anywhere is to be like.
+/// A request for a range anywhere.
 struct AnyRequest {
     space: Space,
     depth: u8,

@@ -5,7 +5,7 @@ use crate::error::RangeRefusal;
 use crate::indices::{NodeIndex, SlotIndex};
 use crate::resource::{Assigned, MAX_RANGES_PER_DEVICE};
 
-/// What is in the way of a range: who has it, and whether it is a window.
+/// The holder of a range that is in the way of another, and whether that range is a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Holder {
     /// The device; `None` for the VMM.
@@ -32,7 +32,7 @@ pub(crate) struct FreeRange {
     pub(crate) container: Option<SlotIndex>,
     /// How many windows are around it.
     pub(crate) depth: u8,
-    /// Where in the order of the ranges it belongs, until the next change of the pool.
+    /// Its position in the order of the ranges, valid until the next change of the pool.
     pub(super) at: usize,
 }
 
@@ -59,7 +59,7 @@ impl RangeRecord {
     pub(super) const UNUSED: Self =
         Self { range: IoRange::of::<0, 0>(), container: None, node: None, next: None, depth: 0, kind: 0 };
 
-    /// A range of a device, the last one of its chain, or of the VMM, as yet without a place.
+    /// A range of a device or of the VMM, as yet without addresses and without a next range.
     pub(crate) fn new(node: Option<NodeIndex>, io_type: IoType) -> Self {
         let kind = match io_type {
             IoType::Pio => 0,
@@ -79,8 +79,8 @@ impl RangeRecord {
         self
     }
 
-    pub(super) fn set_place(&mut self, place: &FreeRange) {
-        (self.range, self.container, self.depth) = (place.range, place.container, place.depth);
+    pub(super) fn set_place(&mut self, free: &FreeRange) {
+        (self.range, self.container, self.depth) = (free.range, free.container, free.depth);
     }
 
     /// Which of the device's ranges.
@@ -125,7 +125,7 @@ impl RangeRecord {
         Assigned { io_type: self.io_type(), range: self.range, decoded: self.is_decoded() }
     }
 
-    /// Its place in the order of its space.
+    /// What the order of its space is sorted by.
     pub(crate) fn key(&self) -> (u64, u8) {
         (self.range.first().0, self.depth)
     }

@@ -17,13 +17,13 @@ impl fmt::Display for Gsi {
 /// The interrupt controller of the virtual machine, which the VMM implements: over KVM's irqchip, an emulated IOAPIC,
 /// or the event injection of the processor.
 ///
-/// The manager calls it from within device callbacks, from any vCPU and by several at once for different lines; for one
-/// line, level changes come one at a time. It holds no lock meanwhile: an implementation may call the manager, but must not remove
-/// a device other than deferred, because a removal waits for calls of the controller. It must not call an
+/// The manager calls it from within device callbacks and from any vCPU. Calls for different lines may come at the same time;
+/// level changes of one line come one at a time. The manager holds no lock meanwhile: an implementation may call the manager,
+/// but must not remove a device other than deferred, because a removal waits for calls of the controller. It must not call an
 /// [`IrqLine`](crate::IrqLine).
 ///
-/// A method that unwinds instead of returning has not taken what it was told: the unwinding goes on through the handle's
-/// method, or the removal, that called it, and the manager is as after a refusal.
+/// A method that unwinds instead of returning has not taken what it was told. The unwinding goes on through the method of the
+/// handle, or the removal, that made the call, and the manager is as after a refusal.
 ///
 /// ```
 /// use core::sync::atomic::{AtomicU32, Ordering};
@@ -55,13 +55,13 @@ impl fmt::Display for Gsi {
 /// assert_eq!(controller.0.load(Ordering::SeqCst), 1 << 4);
 /// ```
 pub trait InterruptController: Sync {
-    /// Drives a level-triggered line. Where it has taken a level, it is not told the same again.
+    /// Drives a level-triggered line. A level that the controller has taken is not told a second time.
     ///
     /// # Errors
-    /// Whatever keeps the controller from doing so, as [`InterruptError::Refused`]. The line then has the level that was
-    /// taken last, and the one refused is told again when a device that shares the line drives it next. What is
-    /// refused at the removal of a device is told again by each [`collect`](crate::DeviceManager::collect), and a line that
-    /// no device has any more stays taken until then.
+    /// [`InterruptError::Refused`], or whatever else keeps the controller from doing so. The line then has the level that was
+    /// taken last, and the refused level is told again when a device on the line drives the line next. A level that is refused
+    /// at the removal of a device is told again by each [`collect`](crate::DeviceManager::collect), and a line that no device
+    /// has any more stays taken until then.
     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError>;
 
     /// Signals one edge on an edge-triggered line.
@@ -92,8 +92,8 @@ pub enum InterruptError {
     SharedLine,
     /// The interrupt controller did not take it. A level is told again by the next call for the line.
     Refused,
-    /// Another caller is telling the controller of a change on the same line. It tells it of this change too, and learns
-    /// whether the controller has taken it.
+    /// Another caller is telling the controller of a change on the same line. That caller tells it of this change too, and
+    /// learns whether the controller has taken it.
     Pending,
 }
 

@@ -1,11 +1,11 @@
-//! What lets a device's interrupt handles through while the device is registered.
+//! The gate that a device's interrupt handles pass while the device is registered.
 
 use super::controller::InterruptError;
 use crate::orderings;
 use crate::sync::{AtomicU64, Ordering, const_fn, spin_once};
 
-/// Lets the holders of a device's [`IrqLine`] through while the device is registered: a generation in the high half, the
-/// number of calls under way in the low half.
+/// Lets calls of a device's [`IrqLine`](super::IrqLine)s through while the device is registered. The high half of the word is the
+/// generation of the handles that pass, the low half the number of calls under way.
 pub(crate) struct HandleGate {
     word: AtomicU64,
 }

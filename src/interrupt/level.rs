@@ -13,23 +13,24 @@ pub(super) struct ControllerLine<'d> {
 
 /// The level of one line: which sources assert it, and what the controller has taken.
 ///
-/// A change of level is told by one caller at a time, the *teller*, and the others leave it to that one: it looks at the
-/// sources after each call of the controller, and tells again if the level has changed. Its last call
-/// has a state of its own: a drive that finds it waits for that call and tells the level itself, and a removal leaves the
-/// line owed. So no change is lost, and no caller tells those of others without bound.
+/// One caller at a time tells the controller a change of level: the *teller*. A caller that finds a teller leaves its change to
+/// it: the teller looks at the sources after each call of the controller, and tells the level again if it has changed. The
+/// teller's last call has a state of its own: a drive that finds it waits for that call and then tells the level itself; a
+/// removal that finds it leaves the line owed. So no change is lost, and no caller tells the changes of others without bound.
 ///
-/// What the controller has refused, it has not taken: the level stays to be told, and the next drive of any source does.
+/// A level that the controller refuses is not taken: the next drive of any source tells it again.
 pub(crate) struct LineLevel {
     word: AtomicU32,
 }
 
-/// The bits of a line's word that are no source's: what the controller has taken, or that it is called.
+/// The bits of a line's word that belong to no source. They say which level the controller has taken, or that it is being
+/// called.
 const STATE: u32 = 0b11 << 30;
 /// The controller has taken "deasserted", or was never called.
 const LOW: u32 = 0b00 << 30;
 /// The controller has taken "asserted".
 const HIGH: u32 = 0b01 << 30;
-/// A caller tells the controller the level, and looks again.
+/// A caller tells the controller the level, and looks at the level again afterwards.
 const TELLING: u32 = 0b10 << 30;
 /// A caller tells the controller the level for the last time.
 const LAST_TELLING: u32 = 0b11 << 30;
@@ -67,8 +68,9 @@ impl LineLevel {
         self.settle(to, true)
     }
 
-    /// As [`drive`](Self::drive) to take an assertion back, but it never waits: the caller looks afterwards whether the line
-    /// is settled. A controller may remove and collect from within the call that another one would wait for.
+    /// Takes an assertion back as [`drive`](Self::drive) does, but never waits: the caller looks afterwards whether the line is
+    /// settled. It must not wait, because a controller may remove devices and collect from within the very call that would be
+    /// waited for.
     pub(super) fn release(&self, source: u32, to: ControllerLine<'_>) {
         self.word.fetch_and(!(source & SOURCES), Ordering::AcqRel);
         let _ = self.settle(to, false);
@@ -95,15 +97,15 @@ impl LineLevel {
         }
     }
 
-    /// Gives the line another state if its word is still this one.
+    /// Gives the line another state if its word has not changed.
     fn begin(&self, word: u32, state: u32) -> Result<(), u32> {
         let new = word & SOURCES | state;
         self.word.compare_exchange_weak(word, new, Ordering::AcqRel, Ordering::Acquire).map(drop)
     }
 }
 
-/// The caller that tells the controller the level of a line. When it is dropped, because it is done or because the controller
-/// has unwound, the line's state is what the controller has taken.
+/// The caller that tells the controller the level of a line. Where the controller unwinds, dropping it sets the line's state to
+/// the level that the controller has taken.
 struct Teller<'a> {
     line: &'a LineLevel,
     /// The line's state.
@@ -146,7 +148,7 @@ impl Teller<'_> {
                     return told;
                 }
                 if tellings == MAX_TELLINGS {
-                    // The caller that has changed the level since is waiting, and tells it.
+                    // The caller that has changed the level since then is waiting, and tells it.
                     return Err(InterruptError::Pending);
                 }
                 (tellings, level) = (tellings + 1, now);

@@ -7,7 +7,7 @@ use super::gate::HandleGate;
 use super::level::{ControllerLine, LineLevel};
 use crate::address::GuestAddress;
 
-/// A source's place on a line.
+/// One source of a line.
 #[derive(Clone, Copy)]
 pub(crate) struct LineSource<'d> {
     pub(crate) level: &'d LineLevel,
@@ -18,8 +18,8 @@ pub(crate) struct LineSource<'d> {
 }
 
 impl LineSource<'_> {
-    /// Takes the source's assertion back, once its gate is closed and idle. Whether the controller has taken that, the
-    /// level knows.
+    /// Takes the source's assertion back, once its gate is closed and idle. Afterwards the level knows whether the controller has
+    /// taken that.
     pub(crate) fn release(&self, controller: Option<&dyn InterruptController>) {
         if let Some(controller) = controller {
             self.level.release(self.bit, ControllerLine { controller, gsi: self.gsi });
@@ -27,8 +27,8 @@ impl LineSource<'_> {
     }
 }
 
-/// The interrupt of one device, handed to it with its [`Resources`](crate::Resources). It may be kept, copied and used
-/// from any thread; once the device is unregistered, every method returns [`InterruptError::Removed`] and does nothing.
+/// The interrupt of one device, which the device gets with its [`Resources`](crate::Resources). It may be kept, copied and used
+/// from any thread. Once the device is unregistered, every method returns [`InterruptError::Removed`] and does nothing.
 ///
 /// ```
 /// use spin::Mutex;
@@ -103,10 +103,12 @@ impl<'d> IrqLine<'d> {
     /// Asserts the line: it stays asserted until this device, and every other that shares it, has taken its assertion
     /// back. Asserting twice is the same as once.
     ///
-    /// `Ok` says that the controller has taken the line's current level; it is called only where it has not yet, 4 times
-    /// at most in one call of this method. A call that finds another caller at it returns at once, as
-    /// [`Pending`](InterruptError::Pending), or waits for one call of the controller, where devices that share the line
-    /// have changed it in each of the last 3.
+    /// `Ok` says that the controller has taken the line's current level. One call of this method makes at most 4 calls of the
+    /// controller, and none if the level is taken already.
+    ///
+    /// If another caller is already telling the controller a change of this line, that caller tells it this change too, and the
+    /// method returns [`Pending`](InterruptError::Pending) at once. If the line has changed during each of that caller's first 3
+    /// calls of the controller, the method waits for the fourth instead, and then tells the level itself.
     ///
     /// # Errors
     /// [`InterruptError`], all but `SharedLine`.
@@ -147,8 +149,8 @@ impl<'d> IrqLine<'d> {
     fn drive(&self, asserted: bool) -> Result<(), InterruptError> {
         self.with_gate(|line| {
             let source = line.source.ok_or(InterruptError::NoLine)?;
-            let target = ControllerLine { controller: line.controller()?, gsi: source.gsi };
-            source.level.drive(source.bit, asserted, target)
+            let to = ControllerLine { controller: line.controller()?, gsi: source.gsi };
+            source.level.drive(source.bit, asserted, to)
         })
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A *line* is an input of the interrupt controller, named by its GSI (global system interrupt, ACPI 6.5, 5.2.13). A
 //! line may have several *sources*, one for each device that shares it; it is asserted while any of them asserts it.
-//! Vectors are no concern of this crate: they are what a local APIC delivers, and the VMM's controller knows them.
+//! This crate knows no vectors: a local APIC delivers them, and the VMM's controller knows them.
 
 mod controller;
 mod gate;

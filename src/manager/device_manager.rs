@@ -13,7 +13,7 @@ use crate::manager::storage::{Parts, Storage};
 use crate::quiescence::{HeavyBarrier, Slots};
 use crate::sync::{AtomicBool, MutexGuard, Ordering, const_fn};
 
-/// The topology of a virtual machine's buses and devices, and the way of accesses to them.
+/// The buses and devices of a virtual machine, which accesses reach through it.
 ///
 /// Its capacities are those of the [`Storage`] that it is made with. It is made in constant evaluation, so that it can stand
 /// in a `static`. Every method takes `&self` and may be called from any thread or vCPU, and from within device callbacks;
@@ -50,23 +50,23 @@ pub struct DeviceManager<'d> {
     /// Of ports and of memory.
     open_bus: [[u8; 4]; 2],
     pub(crate) removal_spins: u32,
-    /// The storage is this manager's.
+    /// Whether the storage is this manager's.
     owns_storage: AtomicBool,
     pub(crate) controller: Option<&'d dyn InterruptController>,
     parts: &'d (dyn Parts<'d> + 'd),
     allocator: SystemAllocator,
 }
 
-/// How many turns a removal waits for the callbacks that were running when it was called, unless the VMM says
-/// otherwise: 50 to 250 ms, as it was measured.
+/// How many turns a removal waits for the callbacks that were running when it was called, unless the VMM says otherwise: as
+/// measured, 50 to 250 ms.
 const REMOVAL_SPINS: u32 = 1 << 20;
 
 impl<'d> DeviceManager<'d> {
     const_fn! {
         /// A manager without devices, which gives them what `allocator` has.
         ///
-        /// The manager that first registers a device, takes a range or makes a handle has the storage from then on. Another
-        /// manager with the same storage is refused, and no access of its reaches a device.
+        /// The storage belongs to the manager that first registers a device, takes a range or makes a handle. A second manager
+        /// with the same storage is refused, and its accesses reach no device.
         ///
         /// ```
         /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
@@ -238,7 +238,8 @@ impl<'d> DeviceManager<'d> {
         if space == Space::Ports { ports } else { memory }
     }
 
-    /// Tells managers apart, for accesses that name the one that made them: where the storage lies, which one manager has.
+    /// Tells managers apart, for accesses that name the manager that dispatched them. It is the address of the storage, which
+    /// belongs to one manager.
     #[inline(always)]
     pub(crate) fn identity(&self) -> usize {
         core::ptr::from_ref(self.parts).addr()
@@ -250,13 +251,13 @@ impl<'d> DeviceManager<'d> {
         self.owns_storage.load(Ordering::Acquire)
     }
 
-    /// Makes the storage this manager's, if it is not another one's. It takes the lock only where it is not this manager's yet.
+    /// Whether the storage is this manager's. A storage that no manager has becomes this manager's; only then it takes the lock.
     pub(crate) fn acquire_storage(&self) -> bool {
         self.owns_storage() || self.lock().is_some()
     }
 
-    /// The writers' state, locked. Code once: the lock is long, and taken in many places. `None` if the storage is another
-    /// manager's.
+    /// The writers' state, locked; `None` if the storage is another manager's. It is not inlined, because its code is long and
+    /// it has many callers.
     #[inline(never)]
     pub(crate) fn lock(&self) -> Option<Locked<'_, 'd>> {
         let mut cells = self.parts.state().lock();
@@ -278,13 +279,13 @@ impl<'d> DeviceManager<'d> {
         self.parts.levels().get(line.position())
     }
 
-    /// A node's place on its interrupt line, if it has one.
+    /// A node as a source of its interrupt line, if it has one.
     #[inline(never)]
     pub(crate) fn source_of(&self, state: &State<'_, 'd>, node: NodeIndex) -> Option<LineSource<'d>> {
         self.source(state, state.tree.node(node)?.line?)
     }
 
-    /// A place on an interrupt line.
+    /// The source with this share of an interrupt line.
     pub(crate) fn source(&self, state: &State<'_, 'd>, share: LineShare) -> Option<LineSource<'d>> {
         let record = state.line(share.line)?;
         let level = self.level(share.line)?;
@@ -292,7 +293,7 @@ impl<'d> DeviceManager<'d> {
     }
 }
 
-/// The writers' state, as long as this has the lock.
+/// The writers' state; the lock is held until this is dropped.
 pub(crate) struct Locked<'m, 'd> {
     cells: MutexGuard<'m, dyn StateCells<'d> + 'd>,
     allocator: &'m SystemAllocator,

@@ -1,7 +1,7 @@
 //! Looking at the topology and the address map.
 //!
-//! Iterators take the manager's lock for one step at a time, so that what is done between the steps may call the manager.
-//! They show what is there when they come by; a walk ends early if the device it stands at is removed.
+//! Iterators take the manager's lock for one step at a time, so that the caller may call the manager between the steps. Each step
+//! shows the state at its own time; a walk ends early if the device that it stands at is removed.
 
 use crate::address::{GuestAddress, IoType};
 use crate::device::Device;
@@ -68,11 +68,11 @@ impl core::fmt::Debug for DeviceInfo<'_> {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MappedRange<'d> {
-    /// Whose it is.
+    /// The device that has it, or the VMM.
     pub owner: Owner<'d>,
     /// Which of the owner's ranges; 0 for the VMM's.
     pub range_index: usize,
-    /// Its kind, its place, and whether accesses reach it.
+    /// Its kind, its addresses, and whether accesses reach it.
     pub assigned: Assigned,
     /// Whether it is a window.
     pub window: bool,
@@ -148,7 +148,7 @@ impl<'d> DeviceManager<'d> {
         let mut parent = None;
         let mut rest = path.strip_prefix('/')?;
         loop {
-            // Byte by byte: the search of `str` for a character is longer than all of this.
+            // Byte by byte: the code of `str`'s search for a character is longer than this whole function.
             let end = rest.bytes().position(|byte| byte == b'/');
             let (name, more) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
             let node = state.tree.child(parent, name)?;
@@ -159,7 +159,7 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// The device whose range holds an address, and which of its ranges: the innermost, whether it is decoded or not.
+    /// The device that has the innermost range around an address, and which of its ranges that is, decoded or not.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }

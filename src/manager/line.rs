@@ -7,17 +7,17 @@ use crate::interrupt::{Gsi, MAX_SHARING};
 #[derive(Clone, Copy)]
 pub(crate) struct LineShare {
     pub(crate) line: LineIndex,
-    /// Which bit of the line's sources is the device's.
+    /// The number of the device among the line's sources.
     source: u8,
 }
 
 impl LineShare {
-    /// For source number `source` of the line, less than [`MAX_SHARING`](crate::MAX_SHARING).
+    /// The share of source number `source`, at most [`MAX_SHARING`](crate::MAX_SHARING).
     pub(crate) fn new(line: LineIndex, source: u32) -> Self {
         Self { line, source: source as u8 }
     }
 
-    /// The bit of the source.
+    /// The bit of the source in the line's sources.
     pub(crate) fn source(self) -> u32 {
         1_u32.wrapping_shl(self.source.into())
     }
@@ -27,10 +27,10 @@ impl LineShare {
 #[derive(Clone, Copy)]
 pub(crate) struct LineRecord {
     pub(crate) gsi: Gsi,
-    /// The sources given out, a bit each.
+    /// The sources given out, one bit for each.
     pub(crate) sources: u32,
     pub(crate) shared: bool,
-    /// The controller had not taken the line's level when a device was taken off it: `collect` tells it again.
+    /// The controller had not taken the line's level when a device was taken off the line: `collect` tells it again.
     pub(crate) owed: bool,
 }
 
@@ -38,7 +38,7 @@ impl LineRecord {
     /// All zeros.
     pub(crate) const FREE: Self = Self { gsi: Gsi(0), sources: 0, shared: false, owed: false };
 
-    /// The source of a caller that tells the controller an owed level. It asserts nothing, and is none of the devices'.
+    /// The source of a caller that tells the controller an owed level. It asserts nothing, and no device has it.
     pub(crate) const COLLECTOR: u32 = 1 << MAX_SHARING;
 
     pub(crate) fn is_free(&self) -> bool {

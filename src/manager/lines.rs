@@ -35,7 +35,7 @@ impl<'d> State<'_, 'd> {
         };
         match self.allocate_irq(wanted) {
             Ok(gsi) => {
-                // There are as many places as devices, and a device has one line; but some may be owed.
+                // There are as many records as devices, and a device has one line; but removed devices may owe some.
                 let Some((record, line)) = records(self.lines).find(|(record, _)| record.is_free()) else {
                     let _ = self.free_irq(gsi);
                     return Err(RegisterError::LinesOwed { device });
@@ -52,7 +52,8 @@ impl<'d> State<'_, 'd> {
     fn share_line(&mut self, device: &'d str, gsi: Gsi, shared: bool) -> Result<Option<LineShare>, RegisterError<'d>> {
         let found = records(self.lines).find(|(record, _)| record.gsi == gsi && !record.is_free());
         match found {
-            // No device has it: it is owed. Its level says what the controller has taken, and the device goes on from there.
+            // No device has the line: it is owed. Its level says what the controller has taken, and the device goes on from
+            // there.
             Some((record, line)) if record.sources & !LineRecord::COLLECTOR == 0 => {
                 let share = LineShare::new(line, 0);
                 (record.sources, record.shared) = (record.sources | share.source(), shared);
@@ -99,15 +100,15 @@ impl<'d> State<'_, 'd> {
         }
     }
 
-    /// Takes an owed line in hand, the first behind `after`, or of all.
+    /// Claims an owed line for a caller that tells the controller its level: the first behind `after`, or the first of all.
     pub(crate) fn take_owed(&mut self, after: Option<LineIndex>) -> Option<LineShare> {
-        let in_reach = |record: &LineRecord| record.owed && record.sources & LineRecord::COLLECTOR == 0;
-        let (record, line) = records(self.lines).find(|(record, line)| Some(*line) > after && in_reach(record))?;
+        let is_unclaimed = |record: &LineRecord| record.owed && record.sources & LineRecord::COLLECTOR == 0;
+        let (record, line) = records(self.lines).find(|(record, line)| Some(*line) > after && is_unclaimed(record))?;
         record.sources |= LineRecord::COLLECTOR;
         Some(LineShare::new(line, LineRecord::COLLECTOR.trailing_zeros()))
     }
 
-    /// Gives back a line that was taken in hand. If it `is_settled`, it is owed no more.
+    /// Gives back a line that [`take_owed`](Self::take_owed) has claimed. If it `is_settled`, it is owed no more.
     pub(crate) fn give_back_owed(&mut self, share: LineShare, is_settled: bool) {
         if let Some(record) = self.lines.get_mut(share.line.position())
             && is_settled

@@ -1,4 +1,4 @@
-//! What a slot holds.
+//! The occupant of a slot.
 
 use crate::access::Target;
 use crate::device::Device;

@@ -7,8 +7,8 @@ use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
 use crate::manager::tree::NodeState;
 
-/// A pass over one replica of the index. A change makes two: first over the one that is not live, which is published then,
-/// and then over the other.
+/// One pass of a change over one replica of the index. A change makes two passes: the first over the replica that is not live,
+/// which is then published, and the second over the other replica.
 #[derive(Clone, Copy)]
 pub(crate) struct Pass {
     /// A version that selects the replica.
@@ -17,11 +17,11 @@ pub(crate) struct Pass {
 }
 
 impl<'d> DeviceManager<'d> {
-    /// Publishes a change of the index. `change` is made twice: to the replica that no reader uses yet, and, when that one
-    /// is live, to the other.
+    /// Publishes a change of the index. `change` is made twice: to the replica that is not live, and, when that one has become
+    /// live, to the other.
     pub(crate) fn publish(&self, change: impl Fn(Pass)) {
         let version = self.slots.begin_publication();
-        // One call of `change` is code once, and it is large in each of its callers.
+        // A loop, so that each caller has the code of its `change` once: it is large.
         for is_published in [false, true] {
             change(Pass { version: version.wrapping_add(is_published.into()), is_published });
             if !is_published {
@@ -30,7 +30,7 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// Adds a range to the index, if it is to be there.
+    /// Adds a range to the index, if accesses are to reach it.
     pub(crate) fn index_insert(&self, pass: Pass, slot: SlotIndex, range: &RangeRecord, state: &State<'_, 'd>) {
         if range.is_dispatched() {
             self.slots.close_to_hints(slot);
@@ -40,7 +40,7 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// Takes a range, in which no other lies, out of the index, if it is there.
+    /// Removes a range from the index, if it is there. No other range lies in it.
     pub(crate) fn index_remove(&self, pass: Pass, slot: SlotIndex, range: &RangeRecord, state: &State<'_, 'd>) {
         if range.is_dispatched() {
             self.slots.close_to_hints(slot);
@@ -62,7 +62,7 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// Opens a slot to hints, once the index is published, if no other range lies in its own.
+    /// Opens a slot to hints in the second pass, when the index is published, if no other range lies in the slot's range.
     #[inline(never)]
     fn reopen_if_leaf(&self, pass: Pass, slot: SlotIndex, state: &State<'_, 'd>) {
         let Some(range) = state.range(slot).filter(|_| pass.is_published) else { return };
@@ -76,7 +76,7 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// Makes the index from the allocator's ranges: for changes of windows with ranges in them.
+    /// Builds the index from the allocator's ranges. It serves changes of windows with ranges in them.
     pub(crate) fn index_rebuild(&self, pass: Pass, state: &State<'_, 'd>) {
         for slot in state.pool.indices() {
             self.slots.close_to_hints(slot);

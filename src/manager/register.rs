@@ -1,4 +1,4 @@
-//! Registration of devices, and what the VMM takes for itself.
+//! Registration of devices, and ranges and interrupt lines for the VMM itself.
 
 use core::mem;
 
@@ -19,7 +19,7 @@ use crate::resource::{Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, 
 
 impl<'d> DeviceManager<'d> {
     /// Registers a device as the last child of `parent`, or at the root: gives it the ranges and the line it asks for,
-    /// tells it of them, and only then makes it reachable. When the call has returned, every later access by anyone
+    /// tells it of them, and only then makes it reachable. When the call has returned, every later access, from any vCPU,
     /// reaches the device. Before all else it does what [`collect`](Self::collect) does.
     ///
     /// A fixed range may lie in a window of `parent` or of a bus above it, or outside of every other range. Where a bus
@@ -50,9 +50,9 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`RegisterError`] names the device, what it asked for, what is in the way and whose that is. Nothing has
-    /// changed then, but for what `collect` has finished. A device that unwinds over its resources instead of returning has
-    /// rejected them, and the unwinding goes on.
+    /// [`RegisterError`] names the device, what it asked for, what is in the way and its owner. Nothing has changed then, except
+    /// what `collect` has finished. A device that unwinds out of `set_resources` has rejected its resources, and the unwinding
+    /// goes on.
     pub fn register_device(
         &'d self,
         device: &'d dyn Device<'d>,
@@ -112,8 +112,8 @@ impl<'d> DeviceManager<'d> {
         Ok(id)
     }
 
-    /// Takes a range for the VMM itself: RAM, a local APIC. No device is given it, and an access to it is unclaimed. An
-    /// [`IoRange`] is taken as it is; a [`Placement`] may leave the place open.
+    /// Takes a range for the VMM itself: RAM, a local APIC. No device gets it, and an access to it is unclaimed. An [`IoRange`] is
+    /// taken as it is; a [`Placement`] may leave the base to the manager.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -135,7 +135,7 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`RangeRefusal`] tells what is in the way and whose that is.
+    /// [`RangeRefusal`] tells what is in the way, and its owner.
     pub fn reserve(
         &self,
         io_type: IoType,
@@ -171,7 +171,7 @@ impl<'d> DeviceManager<'d> {
         state.pool.release(io_type, range).map_err(|error| state.refusal(error))
     }
 
-    /// Takes an interrupt line for the VMM itself: the given one, or the lowest that is free. No device is given it.
+    /// Takes an interrupt line for the VMM itself: the given one, or the lowest that is free. No device gets it.
     ///
     /// ```
     /// use vm_device::{DeviceManager, Gsi, IoRange, Storage, SystemAllocator};
@@ -204,8 +204,8 @@ impl<'d> DeviceManager<'d> {
     }
 }
 
-/// Takes a registration back when it is dropped: because the device has rejected its resources, or has panicked over
-/// them where panics unwind.
+/// Takes a registration back when it is dropped: because the device has rejected its resources, or has unwound out of
+/// `set_resources`.
 struct Undo<'d> {
     manager: &'d DeviceManager<'d>,
     node: NodeIndex,

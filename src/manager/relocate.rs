@@ -1,9 +1,9 @@
 //! Moving ranges: one, several at once, or two that change places, and turning their decoding on and off.
 //!
-//! Under the lock, the moved ranges are given back to the allocator and taken again at their new places; if one cannot
-//! be had, all go back where they were, and nobody has seen anything. Then one publication changes the index, so that
-//! an access finds every range at its old place or every range at its new one. Nothing waits for anybody: a device may
-//! move ranges from within a callback, its own among them. A callback that is running keeps the base it was called with.
+//! Under the lock, the moved ranges are given back to the allocator and taken again at their new places. If one place cannot be
+//! had, all ranges go back, and no access and no caller has seen a change. Then one publication changes the index, so that an
+//! access finds every range at its old place or every range at its new one. A move waits for no callback: a device may move
+//! ranges, its own among them, from within a callback. A callback that is running keeps the base it was called with.
 
 use heapless::Vec;
 
@@ -21,7 +21,7 @@ use crate::resource::Placement;
 /// How many ranges one transaction can move.
 pub const MAX_RELOCATIONS: usize = 32;
 
-/// What is to become of one range: a new place, or decoding turned on or off, or both.
+/// The change of one range: a new place, or decoding turned on or off, or both.
 ///
 /// ```
 /// use vm_device::{
@@ -221,8 +221,8 @@ fn resolve<'d>(state: &State<'_, 'd>, relocations: &[Relocation], steps: &mut St
             return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
         }
     }
-    // Buses before what is below them, and so windows before the ranges in them, at the old places as at the new: they
-    // can be taken in this order and given back in the reverse.
+    // Buses come before the devices below them, and so windows before the ranges in them, at the old places and at the new ones.
+    // Ranges can be taken in this order and given back in the reverse.
     sort_by_depth(steps);
     Ok(())
 }
@@ -245,7 +245,7 @@ impl<'d> State<'_, 'd> {
     fn move_all(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
         let outcome = self.try_to_move(steps);
         if outcome.is_err() {
-            // Whatever is linked goes, and all comes back to its old place: nobody else has taken any.
+            // All steps that are linked are unlinked, and all go back to their old places, which are still free: the lock is held.
             for step in steps.iter().rev().filter(|step| step.moves()) {
                 let _ = self.pool.unlink(step.slot);
             }
@@ -256,7 +256,7 @@ impl<'d> State<'_, 'd> {
         outcome
     }
 
-    /// On an error, the ranges are where it has left them.
+    /// As [`move_all`](Self::move_all), but an error leaves some ranges moved or unlinked.
     fn try_to_move(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
         let (step, refusal) = 'refused: {
             for step in steps.iter().rev().filter(|step| step.moves()) {

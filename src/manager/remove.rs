@@ -1,11 +1,13 @@
 //! Taking devices away while vCPUs use them.
 //!
-//! A removal has four steps. It waits, for a bounded time, for the callbacks that run when it is called: if one does
-//! not end, it may be the caller's own, and the removal gives up before it has changed anything. Then it publishes an
-//! index without the device and retires the device's slots: from then on no access enters. Then it waits for those that
-//! entered in between, each of which ends, because none of them can be waiting for this removal: a removal of theirs
-//! would have found the caller's callback running, and given up in its own first step. Last, everything the device had
-//! is given back.
+//! A removal has four steps:
+//!
+//! 1. It waits, for a bounded time, for the callbacks that run when it is called. A callback that does not end may be the
+//!    caller's own: the removal gives up, and has changed nothing.
+//! 2. It publishes an index without the device and retires the device's slots. From then on no access enters.
+//! 3. It waits for the callbacks that began in between. Each of them ends, because none can wait for this removal: a removal
+//!    that such a callback calls finds the caller's own callback running, and gives up in its first step.
+//! 4. Everything that the device had is given back.
 
 use crate::access::{Access, OuterAccess};
 use crate::error::UnregisterError;
@@ -17,7 +19,7 @@ use crate::manager::state::State;
 use crate::manager::tree::{Node, NodeState};
 use crate::sync::spin_once;
 
-/// What is to go.
+/// What a removal removes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Scope {
     Device,
@@ -29,16 +31,16 @@ impl<'d> DeviceManager<'d> {
     /// will enter them again, the device's interrupt is deasserted, and everything it had is free; the id is never used
     /// again.
     ///
-    /// It waits for the callbacks of this device only. A callback that is running when the call is made is waited for
-    /// as long as the manager's patience lasts ([`with_removal_spins`](Self::with_removal_spins)), one that starts before the
-    /// device has become unreachable until it returns. Callbacks of accesses without a
-    /// [`Dispatcher`](crate::Dispatcher) are counted and not told apart: where several vCPUs keep a device busy in this
-    /// way, the patience may end before there was a moment without any.
+    /// It waits for the callbacks of this device only. For callbacks that are running when it is called, it waits at most as
+    /// long as the manager's spin limit says ([`with_removal_spins`](Self::with_removal_spins)). For callbacks that start
+    /// before the device has become unreachable, it waits until they return. Accesses without a
+    /// [`Dispatcher`](crate::Dispatcher) may be counted, and counted callbacks are not told apart: where several vCPUs keep a
+    /// device busy in this way, the spin limit may end before there was a moment without any.
     ///
-    /// Where another caller is telling the controller of a change of the same shared line, that one tells it of the
-    /// deassertion too, and the call returns without waiting for it. Where the controller does not take the deassertion,
+    /// Where another caller is telling the controller of a change of the same shared line, that caller tells it of the
+    /// deassertion too, and the removal returns without waiting for it. Where the controller does not take the deassertion,
     /// [`collect`](Self::collect) tells it again; a line that no device has any more stays taken until then. Where the heavy
-    /// barrier or the controller unwinds, the device is unreachable, and what is left of the removal is left to `collect`.
+    /// barrier or the controller unwinds, the device is unreachable, and the rest of the removal is left to `collect`.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -62,15 +64,15 @@ impl<'d> DeviceManager<'d> {
     ///
     /// # Errors
     /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
-    /// callback it is [`InUse`](UnregisterError::InUse), after the patience, or at once
-    /// [`InOwnCallback`](UnregisterError::InOwnCallback) through [`nested`](Self::nested).
+    /// callback it is [`InUse`](UnregisterError::InUse), at the spin limit, or through [`nested`](Self::nested) at once
+    /// [`InOwnCallback`](UnregisterError::InOwnCallback).
     pub fn unregister_device(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
         self.remove(id, Scope::Device, None)
     }
 
     /// Removes a device together with everything below it, in one act: accesses find either the whole subtree or
-    /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise, with one patience for the subtree as it is
-    /// when it becomes unreachable, whatever is registered in it or removed from it meanwhile.
+    /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise. It removes the subtree as it is when it becomes
+    /// unreachable. One spin limit holds for all of it, whatever is registered in it or removed from it meanwhile.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -93,9 +95,10 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// Removes a device without waiting: for a device that removes itself from its own callback, and for two that
-    /// remove each other. When the call returns, no access will enter the device again; callbacks that are running go
-    /// on, and what the device had stays taken until they have ended and the next [`collect`](Self::collect), or
-    /// registration, finds that: its place in the topology and in the address map, its name, and its interrupt line,
+    /// remove each other. When the call returns, no access will enter the device again, and callbacks that are running go on.
+    ///
+    /// What the device had stays taken until these callbacks have ended and the next [`collect`](Self::collect), or
+    /// registration, finds that: its node in the topology, its ranges in the address map, its name, and its interrupt line,
     /// asserted if it was.
     ///
     /// ```
@@ -141,12 +144,12 @@ impl<'d> DeviceManager<'d> {
         Ok(())
     }
 
-    /// Finishes what removals have left: deferred ones whose callbacks have ended, and interrupt lines whose level the
-    /// controller had not taken when a device was removed. How many of both are left: devices that may still be running, and
-    /// lines that may still be asserted.
+    /// Finishes what removals have left: deferred removals of devices without running callbacks, and interrupt lines with a level
+    /// that the controller had not taken when a device was removed. Returns how many of both are left: devices that may still
+    /// be running, and lines that may still be asserted.
     ///
-    /// With the asymmetric fence, it executes the heavy barrier once if there are deferred removals for which that has not
-    /// been done. Each registration calls it first.
+    /// With the asymmetric fence, it executes the heavy barrier once if there are deferred removals that need it. Each
+    /// registration calls `collect` first.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -179,7 +182,7 @@ impl<'d> DeviceManager<'d> {
             let next = index.position().saturating_add(1);
             if is_idle && slots.iter().all(|slot| self.slots.reclaim(*slot)) {
                 self.finish(index, source, true);
-                // The last child of a bus that is deferred, too, may have gone.
+                // This may have been the last child of a bus that is deferred too: its turn is next.
                 from = parent.map_or(next, |parent| parent.position().min(next));
             } else {
                 self.with_state(|state| {
@@ -199,12 +202,12 @@ impl<'d> DeviceManager<'d> {
         self.with_state(|state| usize::from(state.left.deferred) + usize::from(state.left.owed)).unwrap_or(0)
     }
 
-    /// Does something under the lock, unless the storage is another manager's.
+    /// Calls `act` under the lock, unless the storage is another manager's.
     fn with_state<R>(&self, act: impl FnOnce(&mut State<'_, 'd>) -> R) -> Option<R> {
         Some(act(&mut self.lock()?.state()))
     }
 
-    /// Executes the heavy barrier for the deferred removals that it has not been executed for, unless another caller does.
+    /// Executes the heavy barrier for the deferred removals that still need it, unless another caller is executing it.
     fn fence_deferred(&self) {
         let is_called_for = self.with_state(|state| {
             if state.left.deferred == 0 || state.tree.nodes().any(|node| node.state == NodeState::FENCING) {
@@ -231,7 +234,7 @@ impl<'d> DeviceManager<'d> {
         fenced.value = NodeState::DEFERRED;
     }
 
-    /// Takes in hand a deferred node without children, the first from position `from` on. With its parent.
+    /// Takes over the removal of a deferred node without children, the first from position `from` on. With its parent.
     fn take_deferred(&self, from: usize) -> Option<(NodeIndex, Option<NodeIndex>)> {
         let mut locked = self.lock()?;
         let mut state = locked.state();
@@ -276,14 +279,14 @@ impl<'d> DeviceManager<'d> {
         within: Option<&Access<'_>>,
     ) -> Result<(), UnregisterError<'d>> {
         self.wait_and_make_unreachable(id, scope, within)?;
-        // If the barrier or the controller unwinds, what is left of the subtree waits for `collect`.
+        // If the barrier or the controller unwinds, the rest of the subtree is left to `collect`.
         let mut left = OnDrop::new(true, |left| {
             if *left {
                 self.with_state(|state| defer(state, id));
             }
         });
         self.slots.barrier();
-        // The nodes are all being removed: no other caller links or unlinks any below the top, and the top's parent stays.
+        // All nodes are being removed: no other caller links or unlinks a node below the top, and the top's parent stays.
         loop {
             let leaf = self.with_state(|state| {
                 let leaf = first_leaf(state, id.index);
@@ -303,9 +306,9 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// The first two steps. For each device of the subtree, it waits until the callbacks have ended that it finds running.
-    /// When it finds, in one hold of the lock, that it has waited for every device of the subtree, it makes them all
-    /// unreachable in the same hold. Nothing has changed when it gives up.
+    /// The first two steps. For each device of the subtree, it waits until the callbacks that it finds running have ended. When it
+    /// finds, under the lock, that it has waited for every device of the subtree, it makes them all unreachable before it
+    /// unlocks. Nothing has changed when it gives up.
     fn wait_and_make_unreachable(
         &self,
         id: InstanceId,
@@ -313,7 +316,7 @@ impl<'d> DeviceManager<'d> {
         within: Option<&Access<'_>>,
     ) -> Result<(), UnregisterError<'d>> {
         let mut spins = self.removal_spins;
-        // In the order in which the nodes were linked: that stays, whatever is linked and unlinked meanwhile.
+        // Nodes are waited for in the order in which they were linked: others that come and go meanwhile do not change it.
         let (mut waited_for, mut linked) = (0, None);
         loop {
             let (name, slots) = {
@@ -384,8 +387,8 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// The last step, for a node that no reader is in and whose interrupt handles are turned away. It is taken even if the
-    /// controller unwinds. `deferred` says that the node counts among the deferred ones.
+    /// The last step, for a node without readers and with a closed gate. The node is given back even if the controller unwinds.
+    /// `deferred` says that the node counts among the deferred ones.
     pub(crate) fn finish(&self, index: NodeIndex, source: Option<LineSource<'d>>, deferred: bool) {
         let _give_back = OnDrop::new((), |()| {
             self.with_state(|state| {
@@ -402,7 +405,7 @@ impl<'d> DeviceManager<'d> {
     }
 }
 
-/// Whether the device, or its subtree, may go.
+/// Checks that the device, or its subtree, may be removed.
 fn check<'d>(state: &State<'_, 'd>, id: InstanceId, scope: Scope) -> Result<(), UnregisterError<'d>> {
     let top = state.tree.get(id).ok_or(UnregisterError::NotFound { id })?;
     if scope == Scope::Device
@@ -434,13 +437,13 @@ fn is_settled(source: Option<LineSource<'_>>) -> bool {
     source.is_none_or(|source| source.level.is_settled())
 }
 
-/// The node of the subtree that a depth-first walk comes to first of those without children.
+/// The first node without children in a depth-first walk of the subtree.
 fn first_leaf(state: &State<'_, '_>, top: NodeIndex) -> NodeIndex {
     let first_child = |index: &NodeIndex| state.tree.node(*index)?.first_child;
     core::iter::successors(Some(top), first_child).last().unwrap_or(top)
 }
 
-/// Does something when it is dropped, whether what comes before that returns or unwinds.
+/// Calls `act` when it is dropped, at a return or while unwinding.
 struct OnDrop<T, F: FnMut(&mut T)> {
     value: T,
     act: F,
@@ -458,7 +461,7 @@ impl<T, F: FnMut(&mut T)> Drop for OnDrop<T, F> {
     }
 }
 
-/// The access, the one it is nested in, and so on up to the guest's.
+/// The access, the access it is nested in, and so on up to the guest's.
 fn outer_accesses<'a>(access: Option<&Access<'a>>) -> impl Iterator<Item = OuterAccess<'a>> {
     core::iter::successors(access.map(Access::as_outer), |access| access.caller.outer.copied())
 }

@@ -1,4 +1,4 @@
-//! The writers' state, behind the manager's lock: allocator, tree and lines, which always agree.
+//! The writers' state, behind the manager's lock: pools, tree and lines. They agree whenever the lock is free.
 
 use heapless::Vec;
 
@@ -20,7 +20,7 @@ pub(crate) struct StateStorage<'d, const DEVICES: usize, const RANGES: usize> {
     is_used: bool,
 }
 
-/// What is left to `collect`.
+/// What is left for `collect`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     /// How many removals.
@@ -79,20 +79,15 @@ impl<'d> State<'_, 'd> {
         self.pool.range(index)
     }
 
-    /// The ranges of a chain, in the order of the requests, with their indices.
-    pub(crate) fn chain(&self, first: Option<SlotIndex>) -> impl Iterator<Item = (SlotIndex, &RangeRecord)> {
-        let mut next = first;
+    /// The ranges of a node, in the order of the requests, with their indices.
+    pub(crate) fn ranges_of(&self, node: NodeIndex) -> impl Iterator<Item = (SlotIndex, &RangeRecord)> {
+        let mut next = self.tree.node(node).and_then(|node| node.first_range);
         core::iter::from_fn(move || {
             let index = next?;
             let range = self.range(index)?;
             next = range.next;
             Some((index, range))
         })
-    }
-
-    /// The ranges of a node.
-    pub(crate) fn ranges_of(&self, node: NodeIndex) -> impl Iterator<Item = (SlotIndex, &RangeRecord)> {
-        self.chain(self.tree.node(node).and_then(|node| node.first_range))
     }
 
     /// The indices of a node's ranges.
@@ -109,7 +104,7 @@ impl<'d> State<'_, 'd> {
         self.lines.get(index.position())
     }
 
-    /// The holder of what belongs to this node, or to the VMM.
+    /// The owner of what belongs to this node, or to the VMM.
     pub(crate) fn owner(&self, node: Option<NodeIndex>) -> Owner<'d> {
         match node.and_then(|node| self.tree.node(node)) {
             Some(node) => Owner::Device { id: node.id(), name: node.name },
@@ -130,8 +125,8 @@ impl<'d> State<'_, 'd> {
         }
     }
 
-    /// Gives back everything a node has, and the node. It has no children, and no reader is in its slots. `is_settled` says
-    /// that the controller has taken the level of the node's line.
+    /// Gives back everything that a node has, and the node. The node has no children, and no reader is in its slots. `is_settled`
+    /// says that the controller has taken the level of the node's line.
     pub(crate) fn give_back(&mut self, index: NodeIndex, is_settled: bool) {
         let Some(node) = self.tree.unlink(index) else { return };
         self.give_back_line(node.line, is_settled);
@@ -144,7 +139,7 @@ impl<'d> State<'_, 'd> {
     pub(crate) fn give_back_ranges(&mut self, first: Option<SlotIndex>) {
         let mut next = first;
         while let Some((index, range)) = next.and_then(|index| Some((index, *self.range(index)?))) {
-            // A range in the chain is allocated, and nothing lies in the windows of a device without children.
+            // A linked range is allocated, and nothing lies in the windows of a device without children.
             let _ = self.pool.remove(index);
             next = range.next;
         }

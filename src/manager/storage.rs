@@ -1,4 +1,4 @@
-//! The memory of a manager, and with it the capacities.
+//! The memory of a manager, and its capacities.
 
 use crate::index::TableStorage;
 use crate::interrupt::{HandleGate, LineLevel};
@@ -11,7 +11,7 @@ use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
 /// in both spaces together, those that the VMM takes itself included, and `VCPUS` [`Dispatcher`](crate::Dispatcher)s.
 ///
 /// Capacities are in its type and nowhere else. It is all zeros at first: as a `static` it lies in `.bss` and adds nothing
-/// to an image. The manager that uses it first keeps it, for good: a second one is refused, as
+/// to an image. The manager that uses it first keeps it for good. A second one is refused, as
 /// [`RegisterError::StorageInUse`](crate::RegisterError::StorageInUse).
 ///
 /// ```
@@ -57,7 +57,7 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Default for 
     }
 }
 
-/// The parts of a [`Storage`] of any capacity that are not for dispatch.
+/// The parts of a [`Storage`] of any capacity that no dispatch uses.
 pub(super) trait Parts<'d>: Sync {
     fn gates(&self) -> &[HandleGate];
     fn levels(&self) -> &[LineLevel];

@@ -64,7 +64,7 @@ impl<'d> State<'_, 'd> {
         Ok(id)
     }
 
-    /// Takes the ranges, as a chain, of which it returns the first.
+    /// Takes the ranges as a linked list, and returns the first.
     fn take_ranges(
         &mut self,
         device: &'d str,
@@ -113,7 +113,7 @@ impl<'d> State<'_, 'd> {
         refusal.map_owner(|holder| self.owner(holder.node))
     }
 
-    /// Finds a place for a range of a device: in the windows above it, where there are any.
+    /// Finds a free place for a range of a device: in the windows of the buses above the device, where there are any.
     pub(crate) fn find_free(
         &mut self,
         io_type: IoType,
@@ -150,7 +150,7 @@ impl<'d> State<'_, 'd> {
         if let Placement::Fixed(wanted) = *placement {
             return self.pool.find_free(io_type, placement, self.window_around(io_type, wanted, parent));
         }
-        // Any place: in a window of the nearest ancestor that has one for this space.
+        // Anywhere: in a window of the nearest ancestor that has one for this space.
         let (mut ancestor, mut refused) = (parent, None);
         while let Some(node) = ancestor.and_then(|ancestor| self.tree.node(ancestor)) {
             ancestor = node.parent;
@@ -169,7 +169,7 @@ impl<'d> State<'_, 'd> {
                 break;
             }
         }
-        // A window that has refused says why, once more: to keep what it said is longer.
+        // Where a window has refused, it is asked once more, for the reason: to keep the reason takes more code.
         self.pool.find_free(io_type, placement, refused)
     }
 
@@ -188,7 +188,7 @@ impl<'d> State<'_, 'd> {
     }
 }
 
-/// Whether a fixed range is what the rest of its request says.
+/// Checks that a fixed range has the alignment and the limits of its request.
 fn check_fixed(wanted: IoRange, request: &IoResource) -> Result<(), RangeRefusal<Owner<'static>>> {
     let align = request.alignment();
     if !align.is_power_of_two() {

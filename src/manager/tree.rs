@@ -10,19 +10,19 @@ use crate::indices::{NodeIndex, SlotIndex};
 use crate::instance::InstanceId;
 use crate::manager::line::LineShare;
 
-/// Where a node stands between its registration and the end of its removal. A number and not an enum, whose unused values
-/// would say "none" in an `Option<Node>` by bytes that are not zero.
+/// What a node is in, from its registration to the end of its removal. A number and not an enum: the `None` of an
+/// `Option<Node>` would be an unused value of the enum, and not all zeros.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct NodeState(u8);
 
 impl NodeState {
-    /// Its resources are taken, it has not been told of them yet, and no access reaches it.
+    /// Its resources are taken, the device has not accepted them yet, and no access reaches it.
     pub(crate) const REGISTERING: Self = Self(0);
     /// Accesses reach it.
     pub(crate) const LIVE: Self = Self(1);
-    /// No access reaches it any more; a caller has it in hand, and finishes it or leaves it as `DEFERRED`.
+    /// No access reaches it any more; a caller is removing it, and finishes the removal or leaves the node as `DEFERRED`.
     pub(crate) const REMOVING: Self = Self(2);
-    /// No access reaches it any more, no caller has it in hand, and the heavy barrier has not been executed since.
+    /// No access reaches it any more, no caller is removing it, and the heavy barrier has not been executed since.
     pub(crate) const UNFENCED: Self = Self(3);
     /// As `UNFENCED`, while `collect` executes the barrier.
     pub(crate) const FENCING: Self = Self(4);
@@ -35,20 +35,20 @@ impl NodeState {
 pub(crate) struct Node<'d> {
     pub(crate) device: &'d dyn Device<'d>,
     pub(crate) name: &'d str,
-    /// The parts of the id, so that the node has no gaps.
+    /// The two parts of the id, side by side with other fields so that the node has no gaps.
     index: NodeIndex,
     generation: u32,
     pub(crate) state: NodeState,
-    /// How many nodes had been linked when this one was, itself included: what is linked later has a greater number.
+    /// How many nodes had been linked when this one was, itself included: a node that is linked later has a greater number.
     pub(crate) sequence: u64,
     pub(crate) parent: Option<NodeIndex>,
     pub(crate) first_child: Option<NodeIndex>,
     pub(crate) next_sibling: Option<NodeIndex>,
-    /// Of the first child, the last one.
+    /// The sibling before; for the first child, the last one.
     previous_sibling: Option<NodeIndex>,
-    /// The next node whose name falls into the same chain.
+    /// The next node in the same chain of names.
     next_in_chain: Option<NodeIndex>,
-    /// The first of the node's ranges, which form a chain in the order of the requests.
+    /// The first of the node's ranges, which are linked in the order of the requests.
     pub(crate) first_range: Option<SlotIndex>,
     pub(crate) line: Option<LineShare>,
 }
@@ -63,7 +63,7 @@ impl Node<'_> {
     }
 }
 
-/// What a node is linked with.
+/// A node to be linked.
 #[derive(Clone, Copy)]
 pub(crate) struct NewNode<'d> {
     pub(crate) id: InstanceId,
@@ -83,7 +83,7 @@ pub(crate) struct TreeStorage<'d, const DEVICES: usize> {
 
 struct Roots {
     first: Option<NodeIndex>,
-    /// How many nodes have been linked so far. It takes centuries to come to its end.
+    /// How many nodes have been linked so far. It takes centuries to overflow.
     linked: u64,
 }
 
@@ -101,7 +101,7 @@ impl<'d, const DEVICES: usize> TreeStorage<'d, DEVICES> {
 /// The nodes, by their indices, which are those of their instance ids.
 pub(crate) struct Tree<'s, 'd> {
     nodes: &'s mut [Option<Node<'d>>],
-    /// The heads of the chains of names: so that neither registration nor a look-up by path scans the siblings.
+    /// A hash table of names, by the heads of its chains: so that neither a registration nor a look-up by path scans the siblings.
     chains: &'s mut [Option<NodeIndex>],
     roots: &'s mut Roots,
 }
@@ -132,7 +132,7 @@ impl<'d> Tree<'_, 'd> {
     pub(crate) fn child(&self, parent: Option<NodeIndex>, name: &str) -> Option<&Node<'d>> {
         let mut next = *self.chains.get(chain_of(parent, name, self.chains.len()))?;
         while let Some(node) = self.node(next?) {
-            // Byte by byte: names are short, and `memcmp` is longer than all of this.
+            // Byte by byte: names are short, and `memcmp` adds more code than this whole function has.
             if node.parent == parent && node.name.bytes().eq(name.bytes()) {
                 return Some(node);
             }
@@ -156,8 +156,8 @@ impl<'d> Tree<'_, 'd> {
         if let Some(first) = first.and_then(|first| self.node_mut(first)) {
             first.previous_sibling = Some(index);
         }
-        if let Some(place) = self.nodes.get_mut(index.position()) {
-            *place = Some(Node {
+        if let Some(cell) = self.nodes.get_mut(index.position()) {
+            *cell = Some(Node {
                 device,
                 name,
                 index,
@@ -175,7 +175,7 @@ impl<'d> Tree<'_, 'd> {
         }
     }
 
-    /// Takes a node without children out.
+    /// Unlinks a node without children.
     pub(crate) fn unlink(&mut self, index: NodeIndex) -> Option<Node<'d>> {
         let node = self.nodes.get_mut(index.position())?.take()?;
         let is_first = self.first_child_of(node.parent) == Some(index);
@@ -200,7 +200,7 @@ impl<'d> Tree<'_, 'd> {
         Some(node)
     }
 
-    /// Says which child of `parent` follows `previous`, or is the first.
+    /// Makes `child` the child of `parent` behind `previous`, or the first.
     #[inline(never)]
     fn set_next(&mut self, previous: Option<NodeIndex>, parent: Option<NodeIndex>, child: Option<NodeIndex>) {
         if let Some(previous) = previous.and_then(|previous| self.node_mut(previous)) {
@@ -276,7 +276,7 @@ impl<'d> Tree<'_, 'd> {
     }
 }
 
-/// Which chain the name of a child of `parent` falls into: FNV-1a over both.
+/// The chain that has the name of a child of `parent`: FNV-1a over both.
 #[inline(never)]
 fn chain_of(parent: Option<NodeIndex>, name: &str, chains: usize) -> usize {
     let mut hash = 0x811c_9dc5_u32 ^ parent.map_or(u32::MAX, |parent| parent.position() as u32);
