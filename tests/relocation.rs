@@ -1,4 +1,4 @@
-//! Moves whose outcome must not depend on how they are written down.
+//! Moves with an outcome that must not depend on how they are written down.
 
 mod fixture;
 

@@ -122,7 +122,7 @@ fn a_device_registered_below_one_that_was_waited_for_is_waited_for_too() {
 /// C13.
 #[test]
 fn vcpus_that_hammer_an_address_delay_no_removal_once_nothing_is_there() {
-    // More than there are processors: an announcement stands for as long as its thread does not run.
+    // More than there are processors: a protection stands for as long as its thread does not run.
     const VCPUS: usize = if cfg!(miri) { 2 } else { 32 };
     within_limit(|| {
         manager!(let manager: <4, 4, VCPUS>);

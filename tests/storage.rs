@@ -18,7 +18,7 @@ const SECOND: Constant = Constant { name: "second", value: 2 };
 
 const WORDS: &str = "the manager's storage belongs to another manager, which used it first";
 
-/// What a manager whose storage is another's says of everything that it could be asked.
+/// A manager refuses everything that it can be asked for, because its storage is another manager's.
 fn is_refused<'d>(manager: &'d DeviceManager<'d>, id: InstanceId) {
     let error = try_register(manager, &SECOND, &[IoResource::mmio(0x100, 4)]).unwrap_err();
     assert_eq!(error, RegisterError::StorageInUse { device: "second" });

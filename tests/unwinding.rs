@@ -31,7 +31,7 @@ fn a_device_that_panics_leaves_the_manager_usable() {
         assert!(unwinds(|| vcpu.read(at(address), &mut data, IoType::Mmio)));
         assert_eq!(data, [0xff]);
     }
-    // No announcement is left that the removals would wait for.
+    // No protection is left that the removals would wait for.
     for id in ids {
         assert_eq!(manager.unregister_device(id), Ok(()));
     }

@@ -26,7 +26,7 @@ impl InterruptController for Controller {
     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
         assert_eq!(gsi, Gsi(5));
         self.calls.with_mut(|_| self.level.store(asserted, Ordering::Relaxed));
-        // The line between two calls: another thread may find the delivery under way.
+        // Another thread may find here that the controller is being told.
         thread::yield_now();
         Ok(())
     }

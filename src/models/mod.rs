@@ -52,16 +52,16 @@ fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'sta
 }
 
 std::thread_local! {
-    /// What frees the values that the threads of this execution share. loom runs them all on one thread of the system.
+    /// Closures that free the values that the threads of this execution share. loom runs all of them on one thread of the system.
     static SHARED: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// What a model's threads share has to live for `'static`, as far as they can tell: it lives as long as the execution.
+/// A value for the threads of a model. It lives as long as the execution, which for them is `'static`.
 fn share<T: 'static>(value: T) -> &'static T {
     let value = Box::into_raw(Box::new(value));
-    // SAFETY: it came from a box, and what refers to it ends before the execution, of which this is called at the end.
+    // SAFETY: it came from a box; this is called at the end of the execution, when nothing refers to it any more.
     SHARED.with_borrow_mut(|shared| shared.push(Box::new(move || drop(unsafe { Box::from_raw(value) }))));
-    // SAFETY: as long as the execution lasts, nobody frees it, and nobody changes it but by shared references.
+    // SAFETY: it is not freed as long as the execution lasts, and there are shared references to it only.
     unsafe { &*value }
 }
 
@@ -92,7 +92,7 @@ enum Act {
 /// A device that answers with its letter and the offset of the access.
 struct Probe {
     letter: u8,
-    /// Read by each callback, written by whoever destroys the device.
+    /// Each callback reads it, and `destroy` writes it.
     body: UnsafeCell<()>,
     act: Mutex<Act>,
     line: Mutex<IrqLine<'static>>,
@@ -119,7 +119,7 @@ impl Probe {
         *self.line.lock().unwrap()
     }
 
-    /// No callback of the device runs, and none ever will: whoever knows that may destroy it.
+    /// Destroys the device. The caller knows that no callback runs, and that none ever will.
     fn destroy(&self) {
         self.body.with_mut(|_| ());
     }

@@ -115,6 +115,6 @@ fn two_callbacks_that_remove_each_others_device_both_end() {
 fn two_callbacks_that_defer_each_others_removal_both_end() {
     explore("two_callbacks_that_defer_each_others_removal_both_end", 3, || {
         let manager = each_acts_on_the_other(Act::RemoveDeferred);
-        assert_eq!(manager.collect(), 0, "nobody is in a callback any more");
+        assert_eq!(manager.collect(), 0, "no thread is in a callback any more");
     });
 }

@@ -111,7 +111,7 @@ fn a_registration_finishes_a_deferred_removal() {
     });
 }
 
-/// Two threads collect at the same time: each removal is finished once, and who is done last says that none is left.
+/// Two threads collect at the same time: each removal is finished once, and the thread that is done last finds that none is left.
 /// C15.
 #[test]
 fn two_collect_and_one_of_them_finishes() {
@@ -131,7 +131,7 @@ fn two_collect_and_one_of_them_finishes() {
     });
 }
 
-/// A vCPU's line goes to another vCPU, whose announcements are then those that count.
+/// A vCPU's hazard record goes to another vCPU, and a removal then waits for the protections of that one.
 /// C7, C21.
 #[test]
 fn removal_waits_for_a_callback_of_the_next_owner_of_a_line() {
@@ -154,7 +154,7 @@ fn removal_waits_for_a_callback_of_the_next_owner_of_a_line() {
     });
 }
 
-/// An access to one manager's device makes one to another's, which does not look at the first one's lines.
+/// An access to one manager's device makes an access to another manager's, which does not look at the first one's records.
 /// C7.
 #[test]
 fn removal_waits_for_a_callback_that_came_through_another_manager() {

@@ -1,10 +1,11 @@
-//! Models of accesses that search again because writers publish while they search. The loop is the crate's own: it says
-//! when it has searched (`cost`), and lets others go on there.
+//! Models of accesses that search again because writers publish while they search. The loop is the crate's own: `cost` counts
+//! its searches, and lets other threads go on after each.
 
 use super::*;
 use crate::cost::count_searches;
 
-/// What a search is repeated for at most: three times without a result, once while a writer has not seen it starving, and once more.
+/// How many searches an access takes at most: three without a result, one while a writer has not seen that the reader is starved,
+/// and one more.
 const MOST: usize = 5;
 
 /// Publishes so many times, each time after others had a turn.

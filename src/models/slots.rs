@@ -72,7 +72,7 @@ fn slots_are_sound_without_the_index() {
     });
 }
 
-/// Nor on what a hint is worth: here the slot is opened anew as if it had never changed.
+/// Nor on whether a hint is right: here the slot is opened again as if it had never changed.
 #[test]
 fn slots_are_sound_whatever_a_hint_says() {
     explore("slots_are_sound_whatever_a_hint_says", 6, || {
@@ -93,14 +93,14 @@ fn slots_are_sound_whatever_a_hint_says() {
     });
 }
 
-/// The heavy barrier itself is beyond loom, which gives the reader a fence of its own in its place. What is left to check
-/// is that a removal that sees the reader's next announcement has also seen the end of its last callback.
+/// loom cannot model the heavy barrier: under loom the reader has a fence of its own instead. What is left to check is that a
+/// removal that sees the reader's next protection has also seen the end of its last callback.
 /// C22.
 #[test]
 fn an_asymmetric_announcement_ends_the_callback_before() {
     explore("an_asymmetric_announcement_ends_the_callback_before", 6, || {
         let mut slots = new_slots::<2, 1>();
-        // SAFETY: a reader's announcement is followed by a fence of its own under loom, whatever the barrier does.
+        // SAFETY: under loom a fence of its own follows a reader's protection, whatever the barrier does.
         slots.set_heavy_barrier(unsafe { HeavyBarrier::new(|| ()) });
         let slots = share(slots);
         let [a, b] = [b'a', b'b'].map(Probe::new);
@@ -129,7 +129,7 @@ fn a_word_of_a_stripe_is_for_one_at_a_time() {
     });
 }
 
-/// A removal that sees that the next access has left a word has also seen the end of the callback that was announced in it
+/// A removal that sees that the next access has left a word has also seen the end of the callback that the word protected
 /// before.
 #[test]
 fn a_word_of_a_stripe_passes_on_the_callback_before() {
@@ -165,8 +165,8 @@ fn removal_waits_for_a_reader_that_found_no_word() {
     });
 }
 
-/// Two callers in callbacks that remove each other's device, each in the first step of its removal. With the asymmetric
-/// fence their announcements are not ordered before their looks by themselves, and no heavy barrier was executed yet.
+/// Two callers in callbacks that remove each other's device, each in the first step of its removal. With the asymmetric fence,
+/// nothing orders their protections before their looks but the removal's own fence: no heavy barrier was executed yet.
 /// C12, C22.
 #[test]
 fn of_two_asymmetric_callers_one_sees_the_other() {
@@ -176,18 +176,18 @@ fn of_two_asymmetric_callers_one_sees_the_other() {
         slots.set_heavy_barrier(unsafe { HeavyBarrier::new(|| ()) });
         let slots = share(slots);
         let vcpus = [0, 1].map(|_| share(new_reader(slots)));
-        let sees_nobody = move |mine: usize, other: usize| {
+        let sees_no_other = move |mine: usize, other: usize| {
             let guard = slots.protect(vcpus[mine].record(), slots.slot(slot(mine)).unwrap());
             let alone = slots.wait_for_current_readers(slot(other), &mut 0);
             (alone, guard)
         };
         let second = thread::spawn(move || {
-            let (alone, guard) = sees_nobody(1, 0);
+            let (alone, guard) = sees_no_other(1, 0);
             // It stays in its callback.
             core::mem::forget(guard);
             alone
         });
-        let (alone, _guard) = sees_nobody(0, 1);
+        let (alone, _guard) = sees_no_other(0, 1);
         assert!(!(second.join().unwrap() && alone), "both go on to wait for each other");
     });
 }

@@ -1,4 +1,4 @@
-//! Models of a window that moves with what lies in it: the index is made again as a whole.
+//! Models of a window that moves with what lies in it: the index is built again as a whole.
 
 use super::*;
 

@@ -71,8 +71,7 @@ fn a_change_looks_at_and_moves_no_more_than_stated() {
     check_within(3, 260);
 }
 
-/// Whatever a writer has done so far of its change, and though it does no more, an access ends, and the device answers
-/// or nobody does.
+/// A writer stops at any step of its change: an access still ends, and the device answers it or no device does.
 /// C3.
 #[test]
 fn an_access_goes_on_while_a_writer_stands_still_half_way() {

@@ -159,7 +159,7 @@ impl<'d, V: Accesses> Run<'d, V> {
                 }
                 Where::Any { .. } => model.anywhere(ask, parent, like),
             }?;
-            // What the device itself has taken so far is in the way as anybody else's, its windows too.
+            // The device's own ranges so far are in the way as those of others are, its windows too.
             model.reserved.push(place);
             places.push(place);
         }

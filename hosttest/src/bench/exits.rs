@@ -36,9 +36,9 @@ extern "C" fn reads_memory(_: u64) {
 }
 
 /// Answers as open bus without looking at anything: what an exit costs without a dispatch.
-struct Nobody;
+struct OpenBusOnly;
 
-impl Accesses for Nobody {
+impl Accesses for OpenBusOnly {
     fn read(&mut self, _: GuestAddress, data: &mut [u8], _: IoType) -> Result<(), IoError> {
         data.fill(0xff);
         Ok(())
@@ -100,7 +100,7 @@ pub(super) fn run(kvm: &Kvm, processors: &[usize]) -> Result<(), Error> {
                                 let start = Instant::now();
                                 match which {
                                     0 => serve(vcpu, &mut dispatcher),
-                                    _ => serve(vcpu, &mut Nobody),
+                                    _ => serve(vcpu, &mut OpenBusOnly),
                                 }
                                 start.elapsed()
                             })

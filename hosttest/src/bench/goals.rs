@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use super::lower_bounds::{FLOOR, HINTED_ASYMMETRIC_FLOOR, HINTED_FLOOR, LAST_HIT_FLOOR};
+use super::lower_bounds::{BARE_BOUND, HINTED_ASYMMETRIC_BOUND, HINTED_BOUND, LAST_HIT_BOUND};
 use super::peer_locking::FIRECRACKER;
 use super::peers::VM_DEVICE;
 use super::report::Report;
@@ -35,28 +35,28 @@ pub(super) fn print(report: &Report) -> io::Result<()> {
     let fill = |subject| ns("register", "fill", "mmio", 1024, 1, subject);
     let fragmented = |subject| ns("allocate", "free and allocate, fragmented", "mmio", 1024, 1, subject);
     let goals = [
-        random("n=64 random, vm-device", 3.0, 64, VM_DEVICE, PORTABLE, HINTED_FLOOR),
-        random("n=64 random, vm-device, asymmetric fence", 4.0, 64, VM_DEVICE, ASYMMETRIC, HINTED_ASYMMETRIC_FLOOR),
-        random("n=64 random, Firecracker's scheme", 6.0, 64, FIRECRACKER, PORTABLE, HINTED_FLOOR),
-        random("n=1024 random, vm-device, 8192 hints", 4.0, 1024, VM_DEVICE, ROOMY, HINTED_FLOOR),
-        random("n=1024 random, vm-device, as many hints as by default", 4.0, 1024, VM_DEVICE, PORTABLE, HINTED_FLOOR),
+        random("n=64 random, vm-device", 3.0, 64, VM_DEVICE, PORTABLE, HINTED_BOUND),
+        random("n=64 random, vm-device, asymmetric fence", 4.0, 64, VM_DEVICE, ASYMMETRIC, HINTED_ASYMMETRIC_BOUND),
+        random("n=64 random, Firecracker's scheme", 6.0, 64, FIRECRACKER, PORTABLE, HINTED_BOUND),
+        random("n=1024 random, vm-device, 8192 hints", 4.0, 1024, VM_DEVICE, ROOMY, HINTED_BOUND),
+        random("n=1024 random, vm-device, as many hints as by default", 4.0, 1024, VM_DEVICE, PORTABLE, HINTED_BOUND),
         Goal {
             name: "same range, a bare dyn call, asymmetric fence (at least 1/1.3)",
             wanted: 1.0 / 1.3,
-            measured: over(mmio("same", 64, 1, FLOOR), mmio("same", 64, 1, ASYMMETRIC)),
-            limit: over(mmio("same", 64, 1, FLOOR), mmio("same", 64, 1, LAST_HIT_FLOOR)),
+            measured: over(mmio("same", 64, 1, BARE_BOUND), mmio("same", 64, 1, ASYMMETRIC)),
+            limit: over(mmio("same", 64, 1, BARE_BOUND), mmio("same", 64, 1, LAST_HIT_BOUND)),
         },
         Goal {
             name: "two vCPUs on one device",
             wanted: 1.9,
             measured: over(mmio("same", 64, 1, PORTABLE), mmio("same", 64, 2, PORTABLE)),
-            limit: over(mmio("same", 64, 1, FLOOR), mmio("same", 64, 2, FLOOR)),
+            limit: over(mmio("same", 64, 1, BARE_BOUND), mmio("same", 64, 2, BARE_BOUND)),
         },
         Goal {
             name: "ports, n=64 random, vm-device",
             wanted: 8.0,
             measured: over(ports(VM_DEVICE), ports(PORTABLE)),
-            limit: over(ports(VM_DEVICE), ports(HINTED_FLOOR)),
+            limit: over(ports(VM_DEVICE), ports(HINTED_BOUND)),
         },
         without_limit("fill, n=1024, vm-device", 3.0, over(fill(VM_DEVICE), fill(PORTABLE))),
         without_limit(
@@ -82,7 +82,7 @@ pub(super) fn print(report: &Report) -> io::Result<()> {
     writeln!(
         out,
         "limit: the ratio of the least that has to be done, with the same fence: a look where the range was found before, in a \
-         table with 8192\nplaces, and an announced call; for one range a look at the last one and an announced call; for two \
+         table with 8192\nhints, and a protected call; for one range a look at the last one and an protected call; for two \
          vCPUs how a bare call scales."
     )
 }

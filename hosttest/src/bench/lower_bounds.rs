@@ -1,5 +1,4 @@
-//! The least that has to be done of a dispatch: a call of the device, what finds it, and what the guarantee of removals
-//! needs.
+//! Lower bounds of a dispatch: a call of the device, what finds it, and what the guarantee of removals needs.
 
 use std::hint::cold_path;
 use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
@@ -9,13 +8,13 @@ use vm_device::IoType;
 use super::layout::Layout;
 use super::subject::{Register, Subject, leaked, of_kind};
 
-pub(super) const FLOOR: &str = "a bare dyn call";
-pub(super) const ANNOUNCED_FLOOR: &str = "a bare dyn call, announced";
-pub(super) const LAST_HIT_FLOOR: &str = "a last hit and a dyn call, asymmetric";
-const SEARCHED_FLOOR: &str = "a search and a dyn call";
-const SEARCHED_ANNOUNCED_FLOOR: &str = "a search and a dyn call, announced";
-pub(super) const HINTED_FLOOR: &str = "a hint and a dyn call, announced";
-pub(super) const HINTED_ASYMMETRIC_FLOOR: &str = "a hint and a dyn call, asymmetric";
+pub(super) const BARE_BOUND: &str = "a bare dyn call";
+pub(super) const PROTECTED_BOUND: &str = "a bare dyn call, protected";
+pub(super) const LAST_HIT_BOUND: &str = "a last hit and a dyn call, asymmetric";
+const SEARCHED_BOUND: &str = "a search and a dyn call";
+const SEARCHED_PROTECTED_BOUND: &str = "a search and a dyn call, protected";
+pub(super) const HINTED_BOUND: &str = "a hint and a dyn call, protected";
+pub(super) const HINTED_ASYMMETRIC_BOUND: &str = "a hint and a dyn call, asymmetric";
 
 trait Bare: Sync {
     fn read(&self, offset: u64, data: &mut [u8]);
@@ -31,18 +30,18 @@ fn bare<const KIND: u64>() -> &'static dyn Bare {
     leaked(Register::<KIND>::new())
 }
 
-/// The least that has to be done, of one part of a dispatch and of another.
+/// The lower bounds, of several parts of a dispatch.
 pub(super) fn lower_bounds(layout: &Layout) -> Vec<Subject> {
-    // A table each, so that none finds in the caches what another one has read.
+    // Each has a table of its own, so that none finds in the caches what another one has read.
     let table = || Table::of(layout);
     vec![
-        floor(table()),
-        announced_floor(table()),
-        last_hit_floor(table()),
-        searched_floor(table()),
-        searched_announced_floor(table()),
-        hinted_floor::<PORTABLE>(HINTED_FLOOR, table()),
-        hinted_floor::<ASYMMETRIC>(HINTED_ASYMMETRIC_FLOOR, table()),
+        bare_bound(table()),
+        protected_bound(table()),
+        last_hit_bound(table()),
+        searched_bound(table()),
+        searched_protected_bound(table()),
+        hinted_bound::<PORTABLE>(HINTED_BOUND, table()),
+        hinted_bound::<ASYMMETRIC>(HINTED_ASYMMETRIC_BOUND, table()),
     ]
 }
 
@@ -93,23 +92,23 @@ impl Table {
     }
 }
 
-/// Which fence orders an announcement before what comes after it.
+/// Which fence orders a protection before what comes after it.
 const PORTABLE: bool = false;
 const ASYMMETRIC: bool = true;
 
 /// The word of one thread.
 #[repr(align(64))]
-struct Line(AtomicU32);
+struct HazardWord(AtomicU32);
 
-impl Line {
+impl HazardWord {
     fn new() -> &'static Self {
         leaked(Self(AtomicU32::new(0)))
     }
 
-    /// What a removal that waits for readers needs of them: a word written and ordered before a look at what a removal
-    /// changes, and taken back after the call.
+    /// What a removal that waits for readers needs of them: a word that is written, and ordered before a look at the state that a
+    /// removal changes, and that is cleared after the call.
     #[inline(always)]
-    fn announced<const FENCE: bool>(&self, number: usize, range: &Range, offset: u64, data: &mut [u8]) {
+    fn protected_call<const FENCE: bool>(&self, number: usize, range: &Range, offset: u64, data: &mut [u8]) {
         let word = number as u32 + 1;
         match FENCE {
             ASYMMETRIC => {
@@ -128,8 +127,8 @@ impl Line {
 }
 
 /// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
-fn floor(table: &'static Table) -> Subject {
-    Subject::new(FLOOR, move || {
+fn bare_bound(table: &'static Table) -> Subject {
+    Subject::new(BARE_BOUND, move || {
         move |number, data| {
             if let Some(range) = table.ranges.get(number as usize) {
                 range.device.read(number, data);
@@ -139,24 +138,24 @@ fn floor(table: &'static Table) -> Subject {
     .knowing_ranges()
 }
 
-/// The bare call, announced: what any dispatch with the guarantee has to add to.
-fn announced_floor(table: &'static Table) -> Subject {
-    Subject::new(ANNOUNCED_FLOOR, move || {
-        let line = Line::new();
+/// The bare call, protected: what any dispatch with the guarantee has to add to.
+fn protected_bound(table: &'static Table) -> Subject {
+    Subject::new(PROTECTED_BOUND, move || {
+        let word = HazardWord::new();
         move |number, data| {
             if let Some(range) = table.ranges.get(number as usize) {
-                line.announced::<PORTABLE>(number as usize, range, number, data);
+                word.protected_call::<PORTABLE>(number as usize, range, number, data);
             }
         }
     })
     .knowing_ranges()
 }
 
-/// The range of the access before, if it has all of this one too, and the announced call: what any dispatch of one range
+/// The range of the access before, if it has all of this one too, and the protected call: what any dispatch of one range
 /// again and again has to add to.
-fn last_hit_floor(table: &'static Table) -> Subject {
-    Subject::new(LAST_HIT_FLOOR, move || {
-        let (line, mut last) = (Line::new(), 0);
+fn last_hit_bound(table: &'static Table) -> Subject {
+    Subject::new(LAST_HIT_BOUND, move || {
+        let (word, mut last) = (HazardWord::new(), 0);
         let mut range = table.ranges.first();
         move |address: u64, data| {
             if range.is_none_or(|range| address < range.first || range.last < address + 3) {
@@ -165,15 +164,15 @@ fn last_hit_floor(table: &'static Table) -> Subject {
                 range = table.ranges.get(last);
             }
             if let Some(range) = range {
-                line.announced::<ASYMMETRIC>(last, range, address - range.first, data);
+                word.protected_call::<ASYMMETRIC>(last, range, address - range.first, data);
             }
         }
     })
 }
 
 /// A search of a sorted array, and the bare call: what any dispatch that finds its device by address has to add to.
-fn searched_floor(table: &'static Table) -> Subject {
-    Subject::new(SEARCHED_FLOOR, move || {
+fn searched_bound(table: &'static Table) -> Subject {
+    Subject::new(SEARCHED_BOUND, move || {
         move |address: u64, data| {
             if let Some((range, offset)) = table.search(address).and_then(|number| table.at(number, address)) {
                 range.device.read(offset, data);
@@ -182,28 +181,28 @@ fn searched_floor(table: &'static Table) -> Subject {
     })
 }
 
-/// The search, and the announced call: what any dispatch that does both has to add to.
-fn searched_announced_floor(table: &'static Table) -> Subject {
-    Subject::new(SEARCHED_ANNOUNCED_FLOOR, move || {
-        let line = Line::new();
+/// The search, and the protected call: what any dispatch that does both has to add to.
+fn searched_protected_bound(table: &'static Table) -> Subject {
+    Subject::new(SEARCHED_PROTECTED_BOUND, move || {
+        let word = HazardWord::new();
         move |address: u64, data| {
             if let Some(number) = table.search(address)
                 && let Some((range, offset)) = table.at(number, address)
             {
-                line.announced::<PORTABLE>(number, range, offset, data);
+                word.protected_call::<PORTABLE>(number, range, offset, data);
             }
         }
     })
 }
 
-/// So many that hardly any range takes the place of another.
+/// So many that hardly any range evicts another.
 const HINTS: usize = 8192;
 
-/// A look where the range was found before, and the announced call: what any dispatch that finds its device without a search
+/// A look where the range was found before, and the protected call: what any dispatch that finds its device without a search
 /// has to add to.
-fn hinted_floor<const FENCE: bool>(name: &'static str, table: &'static Table) -> Subject {
+fn hinted_bound<const FENCE: bool>(name: &'static str, table: &'static Table) -> Subject {
     Subject::new(name, move || {
-        let (line, mut hints) = (Line::new(), [0_u16; HINTS]);
+        let (word, mut hints) = (HazardWord::new(), [0_u16; HINTS]);
         move |address: u64, data| {
             let near = (address >> table.granule) as usize;
             let Some(hint) = hints.get_mut((near ^ (near >> HINTS.ilog2())) % HINTS) else { return };
@@ -213,7 +212,7 @@ fn hinted_floor<const FENCE: bool>(name: &'static str, table: &'static Table) ->
                 table.at((*hint).into(), address)
             });
             if let Some((range, offset)) = found {
-                line.announced::<FENCE>((*hint).into(), range, offset, data);
+                word.protected_call::<FENCE>((*hint).into(), range, offset, data);
             }
         }
     })

@@ -158,7 +158,7 @@ impl Eviction {
                 let start = Instant::now();
                 let clock = start.elapsed();
                 let start = Instant::now();
-                // A copy, which is not cold: an exit brings its address along.
+                // The closure has its own value of the address, which is not cold: an exit brings its address along.
                 reader.read_all(std::slice::from_ref(&address));
                 (start.elapsed().saturating_sub(clock)).as_secs_f64() * 1e9
             })

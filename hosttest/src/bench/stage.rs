@@ -54,7 +54,7 @@ impl Stage {
         let taking_part: Vec<_> = self
             .subjects
             .iter()
-            // In a hole there is nobody to call.
+            // In a hole there is no device to call.
             .filter(|subject| pattern != Pattern::Miss || !subject.knows_range)
             .map(|subject| (subject, self.addresses(subject, pattern)))
             .collect();

@@ -44,7 +44,7 @@ pub const ALL: &[Scenario] = &[
         about: "accesses at the top of the guest physical space",
         run: top_of_memory,
     },
-    Scenario { name: "access/unclaimed", about: "reads that nobody answers give all ones", run: unclaimed },
+    Scenario { name: "access/unclaimed", about: "reads that no device answers give all ones", run: unclaimed },
     Scenario { name: "access/sizes", about: "sizes that a device refuses, and sizes that are split", run: sizes },
     Scenario { name: "access/read-modify-write", about: "OR, LOCK XADD and XCHG on MMIO", run: read_modify_write },
 ];

@@ -359,7 +359,7 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
         return Err(failure);
     }
     expect("doorbells", doorbells.count(), 2usize)?;
-    expect("writes to nobody", tally.unclaimed, 2u64)?;
+    expect("writes to no device", tally.unclaimed, 2u64)?;
     expect("writes to the first that exited", first.written(0, true), vec![vec![3, 0, 0, 0]])?;
 
     let mut events = Vec::new();

@@ -131,7 +131,7 @@ fn shared_level(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(wait_for(COUNT, CALLS), true);
         check!(port::read::<u8>(FIRST), 0u8);
         check!(port::read::<u8>(SECOND), 0u8);
-        // With nobody asserting it, it is quiet: at once, or one call later where the local APIC does not wait.
+        // With no device asserting it, it is quiet: at once, or one call later where the local APIC does not wait.
         let calls = mmio::read::<u64>(COUNT);
         check!(calls <= CALLS + 1, true);
         for _ in 0..100 {
@@ -191,7 +191,7 @@ fn removal(kvm: &Kvm) -> Result<Tally, Failure> {
         port::write(FIRST, ASSERT);
         port::write(SECOND, 1u8);
         check!(port::read::<u8>(FIRST), u8::MAX);
-        // Nobody asserts the line any more, so that unmasking it brings nothing.
+        // No device asserts the line any more, so that unmasking it brings nothing.
         route(SHARED.0, VECTOR, Trigger::Level);
         for _ in 0..100 {
             check!(port::read::<u8>(SECOND), 0u8);

@@ -18,7 +18,11 @@ pub const ALL: &[Scenario] = &[
     Scenario { name: "string-io/forwards", about: "REP INS and REP OUTS in every element size", run: forwards },
     Scenario { name: "string-io/backwards", about: "the same with the direction flag set", run: backwards },
     Scenario { name: "string-io/bursts", about: "a device that takes a burst in one piece", run: bursts },
-    Scenario { name: "string-io/unclaimed", about: "REP INS from where nobody is gives all ones", run: unclaimed },
+    Scenario {
+        name: "string-io/unclaimed",
+        about: "REP INS from a port without a device gives all ones",
+        run: unclaimed,
+    },
     Scenario { name: "string-io/real-mode", about: "REP INSB and REP OUTSB in real mode", run: real_mode_strings },
 ];
 

@@ -11,7 +11,7 @@ use crate::guest_side::{mmio, port};
 pub(super) trait Word: Copy {
     /// How many bytes it has.
     const SIZE: usize;
-    /// The value whose low bits these are.
+    /// The value that these are the low bits of.
     fn from_u64(value: u64) -> Self;
     /// The value, zero-extended.
     fn to_u64(self) -> u64;
@@ -97,9 +97,9 @@ fn all(by: &mut impl Accessor) -> Result<(), Finding> {
         expect(line!(), by.read::<u64>(scratch + 8 * word), word * word)?;
     }
     print(by, b": 32 words written and read\nbehind it, on the bus: ");
-    let nobody = by.read::<u32>(WINDOW + WINDOW_SIZE - 4);
-    expect(line!(), nobody, u32::MAX)?;
-    print_hex(by, nobody.into());
+    let unclaimed = by.read::<u32>(WINDOW + WINDOW_SIZE - 4);
+    expect(line!(), unclaimed, u32::MAX)?;
+    print_hex(by, unclaimed.into());
     print(by, b", and where there is no bus: ");
     let nowhere = by.read::<u32>(WINDOW + WINDOW_SIZE);
     expect(line!(), nowhere, u32::MAX)?;

@@ -39,7 +39,7 @@ pub enum Error {
     /// It ran for too long.
     TimedOut {
         /// How long it might run.
-        patience: Duration,
+        time_limit: Duration,
         /// What QEMU said.
         said: String,
     },
@@ -67,8 +67,8 @@ impl fmt::Display for Error {
                 quote(f, said)
             }
             Error::NoGreeting => f.write_str("the guest turned the machine off, but its /init was not heard"),
-            Error::TimedOut { patience, said } => {
-                write!(f, "no verdict within {} s", patience.as_secs())?;
+            Error::TimedOut { time_limit, said } => {
+                write!(f, "no verdict within {} s", time_limit.as_secs())?;
                 quote(f, said)
             }
         }

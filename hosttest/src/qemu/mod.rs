@@ -1,5 +1,5 @@
-//! The bare-metal type-1 hypervisor of `hosttest/type1`: builds its image and runs it in QEMU, whose TCG emulates AMD SVM
-//! with nested paging on any machine.
+//! The bare-metal type-1 hypervisor of `hosttest/type1`: builds its image and runs it in QEMU, which emulates AMD SVM with nested
+//! paging on any machine (TCG).
 
 mod error;
 mod initrd;
@@ -39,7 +39,7 @@ pub enum Guest {
 
 impl Guest {
     /// How long it may take. The small guest takes under a second, a kernel some ten; machines differ.
-    const fn patience(&self) -> Duration {
+    const fn time_limit(&self) -> Duration {
         match self {
             Guest::Small => Duration::from_secs(60),
             Guest::Linux { .. } => Duration::from_secs(300),
@@ -108,7 +108,7 @@ pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, E
         qemu.arg("-append").arg(format!("linux {initrd_size} {append}"));
     }
     let child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let text = watch::watch(child.map_err(|error| Error::Io(QEMU.into(), error))?, guest.patience(), output)?;
+    let text = watch::watch(child.map_err(|error| Error::Io(QEMU.into(), error))?, guest.time_limit(), output)?;
     match guest {
         Guest::Linux { initrd: None, .. } if !text.contains(initrd::GREETING.trim_end()) => Err(Error::NoGreeting),
         _ => Ok(text),

@@ -15,8 +15,8 @@ const FAILED: i32 = 2 * 0x11 + 1;
 /// QEMU warns of features of the processor that TCG lacks; none of them is needed.
 const NEEDLESS: &str = "TCG doesn't support requested feature";
 
-/// Copies the output of QEMU until it ends, but no longer than `patience`.
-pub(super) fn watch(mut qemu: Child, patience: Duration, output: &mut (impl Write + Send)) -> Result<String, Error> {
+/// Copies the output of QEMU until it ends, but no longer than `time_limit`.
+pub(super) fn watch(mut qemu: Child, time_limit: Duration, output: &mut (impl Write + Send)) -> Result<String, Error> {
     let (serial, messages) = (qemu.stdout.take(), qemu.stderr.take());
     let lost = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -31,9 +31,9 @@ pub(super) fn watch(mut qemu: Child, patience: Duration, output: &mut (impl Writ
         let status = loop {
             match qemu.try_wait().map_err(|error| Error::Io(QEMU.into(), error))? {
                 Some(status) => break Some(status),
-                // Nobody would see the rest.
+                // The rest would not be seen.
                 None if lost.load(Ordering::Relaxed) => break None,
-                None if started.elapsed() > patience => break None,
+                None if started.elapsed() > time_limit => break None,
                 None => thread::sleep(Duration::from_millis(10)),
             }
         };
@@ -45,7 +45,7 @@ pub(super) fn watch(mut qemu: Child, patience: Duration, output: &mut (impl Writ
             Some((Some(PASSED), _)) => Ok(text),
             Some((Some(FAILED), _)) => Err(Error::Failed),
             Some((_, status)) => Err(Error::NoVerdict { status, said }),
-            None => Err(Error::TimedOut { patience, said }),
+            None => Err(Error::TimedOut { time_limit, said }),
         }
     })
 }

@@ -68,7 +68,7 @@ impl HotPlug {
         }
     }
 
-    /// Frees the devices whose deferred removal has ended.
+    /// Frees the devices that were removed deferred, once the removal has ended.
     fn collect(&mut self, world: &World<'_>) {
         for (device, state) in &mut self.devices {
             if let State::Deferred { id, .. } = *state
@@ -100,7 +100,7 @@ impl HotPlug {
 
     pub(super) fn defer<'d>(&mut self, world: &'d World<'d>, index: usize, round: Round) {
         let State::Plugged { id, place, .. } = self.devices[index].1 else { return };
-        if world.claim(round, &[(place, Claim::NOBODY)], || {
+        if world.claim(round, &[(place, Claim::NONE)], || {
             world.field.manager.unregister_device_deferred(id).is_ok() || world.refused()
         }) {
             self.devices[index].1 = State::Deferred { id, place };
@@ -113,13 +113,13 @@ impl HotPlug {
         let other = if place == self.places[0] { self.places[1] } else { self.places[0] };
         let claim_of = |device: usize, place: usize, decoded: bool| match decoded {
             true => Claim::of(device as u8, world.field.places[place].base),
-            false => Claim::NOBODY,
+            false => Claim::NONE,
         };
         let base = |place: usize| GuestAddress(world.field.places[place].base);
-        let nobody = [(place, Claim::NOBODY)];
+        let unclaimed = [(place, Claim::NONE)];
         match random.below(8) {
             0..=2 if caller == Caller::Writer => {
-                if world.claim(Round::Removed, &nobody, || {
+                if world.claim(Round::Removed, &unclaimed, || {
                     world.remove(&[device], || world.field.manager.unregister_device(id))
                 }) {
                     self.devices[index].1 = State::Absent;
@@ -140,7 +140,7 @@ impl HotPlug {
             _ => match self.devices.iter().position(|(_, state)| state.is_plugged_at(other)) {
                 None => {
                     let may_fail = self.devices.iter().any(|(_, state)| state.lingers_at(other));
-                    let claims = [(place, Claim::NOBODY), (other, claim_of(device, other, decoded))];
+                    let claims = [(place, Claim::NONE), (other, claim_of(device, other, decoded))];
                     if world.claim(Round::Moved, &claims, || {
                         world.relocate(&[Relocation::new(id, 0).to(base(other))], may_fail)
                     }) {
@@ -188,13 +188,13 @@ impl ComeAndGo {
         if self.stays {
             return;
         }
-        let nobody = [(self.place, Claim::NOBODY)];
+        let unclaimed = [(self.place, Claim::NONE)];
         let gone = if random.below(2) == 0 {
-            world.claim(Round::Removed, &nobody, || {
+            world.claim(Round::Removed, &unclaimed, || {
                 world.remove(&[self.device], || world.field.manager.unregister_device(id))
             })
         } else {
-            world.claim(Round::Deferred, &nobody, || {
+            world.claim(Round::Deferred, &unclaimed, || {
                 world.remove(&[self.device], || {
                     world.field.manager.unregister_device_deferred(id)?;
                     while world.field.manager.collect() != 0 {
@@ -224,7 +224,7 @@ impl Slider {
         let base = if self.base == SLIDER && self.id.is_some() { SLIDER + SLIDE } else { SLIDER };
         let claim = Claim::of(self.device as u8, base);
         let [low, middle, high] = self.places;
-        let ends = if base == SLIDER { [claim, Claim::NOBODY] } else { [Claim::NOBODY, claim] };
+        let ends = if base == SLIDER { [claim, Claim::NONE] } else { [Claim::NONE, claim] };
         let claims = [(low, ends[0]), (middle, claim), (high, ends[1])];
         let Some(id) = self.id else {
             world.claim(Round::Registered, &claims, || {
@@ -255,7 +255,7 @@ impl Bus {
     /// What claims the places of the window at `at`, if it is there, with the given children present.
     fn claims(&self, at: usize, present: [bool; 3]) -> [(usize, Claim); 3] {
         let [bus, a, b] = self.devices.map(|device| device as u8);
-        let window = if present[0] { Claim::of(bus, WINDOWS[at]) } else { Claim::NOBODY };
+        let window = if present[0] { Claim::of(bus, WINDOWS[at]) } else { Claim::NONE };
         let child = |present, device, offset| if present { Claim::of(device, WINDOWS[at] + offset) } else { window };
         let [hole, first, second] = self.places[at];
         [(hole, window), (first, child(present[1], a, CHILDREN[0])), (second, child(present[2], b, CHILDREN[1]))]

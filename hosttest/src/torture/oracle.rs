@@ -19,7 +19,7 @@ use super::counts::Violation;
 pub(crate) struct Claim(u64);
 
 impl Claim {
-    pub(crate) const NOBODY: Self = Self(u64::MAX);
+    pub(crate) const NONE: Self = Self(u64::MAX);
 
     /// Device number `device` with a range that starts at `base`, below 2^48.
     pub(crate) const fn of(device: u8, base: u64) -> Self {
@@ -28,7 +28,7 @@ impl Claim {
 
     /// Which device that is.
     pub(crate) fn device(self) -> Option<u8> {
-        (self != Self::NOBODY).then_some((self.0 >> 48) as u8)
+        (self != Self::NONE).then_some((self.0 >> 48) as u8)
     }
 
     fn base(self) -> u64 {
@@ -73,11 +73,11 @@ pub(crate) enum Judged {
 
 impl Place {
     pub(crate) fn new(io_type: IoType, base: u64, length: u64) -> Self {
-        let claims = [const { AtomicU64::new(Claim::NOBODY.0) }; REMEMBERED as usize];
+        let claims = [const { AtomicU64::new(Claim::NONE.0) }; REMEMBERED as usize];
         Self { io_type, base, length, moving: false, stage: AtomicU64::new(0), claims }
     }
 
-    /// A place whose claim only relocations change.
+    /// A place with a claim that only relocations change.
     pub(crate) fn moving(self) -> Self {
         Self { moving: true, ..self }
     }
@@ -131,7 +131,7 @@ impl Place {
     ) -> Result<Judged, Violation> {
         let found = match (result, answer) {
             (Ok(()), Some(answer)) => answer.claim,
-            (Err(IoError::Unclaimed), None) => Claim::NOBODY,
+            (Err(IoError::Unclaimed), None) => Claim::NONE,
             (Ok(()), None) | (Err(_), Some(_)) => return Err(Violation::Unaccounted),
             (Err(_), None) => return Err(Violation::Refused),
         };
@@ -155,7 +155,7 @@ impl Place {
             _ if self.moving => Violation::Relocation,
             None => Violation::Lost,
             Some(_) if possible.iter().any(same_device) => Violation::WrongBase,
-            Some(_) if possible.iter().all(|claim| *claim == Claim::NOBODY) => Violation::EnteredAfterRemoval,
+            Some(_) if possible.iter().all(|claim| *claim == Claim::NONE) => Violation::EnteredAfterRemoval,
             Some(_) => Violation::Stale,
         })
     }
@@ -188,11 +188,11 @@ mod tests {
     #[test]
     fn a_settled_claim_is_the_only_one() {
         let place = Place::new(IoType::Mmio, 0x1000, 0x100);
-        assert_eq!(judge(&place, place.stage(), Claim::NOBODY), Ok(Judged::Right));
+        assert_eq!(judge(&place, place.stage(), Claim::NONE), Ok(Judged::Right));
         assert_eq!(judge(&place, place.stage(), A), Err(Violation::EnteredAfterRemoval));
         change(&place, A);
         assert_eq!(judge(&place, place.stage(), A), Ok(Judged::Right));
-        assert_eq!(judge(&place, place.stage(), Claim::NOBODY), Err(Violation::Lost));
+        assert_eq!(judge(&place, place.stage(), Claim::NONE), Err(Violation::Lost));
         assert_eq!(judge(&place, place.stage(), B), Err(Violation::Stale));
         assert_eq!(judge(&place, place.stage(), Claim::of(1, 0x1008)), Err(Violation::WrongBase));
     }
@@ -225,7 +225,7 @@ mod tests {
     fn a_gap_of_a_moving_range_has_its_own_name() {
         let place = Place::new(IoType::Mmio, 0x1000, 0x100).moving();
         change(&place, A);
-        assert_eq!(judge(&place, place.stage(), Claim::NOBODY), Err(Violation::Relocation));
+        assert_eq!(judge(&place, place.stage(), Claim::NONE), Err(Violation::Relocation));
     }
 
     #[test]

@@ -160,8 +160,8 @@ impl Contended {
 /// of one processor hold.
 const MEMORY: usize = 2 << 20;
 
-/// Stores that are slow to reach memory. They fill the processor's store buffer, and with it waits the store that announces
-/// an access: without a fence it then comes late. Which kind is slow enough differs between hosts.
+/// Stores that are slow to reach memory. They fill the processor's store buffer, and the store by which an access protects its
+/// slot waits behind them: without a fence it then comes late. Which kind is slow enough differs between hosts.
 struct SlowStores<'c> {
     contended: &'c Contended,
     memory: Vec<u64>,

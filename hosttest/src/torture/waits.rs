@@ -20,7 +20,7 @@ impl Default for Waits {
 }
 
 impl Waits {
-    /// Notes one that the calling thread has just had.
+    /// Notes a wait of the calling thread, right after it.
     pub(crate) fn note(&mut self, time: Duration) {
         let nanoseconds = time.as_nanos() as u64;
         self.buckets[bucket(nanoseconds)] += 1;

@@ -43,7 +43,7 @@ struct Bells {
 /// A doorbell that was not given to KVM.
 #[derive(Debug)]
 pub struct Refusal {
-    /// Whose doorbell it is.
+    /// The device that has the doorbell.
     pub device: InstanceId,
     /// The name of that device.
     pub name: String,

@@ -5,7 +5,7 @@ use vm_device::{Accesses, DeviceManager, GuestAddress, InstanceId, IoError, IoTy
 /// A doorbell was rung: a guest made this write, once or more often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rung {
-    /// Whose doorbell it is.
+    /// The device that has the doorbell.
     pub device: InstanceId,
     /// In which of the device's ranges.
     pub range_index: usize,
