@@ -59,7 +59,7 @@ impl ReaderSite {
     }
 }
 
-/// What makes an access, as far as the manager can know.
+/// The origin of an access, as far as the manager can know.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
     /// Which manager dispatches it: a number that no other manager has; 0 for an access without a manager.
@@ -69,7 +69,7 @@ pub(crate) struct Caller<'a> {
     pub(crate) outer: Option<&'a OuterAccess<'a>>,
 }
 
-/// What one access knows of another that it is nested in.
+/// An access, as the accesses nested in it know it.
 #[derive(Clone, Copy)]
 pub(crate) struct OuterAccess<'a> {
     /// The device that it goes to.
@@ -253,7 +253,7 @@ impl fmt::Debug for Access<'_> {
 /// Why an access did not reach a device whole. In each case the buffer of a read holds the open-bus value, and nothing
 /// was written anywhere.
 ///
-/// A VMM need not look at it: for the guest the access is complete. It is there for logs and counters.
+/// A VMM may ignore it: for the guest the access is complete. It is for logs and counters.
 ///
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }

@@ -1,7 +1,7 @@
 //! A device model and device manager for virtual machine monitors that have no operating system under them: `no_std`,
 //! without a heap, all of it in `static`s if need be.
 //!
-//! A VMM registers devices with a [`DeviceManager`]. Each asks for what it needs ([`IoResource`], [`IrqResource`]), gets it
+//! A VMM registers devices with a [`DeviceManager`]. Each device asks for what it needs ([`IoResource`], [`IrqResource`]), gets it
 //! out of what the [`SystemAllocator`] has, and is told. When a guest's access causes a VM exit, the manager finds the
 //! device that owns the address and calls it: from any vCPU, without a lock, while devices are registered, moved and
 //! removed.
@@ -94,12 +94,12 @@ compile_error!(
      `target_has_atomic=\"64\"`): its readers take no lock, and tell by a 64-bit version what a writer has changed meanwhile"
 );
 
-/// Items that are there if the condition holds, in the form in which rustfmt looks for modules.
+/// Items that are compiled if the condition holds. rustfmt finds the modules in a macro of this name.
 macro_rules! cfg_if {
     (if #[cfg($condition:meta)] { $($item:item)* }) => { $(#[cfg($condition)] $item)* };
 }
 
-// Everything: a target that cannot have it gets the one error above, and not those that follow from it.
+// All of the crate, so that a target without these atomics gets the error above and no others.
 cfg_if! { if #[cfg(target_has_atomic = "64")] {
 
 mod access;

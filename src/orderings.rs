@@ -37,7 +37,7 @@ pub(crate) const FENCE: bool = !cfg!(vm_device_mutation = "no_fence");
 pub(crate) const VERSION_CHECK: bool = !cfg!(vm_device_mutation = "no_version_check");
 
 /// A reader with a hint looks, after its protection, whether the slot is open as it was before.
-pub(crate) const STAMP_CHECK: bool = !cfg!(vm_device_mutation = "no_stamp_check");
+pub(crate) const OPEN_CHECK: bool = !cfg!(vm_device_mutation = "no_stamp_check");
 
 /// A reader forgets a hint to a slot that it has found closed.
 pub(crate) const FORGET: bool = !cfg!(vm_device_mutation = "no_forget");
@@ -55,7 +55,7 @@ pub(crate) const SEARCH_FENCE: bool = !cfg!(vm_device_mutation = "no_search_fenc
 pub(crate) const WAIT: bool = !cfg!(vm_device_mutation = "no_wait");
 
 /// A writer changes the replica of the index that is not live.
-pub(crate) const OTHER_COPY: bool = !cfg!(vm_device_mutation = "no_other_copy");
+pub(crate) const OTHER_REPLICA: bool = !cfg!(vm_device_mutation = "no_other_copy");
 
 /// The publications so far, and the closing of a slot, come before what a writer then changes.
 pub(crate) const CHANGE_FENCE: bool = !cfg!(vm_device_mutation = "no_change_fence");

@@ -1,4 +1,4 @@
-//! What does not compile. Rustdoc compiles each example, and its twin, which differs only in what is refused.
+//! Uses that must not compile. Rustdoc compiles each example, and a twin that differs from it only in what is refused.
 
 /// A reversed range.
 ///
@@ -11,7 +11,7 @@
 /// ```
 struct ReversedRange;
 
-/// An access on another thread than that of the vCPU that makes it.
+/// An access that leaves the thread of its vCPU.
 ///
 /// ```
 /// let access = vm_device::Access::new(vm_device::IoType::Pio, 0_u16.into(), 0_u16.into(), 0);
@@ -35,7 +35,7 @@ struct AccessElsewhere;
 /// ```
 struct RoomForNothing;
 
-/// A device that goes before the manager does.
+/// A device that is dropped before the manager is.
 ///
 /// ```
 /// # use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};

@@ -32,7 +32,7 @@ pub struct MemoryAccess {
     pub kind: MemoryAccessKind,
     /// The address is mapped, but not for this kind of access: a write to a read-only page.
     pub mapped: bool,
-    /// It is not the instruction's own operand, but an access that the processor makes by itself, as a rule to the
-    /// guest's page tables. No instruction says what to do about it: page tables in MMIO are a guest's mistake.
+    /// The processor made the access by itself, as a rule to the guest's page tables: it is not the operand of an instruction,
+    /// and decoding one does not help. Page tables in MMIO are a guest's mistake.
     pub page_walk: bool,
 }

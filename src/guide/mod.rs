@@ -1,4 +1,4 @@
-//! Pages about the crate as a whole: how to start with it, what it promises, what it costs, how it is made.
+//! Pages about the crate as a whole: how to start with it, what it promises, what it costs, how it is built.
 //!
 //! | page | what is in it |
 //! |---|---|

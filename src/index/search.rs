@@ -7,9 +7,8 @@ use super::address::AtomicAddress;
 /// The position of the last of the first `length` starts that is not above `address`, which is below the last address of
 /// the space; 0 if there is none. `None` if the table has no room for the descent: [`search_halves`] needs none.
 ///
-/// A four-ary descent without a branch that depends on what is loaded: three independent loads a round, and as many rounds
-/// as the number of starts in use asks for, whatever the capacity. The starts are searched in a block of the next power of
-/// four, up to 4,096; the block may reach past the starts in use.
+/// It is a four-ary descent in a *block*: as many starts as the next power of four above the number in use, at most 4,096. A
+/// round has three independent loads, and no branch that depends on them. The block may reach past the starts in use.
 ///
 /// # Worst case
 /// For n starts it looks at 3 ⌈log₄ n⌉ of them, at least 3: 3 for up to 4, 6 for up to 16, 9 for up to 64, 12 for up to 256,

@@ -1,4 +1,4 @@
-//! Looking at the topology and the address map.
+//! Look-ups in the topology and the address map.
 //!
 //! Iterators take the manager's lock for one step at a time, so that the caller may call the manager between the steps. Each step
 //! shows the state at its own time; a walk ends early if the device that it stands at is removed.

@@ -307,7 +307,7 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// The first two steps. For each device of the subtree, it waits until the callbacks that it finds running have ended. When it
-    /// finds, under the lock, that it has waited for every device of the subtree, it makes them all unreachable before it
+    /// finds, under the lock, that it has waited for every device of the subtree, it makes all of them unreachable before it
     /// unlocks. Nothing has changed when it gives up.
     fn wait_and_make_unreachable(
         &self,

@@ -1,4 +1,4 @@
-//! What a registration takes: name, ranges, line and id, or nothing.
+//! A registration takes its name, ranges, line and id, or nothing.
 
 use crate::address::{GuestUsize, IoRange, IoType, RangeError};
 use crate::allocator::{FreeRange, Holder, RangeRecord, Refusal};

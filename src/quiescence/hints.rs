@@ -105,7 +105,7 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         loom_seqcst_fence();
         search_fence();
         // No state comes twice: with this one before and after, the slot was open all the time, and still is when protected.
-        if orderings::STAMP_CHECK && slot.state.load(Ordering::SeqCst) != open {
+        if orderings::OPEN_CHECK && slot.state.load(Ordering::SeqCst) != open {
             cold_path();
             if orderings::FORGET {
                 *hint = 0;

@@ -103,9 +103,9 @@ pub(crate) enum Refused {
 
 /// What all readers and writers share.
 pub(crate) struct Shared {
-    /// The number of the published index: its parity selects the live replica.
+    /// The number of publications so far: its parity selects the live replica.
     version: AtomicU64,
-    /// Readers whose searches have failed too often: no publication begins while there are any.
+    /// Readers that have failed too often: no publication begins while there are any.
     starved_readers: AtomicU32,
     /// See [`Hazards::contended`].
     contended: AtomicU32,
@@ -380,7 +380,7 @@ impl<'a, T> Slots<'a, T> {
         while orderings::HOLD_BACK && self.shared.starved_readers.load(Ordering::SeqCst) != 0 {
             spin_once();
         }
-        let other = if orderings::OTHER_COPY { 1 } else { 2 };
+        let other = if orderings::OTHER_REPLICA { 1 } else { 2 };
         self.shared.version.load(Ordering::Relaxed).wrapping_add(other)
     }
 
@@ -405,7 +405,7 @@ impl RetryBudget<'_> {
         self.failed = self.failed.saturating_add(1);
         if self.failed == RETRIES {
             self.starved_readers.fetch_add(1, Ordering::SeqCst);
-            // At most one publication goes on whose writer has not seen this count. The next search sees all that came before it.
+            // At most one writer publishes without having seen this count. The next search sees all earlier publications.
             fence(Ordering::SeqCst);
         }
     }

@@ -1,4 +1,4 @@
-//! A slot: what it protects, whether readers may use that, and the addresses it stands for.
+//! A slot: its occupant, whether readers may use it, and the addresses of its range.
 
 #![allow(unsafe_code)]
 

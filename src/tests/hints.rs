@@ -1,4 +1,4 @@
-//! Which hints lead to a slot, and when they are forgotten. What a wrong one costs is time, so that nothing else shows it.
+//! Which hints lead to a slot, and when they are forgotten. A wrong hint costs only time, so that no other test shows it.
 
 use super::Named;
 use crate::indices::SlotIndex;
@@ -14,7 +14,7 @@ static CHILD: Named<'static> = Named("child");
 
 const ALLOCATOR: SystemAllocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS);
 
-/// Where a hint that says this slot leads an access of four bytes to: to a range with this base.
+/// The base of the range that an access of four bytes reaches by a hint to this slot.
 fn leads<const HINTS: usize>(
     reader: &mut Reader<'_, Occupant<'_>, HINTS, HINTS>,
     io_type: IoType,
@@ -81,7 +81,7 @@ fn a_hint_that_led_to_a_slot_that_is_closed_is_forgotten() {
     assert_eq!(leads(&mut used, IoType::Mmio, 0x100), Some(0x100));
     manager.unregister_device(id).unwrap();
     assert_eq!(leads(&mut used, IoType::Mmio, 0x100), None);
-    // The slot has the same place again, and only the hint that has not failed leads there.
+    // The slot is at its first base again, and only the hint that has not failed leads there.
     register();
     assert_eq!([&mut used, &mut unused].map(|reader| leads(reader, IoType::Mmio, 0x100)), [None, Some(0x100)]);
 }

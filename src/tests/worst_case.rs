@@ -1,4 +1,4 @@
-//! What a change looks at and moves, how long a removal waits, and what an access finds while a change is half made.
+//! How much a change looks at and moves, how long a removal waits, and what an access finds while a change is half made.
 
 use core::cell::Cell;
 use std::format;
@@ -110,8 +110,7 @@ fn an_access_goes_on_while_a_writer_stands_still_half_way() {
     assert!(steps.get() > 50, "{} steps", steps.get());
 }
 
-/// The writer stands still with the lock in its hands: before the change, half-way in either replica of the index, and when
-/// it is made.
+/// The writer stops while it holds the lock: before the change, half-way in either replica of the index, and after the change.
 /// C3.
 #[test]
 fn an_access_finds_the_old_index_until_the_new_one_is_published() {
@@ -156,7 +155,7 @@ fn an_access_finds_the_old_index_until_the_new_one_is_published() {
     });
 }
 
-/// A vCPU is in each of two slots, and leaves the first one late. How many turns a removal with 1000 spins waits.
+/// How many turns a removal with a spin limit of 1000 waits, where a vCPU is in each of two slots and leaves the first one late.
 fn turns_of_a_removal(
     manager: &'static DeviceManager<'static>,
     devices: [InstanceId; 2],

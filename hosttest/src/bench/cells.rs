@@ -10,7 +10,7 @@ use super::this_crate::{AGAIN, NO_HANDLE, NO_HINTS, PORTABLE};
 /// The peers from which devices can be removed while others read.
 const REMOVING: [&str; 5] = [VM_DEVICE_LOCKED, DBS_DEVICE_SWAPPED, FIRECRACKER, CLOUD_HYPERVISOR, CROSVM];
 
-/// A subject whose time is at most so many times that of each other one.
+/// A subject, and how many times the time of each other subject its own may take at most.
 struct Bound {
     name: &'static str,
     subject: &'static str,

@@ -1,4 +1,4 @@
-//! The locking of VMMs whose buses are no crates, rebuilt here: a sorted map of reference-counted, locked devices.
+//! The locking of VMMs that have no crate for their buses, rebuilt here: a sorted map of reference-counted, locked devices.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};

@@ -33,7 +33,7 @@ counted! {
         RemovedDuringCallback = "removal returned while a callback was running",
         /// A callback was entered before the device had been told of its resources.
         EnteredBeforeRegistration = "callback entered before the registration was finished",
-        /// An access did not reach a device whose registration had returned.
+        /// An access did not reach a device although the registration had returned.
         Lost = "access lost after the registration returned",
         /// An access found a moving range nowhere, though both places hold the address; or found it where it was not.
         Relocation = "moving range found at neither place, or at both",

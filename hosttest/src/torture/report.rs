@@ -28,7 +28,7 @@ pub struct Report {
     pub rounds: Rounds,
     /// Removals that gave up because a callback did not end in time; they were tried again.
     pub gave_up: u64,
-    /// How long accesses took, callback included; without those whose callbacks changed the topology.
+    /// How long accesses took, callbacks included; without those that changed the topology in a callback.
     pub access: Waits,
     /// How long removals took that wait.
     pub removal: Waits,

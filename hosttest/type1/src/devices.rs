@@ -9,7 +9,7 @@ use crate::guest;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
 use crate::svm::Page;
 
-/// A device that never answers: a bus, to which comes what no device on it claims, or a device whose ranges are all
+/// A device that never answers: a bus, which gets what no device on it claims, or a device with ranges that are all
 /// memory.
 pub struct Silent(pub &'static str);
 

@@ -6,8 +6,8 @@ use super::registers::{Gpr, Register, Registers, Rflags};
 use crate::exit::size::Size;
 
 impl StringForm {
-    /// How many elements are left: RCX, as much of it as the address size says, or 1 without a REP prefix. It can be 0,
-    /// and the instruction then does nothing.
+    /// How many elements are left: RCX, CX or ECX by the address size, or 1 without a REP prefix. It can be 0, and then the
+    /// instruction does nothing.
     ///
     /// ```
     /// use vm_device::exit::x86::{AddressSize, Gpr, Registers, Segment, StringForm};
@@ -61,13 +61,13 @@ impl StringForm {
         form
     }
 
-    /// Counts `elements` of `size` as done, or as many as there are: RCX goes down by them, each of `indexes` moves past
-    /// them. True if none is left and the instruction is complete.
+    /// Counts `elements` of `size` as done, at most as many as are left: RCX goes down by their number, and each of `indexes` moves
+    /// past them. True if none is left and the instruction is complete.
     pub(super) fn advance(&self, registers: &mut Registers, indexes: &[Gpr], size: Size, elements: u64) -> bool {
         let count = self.count(registers);
         let elements = elements.min(count);
         let left = count.wrapping_sub(elements);
-        // A processor does not write the registers of nothing done: 32 bits would clear the upper halves.
+        // A processor that has done nothing writes no register: a write of 32 bits would clear the upper half.
         if elements != 0 {
             for index in indexes {
                 let offset = self.offset(registers, *index, size, elements);
@@ -110,7 +110,7 @@ impl PortAccess {
 
     /// The registers after `IN` or `OUT`. `input` is what the port returned; `OUT` ignores it.
     ///
-    /// `IN` of 8 and 16 bits is merged into RAX, of 32 bits zero-extended. For `INS` and `OUTS` it is
+    /// `IN` of 8 and 16 bits is merged into RAX; `IN` of 32 bits is zero-extended. For `INS` and `OUTS` this is the same as
     /// [`complete_string`](Self::complete_string) with one element.
     ///
     /// ```
@@ -155,11 +155,11 @@ impl PortAccess {
         Some((segment, string.offset(registers, self.index(), self.size, element)))
     }
 
-    /// The registers after `elements` elements of `INS` or `OUTS` were transferred: RDI or RSI moved past them, RCX
-    /// lowered by them. More than there are count as all of them.
+    /// The registers after `elements` elements of `INS` or `OUTS` were transferred: RDI or RSI has moved past them, and RCX has
+    /// gone down by their number. A greater number than is left counts as all that are left.
     ///
-    /// If elements are left, RIP stays, and the guest resumes with the same instruction for the rest: a hypervisor
-    /// may transfer as few at a time as it likes, and take interrupts in between, as a processor does.
+    /// If elements are left, RIP stays, and the guest resumes with the same instruction for the rest. So a hypervisor may
+    /// transfer any number at a time, and take interrupts in between, as a processor does.
     ///
     /// ```
     /// use vm_device::exit::x86::{Gpr, Mode, Registers, Segment, svm};

@@ -3,7 +3,7 @@
 //! A hypervisor gets its guests' accesses as numbers in a control block: AMD's `EXITINFO1` and `EXITINFO2`, Intel's exit
 //! qualification.
 //!
-//! | the exit | becomes | and afterwards |
+//! | the exit | becomes | afterwards |
 //! |---|---|---|
 //! | `IN`, `OUT`, `INS`, `OUTS` | a [`PortAccess`], by [`svm::port_access`] or [`vmx::port_access`] | [`PortAccess::complete`], [`PortAccess::complete_string`] |
 //! | nested page fault, EPT violation | a [`MemoryAccess`], by [`svm::memory_access`] or [`vmx::memory_access`] | the instruction has to be decoded |
@@ -17,7 +17,7 @@
 //! let access = svm::port_access(0x0cf8_0041, 0x1001, Mode::Bits64)?;
 //! assert_eq!((access.port, access.size, access.direction), (0xcf8, Size::Dword, PortDirection::In));
 //!
-//! // Here the manager reads the port. What it read completes the instruction.
+//! // Here the manager reads the port. The value that it has read completes the instruction.
 //! registers = access.complete(&registers, 0x8000_0000);
 //! assert_eq!((registers.rax(), registers.rip), (0x8000_0000, 0x1001));
 //! # Ok::<(), vm_device::exit::x86::ExitError>(())

@@ -1,4 +1,4 @@
-//! What the guest's code says of sizes and segments.
+//! Sizes and segments, as the guest's code has them.
 
 use crate::exit::size::Size;
 
@@ -67,7 +67,7 @@ impl Mode {
         }
     }
 
-    /// An instruction pointer in this mode: outside 64-bit mode it has 32 bits.
+    /// Cuts an instruction pointer to the width that it has in this mode: 32 bits outside 64-bit mode.
     pub(crate) const fn instruction_pointer(self, rip: u64) -> u64 {
         match self {
             Mode::Bits16 | Mode::Bits32 => rip & 0xffff_ffff,

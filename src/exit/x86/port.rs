@@ -5,7 +5,7 @@ use core::fmt;
 use super::mode::{AddressSize, Segment};
 use crate::exit::size::Size;
 
-/// What makes an instruction a string instruction: whether it repeats, and where its memory operands are.
+/// The form of a string instruction: whether it repeats, and where its memory operands are.
 ///
 /// The source is at RSI in [`segment`](Self::segment), the destination at RDI in ES, which no prefix changes
 /// (Intel SDM vol. 1, 7.3.9).
@@ -53,7 +53,7 @@ pub struct PortAccess {
     pub next_rip: u64,
 }
 
-/// Exit information that is not of the form the manual gives it.
+/// Exit information that is not as the manual specifies it.
 ///
 /// ```
 /// use vm_device::exit::x86::{ExitError, Mode, svm};

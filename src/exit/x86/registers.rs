@@ -181,7 +181,7 @@ impl Registers {
         self.set(register, self.get(register) & !mask | value & mask);
     }
 
-    /// Goes on to the next instruction: a completed one clears RF (Intel SDM vol. 3B, 18.3.1.1).
+    /// Goes on to the next instruction. Completing an instruction clears RF (Intel SDM vol. 3B, 18.3.1.1).
     pub(super) fn resume_at(&mut self, rip: u64) {
         self.rip = rip;
         self.rflags &= !Rflags::RF.bits();

@@ -61,7 +61,7 @@ bitflags! {
         const P = 1 << 0;
         /// The access was a write.
         const RW = 1 << 1;
-        /// The access was a user access. Nested paging takes every access of the guest for one.
+        /// The access was a user access, as every access of the guest is to nested paging.
         const US = 1 << 2;
         /// A reserved bit was set in a nested page table entry.
         const RSV = 1 << 3;
@@ -82,7 +82,7 @@ bitflags! {
 /// the guest.
 ///
 /// SEG is valid only on processors with decode assists (CPUID Fn8000_000A, EDX bit 7), and emulations of SVM may leave
-/// out the address size as well. Without an address size, that of `mode` and DS are assumed. Where decode assists are
+/// out the address size as well. Without an address size, the access gets that of `mode`, and DS. Where decode assists are
 /// missing, correct string accesses with [`PortAccess::with_prefixes`] and the bytes of the instruction.
 ///
 /// ```

@@ -1,5 +1,4 @@
-//! From bytes to an [`Instruction`]: an adapter to `yaxpeax-x86`, whose three decoders have a type of their own for
-//! everything.
+//! From bytes to an [`Instruction`]: an adapter to `yaxpeax-x86`, which has three decoders, each with types of its own.
 
 use yaxpeax_arch::LengthedInstruction;
 use yaxpeax_x86::{long_mode, protected_mode, real_mode};
@@ -10,8 +9,8 @@ use crate::exit::x86::mode::{Mode, Segment};
 use crate::exit::x86::port::StringForm;
 use crate::exit::x86::registers::{Gpr, Register};
 
-/// Decodes the instruction at the start of `bytes`, fetched at the guest's RIP. Bytes after it are ignored, so that a
-/// hypervisor may pass the 15 bytes that the longest instruction would have; where fewer can be fetched, fewer do.
+/// Decodes the instruction at the start of `bytes`, fetched at the guest's RIP. Bytes after it are ignored: a hypervisor may
+/// always pass 15 bytes, the length of the longest instruction, or as many as it can fetch.
 ///
 /// ```
 /// use vm_device::exit::x86::instruction::{DecodeError, Extension, Operand, decode};
@@ -49,8 +48,8 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Result<Instruction, DecodeError> {
     })
 }
 
-/// Whether there is a REX prefix before another one. A processor ignores it; yaxpeax-x86 2.2 refuses some of them and
-/// takes the bits of both together for others.
+/// Whether there is a REX prefix before another one. A processor ignores the first; yaxpeax-x86 2.2 refuses some of these pairs,
+/// and combines the bits of others.
 fn has_two_rex(bytes: &[u8]) -> bool {
     let is_rex = |byte: &u8| byte & 0xf0 == 0x40;
     let is_legacy = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);
@@ -64,7 +63,7 @@ enum Failure {
     NoMemoryOperand,
 }
 
-/// What an instruction is called, as far as its operands follow from that.
+/// Classes of mnemonics, by what they say about operands.
 #[derive(Clone, Copy)]
 enum Form {
     /// Its operands have the size of the access.
@@ -79,7 +78,7 @@ enum Form {
     String,
 }
 
-/// An instruction in neutral types.
+/// An instruction in types that do not depend on the decoder.
 struct Parts {
     form: Form,
     destination: Option<Operand>,

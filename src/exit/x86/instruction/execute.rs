@@ -1,9 +1,9 @@
-//! What an instruction does when its access was made.
+//! The rest of an instruction, after its access to memory.
 
 use super::{Extension, Instruction, Operand, Operation, arithmetic};
 use crate::exit::x86::registers::{Gpr, Register, Registers};
 
-/// What an instruction leaves behind.
+/// The outcome of an instruction.
 ///
 /// ```
 /// use vm_device::exit::x86::instruction::decode;
@@ -18,7 +18,7 @@ use crate::exit::x86::registers::{Gpr, Register, Registers};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the access is not complete before the value is written and the registers are loaded"]
 pub struct Outcome {
-    /// The registers after it. RIP is past it, or still at it if a REP prefix lets it go on with the next element.
+    /// The registers after it. RIP is behind the instruction, or still at it if a REP prefix makes it go on with the next element.
     pub registers: Registers,
     /// The value to write to memory, in the low [`size`](Instruction::size) bytes; `None` if it writes nothing.
     pub write: Option<u64>,
@@ -28,11 +28,10 @@ impl Instruction {
     /// Executes the instruction, once: with REP, one element.
     ///
     /// `read` is what memory held, in the low [`size`](Self::size) bytes; the rest is ignored, and all of it if the
-    /// instruction does not [read](super::Direction::reads). Of a REP form whose count is 0 nothing is done, and
-    /// nothing written.
+    /// instruction does not [read](super::Direction::reads). A REP form with a count of 0 does nothing, and writes nothing.
     ///
     /// BT, BTS, BTR and BTC with a register as the bit number address memory next to their operand, in steps of its
-    /// size. The exit reports that address, so the number modulo the size in bits is left.
+    /// size. The exit reports that address, so that only the number modulo the size in bits counts here.
     ///
     /// ```
     /// use vm_device::exit::x86::instruction::decode;

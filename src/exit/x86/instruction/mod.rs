@@ -1,8 +1,8 @@
 //! The instruction that touched MMIO: what it is, and what it does.
 //!
-//! A nested page fault or EPT violation tells the address of an access and no more. What is written, or where a value
-//! read goes, only the instruction says, so a hypervisor fetches its bytes at the guest's RIP (or takes them from the
-//! VMCB, with decode assists), [`decode`]s them, makes the access, and [executes](Instruction::execute) the rest:
+//! A nested page fault or EPT violation tells the address of an access and no more. Only the instruction says what is written, or
+//! where a value that was read goes. So a hypervisor fetches the bytes of the instruction at the guest's RIP (or takes them from
+//! the VMCB, with decode assists), [`decode`]s them, makes the access, and [executes](Instruction::execute) the rest:
 //!
 //! ```
 //! use vm_device::exit::x86::instruction::{Direction, decode};
@@ -28,9 +28,8 @@
 //! ones are [`DecodeError::Unsupported`].
 //!
 //! # The decoder
-//! The crate `yaxpeax-x86` takes the bytes apart. What a guest can give it has been tried at length without a panic, but
-//! it keeps panic paths in a linked image, in its decoding of x87 and EVEX instructions for the most part; this crate
-//! adds none. It is large: with it this module is 390 KB of code, 170 KB if [`decode`] is called with a constant
+//! The crate `yaxpeax-x86` takes the bytes apart. Fuzzing has found no input that makes it panic, but it has panic paths that stay
+//! in a linked image, most of them in its decoding of x87 and EVEX instructions; this crate adds none. It is large: with it this module is 390 KB of code, 170 KB if [`decode`] is called with a constant
 //! [`Mode`] (`x86_64-unknown-none`, optimised for speed). Compiled without optimisation, one call of [`decode`] needs
 //! between 128 and 256 KiB of stack; optimised, no frame of it is over 1.5 KiB.
 
@@ -74,7 +73,7 @@ pub enum Operation {
     Cmp,
     /// Bitwise and, and keeps only the flags.
     Test,
-    /// Copies the bit whose number is the source to the carry flag.
+    /// Copies a bit to the carry flag; the source is its number.
     Bt,
     /// The same, and sets the bit.
     Bts,
@@ -99,8 +98,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The flags that the operation sets. Of these the manual leaves some undefined (AF after the bitwise operations);
-    /// they are then 0, as processors have it.
+    /// The flags that the operation sets. Flags that the manual leaves undefined (AF after the bitwise operations) are set to 0,
+    /// as processors do.
     ///
     /// ```
     /// use vm_device::exit::x86::Rflags;
@@ -136,7 +135,7 @@ pub enum Operand {
     Immediate(u64),
 }
 
-/// How the value read becomes that of a larger register.
+/// How the value that was read is extended to a larger register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Extension {
     /// With zeros: MOVZX, and every register of the size of the memory.
@@ -160,8 +159,8 @@ pub enum Direction {
     Write,
     /// A read, then a write of the same size to the same address.
     ReadModifyWrite,
-    /// MOVS: a read at RSI, then a write at RDI. Only one of them need be MMIO: the exit says which. The other is for
-    /// the hypervisor to make, see [`Instruction::string`].
+    /// MOVS: a read at RSI, then a write at RDI. Only one of them need be MMIO: the exit says which. The hypervisor makes the
+    /// other one, see [`Instruction::string`].
     Copy,
 }
 
@@ -243,7 +242,7 @@ impl Instruction {
 
     /// Whether the read and the write are one atomic access: a LOCK prefix, or XCHG, which needs none.
     ///
-    /// For a device behind one manager that is not more than its own business: the two halves are two accesses.
+    /// The manager makes two accesses all the same, a read and a write: a device that is to see one must see to that itself.
     pub const fn is_locked(&self) -> bool {
         self.locked || matches!(self.operation, Operation::Xchg)
     }
