@@ -121,7 +121,7 @@ pub enum RegisterError<'d> {
         /// The device.
         device: &'d str,
     },
-    /// As many devices share the line as can: [`MAX_SHARING`](crate::MAX_SHARING).
+    /// As many devices share the line as can: [`MAX_SHARING`].
     LineFull {
         /// The device.
         device: &'d str,

@@ -8,7 +8,7 @@ use crate::interrupt::Gsi;
 
 /// Why a range could not be had, or not be given back. Nothing has changed then.
 ///
-/// `O` names the holder of what is in the way: in the errors that a VMM gets, it is an [`Owner`].
+/// `O` names the holder of what is in the way: in the errors that a VMM gets, it is an [`Owner`](super::Owner).
 ///
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }

@@ -12,7 +12,7 @@ pub(crate) struct LineShare {
 }
 
 impl LineShare {
-    /// The share of source number `source`, at most [`MAX_SHARING`](crate::MAX_SHARING).
+    /// The share of source number `source`, at most [`MAX_SHARING`].
     pub(crate) fn new(line: LineIndex, source: u32) -> Self {
         Self { line, source: source as u8 }
     }

@@ -16,7 +16,7 @@ use crate::sync::{AtomicBool, AtomicU32, Ordering, array, const_fn};
 ///
 /// Two accesses for each vCPU that the storage has room for are not counted. So handle-less accesses nest at most as deep as
 /// the number of ranges in use, plus this limit, plus two for each vCPU. Where callbacks acquire handles, each handle adds at
-/// most [`MAX_DEPTH`](crate::MAX_DEPTH).
+/// most [`MAX_DEPTH`].
 pub const MAX_ANONYMOUS: u32 = 64;
 
 /// How many slots can be protected in a stripe: one, and another from within its callback, or by another thread.
