@@ -1,10 +1,9 @@
 //! A device model and device manager for virtual machine monitors that have no operating system under them: `no_std`,
 //! without a heap, all of it in `static`s if need be.
 //!
-//! A VMM registers devices with a [`DeviceManager`]. Each device asks for what it needs ([`IoResource`], [`IrqResource`]), gets it
-//! out of what the [`SystemAllocator`] has, and is told. When a guest's access causes a VM exit, the manager finds the
-//! device that owns the address and calls it: from any vCPU, without a lock, while devices are registered, moved and
-//! removed.
+//! A VMM registers devices with a [`DeviceManager`]. Each device asks for what it needs ([`IoResource`], [`IrqResource`]), gets
+//! it out of what the [`SystemAllocator`] has, and is told. When a guest's access causes a VM exit, the manager finds the
+//! device that owns the address and calls it: from any vCPU, without a lock, while devices are registered, moved and removed.
 //!
 //! ```
 //! use spin::Mutex;

@@ -39,8 +39,8 @@ impl<'n> PortPassthrough<'n> {
     /// # Safety
     /// `IN` and `OUT` must be allowed for these ports where the program runs (CPL not above IOPL, or permitted by the TSS). As
     /// long as the device is registered, no access of the guest to these ports, of any value and in any order, may break the
-    /// memory safety of the program (as a DMA transfer into its memory or a reset of the machine would), and nothing else in the
-    /// program may rely on having these ports to itself.
+    /// memory safety of the program (as a DMA transfer into its memory or a reset of the machine would), and nothing else in
+    /// the program may rely on having these ports to itself.
     pub const unsafe fn new(name: &'n str, first: u16) -> Self {
         Self { name, first }
     }

@@ -55,8 +55,8 @@ bitflags! {
         /// Accesses of any other length: 3, 5, 6 and 7 bytes, which a guest makes by an access across a page, and
         /// more than 8 bytes.
         const OTHER = 1 << 4;
-        /// Of the power-of-two sizes, only naturally aligned accesses are accepted: their offset into the range is a multiple of
-        /// their size.
+        /// Of the power-of-two sizes, only naturally aligned accesses are accepted: their offset into the range is a multiple
+        /// of their size.
         const ALIGNED = 1 << 6;
         /// An access that is not accepted is split, from its lowest byte up, into the largest naturally aligned
         /// accesses that are. Where there are none, it is refused.

@@ -60,13 +60,13 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
 ///
 /// # Worst case
 /// With n ranges, of which at most d are nested in one another, every operation takes O(log n + d) comparisons, and a change
-/// moves up to n indices of 2 bytes by one position. A search for a place anywhere looks at up to n ranges besides. A search for
-/// the lowest place directly in a space skips what earlier searches have found full: see [`Gaps`].
+/// moves up to n indices of 2 bytes by one position. A search for a place anywhere looks at up to n ranges besides. A search
+/// for the lowest place directly in a space skips what earlier searches have found full: see [`Gaps`].
 ///
 /// # Invariants
-/// - The first `counts.all` elements of `order` are the indices of the linked ranges: first those of ports, then those of memory.
-///   Each space is sorted by first address, and ranges with the same first address by depth: so a window stands directly before
-///   what lies in it.
+/// - The first `counts.all` elements of `order` are the indices of the linked ranges: first those of ports, then those of
+///   memory. Each space is sorted by first address, and ranges with the same first address by depth: so a window stands
+///   directly before what lies in it.
 /// - The ranges of one container are disjoint, and lie in it.
 /// - Each of the first `counts.used` records is in use, or in the list that begins at `counts.free`.
 pub(crate) struct Pool<'s> {
@@ -130,8 +130,8 @@ impl Pool<'_> {
         }
     }
 
-    /// Takes a place for a new range, right after [`find_free`](Self::find_free) has found it. The range keeps its index until it
-    /// is removed.
+    /// Takes a place for a new range, right after [`find_free`](Self::find_free) has found it. The range keeps its index until
+    /// it is removed.
     ///
     /// # Errors
     /// [`RangeRefusal::Full`].
@@ -237,8 +237,8 @@ impl Pool<'_> {
         Some(found)
     }
 
-    /// The first range of the space behind this [`key`](RangeRecord::key), or the first of all for `None`. The range that the key
-    /// is from may be gone: so a caller can iterate without holding the pool all the time.
+    /// The first range of the space behind this [`key`](RangeRecord::key), or the first of all for `None`. The range that the
+    /// key is from may be gone: so a caller can iterate without holding the pool all the time.
     pub(crate) fn next_after(&self, space: Space, key: Option<(u64, u8)>) -> Option<&RangeRecord> {
         self.at(space, key.map_or(self.positions(space).start, |key| self.position_of(space, key)))
     }

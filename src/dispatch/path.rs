@@ -162,8 +162,8 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// Fast path without a hint: one search. `Err` gives the transfer back and means: use the slow path. The caller has prepared
-    /// the transfer.
+    /// Fast path without a hint: one search. `Err` gives the transfer back and means: use the slow path. The caller has
+    /// prepared the transfer.
     #[inline(always)]
     pub(super) fn search_and_call<A: AtomicAddress, T: Transfer, const PORTS: usize, const MEMORY: usize>(
         &self,

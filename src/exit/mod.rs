@@ -1,8 +1,8 @@
 //! VM exits of a type-1 hypervisor, as accesses that a [`DeviceManager`](crate::DeviceManager) can dispatch.
 //!
-//! A hypervisor without an operating system under it gets its guests' accesses as numbers of the processor. The modules here turn
-//! them into calls of [`read`](crate::DeviceManager::read) and [`write`](crate::DeviceManager::write): [`x86`] for AMD's SVM and
-//! Intel's VMX.
+//! A hypervisor without an operating system under it gets its guests' accesses as numbers of the processor. The modules here
+//! turn them into calls of [`read`](crate::DeviceManager::read) and [`write`](crate::DeviceManager::write): [`x86`] for AMD's
+//! SVM and Intel's VMX.
 //!
 //! All of it is pure functions over numbers. They touch no hardware, allocate no memory, and panic for no argument. (The
 //! decoder that the feature `instruction` brings has panics that no input is known to reach.)

@@ -73,8 +73,8 @@ impl<'t> IndexWriter<'t> {
         self.shift(self.length, 0);
     }
 
-    /// Gives the addresses from `base` to `last` to `owner`. They all lie in one segment now: in a segment of the innermost window
-    /// `around` them, in a hole, or in the range that is removed.
+    /// Gives the addresses from `base` to `last` to `owner`. They all lie in one segment now: in a segment of the innermost
+    /// window `around` them, in a hole, or in the range that is removed.
     pub(crate) fn assign(&self, base: u64, last: u64, owner: Option<SlotIndex>, around: Option<SlotIndex>) {
         let position = self.lower_bound(base);
         // What stands at the two ends now, and what is to stand there. There is no entry for a hole, and none where the owner
@@ -137,8 +137,8 @@ fn set<A: AtomicAddress>(array: &[A], position: usize, value: u64) {
     }
 }
 
-/// Moves `count` elements, in an order in which none is overwritten before it was moved. Then fills the elements behind them, up
-/// to `end`.
+/// Moves `count` elements, in an order in which none is overwritten before it was moved. Then fills the elements behind them,
+/// up to `end`.
 #[inline(never)]
 fn shift<A: AtomicAddress>(array: &[A], from: usize, to: usize, count: usize, end: usize, fill: u64) {
     for moved in 0..count {

@@ -120,9 +120,9 @@ impl<A: AtomicAddress> Replica<'_, A> {
         self.length.load(Ordering::Relaxed) as usize
     }
 
-    /// The entry for `address`, which is below the last address of the space. For an address below the first start it is the first
-    /// entry; the caller sees that the address lies before the owner's range. The `next` of the last entry is the last address
-    /// of the space.
+    /// The entry for `address`, which is below the last address of the space. For an address below the first start it is the
+    /// first entry; the caller sees that the address lies before the owner's range. The `next` of the last entry is the last
+    /// address of the space.
     #[inline(never)]
     fn find_entry(&self, address: u64) -> Entry {
         match search_block(self.starts, self.length(), address) {
@@ -153,8 +153,8 @@ pub(crate) struct Index<'a> {
 }
 
 impl<'a> Index<'a> {
-    /// Comes before the first publication: sets all starts to all ones, as they are behind those in use. An earlier search finds
-    /// no owner in any entry.
+    /// Comes before the first publication: sets all starts to all ones, as they are behind those in use. An earlier search
+    /// finds no owner in any entry.
     pub(crate) fn fill(&self) {
         self.ports.fill();
         self.memory.fill();

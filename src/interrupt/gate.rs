@@ -4,8 +4,8 @@ use super::controller::InterruptError;
 use crate::orderings;
 use crate::sync::{AtomicU64, Ordering, const_fn, spin_once};
 
-/// Lets calls of a device's [`IrqLine`](super::IrqLine)s through while the device is registered. The high half of the word is the
-/// generation of the handles that pass, the low half the number of calls under way.
+/// Lets calls of a device's [`IrqLine`](super::IrqLine)s through while the device is registered. The high half of the word is
+/// the generation of the handles that pass, the low half the number of calls under way.
 pub(crate) struct HandleGate {
     word: AtomicU64,
 }

@@ -18,8 +18,8 @@ pub(crate) struct LineSource<'d> {
 }
 
 impl LineSource<'_> {
-    /// Takes the source's assertion back, once its gate is closed and idle. Afterwards the level knows whether the controller has
-    /// taken that.
+    /// Takes the source's assertion back, once its gate is closed and idle. Afterwards the level knows whether the controller
+    /// has taken that.
     pub(crate) fn release(&self, controller: Option<&dyn InterruptController>) {
         if let Some(controller) = controller {
             self.level.release(self.bit, ControllerLine { controller, gsi: self.gsi });
@@ -107,8 +107,8 @@ impl<'d> IrqLine<'d> {
     /// controller, and none if the level is taken already.
     ///
     /// If another caller is already telling the controller a change of this line, that caller tells it this change too, and the
-    /// method returns [`Pending`](InterruptError::Pending) at once. If the line has changed during each of that caller's first 3
-    /// calls of the controller, the method waits for the fourth instead, and then tells the level itself.
+    /// method returns [`Pending`](InterruptError::Pending) at once. If the line has changed during each of that caller's first
+    /// 3 calls of the controller, the method waits for the fourth instead, and then tells the level itself.
     ///
     /// # Errors
     /// [`InterruptError`], all but `SharedLine`.

@@ -251,7 +251,8 @@ impl<'d> DeviceManager<'d> {
         self.owns_storage.load(Ordering::Acquire)
     }
 
-    /// Whether the storage is this manager's. A storage that no manager has becomes this manager's; only then it takes the lock.
+    /// Whether the storage is this manager's. A storage that no manager has becomes this manager's; only then it takes the
+    /// lock.
     pub(crate) fn acquire_storage(&self) -> bool {
         self.owns_storage() || self.lock().is_some()
     }

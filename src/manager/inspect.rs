@@ -1,7 +1,7 @@
 //! Look-ups in the topology and the address map.
 //!
-//! Iterators take the manager's lock for one step at a time, so that the caller may call the manager between the steps. Each step
-//! shows the state at its own time; a walk ends early if the device that it stands at is removed.
+//! Iterators take the manager's lock for one step at a time, so that the caller may call the manager between the steps. Each
+//! step shows the state at its own time; a walk ends early if the device that it stands at is removed.
 
 use crate::address::{GuestAddress, IoType};
 use crate::device::Device;

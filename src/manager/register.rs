@@ -50,9 +50,9 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`RegisterError`] names the device, what it asked for, what is in the way and its owner. Nothing has changed then, except
-    /// what `collect` has finished. A device that unwinds out of `set_resources` has rejected its resources, and the unwinding
-    /// goes on.
+    /// [`RegisterError`] names the device, what it asked for, what is in the way and its owner. Nothing has changed then,
+    /// except what `collect` has finished. A device that unwinds out of `set_resources` has rejected its resources, and the
+    /// unwinding goes on.
     pub fn register_device(
         &'d self,
         device: &'d dyn Device<'d>,
@@ -112,8 +112,8 @@ impl<'d> DeviceManager<'d> {
         Ok(id)
     }
 
-    /// Takes a range for the VMM itself: RAM, a local APIC. No device gets it, and an access to it is unclaimed. An [`IoRange`] is
-    /// taken as it is; a [`Placement`] may leave the base to the manager.
+    /// Takes a range for the VMM itself: RAM, a local APIC. No device gets it, and an access to it is unclaimed. An [`IoRange`]
+    /// is taken as it is; a [`Placement`] may leave the base to the manager.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }

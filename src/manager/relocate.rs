@@ -221,8 +221,8 @@ fn resolve<'d>(state: &State<'_, 'd>, relocations: &[Relocation], steps: &mut St
             return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
         }
     }
-    // Buses come before the devices below them, and so windows before the ranges in them, at the old places and at the new ones.
-    // Ranges can be taken in this order and given back in the reverse.
+    // Buses come before the devices below them, and so windows before the ranges in them, at the old places and at the new
+    // ones. Ranges can be taken in this order and given back in the reverse.
     sort_by_depth(steps);
     Ok(())
 }
@@ -245,7 +245,8 @@ impl<'d> State<'_, 'd> {
     fn move_all(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
         let outcome = self.try_to_move(steps);
         if outcome.is_err() {
-            // All steps that are linked are unlinked, and all go back to their old places, which are still free: the lock is held.
+            // All steps that are linked are unlinked, and all go back to their old places, which are still free: the lock is
+            // held.
             for step in steps.iter().rev().filter(|step| step.moves()) {
                 let _ = self.pool.unlink(step.slot);
             }

@@ -71,8 +71,8 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// Removes a device together with everything below it, in one act: accesses find either the whole subtree or
-    /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise. It removes the subtree as it is when it becomes
-    /// unreachable. One spin limit holds for all of it, whatever is registered in it or removed from it meanwhile.
+    /// nothing of it. As [`unregister_device`](Self::unregister_device) otherwise. It removes the subtree as it is when it
+    /// becomes unreachable. One spin limit holds for all of it, whatever is registered in it or removed from it meanwhile.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -144,9 +144,9 @@ impl<'d> DeviceManager<'d> {
         Ok(())
     }
 
-    /// Finishes what removals have left: deferred removals of devices without running callbacks, and interrupt lines with a level
-    /// that the controller had not taken when a device was removed. Returns how many of both are left: devices that may still
-    /// be running, and lines that may still be asserted.
+    /// Finishes what removals have left: deferred removals of devices without running callbacks, and interrupt lines with a
+    /// level that the controller had not taken when a device was removed. Returns how many of both are left: devices that may
+    /// still be running, and lines that may still be asserted.
     ///
     /// With the asymmetric fence, it executes the heavy barrier once if there are deferred removals that need it. Each
     /// registration calls `collect` first.
@@ -306,8 +306,8 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    /// The first two steps. For each device of the subtree, it waits until the callbacks that it finds running have ended. When it
-    /// finds, under the lock, that it has waited for every device of the subtree, it makes all of them unreachable before it
+    /// The first two steps. For each device of the subtree, it waits until the callbacks that it finds running have ended. When
+    /// it finds, under the lock, that it has waited for every device of the subtree, it makes all of them unreachable before it
     /// unlocks. Nothing has changed when it gives up.
     fn wait_and_make_unreachable(
         &self,

@@ -125,8 +125,8 @@ impl<'d> State<'_, 'd> {
         }
     }
 
-    /// Gives back everything that a node has, and the node. The node has no children, and no reader is in its slots. `is_settled`
-    /// says that the controller has taken the level of the node's line.
+    /// Gives back everything that a node has, and the node. The node has no children, and no reader is in its slots.
+    /// `is_settled` says that the controller has taken the level of the node's line.
     pub(crate) fn give_back(&mut self, index: NodeIndex, is_settled: bool) {
         let Some(node) = self.tree.unlink(index) else { return };
         self.give_back_line(node.line, is_settled);

@@ -101,7 +101,8 @@ impl<'d, const DEVICES: usize> TreeStorage<'d, DEVICES> {
 /// The nodes, by their indices, which are those of their instance ids.
 pub(crate) struct Tree<'s, 'd> {
     nodes: &'s mut [Option<Node<'d>>],
-    /// A hash table of names, by the heads of its chains: so that neither a registration nor a look-up by path scans the siblings.
+    /// A hash table of names, by the heads of its chains: so that neither a registration nor a look-up by path scans the
+    /// siblings.
     chains: &'s mut [Option<NodeIndex>],
     roots: &'s mut Roots,
 }

@@ -52,7 +52,8 @@ fn explore(name: &str, preemptions: usize, model: impl Fn() + Send + Sync + 'sta
 }
 
 std::thread_local! {
-    /// Closures that free the values that the threads of this execution share. loom runs all of them on one thread of the system.
+    /// Closures that free the values that the threads of this execution share. loom runs all of them on one thread of the
+    /// system.
     static SHARED: RefCell<Vec<Box<dyn FnOnce()>>> = const { RefCell::new(Vec::new()) };
 }
 

@@ -111,8 +111,8 @@ fn a_registration_finishes_a_deferred_removal() {
     });
 }
 
-/// Two threads collect at the same time: each removal is finished once, and the thread that is done last finds that none is left.
-/// C15.
+/// Two threads collect at the same time: each removal is finished once, and the thread that is done last finds that none is
+/// left. C15.
 #[test]
 fn two_collect_and_one_of_them_finishes() {
     explore("two_collect_and_one_of_them_finishes", 3, || {

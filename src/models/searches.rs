@@ -4,8 +4,8 @@
 use super::*;
 use crate::cost::count_searches;
 
-/// How many searches an access takes at most: three without a result, one while a writer has not seen that the reader is starved,
-/// and one more.
+/// How many searches an access takes at most: three without a result, one while a writer has not seen that the reader is
+/// starved, and one more.
 const MOST: usize = 5;
 
 /// Publishes so many times, each time after others had a turn.

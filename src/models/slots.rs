@@ -93,9 +93,8 @@ fn slots_are_sound_whatever_a_hint_says() {
     });
 }
 
-/// loom cannot model the heavy barrier: under loom the reader has a fence of its own instead. This checks the rest: a removal that
-/// sees the reader's next protection has also seen the end of its last callback.
-/// C22.
+/// loom cannot model the heavy barrier: under loom the reader has a fence of its own instead. This checks the rest: a removal
+/// that sees the reader's next protection has also seen the end of its last callback. C22.
 #[test]
 fn an_asymmetric_announcement_ends_the_callback_before() {
     explore("an_asymmetric_announcement_ends_the_callback_before", 6, || {

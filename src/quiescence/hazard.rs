@@ -1,6 +1,6 @@
-//! How a reader protects the slot that it uses. A reader with a handle stores the slot's tag in a word (a hazard pointer) of its
-//! vCPU's hazard record. A reader without one takes a word of a *stripe*, which the address of its stack selects. Where both
-//! words of the stripe are in use, it is counted in the slot.
+//! How a reader protects the slot that it uses. A reader with a handle stores the slot's tag in a word (a hazard pointer) of
+//! its vCPU's hazard record. A reader without one takes a word of a *stripe*, which the address of its stack selects. Where
+//! both words of the stripe are in use, it is counted in the slot.
 
 #![deny(unsafe_code)]
 
@@ -11,8 +11,8 @@ use crate::indices::RecordIndex;
 use crate::orderings;
 use crate::sync::{AtomicBool, AtomicU32, Ordering, array, const_fn};
 
-/// Limit, over all vCPUs, on handle-less accesses that enter a range in which another one is counted. It bounds a recursion that
-/// the manager cannot detect otherwise.
+/// Limit, over all vCPUs, on handle-less accesses that enter a range in which another one is counted. It bounds a recursion
+/// that the manager cannot detect otherwise.
 ///
 /// Two accesses for each vCPU that the storage has room for are not counted. So handle-less accesses nest at most as deep as
 /// the number of ranges in use, plus this limit, plus two for each vCPU. Where callbacks acquire handles, each handle adds at
@@ -34,14 +34,14 @@ pub(crate) struct SlotTag<'a> {
     pub(super) counted: &'a AtomicU32,
 }
 
-/// The words of one vCPU: its hazard record, and a stripe, because a vCPU may also access without a handle. Both share one cache
-/// line, because seldom are both in use.
+/// The words of one vCPU: its hazard record, and a stripe, because a vCPU may also access without a handle. Both share one
+/// cache line, because seldom are both in use.
 #[repr(C, align(64))]
 pub(super) struct PerVcpu {
     /// For accesses that are not nested in others. Only the owner of the record writes it, so that no exchange is needed.
     outer: AtomicU32,
-    /// For accesses on the slow path, one word for each depth. A word is taken by an exchange, so that soundness does not depend
-    /// on what a [`ReaderSite`] says.
+    /// For accesses on the slow path, one word for each depth. A word is taken by an exchange, so that soundness does not
+    /// depend on what a [`ReaderSite`] says.
     nested: [AtomicU32; MAX_DEPTH],
     acquired: AtomicBool,
     /// For accesses of any thread without a record.
@@ -157,8 +157,8 @@ impl Drop for HazardGuard<'_> {
     }
 }
 
-/// The protection of a slot by the outer word of a record. It refers to the record and not to the word, so that a dispatch keeps
-/// one address less during the call of a device.
+/// The protection of a slot by the outer word of a record. It refers to the record and not to the word, so that a dispatch
+/// keeps one address less during the call of a device.
 pub(crate) struct OuterGuard<'r>(&'r OwnedRecord<'r>);
 
 impl Drop for OuterGuard<'_> {

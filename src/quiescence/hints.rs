@@ -76,8 +76,8 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         }
     }
 
-    /// Enters the slot of the hint about `address`, if the slot is open and its range has all of an access of `length` bytes, at
-    /// least one. With the base of the range.
+    /// Enters the slot of the hint about `address`, if the slot is open and its range has all of an access of `length` bytes,
+    /// at least one. With the base of the range.
     ///
     /// A hint is forgotten if its slot turns out closed once it is protected: such a protection can delay a removal, and is not
     /// made a second time.
@@ -91,8 +91,8 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         let Self { slots, record, asymmetric, hints } = self;
         let hint = hints.hint(space, address)?;
         let number = *hint;
-        // SAFETY: a hint is 0, or a number that `remember` has found to be less than the number of `slots`, which stay the same;
-        // and slot number 0 exists. An access without this check of bounds is six instructions shorter.
+        // SAFETY: a hint is 0, or a number that `remember` has found to be less than the number of `slots`, which stay the
+        // same; and slot number 0 exists. An access without this check of bounds is six instructions shorter.
         let slot = unsafe { slots.get_unchecked(usize::from(number)) };
         let open = open_state(space, slot.state.load(Ordering::Acquire));
         let base = slot.open_base();

@@ -134,8 +134,8 @@ impl<'a, T> SlotRef<'a, T> {
         self.slot.base(version).load(Ordering::Relaxed)
     }
 
-    /// Whether the slot's range lacks a byte of an access of `length` bytes, at least one, at this offset from the base. A range
-    /// that is all of the memory lacks every access here: the slow path serves it.
+    /// Whether the slot's range lacks a byte of an access of `length` bytes, at least one, at this offset from the base. A
+    /// range that is all of the memory lacks every access here: the slow path serves it.
     #[inline(always)]
     pub(crate) fn lacks(self, offset: u64, length: usize) -> bool {
         self.slot.lacks(offset, length)

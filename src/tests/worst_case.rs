@@ -155,7 +155,8 @@ fn an_access_finds_the_old_index_until_the_new_one_is_published() {
     });
 }
 
-/// How many turns a removal with a spin limit of 1000 waits, where a vCPU is in each of two slots and leaves the first one late.
+/// How many turns a removal with a spin limit of 1000 waits, where a vCPU is in each of two slots and leaves the first one
+/// late.
 fn turns_of_a_removal(
     manager: &'static DeviceManager<'static>,
     devices: [InstanceId; 2],

@@ -105,8 +105,8 @@ impl HazardWord {
         leaked(Self(AtomicU32::new(0)))
     }
 
-    /// What a removal that waits for readers needs of them: a word that is written, and ordered before a look at the state that a
-    /// removal changes, and that is cleared after the call.
+    /// What a removal that waits for readers needs of them: a word that is written, and ordered before a look at the state that
+    /// a removal changes, and that is cleared after the call.
     #[inline(always)]
     fn protected_call<const FENCE: bool>(&self, number: usize, range: &Range, offset: u64, data: &mut [u8]) {
         let word = number as u32 + 1;

@@ -1,5 +1,5 @@
-//! The bare-metal type-1 hypervisor of `hosttest/type1`: builds its image and runs it in QEMU, which emulates AMD SVM with nested
-//! paging on any machine (TCG).
+//! The bare-metal type-1 hypervisor of `hosttest/type1`: builds its image and runs it in QEMU, which emulates AMD SVM with
+//! nested paging on any machine (TCG).
 
 mod error;
 mod initrd;

@@ -56,8 +56,9 @@ pub(super) const NESTING: u32 = 3;
 /// How many readers can have a dispatcher.
 pub const MAX_HANDLES: usize = 8;
 
-/// How many readers can have none. All of them, and those with a dispatcher in their callbacks, may meet in one range, each with
-/// an access at every level that the devices nest: the manager refuses more than [`MAX_ANONYMOUS`](vm_device::MAX_ANONYMOUS).
+/// How many readers can have none. All of them, and those with a dispatcher in their callbacks, may meet in one range, each
+/// with an access at every level that the devices nest: the manager refuses more than
+/// [`MAX_ANONYMOUS`](vm_device::MAX_ANONYMOUS).
 pub const MAX_ANONYMOUS_READERS: usize = {
     let nested = NESTING as usize;
     (vm_device::MAX_ANONYMOUS as usize - nested * MAX_HANDLES) / (nested + 1)

@@ -61,8 +61,8 @@ impl StringForm {
         form
     }
 
-    /// Counts `elements` of `size` as done, at most as many as are left: RCX goes down by their number, and each of `indexes` moves
-    /// past them. True if none is left and the instruction is complete.
+    /// Counts `elements` of `size` as done, at most as many as are left: RCX goes down by their number, and each of `indexes`
+    /// moves past them. True if none is left and the instruction is complete.
     pub(super) fn advance(&self, registers: &mut Registers, indexes: &[Gpr], size: Size, elements: u64) -> bool {
         let count = self.count(registers);
         let elements = elements.min(count);

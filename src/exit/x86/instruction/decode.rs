@@ -48,8 +48,8 @@ pub fn decode(bytes: &[u8], mode: Mode) -> Result<Instruction, DecodeError> {
     })
 }
 
-/// Whether there is a REX prefix before another one. A processor ignores the first; yaxpeax-x86 2.2 refuses some of these pairs,
-/// and combines the bits of others.
+/// Whether there is a REX prefix before another one. A processor ignores the first; yaxpeax-x86 2.2 refuses some of these
+/// pairs, and combines the bits of others.
 fn has_two_rex(bytes: &[u8]) -> bool {
     let is_rex = |byte: &u8| byte & 0xf0 == 0x40;
     let is_legacy = |byte: &u8| matches!(byte, 0x26 | 0x2e | 0x36 | 0x3e | 0x64..=0x67 | 0xf0 | 0xf2 | 0xf3);

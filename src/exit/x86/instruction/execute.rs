@@ -18,7 +18,8 @@ use crate::exit::x86::registers::{Gpr, Register, Registers};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[must_use = "the access is not complete before the value is written and the registers are loaded"]
 pub struct Outcome {
-    /// The registers after it. RIP is behind the instruction, or still at it if a REP prefix makes it go on with the next element.
+    /// The registers after it. RIP is behind the instruction, or still at it if a REP prefix makes it go on with the next
+    /// element.
     pub registers: Registers,
     /// The value to write to memory, in the low [`size`](Instruction::size) bytes; `None` if it writes nothing.
     pub write: Option<u64>,

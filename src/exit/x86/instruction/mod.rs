@@ -1,8 +1,8 @@
 //! The instruction that touched MMIO: what it is, and what it does.
 //!
-//! A nested page fault or EPT violation tells the address of an access and no more. Only the instruction says what is written, or
-//! where a value that was read goes. So a hypervisor fetches the bytes of the instruction at the guest's RIP (or takes them from
-//! the VMCB, with decode assists), [`decode`]s them, makes the access, and [executes](Instruction::execute) the rest:
+//! A nested page fault or EPT violation tells the address of an access and no more. Only the instruction says what is written,
+//! or where a value that was read goes. So a hypervisor fetches the bytes of the instruction at the guest's RIP (or takes them
+//! from the VMCB, with decode assists), [`decode`]s them, makes the access, and [executes](Instruction::execute) the rest:
 //!
 //! ```
 //! use vm_device::exit::x86::instruction::{Direction, decode};
@@ -28,10 +28,11 @@
 //! ones are [`DecodeError::Unsupported`].
 //!
 //! # The decoder
-//! The crate `yaxpeax-x86` takes the bytes apart. Fuzzing has found no input that makes it panic, but it has panic paths that stay
-//! in a linked image, most of them in its decoding of x87 and EVEX instructions; this crate adds none. It is large: with it this module is 390 KB of code, 170 KB if [`decode`] is called with a constant
-//! [`Mode`] (`x86_64-unknown-none`, optimised for speed). Compiled without optimisation, one call of [`decode`] needs
-//! between 128 and 256 KiB of stack; optimised, no frame of it is over 1.5 KiB.
+//! The crate `yaxpeax-x86` takes the bytes apart. Fuzzing has found no input that makes it panic, but it has panic paths that
+//! stay in a linked image, most of them in its decoding of x87 and EVEX instructions; this crate adds none. It is large: with
+//! it this module is 390 KB of code, 170 KB if [`decode`] is called with a constant [`Mode`] (`x86_64-unknown-none`, optimised
+//! for speed). Compiled without optimisation, one call of [`decode`] needs between 128 and 256 KiB of stack; optimised, no
+//! frame of it is over 1.5 KiB.
 
 use core::fmt;
 
@@ -98,8 +99,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The flags that the operation sets. Flags that the manual leaves undefined (AF after the bitwise operations) are set to 0,
-    /// as processors do.
+    /// The flags that the operation sets. Flags that the manual leaves undefined (AF after the bitwise operations) are set to
+    /// 0, as processors do.
     ///
     /// ```
     /// use vm_device::exit::x86::Rflags;
@@ -250,7 +251,8 @@ impl Instruction {
     /// For STOS, LODS and MOVS, where the operands are and whether a REP prefix repeats the instruction.
     ///
     /// [`StringForm::offset`] with [`Gpr::Rsi`](super::Gpr::Rsi) is the offset of the source in [`StringForm::segment`], with
-    /// [`Gpr::Rdi`](super::Gpr::Rdi) that of the destination in ES. The operand of MOVS that is not MMIO is read or written there.
+    /// [`Gpr::Rdi`](super::Gpr::Rdi) that of the destination in ES. The operand of MOVS that is not MMIO is read or written
+    /// there.
     pub const fn string(&self) -> Option<StringForm> {
         self.string
     }
