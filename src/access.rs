@@ -62,7 +62,7 @@ impl ReaderSite {
 /// The origin of an access, as far as the manager can know.
 #[derive(Clone, Copy)]
 pub(crate) struct Caller<'a> {
-    /// Which manager dispatches it: a number that no other manager has; 0 for an access without a manager.
+    /// Which manager dispatches it: a number that no manager with another storage has; 0 for an access without a manager.
     pub(crate) manager: usize,
     pub(crate) site: ReaderSite,
     /// The access that this one is nested in.

@@ -63,8 +63,8 @@ impl<'d> DeviceManager<'d> {
     }
 }
 
-/// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs write, and remembers in which
-/// ranges it found addresses before.
+/// A vCPU's handle on the manager: it dispatches without touching anything that other vCPUs with handles write, and remembers in
+/// which ranges it found addresses before.
 ///
 /// It belongs to one vCPU, which is why its methods take `&mut self`. From within a callback, use
 /// [`DeviceManager::nested`]. Dropping it makes room for another handle.

@@ -65,8 +65,8 @@ impl<'d> DeviceManager<'d> {
     const_fn! {
         /// A manager without devices, which gives them what `allocator` has.
         ///
-        /// The storage belongs to the manager that first registers a device, takes a range or makes a handle. A second manager
-        /// with the same storage is refused, and its accesses reach no device.
+        /// The storage belongs to the manager that is first used for anything but an access. A second manager with the same
+        /// storage is refused, and its accesses reach no device.
         ///
         /// ```
         /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};

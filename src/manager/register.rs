@@ -164,7 +164,8 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`RangeRefusal::NotAllocated`] for any other range, a device's among them.
+    /// [`RangeRefusal::NotAllocated`] for any other range, a device's among them, and the refusals of
+    /// [`reserve`](Self::reserve) about the storage and the ports.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<Owner<'d>>> {
         let mut locked = self.lock().ok_or(RangeRefusal::StorageInUse)?;
         let mut state = locked.state();
@@ -193,7 +194,8 @@ impl<'d> DeviceManager<'d> {
     /// Gives back an interrupt line that was taken by [`reserve_irq`](Self::reserve_irq).
     ///
     /// # Errors
-    /// [`IrqError::NotAllocated`] for any other line, a device's among them.
+    /// [`IrqError::NotAllocated`] for any other line of the allocator's, a device's among them, and the errors of
+    /// [`reserve_irq`](Self::reserve_irq) about the storage and the lines.
     pub fn release_irq(&self, gsi: Gsi) -> Result<(), IrqError> {
         let mut locked = self.lock().ok_or(IrqError::StorageInUse)?;
         let mut state = locked.state();

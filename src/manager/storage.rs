@@ -36,8 +36,10 @@ pub struct Storage<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: u
 
 impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Storage<'_, DEVICES, RANGES, VCPUS> {
     const_fn! {
-        /// Storage that no manager uses yet. `DEVICES` is 1 to 65,534 and `RANGES` at most 65,534, which the compiler checks.
+        /// Storage that no manager uses yet. `DEVICES` is 1 to 65,534, `RANGES` and `VCPUS` at most 65,534, which the compiler
+        /// checks.
         pub fn new() -> Self {
+            const { assert!(VCPUS < u16::MAX as usize, "VCPUS, the number of dispatchers there is room for, must be at most 65534") };
             Self {
                 slots: SlotStorage::new(),
                 shared: Shared::new(),

@@ -65,7 +65,7 @@ fn slots_are_sound_without_the_index() {
         let slots = share(new_slots::<1, 1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(slot(0), occupant(a), 4));
-        let vcpu = new_reader(slots);
+        let mut vcpu = new_reader(slots);
         let reader = thread::spawn(move || visit(slots, vcpu.record(), slot(0)));
         replace(slots, a, b);
         reader.join().unwrap();
@@ -104,7 +104,7 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
         let slots = share(slots);
         let [a, b] = [b'a', b'b'].map(Probe::new);
         assert!(slots.install(slot(0), occupant(a), 4) && slots.install(slot(1), occupant(b), 4));
-        let vcpu = new_reader(slots);
+        let mut vcpu = new_reader(slots);
         let reader = thread::spawn(move || {
             visit(slots, vcpu.record(), slot(0));
             visit(slots, vcpu.record(), slot(1));
@@ -164,6 +164,16 @@ fn removal_waits_for_a_reader_that_found_no_word() {
     });
 }
 
+/// Protects the one slot, and looks for readers of the other: the guard, and whether there are none.
+fn protect_and_look<'r>(
+    slots: &Model,
+    vcpu: &'r mut Reader<'static, Occupant<'static>, 1, 0>,
+    [mine, other]: [usize; 2],
+) -> (impl Sized + use<'r>, bool) {
+    let guard = slots.protect(vcpu.record(), slots.slot(slot(mine)).unwrap());
+    (guard, slots.wait_for_current_readers(slot(other), &mut 0))
+}
+
 /// Two callers in callbacks that remove each other's device, each in the first step of its removal. With the asymmetric fence,
 /// nothing orders their protections before their looks but the removal's own fence: no heavy barrier was executed yet.
 /// C12, C22.
@@ -174,19 +184,15 @@ fn of_two_asymmetric_callers_one_sees_the_other() {
         // SAFETY: no callback runs and no slot is retired here, so that no barrier has to order anything.
         slots.set_heavy_barrier(unsafe { HeavyBarrier::new(|| ()) });
         let slots = share(slots);
-        let vcpus = [0, 1].map(|_| share(new_reader(slots)));
-        let sees_no_other = move |mine: usize, other: usize| {
-            let guard = slots.protect(vcpus[mine].record(), slots.slot(slot(mine)).unwrap());
-            let alone = slots.wait_for_current_readers(slot(other), &mut 0);
-            (alone, guard)
-        };
+        let [mut first, mut second] = [0, 1].map(|_| new_reader(slots));
         let second = thread::spawn(move || {
-            let (alone, guard) = sees_no_other(1, 0);
+            let (guard, alone) = protect_and_look(slots, &mut second, [1, 0]);
             // It stays in its callback.
             core::mem::forget(guard);
+            core::mem::forget(second);
             alone
         });
-        let (alone, _guard) = sees_no_other(0, 1);
+        let (_guard, alone) = protect_and_look(slots, &mut first, [0, 1]);
         assert!(!(second.join().unwrap() && alone), "both go on to wait for each other");
     });
 }
@@ -221,7 +227,7 @@ fn a_search_is_repeated_a_bounded_number_of_times() {
     explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
         let slots = share(new_slots::<1, 1>());
         assert!(slots.install(slot(0), occupant(Probe::new(b'a')), 4));
-        let vcpu = new_reader(slots);
+        let mut vcpu = new_reader(slots);
         let reader = thread::spawn(move || {
             let (mut budget, mut count) = (slots.retry_budget(), 0);
             loop {

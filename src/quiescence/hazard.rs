@@ -35,7 +35,8 @@ pub(crate) struct SlotTag<'a> {
 }
 
 /// The words of one vCPU: its hazard record, and a stripe, because a vCPU may also access without a handle. Both share one
-/// cache line, because seldom are both in use.
+/// cache line, for the 64 bytes that another would take: accesses of threads without a handle slow down those of the vCPU
+/// whose line they use.
 #[repr(C, align(64))]
 pub(super) struct PerVcpu {
     /// For accesses that are not nested in others. Only the owner of the record writes it, so that no exchange is needed.
@@ -124,7 +125,7 @@ impl Drop for OwnedRecord<'_> {
 }
 
 /// A way to protect a slot.
-pub(crate) trait Protect<'a>: Copy {
+pub(crate) trait Protect<'a> {
     /// Ends the protection when it is dropped.
     type Guard: 'a;
     /// Protects a slot; `None` if no word and no count is left for it.
@@ -141,6 +142,9 @@ impl<'a> HazardGuard<'a> {
     /// sees the end of that one too.
     #[inline(always)]
     fn exchange(word: &'a AtomicU32, slot: SlotTag<'_>) -> Option<Self> {
+        if slot.tag == NO_SLOT {
+            return None;
+        }
         if !orderings::PROTECT_EXCHANGE {
             word.store(slot.tag, orderings::PROTECT);
             return Some(Self(word));
@@ -199,10 +203,11 @@ impl Drop for CountGuard<'_> {
     }
 }
 
-impl<'r> OwnedRecord<'r> {
-    /// Protects the slot of an access that is not nested in another. The owner of the record makes one such access at a time.
+impl<'r> OwnedRecord<'_> {
+    /// Protects the slot of an access that is not nested in another. The guard borrows the record, so that there is one such
+    /// access at a time.
     #[inline(always)]
-    pub(super) fn store(&'r self, slot: SlotTag<'_>, asymmetric: bool) -> OuterGuard<'r> {
+    pub(super) fn store(&'r mut self, slot: SlotTag<'_>, asymmetric: bool) -> OuterGuard<'r> {
         let word = &self.0.outer;
         debug_assert!(word.load(Ordering::Relaxed) == NO_SLOT, "a word protects one slot at a time");
         if asymmetric {
@@ -215,7 +220,7 @@ impl<'r> OwnedRecord<'r> {
     }
 }
 
-impl<'r> Protect<'r> for &'r OwnedRecord<'r> {
+impl<'r> Protect<'r> for &'r mut OwnedRecord<'_> {
     type Guard = OuterGuard<'r>;
 
     #[inline(always)]

@@ -62,8 +62,8 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
 
     /// The hazard record, to protect the slot of an access that is not nested in another.
     #[inline(always)]
-    pub(crate) fn record(&self) -> &OwnedRecord<'_> {
-        &self.record
+    pub(crate) fn record(&mut self) -> &mut OwnedRecord<'a> {
+        &mut self.record
     }
 
     /// Keeps where `address` was found.

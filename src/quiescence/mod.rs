@@ -48,7 +48,7 @@ pub use hazard::MAX_ANONYMOUS;
 pub(crate) use hazard::Protect;
 use hazard::{Hazards, PerVcpu, Trace};
 pub(crate) use hints::Reader;
-use slot::{CLOSED, RETIRED, Slot, VACANT, WRITING, is_occupied, opened_with};
+use slot::{CLOSED, Slot, VACANT, WRITING, is_occupied, is_retired, opened_with, retired_as};
 pub(crate) use slot::{SlotGuard, SlotRef};
 
 use crate::address::Space;
@@ -105,6 +105,8 @@ pub(crate) enum Refused {
 pub(crate) struct Shared {
     /// The number of publications so far: its parity selects the live replica.
     version: AtomicU64,
+    /// The number of retirements so far.
+    retirements: AtomicU64,
     /// Readers that have failed too often: no publication begins while there are any.
     starved_readers: AtomicU32,
     /// See [`Hazards::contended`].
@@ -114,8 +116,8 @@ pub(crate) struct Shared {
 impl Shared {
     const_fn! {
         pub(crate) fn new() -> Self {
-            let (version, starved_readers) = (AtomicU64::new(0), AtomicU32::new(0));
-            Self { version, starved_readers, contended: AtomicU32::new(0) }
+            let (version, retirements) = (AtomicU64::new(0), AtomicU64::new(0));
+            Self { version, retirements, starved_readers: AtomicU32::new(0), contended: AtomicU32::new(0) }
         }
     }
 }
@@ -140,6 +142,7 @@ impl<T, const RANGES: usize, const VCPUS: usize> SlotStorage<T, RANGES, VCPUS> {
         }
     }
 
+    /// The slots. One manager uses them: the readers and the writers of a storage have the same heavy barrier, or none.
     pub(crate) const fn slots<'a>(&'a self, shared: &'a Shared) -> Slots<'a, T> {
         let first = core::ptr::from_ref(self).cast::<Slot<T>>();
         // SAFETY: `self` begins with `no_slot`, and `slots` follows without a gap (`repr(C)`, and both have the alignment of a
@@ -245,8 +248,9 @@ impl<'a, T> Slots<'a, T> {
         RetryBudget { starved_readers: &self.shared.starved_readers, failed: 0 }
     }
 
-    // The writer's side. The manager's lock serialises writers, but soundness does not depend on it: what soundness needs, this
-    // module checks by itself.
+    // The writer's side. The manager's lock serialises writers, but soundness does not depend on it: this module checks what it
+    // needs by itself, but for one step. Between the retirement of a slot and the look for its readers stands a call of
+    // `barrier`.
 
     #[inline(always)]
     fn at(&self, index: SlotIndex) -> Option<&'a Slot<T>> {
@@ -298,7 +302,8 @@ impl<'a, T> Slots<'a, T> {
 
     /// Bars an occupied slot to new readers. The caller calls [`barrier`](Self::barrier) next.
     pub(crate) fn retire(&self, index: SlotIndex) {
-        self.change_occupied(index, RETIRED);
+        let earlier = self.shared.retirements.fetch_add(1, Ordering::Relaxed);
+        self.change_occupied(index, retired_as(earlier.wrapping_add(1)));
     }
 
     /// Gives a slot a new state, unless it is not occupied.
@@ -324,14 +329,13 @@ impl<'a, T> Slots<'a, T> {
     /// Makes a retired slot vacant if no reader is inside. Whether it is vacant now.
     pub(crate) fn reclaim(&self, index: SlotIndex) -> bool {
         let Some(slot) = self.at(index) else { return false };
-        match slot.state.load(Ordering::SeqCst) {
-            VACANT => true,
-            RETIRED if !orderings::WAIT || self.no_reader(index, &mut |word, trace| !trace.is_in(word)) => {
-                slot.state.store(VACANT, Ordering::SeqCst);
-                true
-            }
-            _ => false,
-        }
+        let state = slot.state.load(Ordering::SeqCst);
+        let is_free = || !orderings::WAIT || self.no_reader(index, &mut |word, trace| !trace.is_in(word));
+        // The same state is the same retirement: the slot was not filled since the words were looked at.
+        state == VACANT
+            || is_retired(state)
+                && is_free()
+                && slot.state.compare_exchange(state, VACANT, Ordering::SeqCst, Ordering::Relaxed).is_ok()
     }
 
     /// Waits until the readers that are inside the slot now have left it, for at most `spins` turns. It subtracts the turns that

@@ -23,8 +23,9 @@ pub(super) const CLOSED: u64 = OCCUPIED;
 pub(super) const VACANT: u64 = 0;
 /// A writer fills the slot.
 pub(super) const WRITING: u64 = 0b010;
-/// No reader enters any more; some may be inside.
-pub(super) const RETIRED: u64 = 0b100;
+/// No reader enters any more; some may be inside. The bits above hold the number of the retirement, so that no such state comes
+/// twice either.
+const RETIRED: u64 = 0b100;
 
 /// Whether readers that have protected a slot may use it.
 #[inline(always)]
@@ -40,6 +41,15 @@ pub(super) fn open_state(space: Space, state: u64) -> u64 {
         Space::Ports => state | OPEN_TO_PORTS,
         Space::Memory => state | OPEN_TO_MEMORY,
     }
+}
+
+/// The state of a slot in retirement number `count`.
+pub(super) fn retired_as(count: u64) -> u64 {
+    count << VERSION_SHIFT | RETIRED
+}
+
+pub(super) fn is_retired(state: u64) -> bool {
+    state & (OCCUPIED | WRITING | RETIRED) == RETIRED
 }
 
 /// The state with which a slot is opened under `version`.

@@ -2,7 +2,9 @@
 
 use core::hint::black_box;
 
-use vm_device::exit::x86::{AddressSize, Gpr, Mode, PortAccess, Register, Registers, Segment, Size, StringForm, svm, vmx};
+use vm_device::exit::x86::{
+    AddressSize, Gpr, Mode, PortAccess, Register, Registers, Segment, Size, StringForm, svm, vmx,
+};
 
 pub fn ports(instruction: &[u8]) {
     let mode = call!(Mode::new, true, true, false);
