@@ -228,7 +228,7 @@ fn a_deassertion_refused_at_the_removal_of_a_sharer_is_told_again_by_collect() {
 }
 
 /// C25.
-/// The room for devices ends after the line was taken over.
+/// There is no room for the device, which is seen before the line is taken over.
 #[test]
 fn a_registration_that_fails_leaves_a_line_that_it_would_have_taken_over_as_it_was() {
     let log = Log::default();

@@ -66,7 +66,7 @@ impl<'d> Nested<'_, 'd> {
         let Caller { manager, site, .. } = *self.access.caller;
         let mut site = site.deeper();
         if manager != self.manager.identity() {
-            // Another manager's removals do not look at this one's records.
+            // The record is the other manager's: under its index this one may have none, or another vCPU's, whose words are in use.
             site.record = None;
         }
         let outer = self.access.as_outer();
