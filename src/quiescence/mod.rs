@@ -330,7 +330,7 @@ impl<'a, T> Slots<'a, T> {
     pub(crate) fn reclaim(&self, index: SlotIndex) -> bool {
         let Some(slot) = self.at(index) else { return false };
         let state = slot.state.load(Ordering::SeqCst);
-        let is_free = || !orderings::WAIT || self.no_reader(index, &mut |word, trace| !trace.is_in(word));
+        let is_free = || !orderings::WAIT || self.reader_from(0, index).is_none();
         // The same state is the same retirement: the slot was not filled since the words were looked at.
         state == VACANT
             || is_retired(state)
@@ -345,30 +345,35 @@ impl<'a, T> Slots<'a, T> {
     pub(crate) fn wait_for_current_readers(&self, index: SlotIndex, spins: &mut u32) -> bool {
         // Between the caller's own protection and its look at others: the asymmetric fence leaves the protection unordered.
         fence(Ordering::SeqCst);
-        self.no_reader(index, &mut |word, trace| {
+        let mut from = 0;
+        while let Some((position, word, trace)) = self.reader_from(from, index) {
             while trace.is_in(word) {
                 let Some(left) = spins.checked_sub(1) else { return false };
                 *spins = left;
                 spin_once();
             }
-            true
-        })
+            from = position.saturating_add(1);
+        }
+        true
     }
 
-    /// Whether `is_free` says so of every word in which a reader of the slot may have protected it, and of the slot's count.
-    /// Code once, and so not an iterator.
+    /// The first word that shows a reader of the slot, of those from position `from` on: the words of all vCPUs, and then the
+    /// slot's count. With its position.
     #[inline(never)]
-    fn no_reader(&self, index: SlotIndex, is_free: &mut dyn FnMut(&AtomicU32, Trace) -> bool) -> bool {
+    fn reader_from(&self, from: usize, index: SlotIndex) -> Option<(usize, &'a AtomicU32, Trace)> {
         let trace = Trace::Tag(index.number().into());
-        for vcpu in self.vcpus {
-            if !vcpu.words().into_iter().all(|words| words.iter().all(|word| is_free(word, trace))) {
-                return false;
+        let mut position = 0;
+        for words in self.vcpus.iter().flat_map(PerVcpu::words) {
+            for word in words {
+                if position >= from && trace.is_in(word) {
+                    return Some((position, word, trace));
+                }
+                position += 1;
             }
         }
-        match self.at(index) {
-            Some(slot) if orderings::COUNT_SCAN => is_free(&slot.counted, Trace::Count),
-            _ => true,
-        }
+        let counted = &self.at(index)?.counted;
+        let is_inside = orderings::COUNT_SCAN && position >= from && Trace::Count.is_in(counted);
+        is_inside.then_some((position, counted, Trace::Count))
     }
 
     /// Sets the base of the slot's range for the replica that `version` selects.
