@@ -363,12 +363,14 @@ impl<'a, T> Slots<'a, T> {
     fn reader_from(&self, from: usize, index: SlotIndex) -> Option<(usize, &'a AtomicU32, Trace)> {
         let trace = Trace::Tag(index.number().into());
         let mut position = 0;
-        for words in self.vcpus.iter().flat_map(PerVcpu::words) {
-            for word in words {
-                if position >= from && trace.is_in(word) {
-                    return Some((position, word, trace));
+        for vcpu in self.vcpus {
+            for words in vcpu.words() {
+                for word in words {
+                    if position >= from && trace.is_in(word) {
+                        return Some((position, word, trace));
+                    }
+                    position += 1;
                 }
-                position += 1;
             }
         }
         let counted = &self.at(index)?.counted;
