@@ -2,8 +2,8 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use vm_device::exit::instruction::{DecodeError, MAX_LENGTH, decode};
-use vm_device::exit::{Gpr, Mode, Registers, svm, vmx};
+use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH, decode};
+use vm_device::exit::x86::{Gpr, Mode, Registers, svm, vmx};
 
 /// 17 numbers: the registers and what the device returned. The rest of the input is the instruction.
 const NUMBERS: usize = 17;
