@@ -1,4 +1,4 @@
-//! The changes of a run.
+//! Which groups of devices a run has, and how it changes them.
 
 use std::sync::Mutex;
 
