@@ -131,10 +131,10 @@ impl<'d> DeviceManager<'d> {
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let length = prepare(self.open_bus(io_type.space()), io_type, transfer)?;
         let space = io_type.space();
+        let length = prepare(self.open_bus(space), io_type, transfer)?;
         if !self.owns_storage() {
-            return Err(in_a_hole(space, address.0, length));
+            return Err(in_a_hole(space, address.0, length, u64::MAX));
         }
         let mut budget = self.slots.retry_budget();
         loop {
@@ -216,30 +216,32 @@ impl<'d> DeviceManager<'d> {
     /// As [`find`](Self::find), slower, for every access. `None` means: the version changed, search again.
     #[cold]
     fn find_slow(&self, space: Space, address: u64, length: usize) -> Result<Option<Lookup<'d>>, IoError> {
-        let space_last = space.last_address().0;
-        let last = address.checked_add(length as u64 - 1);
         let version = self.slots.version();
         let (owner, segment_last) = self.index.writer(space, version).segment_of(address);
-        let found = owner.and_then(|owner| self.slots.slot(owner));
-        let (base, range_last) = found.map_or((0, 0), |found| found.bounds(version));
-        let found = found.filter(|_| address <= range_last);
-        let whole_last = if found.is_some() { segment_last.min(range_last) } else { segment_last.min(space_last) };
-        let is_whole = last.is_some_and(|last| last <= whole_last);
+        let found = owner.and_then(|owner| self.slots.slot(owner)).and_then(|found| {
+            let (base, range_last) = found.bounds(version);
+            (address <= range_last).then_some((found, base, range_last.min(segment_last)))
+        });
         match found {
-            Some(found) if is_whole => Ok(Some(Lookup { version, base, found })),
+            Some((found, base, last)) if ends_by(last, address, length) => Ok(Some(Lookup { version, base, found })),
             _ if !self.slots.is_current(version) => Ok(None),
-            None if is_whole || address > space_last => Err(IoError::Unclaimed),
-            _ => Err(IoError::Straddling),
+            Some(_) => Err(IoError::Straddling),
+            None => Err(in_a_hole(space, address, length, segment_last)),
         }
     }
 }
 
-/// The error of an access to a space without any range.
+/// The error of an access that starts at an address without a range. The next range begins after `last`.
 #[cold]
-fn in_a_hole(space: Space, address: u64, length: usize) -> IoError {
+fn in_a_hole(space: Space, address: u64, length: usize, last: u64) -> IoError {
     let space_last = space.last_address().0;
-    let is_whole = address.checked_add(length as u64 - 1).is_some_and(|last| last <= space_last);
-    if is_whole || address > space_last { IoError::Unclaimed } else { IoError::Straddling }
+    let is_unclaimed = address > space_last || ends_by(last.min(space_last), address, length);
+    if is_unclaimed { IoError::Unclaimed } else { IoError::Straddling }
+}
+
+/// Whether an access has no byte after `last`. `length` is at least 1.
+fn ends_by(last: u64, address: u64, length: usize) -> bool {
+    address.checked_add(length as u64 - 1).is_some_and(|end| end <= last)
 }
 
 /// Fills the buffer with the open-bus value, then checks length and kind. Returns the length in bytes of one element, at least

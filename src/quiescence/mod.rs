@@ -278,17 +278,12 @@ impl<'a, T> Slots<'a, T> {
     }
 
     /// Closes an occupied slot to hints. A writer does so before it moves or removes the slot's range in a replica of the index,
-    /// and before it puts another range in it.
+    /// and before it puts another range in it. A reader that sees any later change of the replica also sees as closed the slots
+    /// that were closed before, and the version as advanced, whichever writer did either.
     pub(crate) fn close_to_hints(&self, index: SlotIndex) {
         if orderings::CLOSE {
             self.change_occupied(index, CLOSED);
         }
-        self.before_change();
-    }
-
-    /// Stands before a change of a replica. A reader that sees any later change also sees the slots that were closed before as
-    /// closed, and the version as advanced, whichever writer did either.
-    pub(crate) fn before_change(&self) {
         if orderings::CHANGE_FENCE {
             fence(Ordering::Release);
         }
