@@ -272,6 +272,11 @@ impl<'d> DeviceManager<'d> {
         Some(Locked { cells, allocator: &self.allocator })
     }
 
+    /// Calls `act` under the lock, unless the storage is another manager's.
+    pub(crate) fn with_state<R>(&self, act: impl FnOnce(&mut State<'_, 'd>) -> R) -> Option<R> {
+        Some(act(&mut self.lock()?.state()))
+    }
+
     pub(crate) fn gate(&self, node: NodeIndex) -> Option<&'d HandleGate> {
         self.parts.gates().get(node.position())
     }

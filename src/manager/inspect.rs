@@ -97,9 +97,7 @@ impl<'d> DeviceManager<'d> {
     /// assert!(manager.device(id).is_none());
     /// ```
     pub fn device(&self, id: InstanceId) -> Option<DeviceInfo<'d>> {
-        let mut locked = self.lock()?;
-        let state = locked.state();
-        state.tree.get(id).map(|node| info(&state, node))
+        self.with_state(|state| state.tree.get(id).map(|node| info(state, node)))?
     }
 
     /// Range number `index` of a device.
@@ -121,10 +119,10 @@ impl<'d> DeviceManager<'d> {
     /// assert!(manager.range(id, 1).is_none());
     /// ```
     pub fn range(&self, id: InstanceId, index: usize) -> Option<Assigned> {
-        let mut locked = self.lock()?;
-        let state = locked.state();
-        state.tree.get(id)?;
-        state.ranges_of(id.index).nth(index).map(|(_, range)| range.assigned())
+        self.with_state(|state| {
+            state.tree.get(id)?;
+            state.ranges_of(id.index).nth(index).map(|(_, range)| range.assigned())
+        })?
     }
 
     /// The device at a path of names from the root: `/pci/serial`.
@@ -143,20 +141,20 @@ impl<'d> DeviceManager<'d> {
     /// assert_eq!(manager.find_by_path("/serial"), None);
     /// ```
     pub fn find_by_path(&self, path: &str) -> Option<InstanceId> {
-        let mut locked = self.lock()?;
-        let state = locked.state();
-        let mut parent = None;
-        let mut rest = path.strip_prefix('/')?;
-        loop {
-            // Byte by byte: the code of `str`'s search for a character is longer than this whole function.
-            let end = rest.bytes().position(|byte| byte == b'/');
-            let (name, more) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
-            let node = state.tree.child(parent, name)?;
-            match more.get(1..) {
-                Some(more) => (parent, rest) = (Some(node.index()), more),
-                None => return Some(node.id()),
+        self.with_state(|state| {
+            let mut parent = None;
+            let mut rest = path.strip_prefix('/')?;
+            loop {
+                // Byte by byte: the code of `str`'s search for a character is longer than this whole function.
+                let end = rest.bytes().position(|byte| byte == b'/');
+                let (name, more) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
+                let node = state.tree.child(parent, name)?;
+                match more.get(1..) {
+                    Some(more) => (parent, rest) = (Some(node.index()), more),
+                    None => return Some(node.id()),
+                }
             }
-        }
+        })?
     }
 
     /// The device that has the innermost range around an address, and which of its ranges that is, decoded or not.
@@ -177,10 +175,10 @@ impl<'d> DeviceManager<'d> {
     /// assert_eq!(manager.find_by_address(GuestAddress(0x3000), IoType::Mmio), None);
     /// ```
     pub fn find_by_address(&self, address: GuestAddress, io_type: IoType) -> Option<(InstanceId, usize)> {
-        let mut locked = self.lock()?;
-        let state = locked.state();
-        let (_, range) = state.pool.innermost(io_type.space(), address)?;
-        Some((state.tree.node(range.node?)?.id(), range.index().into()))
+        self.with_state(|state| {
+            let (_, range) = state.pool.innermost(io_type.space(), address)?;
+            Some((state.tree.node(range.node?)?.id(), range.index().into()))
+        })?
     }
 
     /// Every device, depth first, siblings in the order of their registration.
@@ -202,15 +200,15 @@ impl<'d> DeviceManager<'d> {
     pub fn walk(&self) -> impl Iterator<Item = DeviceInfo<'d>> {
         let mut previous: Option<InstanceId> = None;
         core::iter::from_fn(move || {
-            let mut locked = self.lock()?;
-            let state = locked.state();
-            let next = match previous {
-                None => state.tree.first_root(),
-                Some(id) => state.tree.next_in_walk(state.tree.get(id)?.index(), None),
-            };
-            let node = state.tree.node(next?)?;
-            previous = Some(node.id());
-            Some(info(&state, node))
+            self.with_state(|state| {
+                let next = match previous {
+                    None => state.tree.first_root(),
+                    Some(id) => state.tree.next_in_walk(state.tree.get(id)?.index(), None),
+                };
+                let node = state.tree.node(next?)?;
+                previous = Some(node.id());
+                Some(info(state, node))
+            })?
         })
     }
 
@@ -238,17 +236,17 @@ impl<'d> DeviceManager<'d> {
     pub fn address_map(&self, io_type: IoType) -> impl Iterator<Item = MappedRange<'d>> {
         let mut key = None;
         core::iter::from_fn(move || {
-            let mut locked = self.lock()?;
-            let state = locked.state();
-            let range = state.pool.next_after(io_type.space(), key)?;
-            key = Some(range.key());
-            Some(MappedRange {
-                owner: state.owner(range.node),
-                range_index: range.index().into(),
-                assigned: range.assigned(),
-                window: range.is_window(),
-                depth: range.depth.into(),
-            })
+            self.with_state(|state| {
+                let range = state.pool.next_after(io_type.space(), key)?;
+                key = Some(range.key());
+                Some(MappedRange {
+                    owner: state.owner(range.node),
+                    range_index: range.index().into(),
+                    assigned: range.assigned(),
+                    window: range.is_window(),
+                    depth: range.depth.into(),
+                })
+            })?
         })
     }
 }

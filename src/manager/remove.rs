@@ -202,11 +202,6 @@ impl<'d> DeviceManager<'d> {
         self.with_state(|state| usize::from(state.left.deferred) + usize::from(state.left.owed)).unwrap_or(0)
     }
 
-    /// Calls `act` under the lock, unless the storage is another manager's.
-    fn with_state<R>(&self, act: impl FnOnce(&mut State<'_, 'd>) -> R) -> Option<R> {
-        Some(act(&mut self.lock()?.state()))
-    }
-
     /// Executes the heavy barrier for the deferred removals that still need it, unless another caller is executing it.
     fn fence_deferred(&self) {
         let is_called_for = self.with_state(|state| {
@@ -236,17 +231,17 @@ impl<'d> DeviceManager<'d> {
 
     /// Takes over the removal of a deferred node without children, the first from position `from` on. With its parent.
     fn take_deferred(&self, from: usize) -> Option<(NodeIndex, Option<NodeIndex>)> {
-        let mut locked = self.lock()?;
-        let mut state = locked.state();
-        if state.left.deferred == 0 {
-            return None;
-        }
         let is_ready = |node: &&mut Node<'d>| {
             node.state == NodeState::DEFERRED && node.first_child.is_none() && node.index().position() >= from
         };
-        let node = state.tree.nodes_mut().find(is_ready)?;
-        node.state = NodeState::REMOVING;
-        Some((node.index(), node.parent))
+        self.with_state(|state| {
+            if state.left.deferred == 0 {
+                return None;
+            }
+            let node = state.tree.nodes_mut().find(is_ready)?;
+            node.state = NodeState::REMOVING;
+            Some((node.index(), node.parent))
+        })?
     }
 
     /// Tells the controller the levels that it had not taken when a device was removed.
