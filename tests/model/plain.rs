@@ -101,13 +101,14 @@ impl Model {
             })
     }
 
-    /// Every address from `from` to `to` that is near an end of the space, upwards: so near that all ranges there can be,
-    /// each with a hole before it that is useless for its alignment, do not fill it.
-    pub(crate) fn candidates(io_type: IoType, from: u64, to: u64) -> Vec<u64> {
+    /// Every address from `from` to `to` that is near one of the two, upwards: so near that all ranges there can be, each with
+    /// a hole before it that is useless for its alignment, do not fill it. (A window that a swap has moved to the place of a
+    /// range in the other space lies far from both ends of its own.)
+    pub(crate) fn candidates(from: u64, to: u64) -> Vec<u64> {
         const NEAR: u64 = 1000;
-        let top = io_type.last_address().0;
-        let ends = (0..=NEAR).chain(top - NEAR..=top);
-        ends.filter(|address| (from..=to).contains(address)).collect()
+        let low = from.saturating_add(NEAR).min(to);
+        let high = to.saturating_sub(NEAR).max(low);
+        (from..=low).chain(high..=to).filter(|_| from <= to).collect()
     }
 
     /// The first place that serves, by trying all.
@@ -126,7 +127,7 @@ impl Model {
             let (low, high) =
                 limits.map_or((0, top), |(low, high)| (address(like.io_type, low), address(like.io_type, high)));
             let (from, to) = (low.max(container.first), high.min(container.last));
-            let mut firsts = Self::candidates(like.io_type, from, to);
+            let mut firsts = Self::candidates(from, to);
             if last_fit {
                 firsts.reverse();
             }
