@@ -144,7 +144,7 @@ pub use manager::{DeviceInfo, DeviceManager, MAX_RELOCATIONS, MappedRange, Reloc
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};
 pub use resource::{
-    AccessSizes, Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Placement, Resources,
+    AccessSizes, Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, Resources,
 };
 
 } }

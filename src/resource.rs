@@ -140,6 +140,9 @@ pub enum Fit {
 /// How many ranges one device can have.
 pub const MAX_RANGES_PER_DEVICE: usize = 16;
 
+/// How many windows, one in another, may lie around a range.
+pub const MAX_WINDOW_DEPTH: usize = 8;
+
 /// Where a range is to lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Placement {
