@@ -139,12 +139,12 @@ pub use error::{
 };
 pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
-pub use manager::{DeviceInfo, DeviceManager, MAX_RELOCATIONS, MappedRange, Relocation, Storage};
+pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};
 pub use resource::{
-    AccessSizes, Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, Resources,
+    AccessSizes, Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState, Resources,
 };
 
 } }

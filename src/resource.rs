@@ -161,6 +161,72 @@ pub enum Placement {
     },
 }
 
+/// Whether a range has addresses, and whether accesses reach it.
+///
+/// Holding addresses and decoding them are two things: a PCI function whose decoding is off does not respond, whatever its
+/// base address register holds (PCI Local Bus 3.0, 6.2.2). [`relocate`](crate::DeviceManager::relocate) moves ranges between
+/// the states.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{
+///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeState, Relocation, Storage,
+///     SystemAllocator,
+/// };
+///
+/// let devices = [Constant("first", 1), Constant("second", 2)];
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+/// // A base address register of 4 KiB. As yet it is in nobody's way.
+/// let bar = IoResource::any(IoType::Mmio, GuestUsize(0x1000)).aligned(0x1000).unplaced();
+/// let [first, second] = devices.each_ref().map(|device| {
+///     manager.register_device(device, None, &[bar], IrqResource::None).unwrap()
+/// });
+/// let state = |id| manager.range(id, 0).unwrap().state;
+/// assert_eq!(state(first), RangeState::Unplaced);
+///
+/// // Both want one address: the second waits until the first goes away.
+/// let want = |id| Relocation::new(id, 0).to(GuestAddress(0x8000)).waiting();
+/// manager.relocate(&mut [want(first)]).unwrap();
+/// manager.relocate(&mut [want(second)]).unwrap();
+/// assert_eq!((state(first), state(second)), (RangeState::Decoded, RangeState::Waiting));
+/// manager.relocate(&mut [Relocation::new(first, 0).unplaced()]).unwrap();
+/// assert_eq!((state(first), state(second)), (RangeState::Unplaced, RangeState::Decoded));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum RangeState {
+    /// It has addresses, and accesses reach it. Other decoded and reserved ranges are in its way.
+    #[default]
+    Decoded,
+    /// It has addresses, which no other range gets, and no access reaches it: a place that is kept. Its addresses answer as
+    /// those around it, as the bus above it.
+    Reserved,
+    /// It has a size and an alignment, and no addresses. It is in nobody's way, and nobody is in its.
+    Unplaced,
+    /// It has no addresses, but wants some. The change that makes them free places it there: then it is decoded, or reserved
+    /// if it was reserved before the window around it went away.
+    Waiting,
+}
+
+impl RangeState {
+    /// Whether a range in this state has addresses.
+    pub const fn is_placed(self) -> bool {
+        matches!(self, Self::Decoded | Self::Reserved)
+    }
+}
+
+impl fmt::Display for RangeState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Decoded => "decoded",
+            Self::Reserved => "reserved",
+            Self::Unplaced => "unplaced",
+            Self::Waiting => "waiting",
+        })
+    }
+}
+
 impl From<IoRange> for Placement {
     fn from(range: IoRange) -> Self {
         Self::Fixed(range)
@@ -184,14 +250,15 @@ pub struct IoResource {
     pub(crate) placement: Result<Placement, RangeError>,
     sizes: AccessSizes,
     window: bool,
-    decoded: bool,
+    state: RangeState,
     alignment: u64,
     limits: Option<IoRange>,
 }
 
 impl IoResource {
     const fn new(io_type: IoType, placement: Result<Placement, RangeError>) -> Self {
-        Self { io_type, placement, sizes: AccessSizes::ANY, window: false, decoded: true, alignment: 1, limits: None }
+        let (sizes, state) = (AccessSizes::ANY, RangeState::Decoded);
+        Self { io_type, placement, sizes, window: false, state, alignment: 1, limits: None }
     }
 
     /// The given range. An impossible one (empty, wrapping, beyond the last port) is an error of the registration.
@@ -337,11 +404,42 @@ impl IoResource {
         self
     }
 
-    /// The range is reserved, and accesses do not reach it until
-    /// [`relocate`](crate::DeviceManager::relocate) turns decoding on: a PCI BAR before the guest sets the memory
+    /// The range is [reserved](RangeState::Reserved): it gets its addresses, and accesses do not reach it until
+    /// [`relocate`](crate::DeviceManager::relocate) has it decoded.
+    pub const fn reserved(mut self) -> Self {
+        self.state = RangeState::Reserved;
+        self
+    }
+
+    /// The range is [unplaced](RangeState::Unplaced): it has its size and its alignment, and no addresses until
+    /// [`relocate`](crate::DeviceManager::relocate) gives it some. A PCI base address register before the guest sets the memory
     /// enable bit of the command register (PCI Local Bus 3.0, 6.2.2).
-    pub const fn not_decoded(mut self) -> Self {
-        self.decoded = false;
+    pub const fn unplaced(mut self) -> Self {
+        self.state = RangeState::Unplaced;
+        self
+    }
+
+    /// A fixed range that is not free now [waits](RangeState::Waiting) until it is, instead of being refused.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, IoRange, IoResource, IrqResource, RangeState, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let (first, second) = (Constant("first", 1), Constant("second", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let range = IoResource::mmio(0x1000, 0x1000);
+    /// let first = manager.register_device(&first, None, &[range], IrqResource::None).unwrap();
+    /// let second = manager.register_device(&second, None, &[range.waiting()], IrqResource::None).unwrap();
+    /// assert_eq!(manager.range(second, 0).unwrap().state, RangeState::Waiting);
+    /// manager.unregister_device(first).unwrap();
+    /// assert_eq!(manager.range(second, 0).unwrap().state, RangeState::Decoded);
+    /// ```
+    pub const fn waiting(mut self) -> Self {
+        self.state = RangeState::Waiting;
         self
     }
 
@@ -375,9 +473,9 @@ impl IoResource {
         self.window
     }
 
-    /// Whether accesses reach the range from the start.
-    pub const fn is_decoded(&self) -> bool {
-        self.decoded
+    /// The state it is to have.
+    pub const fn state(&self) -> RangeState {
+        self.state
     }
 }
 
@@ -415,29 +513,45 @@ pub enum IrqResource {
 }
 
 /// One range that a device was given.
+///
+/// ```
+/// use vm_device::{Assigned, IoRange, IoType, RangeState};
+///
+/// let range = IoRange::of::<0x1000, 0x1fff>();
+/// let waiting = Assigned { io_type: IoType::Mmio, range, state: RangeState::Waiting };
+/// assert_eq!(waiting.place(), None);
+/// assert_eq!(waiting.to_string(), "mmio [0x1000, 0x1fff] (waiting)");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Assigned {
     /// The kind of the range.
     pub io_type: IoType,
-    /// Where it lies.
+    /// Where it lies, or wants to lie while it waits. An unplaced range has its size here, from address 0 on.
     pub range: IoRange,
-    /// Whether accesses reach it.
-    pub decoded: bool,
+    /// Whether it lies there, and whether accesses reach it.
+    pub state: RangeState,
+}
+
+impl Assigned {
+    /// The addresses that it has, if it has some: if it is decoded or reserved.
+    pub const fn place(&self) -> Option<IoRange> {
+        if self.state.is_placed() { Some(self.range) } else { None }
+    }
 }
 
 impl fmt::Display for Assigned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let state = if self.decoded { "" } else { " (not decoded)" };
-        write!(f, "{} {}{state}", self.io_type, self.range)
+        write!(f, "{} {}", self.io_type, self.range)?;
+        if self.state == RangeState::Decoded { Ok(()) } else { write!(f, " ({})", self.state) }
     }
 }
 
 /// Everything a device was given: its ranges, in the order of its requests, and its interrupt.
 ///
 /// ```
-/// use vm_device::{Assigned, IoRange, IoType, IrqLine, Resources};
+/// use vm_device::{Assigned, IoRange, IoType, IrqLine, RangeState, Resources};
 ///
-/// let range = Assigned { io_type: IoType::Mmio, range: IoRange::of::<0x1000, 0x1fff>(), decoded: true };
+/// let range = Assigned { io_type: IoType::Mmio, range: IoRange::of::<0x1000, 0x1fff>(), state: RangeState::Decoded };
 /// let ranges = [range];
 /// let resources = Resources::new(&ranges, IrqLine::DISCONNECTED);
 /// assert_eq!(resources.ranges(), [range]);

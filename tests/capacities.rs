@@ -135,11 +135,11 @@ fn no_transaction_moves_more_ranges_than_the_limit() {
         moves.extend((0..12).map(|i| Relocation::new(id, i).to(GuestAddress(n as u64 * 12 + i as u64 + 1))));
     }
     let error = RelocateError::TooMany { asked: 36, limit: MAX_RELOCATIONS };
-    is_refused(&manager, error, "36 ranges in one transaction; it can move 32", || manager.relocate(&moves));
+    is_refused(&manager, error, "36 ranges in one transaction; it can move 32", || manager.relocate(&mut moves));
     // From the top, so that the first ones stay.
     let split = moves.len() - MAX_RELOCATIONS;
     assert_eq!(manager.relocate(&moves[split..]), Ok(()));
     assert_eq!(manager.find_by_address(GuestAddress(split as u64), IoType::Pio), None);
     assert!(manager.read(GuestAddress(36), &mut [0], IoType::Pio).is_ok());
-    assert_eq!(manager.relocate(&[]), Ok(()));
+    assert_eq!(manager.relocate(&mut []), Ok(()));
 }

@@ -192,7 +192,7 @@ fn an_id_of_a_removed_device_is_an_error_for_good() {
     assert_eq!(manager.unregister_subtree(old), not_found);
     assert_eq!(manager.unregister_device_deferred(old), not_found);
     let moves = [Relocation::new(old, 0).to(GuestAddress(8))];
-    assert_eq!(manager.relocate(&moves), Err(RelocateError::NotFound { id: old }));
+    assert_eq!(manager.relocate(&mut moves), Err(RelocateError::NotFound { id: old }));
     let below = manager.register_device(&FIRST, Some(old), &[], IrqResource::None);
     assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: old }));
     assert_eq!(read(&manager, 0), Ok(2));
@@ -215,9 +215,9 @@ fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
             let id = register(&manager, device, 0);
             see(Ok(device.value));
             see(Ok(device.value));
-            manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(8))]).unwrap();
+            manager.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(8))]).unwrap();
             see(Err(IoError::Unclaimed));
-            manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(0))]).unwrap();
+            manager.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(0))]).unwrap();
             see(Ok(device.value));
             manager.unregister_device(id).unwrap();
             see(Err(IoError::Unclaimed));
@@ -253,8 +253,8 @@ fn nothing_but_a_removal_of_the_same_device_waits_for_a_callback() {
             while_inside(&manager, &held, 0, handle, || {
                 let other = register(&manager, &FIRST, 0x10);
                 assert_eq!(read(&manager, 0x10), Ok(1));
-                manager.relocate(&[Relocation::new(other, 0).to(GuestAddress(0x20))]).unwrap();
-                manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(0x10))]).unwrap();
+                manager.relocate(&mut [Relocation::new(other, 0).to(GuestAddress(0x20))]).unwrap();
+                manager.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(0x10))]).unwrap();
                 manager.unregister_device(other).unwrap();
                 manager.reserve(IoType::Mmio, IoRange::of::<0x40, 0x4f>()).unwrap();
                 assert_eq!(manager.walk().count(), 1);
@@ -320,7 +320,7 @@ fn a_removal_executes_the_heavy_barrier_once_and_nothing_else_does() {
     let id = register(&manager, &FIRST, 0);
     let mut vcpu = manager.dispatcher().unwrap();
     vcpu.read(GuestAddress(0), &mut [0], IoType::Mmio).unwrap();
-    manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(8))]).unwrap();
+    manager.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(8))]).unwrap();
     assert_eq!(executed(), 0);
     manager.unregister_device(id).unwrap();
     assert_eq!(executed(), 1);

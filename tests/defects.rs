@@ -163,7 +163,7 @@ fn cloud_hypervisor_8203_8572_allocator_and_dispatch_agree_after_a_move() {
     let id = try_register(&manager, &ONE, &[IoResource::mmio(0x1000, 0x1000)]).unwrap();
     let other = try_register(&manager, &TWO, &[IoResource::mmio(0x4000, 0x1000)]).unwrap();
     for to in [0x3000, 0x2800, 0x5000, 0, u64::MAX - 0xfff] {
-        manager.relocate(&[Relocation::new(id, 0).to(at(to))]).unwrap();
+        manager.relocate(&mut [Relocation::new(id, 0).to(at(to))]).unwrap();
         let place = range(to, to + 0xfff);
         assert_eq!(manager.range(id, 0).unwrap().range, place);
         assert!(manager.address_map(IoType::Mmio).any(|mapped| mapped.assigned.range == place));
@@ -176,7 +176,7 @@ fn cloud_hypervisor_8203_8572_allocator_and_dispatch_agree_after_a_move() {
     }
     // A move that fails leaves both where they were.
     for to in [0x3fff, 0x4fff] {
-        assert!(manager.relocate(&[Relocation::new(id, 0).to(at(to))]).is_err());
+        assert!(manager.relocate(&mut [Relocation::new(id, 0).to(at(to))]).is_err());
         assert_eq!(manager.read(at(u64::MAX), &mut [0], IoType::Mmio), Ok(()));
         assert_eq!(manager.find_by_address(at(0x4000), IoType::Mmio), Some((other, 0)));
     }
@@ -196,10 +196,10 @@ fn cloud_hypervisor_8695_two_bars_change_places() {
         data[0]
     };
     assert_eq!((seen(0x1000), seen(0x2000)), (1, 2));
-    manager.relocate(&[to(one, 0, 0x2000), to(two, 0, 0x1000)]).unwrap();
+    manager.relocate(&mut [to(one, 0, 0x2000), to(two, 0, 0x1000)]).unwrap();
     assert_eq!((seen(0x1000), seen(0x2000), seen(0x3000)), (2, 1, 2));
     // Three in a ring, two of one device.
-    manager.relocate(&[to(one, 0, 0x3000), to(two, 0, 0x2000), to(two, 1, 0x1000)]).unwrap();
+    manager.relocate(&mut [to(one, 0, 0x3000), to(two, 0, 0x2000), to(two, 1, 0x1000)]).unwrap();
     assert_eq!((seen(0x1000), seen(0x2000), seen(0x3000)), (2, 2, 1));
     assert_eq!(manager.find_by_address(at(0x1000), IoType::Mmio), Some((two, 1)));
 }
@@ -219,7 +219,7 @@ fn firecracker_6087_6088_a_relocation_from_within_an_access() {
             // Its own lock is held meanwhile, as devices are wont to.
             let id = self.1.lock();
             let to = at(data[0].into());
-            self.0.relocate(&[Relocation::new(id.unwrap(), 0).to(to)]).unwrap();
+            self.0.relocate(&mut [Relocation::new(id.unwrap(), 0).to(to)]).unwrap();
             let mut again = [0];
             self.0.nested(access).read(to, &mut again, IoType::Mmio).unwrap();
             assert_eq!(again[0], data[0]);

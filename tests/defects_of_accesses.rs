@@ -65,7 +65,7 @@ fn cloud_hypervisor_7415_8237_8817_every_failed_read_is_all_ones() {
     manager!(let manager);
     let words = IoResource::pio(0x10, 4).sizes(AccessSizes::WORD);
     let physical = IoResource::fixed(IoType::PhysicalMmio, at(0x1000), GuestUsize(0x1000));
-    let off = IoResource::mmio(0x3000, 0x100).not_decoded();
+    let off = IoResource::mmio(0x3000, 0x100).reserved();
     try_register(&manager, &device, &[words, physical, off]).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
     for (io_type, address, error) in [

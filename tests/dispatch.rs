@@ -56,15 +56,15 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
     );
 
     // Moved away, and back.
-    let relocate = |relocation: Relocation| manager.relocate(&[relocation]).unwrap();
+    let relocate = |relocation: Relocation| manager.relocate(&mut [relocation]).unwrap();
     relocate(Relocation::new(first, 0).to(GuestAddress(0x104)));
     assert_eq!([read(0x100), read(0x104)], [unclaimed, [Ok(1); 2]]);
     relocate(Relocation::new(first, 0).to(GuestAddress(0x100)));
     assert_eq!([read(0x100), read(0x104)], [[Ok(1); 2], unclaimed]);
     // No longer decoded.
-    relocate(Relocation::new(first, 0).decoded(false));
+    relocate(Relocation::new(first, 0).reserved());
     assert_eq!(read(0x100), unclaimed);
-    relocate(Relocation::new(first, 0).decoded(true));
+    relocate(Relocation::new(first, 0).decoded());
     assert_eq!(read(0x100), [Ok(1); 2]);
     // Gone, and its slot in use for another place, and for a larger range.
     manager.unregister_device(first).unwrap();
@@ -91,10 +91,13 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
     relocate(Relocation::new(child, 0).to(GuestAddress(0x114)));
     assert_eq!([read(0x100), read(0x110), read(0x114)], [[Ok(3); 2], [Ok(3); 2], [Ok(4); 2]]);
     manager
-        .relocate(&[Relocation::new(bus, 0).to(GuestAddress(0x140)), Relocation::new(child, 0).to(GuestAddress(0x150))])
+        .relocate(&mut [
+            Relocation::new(bus, 0).to(GuestAddress(0x140)),
+            Relocation::new(child, 0).to(GuestAddress(0x150)),
+        ])
         .unwrap();
     assert_eq!([read(0x114), read(0x140), read(0x150), read(0x154)], [unclaimed, [Ok(3); 2], [Ok(4); 2], [Ok(3); 2]]);
-    relocate(Relocation::new(child, 0).decoded(false));
+    relocate(Relocation::new(child, 0).reserved());
     assert_eq!([read(0x140), read(0x150)], [[Ok(3); 2]; 2]);
     manager.unregister_device(child).unwrap();
     assert_eq!([read(0x140), read(0x150)], [[Ok(3); 2]; 2]);
@@ -282,9 +285,9 @@ fn a_hint_does_not_lead_to_a_child_that_a_move_of_its_window_has_turned_off() {
     assert_eq!([read(0x1010), read(0x1010)], [Ok(4); 2]);
     let moves = [
         Relocation::new(bus, 0).to(GuestAddress(0x2000)),
-        Relocation::new(child, 0).to(GuestAddress(0x2010)).decoded(false),
+        Relocation::new(child, 0).to(GuestAddress(0x2010)).reserved(),
     ];
-    manager.relocate(&moves).unwrap();
+    manager.relocate(&mut moves).unwrap();
     // The child's hint is about the old place.
     assert_eq!([read(0x1010), read(0x2010)], [Err(IoError::Unclaimed), Ok(3)]);
 }

@@ -128,15 +128,15 @@ fn a_device_registers_moves_and_removes_others_from_within() {
         assert_eq!(access.base(), at(0));
         let other = register(&manager, &OTHER, 0x100);
         assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Ok(()));
-        assert_eq!(manager.relocate(&[Relocation::new(other, 0).to(at(0x200))]), Ok(()));
+        assert_eq!(manager.relocate(&mut [Relocation::new(other, 0).to(at(0x200))]), Ok(()));
         assert_eq!(manager.nested(access).read(at(0x100), data, IoType::Mmio), Err(IoError::Unclaimed));
         assert_eq!(manager.read(at(0x200), data, IoType::Mmio), Ok(()));
         // Itself too: this access keeps the base it was found under.
         let myself = manager.find_by_address(at(0), IoType::Mmio).unwrap().0;
-        assert_eq!(manager.relocate(&[Relocation::new(myself, 0).to(at(0x300))]), Ok(()));
+        assert_eq!(manager.relocate(&mut [Relocation::new(myself, 0).to(at(0x300))]), Ok(()));
         assert_eq!(access.base(), at(0));
         assert_eq!(manager.nested(access).unregister_device(other), Ok(()));
-        assert_eq!(manager.relocate(&[Relocation::new(myself, 0).to(at(0))]), Ok(()));
+        assert_eq!(manager.relocate(&mut [Relocation::new(myself, 0).to(at(0))]), Ok(()));
     };
     let device = Acting { name: "busy", act: &act };
     register(&manager, &device, 0);
@@ -306,7 +306,7 @@ fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
             let busy = UnregisterError::Busy { device: "early" };
             assert_eq!(manager.unregister_device(id), Err(busy));
             assert_eq!(manager.unregister_device_deferred(id), Err(busy));
-            assert!(manager.relocate(&[Relocation::new(id, 0).to(at(8))]).is_err());
+            assert!(manager.relocate(&mut [Relocation::new(id, 0).to(at(8))]).is_err());
             let below = manager.register_device(&OTHER, Some(id), &[], IrqResource::None);
             assert_eq!(below, Err(RegisterError::NoSuchParent { device: "other", parent: id }));
             let beside = manager.register_device(&OTHER, None, &[], IrqResource::None).unwrap();

@@ -70,18 +70,18 @@ fn a_subtree_goes_in_one_act() {
 fn a_move_that_is_refused_changes_nothing() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let Platform { bus, child, serial, stale } = Platform::new(&manager);
-    let fine = Relocation::new(serial, 0).to(GuestAddress(0x2f8)).decoded(false);
+    let fine = Relocation::new(serial, 0).to(GuestAddress(0x2f8)).reserved();
     let to = |id, index, to| Relocation::new(id, index).to(GuestAddress(to));
 
     let error = RelocateError::NotFound { id: stale };
-    is_refused(&manager, error, "no device has the id #3", || manager.relocate(&[fine, to(stale, 0, 0)]));
+    is_refused(&manager, error, "no device has the id #3", || manager.relocate(&mut [fine, to(stale, 0, 0)]));
     let error = RelocateError::NoSuchRange { device: "child", index: 2 };
-    is_refused(&manager, error, "\"child\" has no range 2", || manager.relocate(&[fine, to(child, 2, 0)]));
+    is_refused(&manager, error, "\"child\" has no range 2", || manager.relocate(&mut [fine, to(child, 2, 0)]));
     let error = RelocateError::NoSuchRange { device: "child", index: usize::MAX };
-    assert_eq!(manager.relocate(&[to(child, usize::MAX, 0)]), Err(error));
+    assert_eq!(manager.relocate(&mut [to(child, usize::MAX, 0)]), Err(error));
     let error = RelocateError::NamedTwice { device: "serial", index: 0 };
     let words = "range 0 of \"serial\" is named twice in one transaction";
-    is_refused(&manager, error, words, || manager.relocate(&[fine, to(serial, 0, 0)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [fine, to(serial, 0, 0)]));
 
     let refused = |device, index, to, refusal| RelocateError::Range { device, index, to: GuestAddress(to), refusal };
     let refusal = RangeRefusal::Overlap {
@@ -91,7 +91,7 @@ fn a_move_that_is_refused_changes_nothing() {
     };
     let error = refused("child", 0, 0x1_9001, refusal);
     let words = "range 0 of \"child\" to 0x19001: [0x19001, 0x19100] overlaps [0x19000, 0x190ff], which belongs to \"child\" (#1)";
-    is_refused(&manager, error, words, || manager.relocate(&[fine, to(child, 0, 0x1_9001)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [fine, to(child, 0, 0x1_9001)]));
     let refusal = RangeRefusal::Overlap {
         wanted: range(0x10_0000, 0x10_00ff),
         taken: range(0x10_0000, 0x1f_ffff),
@@ -99,32 +99,32 @@ fn a_move_that_is_refused_changes_nothing() {
     };
     let error = refused("child", 1, 0x10_0000, refusal);
     let words = "range 1 of \"child\" to 0x100000: [0x100000, 0x1000ff] overlaps [0x100000, 0x1fffff], which belongs to the VMM";
-    is_refused(&manager, error, words, || manager.relocate(&[to(child, 0, 0x2000), fine, to(child, 1, 0x10_0000)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 0, 0x2000), fine, to(child, 1, 0x10_0000)]));
     let refusal = RangeRefusal::WindowInUse {
         inside: range(0x1_8000, 0x1_80ff),
         owner: Owner::Device { id: child, name: "child" },
     };
     let error = refused("bus", 0, 0x2_0000, refusal);
     let words = "range 0 of \"bus\" to 0x20000: the window holds [0x18000, 0x180ff], which belongs to \"child\" (#1)";
-    is_refused(&manager, error, words, || manager.relocate(&[fine, to(bus, 0, 0x2_0000)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [fine, to(bus, 0, 0x2_0000)]));
     let invalid = RangeRefusal::Invalid(RangeError::Wraps { base: GuestAddress(u64::MAX), size: GuestUsize(0x100) });
     let error = refused("child", 0, u64::MAX, invalid);
     let words = "range 0 of \"child\" to 0xffffffffffffffff: the range of 0x100 bytes at 0xffffffffffffffff passes the \
                  end of the 64-bit address space";
-    is_refused(&manager, error, words, || manager.relocate(&[fine, to(child, 0, u64::MAX)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [fine, to(child, 0, u64::MAX)]));
     let beyond = RangeError::BeyondSpace { range: range(0xfff9, 0x1_0000), last: GuestAddress(0xffff) };
     let error = refused("serial", 0, 0xfff9, RangeRefusal::Invalid(beyond));
     let words =
         "range 0 of \"serial\" to 0xfff9: the range [0xfff9, 0x10000] passes 0xffff, the last address of its space";
-    is_refused(&manager, error, words, || manager.relocate(&[to(child, 0, 0x2000), to(serial, 0, 0xfff9)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 0, 0x2000), to(serial, 0, 0xfff9)]));
     let outside = RangeRefusal::OutsidePool { wanted: range(0xfff, 0x10fe), pool: range(0x1000, u64::MAX) };
     let error = refused("child", 0, 0xfff, outside);
     let words = "range 0 of \"child\" to 0xfff: [0xfff, 0x10fe] lies outside the pool [0x1000, 0xffffffffffffffff]";
-    is_refused(&manager, error, words, || manager.relocate(&[to(child, 1, 0x1_8000), to(child, 0, 0xfff)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 1, 0x1_8000), to(child, 0, 0xfff)]));
 
     manager.unregister_device_deferred(child).unwrap();
     let error = RelocateError::Busy { device: "child" };
     is_refused(&manager, error, "\"child\" is being registered or removed", || {
-        manager.relocate(&[fine, to(child, 0, 0x2000)])
+        manager.relocate(&mut [fine, to(child, 0, 0x2000)])
     });
 }

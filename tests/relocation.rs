@@ -31,7 +31,7 @@ fn the_order_of_a_transaction_does_not_matter() {
         if reversed {
             moves.reverse();
         }
-        assert_eq!(manager.relocate(&moves), Ok(()));
+        assert_eq!(manager.relocate(&mut moves), Ok(()));
         assert_eq!([0x4000, 0x401f, 0x4020, 0x402f, 0x4030].map(|at| byte(&manager, at)), [1, 1, 2, 2, 1]);
         assert_eq!([0x1000, 0x8000].map(|at| byte(&manager, at)), [0xff; 2]);
         (observe(&manager, &[]).devices, observe(&manager, &[]).answers)
@@ -55,7 +55,7 @@ fn a_moved_window_takes_its_contents_along_or_stays() {
         assert!(matches!(manager.relocate(moves), Err(RelocateError::Range { device: "bus", index: 0, .. })));
         assert_eq!(observe(&manager, &[]), before);
     }
-    assert_eq!(manager.relocate(&[second, first, window]), Ok(()));
+    assert_eq!(manager.relocate(&mut [second, first, window]), Ok(()));
     let seen = [0x103f, 0x1040, 0x104f, 0x1050, 0x105f, 0x1060, 0x10c0, 0x113f, 0x1140].map(|at| byte(&manager, at));
     assert_eq!(seen, [0xff, 1, 1, 2, 2, 1, 2, 2, 0xff]);
 }
@@ -69,7 +69,7 @@ fn a_window_that_is_not_decoded_leaves_its_contents_reachable() {
     let mut vcpu = manager.dispatcher().unwrap();
     let mut data = [0];
     for (decoded, expected) in [(false, 0xff), (true, 1), (true, 1), (false, 0xff)] {
-        assert_eq!(manager.relocate(&[Relocation::new(bus, 0).decoded(decoded)]), Ok(()));
+        assert_eq!(manager.relocate(&mut [Relocation::new(bus, 0).decoded(decoded)]), Ok(()));
         assert_eq!(manager.range(bus, 0).unwrap().decoded, decoded);
         assert_eq!([0x7f, 0x80, 0x8f, 0x90].map(|at| byte(&manager, at)), [expected, 2, 2, expected]);
         let _ = vcpu.read(GuestAddress(0x7f), &mut data, IoType::Mmio);
@@ -86,7 +86,7 @@ fn a_range_keeps_the_alignment_that_it_was_asked_for_with() {
     let request = IoResource::any(IoType::Mmio, GuestUsize(0x100)).aligned(0x400).within(limits);
     let id = manager.register_device(&device, None, &[request], IrqResource::None).unwrap();
     let other = manager.register_device(&fixed, None, &[IoResource::mmio(0x10, 4)], IrqResource::None).unwrap();
-    let to = |id, base| manager.relocate(&[Relocation::new(id, 0).to(GuestAddress(base))]);
+    let to = |id, base| manager.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(base))]);
     for base in [0x1001, 0x1200, 0x13ff, 0x2200, u64::MAX - 0xff] {
         let error = to(id, base).unwrap_err();
         let refusal = RangeRefusal::Misaligned { wanted: GuestAddress(base), alignment: GuestUsize(0x400) };

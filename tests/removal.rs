@@ -150,7 +150,7 @@ fn vcpus_that_hammer_an_address_delay_no_removal_once_nothing_is_there() {
                 }
                 if moves {
                     let away = vm_device::Relocation::new(id, 0).to(GuestAddress(0x2000));
-                    manager.relocate(&[away]).unwrap();
+                    manager.relocate(&mut [away]).unwrap();
                 }
                 manager.unregister_device_deferred(id).unwrap();
                 go.store(true, SeqCst);

@@ -165,8 +165,8 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
                     Relocation::new(pair[0], 0).to(GuestAddress(SWAPPED[place])),
                     Relocation::new(pair[1], 0).to(GuestAddress(SWAPPED[place ^ 1])),
                 ];
-                manager.relocate(&[Relocation::new(mover, 0).to(GuestAddress(MOVED[place]))]).unwrap();
-                manager.relocate(&swap).unwrap();
+                manager.relocate(&mut [Relocation::new(mover, 0).to(GuestAddress(MOVED[place]))]).unwrap();
+                manager.relocate(&mut swap).unwrap();
                 phase.next();
                 if rounds.fetch_add(1, Ordering::Relaxed) % 2 == 0 {
                     manager.unregister_device(id).unwrap();
@@ -235,7 +235,7 @@ fn writers_on_several_threads_do_not_get_in_each_others_way() {
                     manager.read(GuestAddress(bus + 0x10), &mut data, IoType::Mmio).unwrap();
                     assert_eq!(data, [device.number, 0x10, 0]);
                     let moves = [0, 1].map(|i| Relocation::new(child, i).to(GuestAddress(bus + 0x24 - i as u64 * 8)));
-                    manager.relocate(&moves).unwrap();
+                    manager.relocate(&mut moves).unwrap();
                     manager.read(GuestAddress(bus + 0x24), &mut data, IoType::Mmio).unwrap();
                     assert_eq!(data, [device.number, 0x24, 0]);
                     manager.unregister_subtree(parent).unwrap();

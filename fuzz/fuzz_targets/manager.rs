@@ -163,7 +163,7 @@ fuzz_target!(|acts: Vec<Act>| {
                     })
                     .collect();
                 let before: Vec<_> = known.iter().map(|known| known.ranges.clone()).collect();
-                let result = manager.relocate(&moves);
+                let result = manager.relocate(&mut moves);
                 refresh(&manager, &mut known);
                 if result.is_err() {
                     assert!(
@@ -212,7 +212,7 @@ fn resource(request: &Request) -> IoResource {
         resource = resource.window();
     }
     if !request.decoded {
-        resource = resource.not_decoded();
+        resource = resource.reserved();
     }
     if request.dwords {
         resource = resource.sizes(AccessSizes::DWORD);

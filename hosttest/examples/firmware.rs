@@ -123,7 +123,7 @@ fn boot() -> Result<Seen, Box<dyn Error>> {
 
     // The guest moves the timer; its register goes with it, and the old place is open bus.
     let second = GuestAddress(0xd000_0000);
-    MANAGER.relocate(&[Relocation::new(timer, 0).to(second)])?;
+    MANAGER.relocate(&mut [Relocation::new(timer, 0).to(second)])?;
     let (mut register, mut nothing) = ([0; 4], [0; 4]);
     vcpu.read(second, &mut register, Mmio)?;
     assert_eq!(vcpu.read(first, &mut nothing, Mmio), Err(IoError::Unclaimed));

@@ -214,7 +214,7 @@ fn moved_range() -> Outcome {
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let host = Host::new(|| {
         let moved = Relocation::new(id, 0).to(GuestAddress(HIGH));
-        manager.relocate(&[moved]).expect("the new place is free");
+        manager.relocate(&mut [moved]).expect("the new place is free");
         machine.vm().move_slot(&slots[0], GuestAddress(HIGH)).expect("KVM moves a slot");
     });
     equal(host.run(&mut vcpu)?, Vec::new())?;

@@ -6,6 +6,7 @@ mod id;
 mod irq;
 mod pool;
 mod range;
+mod waiting;
 
 pub use bounds::SystemAllocator;
 pub(crate) use id::{IdPool, IdStorage};

@@ -20,7 +20,7 @@ pub(crate) struct PoolStorage<const RANGES: usize> {
 }
 
 /// How many ranges there are, and which records are free.
-struct Counts {
+pub(super) struct Counts {
     ports: u16,
     /// Those of both spaces.
     all: u16,
@@ -28,6 +28,9 @@ struct Counts {
     free: Option<SlotIndex>,
     /// How many records were ever in use: the first ones.
     used: u16,
+    /// The range that has been waiting for the longest time, and the one for the shortest.
+    pub(super) first_waiting: Option<SlotIndex>,
+    pub(super) last_waiting: Option<SlotIndex>,
     port_gaps: Gaps,
     memory_gaps: Gaps,
 }
@@ -43,7 +46,16 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
             records: [RangeRecord::UNUSED; RANGES],
             alignments: [0; RANGES],
             order: [None; RANGES],
-            counts: Counts { ports: 0, all: 0, free: None, used: 0, port_gaps, memory_gaps },
+            counts: Counts {
+                ports: 0,
+                all: 0,
+                free: None,
+                used: 0,
+                first_waiting: None,
+                last_waiting: None,
+                port_gaps,
+                memory_gaps,
+            },
         }
     }
 
@@ -52,6 +64,9 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
         Pool { records, alignments, order, counts, allocator: *allocator }
     }
 }
+
+/// The bit of an element of `alignments` that marks a range.
+const MARK: u8 = 1 << 7;
 
 /// The pool of addresses and ports.
 ///
@@ -64,17 +79,19 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
 /// for the lowest place directly in a space skips what earlier searches have found full: see [`Gaps`].
 ///
 /// # Invariants
-/// - The first `counts.all` elements of `order` are the indices of the linked ranges: first those of ports, then those of
+/// - The first `counts.all` elements of `order` are the indices of the placed ranges: first those of ports, then those of
 ///   memory. Each space is sorted by first address, and ranges with the same first address by depth: so a window stands
 ///   directly before what lies in it.
 /// - The ranges of one container are disjoint, and lie in it.
 /// - Each of the first `counts.used` records is in use, or in the list that begins at `counts.free`.
+/// - The waiting ranges are those in the list that begins at `counts.first_waiting`.
+/// - Between transactions no range is marked.
 pub(crate) struct Pool<'s> {
     records: &'s mut [RangeRecord],
-    /// The alignment that each range was asked for with, as a number of low bits.
+    /// The alignment that each range was asked for with, as a number of low bits; and a [mark](Self::mark).
     alignments: &'s mut [u8],
     order: &'s mut [Option<SlotIndex>],
-    counts: &'s mut Counts,
+    pub(super) counts: &'s mut Counts,
     allocator: SystemAllocator,
 }
 
@@ -91,6 +108,7 @@ impl Pool<'_> {
     /// The alignment of a range, wherever it moves: a power of two.
     pub(crate) fn alignment(&self, index: SlotIndex) -> u64 {
         let bits = self.alignments.get(index.position()).copied().unwrap_or(0);
+        // `wrapping_shl` ignores the mark.
         1_u64.wrapping_shl(bits.into())
     }
 
@@ -101,7 +119,25 @@ impl Pool<'_> {
         }
     }
 
-    /// The indices of all linked ranges, in order.
+    /// Marks a range for the rest of a transaction, or takes the mark away.
+    pub(crate) fn mark(&mut self, index: SlotIndex, marked: bool) {
+        if let Some(bits) = self.alignments.get_mut(index.position()) {
+            *bits = if marked { *bits | MARK } else { *bits & !MARK };
+        }
+    }
+
+    pub(crate) fn is_marked(&self, index: SlotIndex) -> bool {
+        self.alignments.get(index.position()).is_some_and(|bits| bits & MARK != 0)
+    }
+
+    /// The first marked range from this position of the records on, with the position behind it.
+    pub(crate) fn next_marked(&self, from: usize) -> Option<(SlotIndex, usize)> {
+        let used = self.alignments.get(from..self.counts.used.into())?;
+        let position = from.saturating_add(used.iter().position(|bits| bits & MARK != 0)?);
+        Some((SlotIndex::at(position)?, position.saturating_add(1)))
+    }
+
+    /// The indices of all placed ranges, in order.
     pub(crate) fn indices(&self) -> impl Iterator<Item = SlotIndex> {
         self.order.iter().take(self.counts.all.into()).copied().flatten()
     }
@@ -125,7 +161,10 @@ impl Pool<'_> {
         // The VMM's ranges lie in no window.
         let after = self.position_of(io_type.space(), (range.first().0, 0));
         match self.before(io_type.space(), after) {
-            Some((index, found)) if found.range == range && found.node.is_none() => self.remove(index),
+            Some((index, found)) if found.range == range && found.node.is_none() => {
+                self.remove(index);
+                Ok(())
+            }
             _ => Err(RangeRefusal::NotAllocated { range }),
         }
     }
@@ -136,6 +175,16 @@ impl Pool<'_> {
     /// # Errors
     /// [`RangeRefusal::Full`].
     pub(crate) fn insert(&mut self, free: &FreeRange, range: RangeRecord) -> Result<SlotIndex, Refusal> {
+        let index = self.insert_unplaced(range)?;
+        self.put(index, free);
+        Ok(index)
+    }
+
+    /// Takes a record for a new range without a place.
+    ///
+    /// # Errors
+    /// [`RangeRefusal::Full`].
+    pub(crate) fn insert_unplaced(&mut self, range: RangeRecord) -> Result<SlotIndex, Refusal> {
         let full = RangeRefusal::Full { capacity: self.records.len() };
         let index = self.counts.free.or_else(|| SlotIndex::at(self.counts.used.into())).ok_or(full)?;
         let record = self.records.get_mut(index.position()).ok_or(full)?;
@@ -145,21 +194,23 @@ impl Pool<'_> {
             self.counts.free = record.next;
         }
         *record = range;
-        self.put(index, free);
+        self.set_alignment(index, 1);
         Ok(index)
     }
 
-    /// Frees a range.
-    ///
-    /// # Errors
-    /// [`RangeRefusal::WindowInUse`], and [`RangeRefusal::NotAllocated`] for a range that is not linked.
-    pub(crate) fn remove(&mut self, index: SlotIndex) -> Result<(), Refusal> {
-        self.unlink(index)?;
+    /// Frees a range, whatever its state, unless others lie in it.
+    pub(crate) fn remove(&mut self, index: SlotIndex) {
+        let Some(&range) = self.range(index) else { return };
+        if range.is_placed() && !self.unlink(index) {
+            return;
+        }
+        if range.is_waiting() {
+            self.stop_waiting(index);
+        }
         let next = self.counts.free.replace(index);
         if let Some(record) = self.range_mut(index) {
             record.next = next;
         }
-        Ok(())
     }
 
     /// Takes a place for an unlinked range, right after [`find_free`](Self::find_free) has found it.
@@ -185,43 +236,64 @@ impl Pool<'_> {
         }
     }
 
-    /// Puts a range back to its old place, which is free, if the range is unlinked.
+    /// Puts a range without a place back to its old one, which is free.
     pub(crate) fn put_back(&mut self, index: SlotIndex, old: &RangeRecord) {
-        let &RangeRecord { range, container, depth, .. } = old;
-        if self.behind(index).is_none() {
-            self.put(index, &FreeRange { range, container, depth, at: self.position_of(old.space(), old.key()) });
-        }
+        let &RangeRecord { range, container, .. } = old;
+        let at = self.position_of(old.space(), old.key());
+        self.put(index, &FreeRange { range, container, depth: old.depth(), at });
     }
 
-    /// Frees the place of a range, which keeps its index.
-    ///
-    /// # Errors
-    /// [`RangeRefusal::WindowInUse`], and [`RangeRefusal::NotAllocated`] for a range that is not linked.
-    pub(crate) fn unlink(&mut self, index: SlotIndex) -> Result<(), Refusal> {
-        let range = *self.range(index).unwrap_or(&RangeRecord::UNUSED);
-        let after = self.behind(index).ok_or(RangeRefusal::NotAllocated { range: range.range })?;
-        let space = range.space();
-        if let Some(inside) = self.at(space, after).filter(|next| next.range.first() <= range.range.last()) {
-            return Err(RangeRefusal::WindowInUse { inside: inside.range, owner: inside.holder() });
+    /// Frees the place of a range, which keeps its index: if it has a place, and no other range lies in it.
+    pub(crate) fn unlink(&mut self, index: SlotIndex) -> bool {
+        let Some((range, after)) = self.range(index).copied().zip(self.behind(index)) else { return false };
+        if self.at(range.space(), after).is_some_and(|next| next.range.first() <= range.range.last()) {
+            return false;
         }
-        for pair in self.cells_from(after.wrapping_sub(1)).windows(2) {
-            if let [to, from] = pair {
-                to.set(from.get());
+        self.close_gap(range.space(), after.wrapping_sub(1), 1);
+        if range.depth() == 0 {
+            self.gaps(range.space()).freed(range.range);
+        }
+        if let Some(record) = self.range_mut(index) {
+            record.set_unplaced();
+        }
+        true
+    }
+
+    /// Takes everything that lies in a window out of its place, and marks it. Each of these ranges keeps its record otherwise,
+    /// so that [`put_back`](Self::put_back) undoes it.
+    pub(crate) fn displace_contents(&mut self, window: SlotIndex) {
+        let Some(range) = self.range(window).copied().filter(RangeRecord::is_window) else { return };
+        let Some(after) = self.behind(window) else { return };
+        let mut count = 0_usize;
+        // The contents of a window stand directly behind it.
+        while let Some(inside) = self.order.get(after.saturating_add(count)).copied().flatten() {
+            let end = self.positions(range.space()).end;
+            let Some(record) = self.range_mut(inside) else { break };
+            if after.saturating_add(count) >= end || record.range.first() > range.range.last() {
+                break;
             }
+            record.set_unplaced();
+            self.mark(inside, true);
+            count = count.saturating_add(1);
         }
-        self.counts.all = self.counts.all.wrapping_sub(1);
-        if space == Space::Ports {
-            self.counts.ports = self.counts.ports.wrapping_sub(1);
-        }
-        if range.depth == 0 {
-            self.gaps(space).freed(range.range);
-        }
-        Ok(())
+        self.close_gap(range.space(), after, count);
     }
 
-    /// The position in the order behind a range; `None` if the range is not linked.
+    /// Removes `count` elements of the order, from position `at` on.
+    fn close_gap(&mut self, space: Space, at: usize, count: usize) {
+        let cells = self.cells_from(at);
+        for (to, from) in cells.iter().zip(cells.iter().skip(count)) {
+            to.set(from.get());
+        }
+        self.counts.all = self.counts.all.wrapping_sub(count as u16);
+        if space == Space::Ports {
+            self.counts.ports = self.counts.ports.wrapping_sub(count as u16);
+        }
+    }
+
+    /// The position in the order behind a range; `None` if it has no place.
     fn behind(&self, index: SlotIndex) -> Option<usize> {
-        let range = self.range(index)?;
+        let range = self.range(index).filter(|range| range.is_placed())?;
         let after = self.position_of(range.space(), range.key());
         let (before, _) = self.before(range.space(), after)?;
         (before == index).then_some(after)
@@ -259,10 +331,8 @@ impl Pool<'_> {
         let limits = window.map_or(bounds, |window| window.range);
         let depth = match window {
             None => 0,
-            Some(window) => {
-                let too_deep = RangeRefusal::TooDeep { window: window.range, owner: window.holder() };
-                window.depth.checked_add(1).ok_or(too_deep)?
-            }
+            // A registration has counted the windows around it.
+            Some(window) => window.depth().wrapping_add(1),
         };
         let (range, at) = match *placement {
             Placement::Fixed(wanted) => {
@@ -364,8 +434,8 @@ impl Pool<'_> {
             }
             match self.before(space, before) {
                 // It lies in the next range at this depth.
-                Some((_, next)) if next.depth > depth => {}
-                Some((_, next)) if next.depth == depth && next.range.last().0 >= first => {
+                Some((_, next)) if next.depth() > depth => {}
+                Some((_, next)) if next.depth() == depth && next.range.last().0 >= first => {
                     top = next.range.first().0.checked_sub(1)?;
                     at = before.wrapping_sub(1);
                 }
@@ -378,10 +448,10 @@ impl Pool<'_> {
     /// The last range before position `at` that has this depth and is, or holds, the range directly before `at`.
     fn at_depth(&self, space: Space, at: usize, depth: u8) -> Option<&RangeRecord> {
         let (_, mut range) = self.before(space, at)?;
-        while range.depth > depth {
+        while range.depth() > depth {
             range = self.range(range.container?)?;
         }
-        (range.depth == depth).then_some(range)
+        (range.depth() == depth).then_some(range)
     }
 
     /// The position in the order behind the ranges of this space that start at `address` or before.

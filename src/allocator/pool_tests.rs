@@ -10,6 +10,7 @@ use super::*;
 use crate::address::GuestUsize;
 use crate::allocator::Holder;
 use crate::indices::{NodeIndex, SlotIndex};
+use crate::resource::MAX_WINDOW_DEPTH;
 
 /// How many ranges the pools of these tests hold.
 const N: usize = 10;
@@ -49,7 +50,7 @@ struct Block {
 impl Block {
     fn of(record: &RangeRecord) -> Self {
         let owner = record.node.map_or(RESERVED, |node| node.position() as u16);
-        Self { range: record.range, depth: record.depth, window: record.is_window(), owner }
+        Self { range: record.range, depth: record.depth(), window: record.is_window(), owner }
     }
 
     fn holder(self) -> Holder {
@@ -62,10 +63,6 @@ impl Block {
 
     fn outside(self, wanted: IoRange) -> Refusal {
         RangeRefusal::OutsideWindow { wanted, window: self.range, owner: self.holder() }
-    }
-
-    fn in_window(self) -> Refusal {
-        RangeRefusal::WindowInUse { inside: self.range, owner: self.holder() }
     }
 }
 
@@ -125,35 +122,42 @@ impl<const N: usize> Tested<N> {
         owner: u16,
     ) -> Result<IoRange, Refusal> {
         let place = self.find(placement, container)?;
-        let range = RangeRecord::new(node(owner), self.io_type).with_request(0, window, false);
+        let range = RangeRecord::new(node(owner), self.io_type).with_request(0, window, false, place.depth);
         self.pool().insert(&place, range)?;
         Ok(place.range)
     }
 
-    fn free(&mut self, block: Block) -> Result<(), Refusal> {
+    /// Frees a block, unless something lies in it. Whether it is free.
+    fn free(&mut self, block: Block) -> bool {
         let index = self.index(block);
-        self.pool().remove(index)
+        self.pool().remove(index);
+        !self.blocks().contains(&block)
     }
 
-    fn free_at(&mut self, address: u64) -> Result<(), Refusal> {
+    fn free_at(&mut self, address: u64) -> bool {
         let block = self.innermost(address).unwrap();
         self.free(block)
     }
 
-    /// Takes a block out, and puts it where `placement` says or back.
-    fn relocate(&mut self, block: Block, placement: Placement) -> Result<IoRange, Refusal> {
+    /// Takes a block out, unless something lies in it, and puts it where `placement` says or back.
+    fn relocate(
+        &mut self,
+        block: Block,
+        placement: Placement,
+        container: Option<Block>,
+    ) -> Option<Result<IoRange, Refusal>> {
         let index = self.index(block);
-        self.pool().unlink(index)?;
-        assert!(matches!(self.pool().unlink(index), Err(RangeRefusal::NotAllocated { .. })));
+        if !self.pool().unlink(index) {
+            return None;
+        }
+        assert!(!self.pool().unlink(index), "it has no place any more");
         let old = *self.pool().range(index).unwrap();
-        let place = self.find(placement, None);
+        let place = self.find(placement, container);
         match place {
             Ok(place) => self.pool().put(index, &place),
             Err(_) => self.pool().put_back(index, &old),
         }
-        let now = *self.pool().range(index).unwrap();
-        self.pool().put_back(index, &now);
-        place.map(|place| place.range)
+        Some(place.map(|place| place.range))
     }
 
     fn innermost(&mut self, address: u64) -> Option<Block> {
@@ -184,11 +188,11 @@ fn the_first_and_the_last_byte_of_the_pool_can_be_freed() {
         assert_eq!(pool.allocate(fixed(byte, byte), None, false, 1), Ok(range(byte, byte)));
     }
     for byte in [u64::MAX, 0] {
-        assert_eq!(pool.free_at(byte), Ok(()));
+        assert!(pool.free_at(byte));
     }
     assert_eq!(pool.blocks(), []);
     assert_eq!(pool.allocate(Placement::Fixed(IoRange::ALL_MEMORY), None, false, 1), Ok(IoRange::ALL_MEMORY));
-    pool.free_at(7).unwrap();
+    assert!(pool.free_at(7));
     assert_eq!(pool.blocks(), []);
 }
 
@@ -208,7 +212,7 @@ fn an_unaligned_pool_end_hands_out_nothing_past_the_pool() {
 fn a_range_that_starts_at_1_does_not_leak_when_it_is_freed() {
     let mut pool = Memory::memory(range(0, 0xf));
     pool.allocate(fixed(1, 4), None, false, 1).unwrap();
-    pool.free_at(1).unwrap();
+    assert!(pool.free_at(1));
     assert_eq!(pool.allocate(first_fit(0x10, 1), None, false, 1), Ok(range(0, 0xf)));
 }
 
@@ -246,7 +250,7 @@ fn ports_reach_from_0_to_0xffff_and_no_further() {
         assert_eq!(pool.innermost(wanted.last().0), None);
     }
     assert_eq!(pool.allocate(first_fit(0x1_0000, 1), None, false, 1), Ok(IoRange::ALL_PORTS));
-    pool.free_at(0).unwrap();
+    assert!(pool.free_at(0));
     assert_eq!(pool.allocate(last_fit(8, 8), None, false, 1), Ok(range(0xfff8, 0xffff)));
 }
 
@@ -305,21 +309,6 @@ fn only_what_the_vmm_has_taken_is_released_as_the_vmms() {
 }
 
 #[test]
-fn what_is_removed_or_was_never_there_is_not_removed_again() {
-    let mut pool = Memory::memory(range(0, 0xff));
-    pool.allocate(fixed(0, 9), None, false, 1).unwrap();
-    assert_eq!(pool.pool().remove(SlotIndex::at(0).unwrap()), Ok(()));
-    for position in [0, 1, N, 65534] {
-        let index = SlotIndex::at(position).unwrap();
-        assert!(matches!(pool.pool().remove(index), Err(RangeRefusal::NotAllocated { .. })));
-    }
-    for n in 0..N as u64 {
-        pool.allocate(fixed(n, n), None, false, 1).unwrap();
-    }
-    pool.refuses(fixed(0xff, 0xff), None, RangeRefusal::Full { capacity: N });
-}
-
-#[test]
 fn a_window_holds_blocks_and_is_freed_after_them() {
     let mut pool = Memory::memory(IoRange::ALL_MEMORY);
     let outer = pool.window(None, 0x100, 0x1ff);
@@ -339,12 +328,12 @@ fn a_window_holds_blocks_and_is_freed_after_them() {
     assert_eq!(pool.allocate(last_fit(1, 1), Some(outer), false, 3), Ok(range(0x1ff, 0x1ff)));
 
     let before = pool.blocks();
-    for (window, inside) in [(outer, inner), (inner, block)] {
-        assert_eq!(pool.free(window), Err(inside.in_window()));
+    for window in [outer, inner] {
+        assert!(!pool.free(window));
         assert_eq!(pool.blocks(), before);
     }
     for inside in [block, inner, pool.innermost(0x110).unwrap(), pool.innermost(0x1ff).unwrap(), outer] {
-        assert_eq!(pool.free(inside), Ok(()));
+        assert!(pool.free(inside));
     }
     assert_eq!(pool.blocks(), []);
 }
@@ -382,23 +371,95 @@ fn a_full_pool_refuses_before_any_change_in_both_spaces() {
 }
 
 #[test]
-fn windows_are_nested_256_deep_and_no_deeper() {
+fn windows_are_nested_as_deep_as_stated() {
     let mut pool = Tested::<1024>::memory(IoRange::ALL_MEMORY);
     let mut container = None;
-    for depth in 0..=u8::MAX {
-        pool.allocate(fixed(0, 9), container, true, depth.into()).unwrap();
+    for depth in 0..=MAX_WINDOW_DEPTH as u16 {
+        pool.allocate(fixed(0, 9), container, true, depth).unwrap();
         container = pool.innermost(0);
+        assert_eq!(container.unwrap().depth, depth as u8);
     }
-    let innermost = container.unwrap();
-    let error = RangeRefusal::TooDeep { window: innermost.range, owner: innermost.holder() };
-    pool.refuses(fixed(0, 9), container, error);
-    assert_eq!(pool.blocks().len(), 256);
+    assert_eq!(pool.blocks().len(), MAX_WINDOW_DEPTH + 1);
     while let Some(innermost) = pool.innermost(5) {
-        pool.free(innermost).unwrap();
+        assert!(pool.free(innermost));
     }
     assert_eq!(pool.blocks(), []);
 }
 
+/// The ranges that wait, from the one that has waited longest.
+fn waiting(pool: &Pool<'_>) -> List<SlotIndex> {
+    core::iter::successors(pool.first_waiting(), |index| pool.next_waiting(*index)).collect()
+}
+
+#[test]
+fn ranges_wait_in_the_order_in_which_they_began_to() {
+    let mut tested = Memory::memory(range(0, 0xff));
+    let mut pool = tested.pool();
+    let records: List<_> =
+        (0..5).map(|n| pool.insert_unplaced(RangeRecord::new(node(n), IoType::Mmio)).unwrap()).collect();
+    for record in &records {
+        pool.wait_for(*record, range(0, 9));
+    }
+    assert_eq!(waiting(&pool), records);
+    // Each of them leaves, and goes back to where it was.
+    for (at, record) in records.iter().enumerate() {
+        let before = pool.waiting_before(*record);
+        assert_eq!(before, at.checked_sub(1).map(|at| records[at]));
+        pool.stop_waiting(*record);
+        let others: List<_> = records.iter().copied().filter(|other| other != record).collect();
+        assert_eq!(waiting(&pool), others);
+        assert!(!pool.range(*record).unwrap().is_waiting());
+        pool.wait_behind(*record, before);
+        assert_eq!(waiting(&pool), records);
+    }
+    // One that leaves and comes again is the last.
+    pool.stop_waiting(records[0]);
+    pool.wait_for(records[0], range(0, 9));
+    assert_eq!(waiting(&pool), [records[1], records[2], records[3], records[4], records[0]]);
+    for record in records {
+        pool.remove(record);
+    }
+    assert_eq!(waiting(&pool), []);
+    assert!(!pool.has_waiting());
+    for n in 0..N as u64 {
+        pool.insert(
+            &FreeRange { range: range(n, n), container: None, depth: 0, at: n as usize },
+            RangeRecord::new(node(1), IoType::Mmio),
+        )
+        .unwrap();
+    }
+}
+
+#[test]
+fn the_contents_of_a_window_are_taken_out_and_put_back() {
+    let mut tested = Memory::memory(range(0, 0xfff));
+    let outer = tested.window(None, 0x100, 0x1ff);
+    let inner = tested.window(Some(outer), 0x140, 0x17f);
+    tested.allocate(fixed(0x150, 0x150), Some(inner), false, 3).unwrap();
+    tested.allocate(fixed(0x180, 0x180), Some(outer), false, 3).unwrap();
+    tested.allocate(fixed(0x200, 0x20f), None, false, 3).unwrap();
+    tested.allocate(fixed(0x0, 0xff), None, false, 3).unwrap();
+    let before = tested.blocks();
+    let (outer_index, inner_index) = (tested.index(outer), tested.index(inner));
+    for (window, inside) in [(outer_index, 3), (inner_index, 1)] {
+        let mut pool = tested.pool();
+        pool.displace_contents(window);
+        let (mut from, mut marked) = (0, List::new());
+        while let Some((slot, next)) = pool.next_marked(from) {
+            marked.push(slot);
+            from = next;
+        }
+        assert_eq!(marked.len(), inside);
+        assert!(marked.iter().all(|slot| !pool.range(*slot).unwrap().is_placed()));
+        assert_eq!(pool.indices().count(), before.len() - inside);
+        for slot in marked {
+            let old = *pool.range(slot).unwrap();
+            pool.put_back(slot, &old);
+            pool.mark(slot, false);
+        }
+        assert_eq!(tested.blocks(), before);
+    }
+}
 #[test]
 fn a_cursor_goes_on_when_its_block_is_gone() {
     let mut pool = Memory::memory(range(0, 0xff));
@@ -407,7 +468,7 @@ fn a_cursor_goes_on_when_its_block_is_gone() {
     }
     let seen = *pool.pool().next_after(Space::Memory, Some((0x10, 0))).unwrap();
     assert_eq!(seen.range, range(0x20, 0x20));
-    pool.free(Block::of(&seen)).unwrap();
+    assert!(pool.free(Block::of(&seen)));
     let next = *pool.pool().next_after(Space::Memory, Some(seen.key())).unwrap();
     assert_eq!(next.range, range(0x30, 0x30));
     assert_eq!(pool.pool().next_after(Space::Memory, Some(next.key())), None);
@@ -427,14 +488,14 @@ fn a_search_leaves_out_what_is_full() {
     assert_eq!(starts(&mut pool, 0x2000), (None, 0x7000));
     // One hole is remembered beside what is known of the rest, and gone when it is filled.
     for hole in [0x3000, 0x5000, 0x1000] {
-        pool.free_at(hole).unwrap();
+        assert!(pool.free_at(hole));
         assert_eq!(starts(&mut pool, 0x1000), (Some((hole - 0xfff, hole + 0xfff)), 0x7000));
         assert_eq!(pool.allocate(page, None, false, 1).unwrap().first().0, hole);
         assert_eq!(starts(&mut pool, 0x1000), (None, 0x7000));
     }
     // Of two, the rest begins at the higher one.
     for hole in [0x3000, 0x1000] {
-        pool.free_at(hole).unwrap();
+        assert!(pool.free_at(hole));
     }
     assert_eq!(starts(&mut pool, 0x1000), (Some((1, 0x1fff)), 0x2001));
 }
@@ -497,12 +558,12 @@ impl Model {
         self.blocks.push((Block { range, depth, window, owner }, container));
     }
 
-    fn free(&mut self, block: Block) -> Result<(), Refusal> {
-        if let Some(inside) = self.inside(Some(block)).min_by_key(|block| block.range.first()) {
-            return Err(inside.in_window());
+    fn free(&mut self, block: Block) -> bool {
+        let is_free = self.inside(Some(block)).next().is_none();
+        if is_free {
+            self.blocks.retain(|(other, _)| *other != block);
         }
-        self.blocks.retain(|(other, _)| *other != block);
-        Ok(())
+        is_free
     }
 }
 
@@ -587,13 +648,15 @@ fn compare(mut pool: Memory, bounds: IoRange, steps: List<Step>) -> Result<(), T
             }
             Step::Move { pick, placement } => {
                 let Some(&(block, container)) = model.blocks.get(pick % model.blocks.len().max(1)) else { continue };
-                let expected = model.free(block).and_then(|()| {
-                    let place = model.place(placement, None);
-                    let (range, container) = place.map_or((block.range, container), |range| (range, None));
-                    model.put(range, container, block.window, block.owner);
-                    place
-                });
-                prop_assert_eq!(pool.relocate(block, placement), expected);
+                let is_free = model.free(block);
+                let moved = pool.relocate(block, placement, container);
+                prop_assert_eq!(moved.is_some(), is_free);
+                if let Some(moved) = moved {
+                    // In the same container: how many windows are around a range never changes.
+                    let place = model.place(placement, container);
+                    model.put(place.unwrap_or(block.range), container, block.window, block.owner);
+                    prop_assert_eq!(moved, place);
+                }
             }
         }
         agree(&mut pool, &model)?;

@@ -3,7 +3,7 @@
 use crate::address::{IoRange, IoType, Space};
 use crate::error::RangeRefusal;
 use crate::indices::{NodeIndex, SlotIndex};
-use crate::resource::{Assigned, MAX_RANGES_PER_DEVICE};
+use crate::resource::{Assigned, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, RangeState};
 
 /// The holder of a range that is in the way of another, and whether that range is a window.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,6 +24,12 @@ const DECODED: u8 = 1 << 7;
 
 const _: () = assert!(MAX_RANGES_PER_DEVICE == INDEX as usize + 1, "the index of a range has four bits");
 
+const DEPTH: u8 = 0b1111;
+const PLACED: u8 = 1 << 4;
+const WAITING: u8 = 1 << 5;
+
+const _: () = assert!(MAX_WINDOW_DEPTH <= DEPTH as usize, "the depth of a range has four bits");
+
 /// A free place: where a range may lie.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct FreeRange {
@@ -39,16 +45,17 @@ pub(crate) struct FreeRange {
 /// One range, a device's or the VMM's.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct RangeRecord {
+    /// Where it lies, or wants to lie; an unplaced one has its size here, from address 0 on.
     pub(crate) range: IoRange,
-    /// The innermost window around it.
+    /// The innermost window around it. While it waits, the range that began to wait next.
     pub(crate) container: Option<SlotIndex>,
     /// The device; `None` for the VMM.
     pub(crate) node: Option<NodeIndex>,
     /// The device's next range; of a record that is not in use, the next such one.
     pub(crate) next: Option<SlotIndex>,
-    /// How many windows are around it.
-    pub(crate) depth: u8,
-    /// Which of the device's ranges, its kind, whether it is a window, and whether it is decoded.
+    /// How many windows are around it, and whether it has a place or waits for one.
+    level: u8,
+    /// Which of the device's ranges, its kind, whether it is a window, and whether it is decoded where it lies.
     kind: u8,
 }
 
@@ -57,7 +64,7 @@ const _: () = assert!(size_of::<RangeRecord>() == 24);
 impl RangeRecord {
     /// All zeros.
     pub(super) const UNUSED: Self =
-        Self { range: IoRange::of::<0, 0>(), container: None, node: None, next: None, depth: 0, kind: 0 };
+        Self { range: IoRange::of::<0, 0>(), container: None, node: None, next: None, level: 0, kind: 0 };
 
     /// A range of a device or of the VMM, as yet without addresses and without a next range.
     pub(crate) fn new(node: Option<NodeIndex>, io_type: IoType) -> Self {
@@ -69,8 +76,9 @@ impl RangeRecord {
         Self { node, kind, ..Self::UNUSED }
     }
 
-    /// The same range as number `index` of its device, with the properties of its request.
-    pub(crate) fn with_request(mut self, index: usize, window: bool, decoded: bool) -> Self {
+    /// The same range as number `index` of its device, with the properties of its request and so many windows around it.
+    pub(crate) fn with_request(mut self, index: usize, window: bool, decoded: bool, depth: u8) -> Self {
+        self.level = depth & DEPTH;
         self.kind |= index as u8 & INDEX;
         if window {
             self.kind |= WINDOW;
@@ -80,7 +88,40 @@ impl RangeRecord {
     }
 
     pub(super) fn set_place(&mut self, free: &FreeRange) {
-        (self.range, self.container, self.depth) = (free.range, free.container, free.depth);
+        (self.range, self.container) = (free.range, free.container);
+        self.level = self.level & DEPTH | PLACED;
+    }
+
+    pub(super) fn set_waiting(&mut self, next: Option<SlotIndex>) {
+        self.container = next;
+        self.level = self.level & DEPTH | WAITING;
+    }
+
+    pub(super) fn set_unplaced(&mut self) {
+        self.level &= DEPTH;
+    }
+
+    /// How many windows are around it, or are to be: it has as many buses above it that have a window for its space.
+    pub(crate) fn depth(&self) -> u8 {
+        self.level & DEPTH
+    }
+
+    /// Whether it has addresses.
+    pub(crate) fn is_placed(&self) -> bool {
+        self.level & PLACED != 0
+    }
+
+    pub(crate) fn is_waiting(&self) -> bool {
+        self.level & WAITING != 0
+    }
+
+    pub(crate) fn state(&self) -> RangeState {
+        match (self.is_placed(), self.is_waiting()) {
+            (true, _) if self.is_decoded() => RangeState::Decoded,
+            (true, _) => RangeState::Reserved,
+            (false, true) => RangeState::Waiting,
+            (false, false) => RangeState::Unplaced,
+        }
     }
 
     /// Which of the device's ranges.
@@ -105,6 +146,12 @@ impl RangeRecord {
         self.kind & WINDOW != 0
     }
 
+    /// Whether the range is a window for what lies in this space.
+    pub(crate) fn is_window_for(&self, space: Space) -> bool {
+        self.is_window() && self.space() == space
+    }
+
+    /// Whether it is decoded where it lies, or will be.
     pub(crate) fn is_decoded(&self) -> bool {
         self.kind & DECODED != 0
     }
@@ -118,16 +165,16 @@ impl RangeRecord {
 
     /// Whether accesses are to reach the range through the index.
     pub(crate) fn is_dispatched(&self) -> bool {
-        self.kind & (DECODED | PHYSICAL) == DECODED
+        self.is_placed() && self.kind & (DECODED | PHYSICAL) == DECODED
     }
 
     pub(crate) fn assigned(&self) -> Assigned {
-        Assigned { io_type: self.io_type(), range: self.range, decoded: self.is_decoded() }
+        Assigned { io_type: self.io_type(), range: self.range, state: self.state() }
     }
 
     /// What the order of its space is sorted by.
     pub(crate) fn key(&self) -> (u64, u8) {
-        (self.range.first().0, self.depth)
+        (self.range.first().0, self.depth())
     }
 
     pub(crate) fn holder(&self) -> Holder {

@@ -287,7 +287,7 @@ impl core::error::Error for UnregisterError<'_> {}
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
 /// let id = manager.register_device(&device, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
-/// let refused = manager.relocate(&[Relocation::new(id, 1).to(GuestAddress(0x2000))]);
+/// let refused = manager.relocate(&mut [Relocation::new(id, 1).to(GuestAddress(0x2000))]);
 /// assert_eq!(refused, Err(RelocateError::NoSuchRange { device: "disk", index: 1 }));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -317,13 +317,6 @@ pub enum RelocateError<'d> {
         /// The number of its range.
         index: usize,
     },
-    /// More ranges than one transaction can move.
-    TooMany {
-        /// How many were named.
-        asked: usize,
-        /// How many can be: [`MAX_RELOCATIONS`](crate::MAX_RELOCATIONS).
-        limit: usize,
-    },
     /// The new place cannot be had.
     Range {
         /// The device.
@@ -345,9 +338,6 @@ impl fmt::Display for RelocateError<'_> {
             RelocateError::NoSuchRange { device, index } => write!(f, "\"{device}\" has no range {index}"),
             RelocateError::NamedTwice { device, index } => {
                 write!(f, "range {index} of \"{device}\" is named twice in one transaction")
-            }
-            RelocateError::TooMany { asked, limit } => {
-                write!(f, "{asked} ranges in one transaction; it can move {limit}")
             }
             RelocateError::Range { device, index, to, refusal } => {
                 write!(f, "range {index} of \"{device}\" to {to}: {refusal}")

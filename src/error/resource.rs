@@ -5,6 +5,7 @@ use core::fmt;
 use super::STORAGE_IN_USE;
 use crate::address::{GuestAddress, GuestUsize, IoRange, RangeError};
 use crate::interrupt::Gsi;
+use crate::resource::MAX_WINDOW_DEPTH;
 
 /// Why a range could not be had, or not be given back. Nothing has changed then.
 ///
@@ -84,7 +85,7 @@ pub enum RangeRefusal<O> {
         /// Its holder.
         owner: O,
     },
-    /// A range of a bus above the device is in the way: it is not a window, or it does not hold the whole.
+    /// A range of a bus above the device is in the way, which is not a window.
     NotInWindow {
         /// What was asked for.
         wanted: IoRange,
@@ -92,9 +93,17 @@ pub enum RangeRefusal<O> {
         taken: IoRange,
         /// The bus.
         bus: O,
-        /// Whether the range of the bus is a window.
-        is_window: bool,
     },
+    /// The bus above the device has windows for the space, but none that anything can lie in now: they have no addresses, or
+    /// they are not decoded and the range is to be.
+    NoDecodedWindow {
+        /// The bus.
+        bus: O,
+    },
+    /// A range that is to wait, or an unplaced one that is to be placed, and no address was given.
+    NoAddress,
+    /// Only a window can change its size.
+    NotAWindow,
     /// Another range that the same registration asks for is in the way.
     OverlapsOwnRequest {
         /// What was asked for.
@@ -116,19 +125,10 @@ pub enum RangeRefusal<O> {
         /// For how many ranges there is room: those of both spaces, and those of the VMM, together.
         capacity: usize,
     },
-    /// Windows are nested too deeply for anything to lie in the innermost.
+    /// More than [`MAX_WINDOW_DEPTH`](crate::MAX_WINDOW_DEPTH) buses above the device have a window for the space.
     TooDeep {
-        /// The innermost window, with 255 others around it.
-        window: IoRange,
-        /// The bus that has the window.
-        owner: O,
-    },
-    /// The window cannot move away from under a range that lies in it.
-    WindowInUse {
-        /// The lowest range in the window.
-        inside: IoRange,
-        /// Its holder.
-        owner: O,
+        /// The nearest of these buses.
+        bus: O,
     },
     /// The VMM has no range that is exactly this one.
     NotAllocated {
@@ -155,14 +155,14 @@ impl<O> RangeRefusal<O> {
                 RangeRefusal::OutsideWindow { wanted, window, owner: name(owner) }
             }
             Self::Overlap { wanted, taken, owner } => RangeRefusal::Overlap { wanted, taken, owner: name(owner) },
-            Self::NotInWindow { wanted, taken, bus, is_window } => {
-                RangeRefusal::NotInWindow { wanted, taken, bus: name(bus), is_window }
-            }
+            Self::NotInWindow { wanted, taken, bus } => RangeRefusal::NotInWindow { wanted, taken, bus: name(bus) },
+            Self::NoDecodedWindow { bus } => RangeRefusal::NoDecodedWindow { bus: name(bus) },
+            Self::NoAddress => RangeRefusal::NoAddress,
+            Self::NotAWindow => RangeRefusal::NotAWindow,
             Self::OverlapsOwnRequest { wanted, taken } => RangeRefusal::OverlapsOwnRequest { wanted, taken },
             Self::NoRoom { size, align, within } => RangeRefusal::NoRoom { size, align, within },
             Self::Full { capacity } => RangeRefusal::Full { capacity },
-            Self::TooDeep { window, owner } => RangeRefusal::TooDeep { window, owner: name(owner) },
-            Self::WindowInUse { inside, owner } => RangeRefusal::WindowInUse { inside, owner: name(owner) },
+            Self::TooDeep { bus } => RangeRefusal::TooDeep { bus: name(bus) },
             Self::NotAllocated { range } => RangeRefusal::NotAllocated { range },
             Self::StorageInUse => RangeRefusal::StorageInUse,
         }
@@ -194,16 +194,19 @@ impl<O: fmt::Display> fmt::Display for RangeRefusal<O> {
                 write!(f, "{wanted} lies outside {window}, the window of {owner}")
             }
             Self::Overlap { wanted, taken, owner } => write!(f, "{wanted} overlaps {taken}, which belongs to {owner}"),
-            Self::NotInWindow { wanted, taken, bus, is_window: false } => {
+            Self::NotInWindow { wanted, taken, bus } => {
                 write!(
                     f,
                     "{wanted} overlaps {taken}, which belongs to {bus}, a bus above the device, and is not a window"
                 )?;
                 f.write_str(": ask for that range with `.window()`")
             }
-            Self::NotInWindow { wanted, taken, bus, is_window: true } => {
-                write!(f, "{wanted} is not wholly inside {taken}, the window of {bus}, a bus above the device")
+            Self::NoDecodedWindow { bus } => {
+                write!(f, "no window of {bus}, the bus above the device, is decoded now")?;
+                f.write_str(": a range that may wait for one is asked for with `.waiting()`")
             }
+            Self::NoAddress => f.write_str("no address was given: `fixed` or `to` gives one"),
+            Self::NotAWindow => f.write_str("only a window can change its size"),
             Self::OverlapsOwnRequest { wanted, taken } => {
                 write!(f, "{wanted} overlaps {taken}, which the device itself has asked for")
             }
@@ -213,10 +216,12 @@ impl<O: fmt::Display> fmt::Display for RangeRefusal<O> {
             Self::Full { capacity } => {
                 write!(f, "all {capacity} ranges are in use, as many as `RANGES` says, those of the VMM included")
             }
-            Self::TooDeep { window, owner } => {
-                write!(f, "{window}, the window of {owner}, is nested too deeply to hold anything")
+            Self::TooDeep { bus } => {
+                write!(
+                    f,
+                    "more than {MAX_WINDOW_DEPTH} buses above the device have a window for the space, from {bus} up"
+                )
             }
-            Self::WindowInUse { inside, owner } => write!(f, "the window holds {inside}, which belongs to {owner}"),
             Self::NotAllocated { range } => write!(f, "{range} is not allocated to the VMM"),
             Self::StorageInUse => f.write_str(STORAGE_IN_USE),
         }

@@ -244,7 +244,7 @@ impl<'d> DeviceManager<'d> {
                     range_index: range.index().into(),
                     assigned: range.assigned(),
                     window: range.is_window(),
-                    depth: range.depth.into(),
+                    depth: range.depth().into(),
                 })
             })?
         })

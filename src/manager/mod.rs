@@ -11,12 +11,13 @@ mod relocate;
 mod remove;
 mod state;
 mod storage;
+mod sweep;
 mod take;
 mod tree;
 
 pub use device_manager::DeviceManager;
 pub use inspect::{DeviceInfo, MappedRange};
 pub(crate) use occupant::Occupant;
-pub use relocate::{MAX_RELOCATIONS, Relocation};
+pub use relocate::Relocation;
 pub(crate) use remove::Scope;
 pub use storage::Storage;

@@ -40,6 +40,17 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
+    /// Adds the marked ranges of devices that accesses reach.
+    pub(crate) fn index_insert_marked(&self, pass: Pass, state: &State<'_, 'd>) {
+        let mut from = 0;
+        while let Some((slot, next)) = state.pool.next_marked(from) {
+            if let Some(range) = state.range(slot).filter(|range| is_live(range, state)) {
+                self.index_insert(pass, slot, range, state);
+            }
+            from = next;
+        }
+    }
+
     /// Removes a range from the index, if it is there. No other range lies in it.
     pub(crate) fn index_remove(&self, pass: Pass, slot: SlotIndex, range: &RangeRecord, state: &State<'_, 'd>) {
         if range.is_dispatched() {
@@ -84,13 +95,15 @@ impl<'d> DeviceManager<'d> {
         for space in [Space::Ports, Space::Memory] {
             self.index.writer(space, pass.version).clear();
         }
-        let is_live = |range: &RangeRecord| {
-            range.node.and_then(|node| state.tree.node(node)).is_some_and(|node| node.state == NodeState::LIVE)
-        };
         for slot in state.pool.indices() {
-            if let Some(range) = state.range(slot).filter(|range| is_live(range)) {
+            if let Some(range) = state.range(slot).filter(|range| is_live(range, state)) {
                 self.index_insert(pass, slot, range, state);
             }
         }
     }
+}
+
+/// Whether the device of a range is registered, and not being removed.
+fn is_live(range: &RangeRecord, state: &State<'_, '_>) -> bool {
+    range.node.and_then(|node| state.tree.node(node)).is_some_and(|node| node.state == NodeState::LIVE)
 }

@@ -169,7 +169,9 @@ impl<'d> DeviceManager<'d> {
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<Owner<'d>>> {
         let mut locked = self.lock().ok_or(RangeRefusal::StorageInUse)?;
         let mut state = locked.state();
-        state.pool.release(io_type, range).map_err(|error| state.refusal(error))
+        state.pool.release(io_type, range).map_err(|error| state.refusal(error))?;
+        self.sweep(&mut state);
+        Ok(())
     }
 
     /// Takes an interrupt line for the VMM itself: the given one, or the lowest that is free. No device gets it.

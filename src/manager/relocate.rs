@@ -1,27 +1,28 @@
-//! Moving ranges: one, several at once, or two that change places, and turning their decoding on and off.
+//! Changes of ranges: new places, new sizes of windows, and new states, of any number of ranges in one transaction.
 //!
-//! Under the lock, the moved ranges are given back to the allocator and taken again at their new places. If one place cannot be
-//! had, all ranges go back, and no access and no caller has seen a change. Then one publication changes the index, so that an
-//! access finds every range at its old place or every range at its new one. A move waits for no callback: a device may move
-//! ranges, its own among them, from within a callback. A callback that is running keeps the base it was called with.
-
-use heapless::Vec;
+//! Under the lock, the ranges that change are taken out of their places, with what lies in the windows among them. Then those
+//! that are to have a place get it, windows before what lies in them. If one place cannot be had, all ranges go back, and no
+//! access and no caller has seen a change. Otherwise what was taken out of a window goes back where the window still holds it, or
+//! waits, and the waiting ranges are tried once. One publication changes the index, so that an access finds every range as it was
+//! or every range as it is. A change waits for no callback: a device may move ranges, its own among them, from within a callback.
+//! A callback that is running keeps the base it was called with.
+//!
+//! What the transaction has to remember is in the caller's slice and in a mark of each range: it takes no memory that grows
+//! with the number of ranges.
 
 use crate::address::{GuestAddress, GuestUsize, IoRange};
 use crate::allocator::RangeRecord;
-use crate::error::{RangeRefusal, RelocateError};
+use crate::error::{Owner, RangeRefusal, RelocateError};
 use crate::indices::SlotIndex;
 use crate::instance::InstanceId;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
-use crate::manager::take::Taker;
+use crate::manager::sweep::Changed;
+use crate::manager::take::{Taker, check_space};
 use crate::manager::tree::NodeState;
-use crate::resource::Placement;
+use crate::resource::{Placement, RangeState};
 
-/// How many ranges one transaction can move.
-pub const MAX_RELOCATIONS: usize = 32;
-
-/// The change of one range: a new place, or decoding turned on or off, or both.
+/// The change of one range: a new place, a new state, a new size of a window.
 ///
 /// ```
 /// use vm_device::{
@@ -37,35 +38,83 @@ pub const MAX_RELOCATIONS: usize = 32;
 /// let second = manager.register_device(&second, None, &[IoResource::mmio(0x2000, 0x1000)], IrqResource::None).unwrap();
 ///
 /// // Two ranges change places.
-/// let swap = [Relocation::new(first, 0).to(GuestAddress(0x2000)), Relocation::new(second, 0).to(GuestAddress(0x1000))];
-/// assert_eq!(manager.relocate(&swap), Ok(()));
+/// let mut swap =
+///     [Relocation::new(first, 0).to(GuestAddress(0x2000)), Relocation::new(second, 0).to(GuestAddress(0x1000))];
+/// assert_eq!(manager.relocate(&mut swap), Ok(()));
 /// assert_eq!(manager.range(first, 0).map(|assigned| assigned.range.first()), Some(GuestAddress(0x2000)));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Relocation {
     device: InstanceId,
     index: usize,
     to: Option<GuestAddress>,
-    decoded: Option<bool>,
+    size: Option<GuestUsize>,
+    state: Option<RangeState>,
+    /// What the transaction keeps while it runs.
+    step: Option<Step>,
+}
+
+/// One range of the transaction.
+#[derive(Clone, Copy, Debug)]
+struct Step {
+    slot: SlotIndex,
+    old: RangeRecord,
+    to: IoRange,
+    state: RangeState,
+    /// Whether the range was taken out of its place, or out of the list of those that wait.
+    is_out: bool,
+    /// The range that began to wait directly before this one.
+    waited_behind: Option<SlotIndex>,
 }
 
 impl Relocation {
     /// For range number `index` of `device`, as yet without a change.
     #[must_use]
     pub const fn new(device: InstanceId, index: usize) -> Self {
-        Self { device, index, to: None, decoded: None }
+        Self { device, index, to: None, size: None, state: None, step: None }
     }
 
-    /// Moves the range so that it starts at `base`; its size stays. A range that was asked for with an alignment
-    /// ([`IoResource::aligned`](crate::IoResource::aligned)) keeps it; the limits of its request were for its first place.
+    /// Moves the range so that it starts at `base`. A range that has no addresses is decoded there, unless another state is
+    /// asked for. A range that was asked for with an alignment ([`IoResource::aligned`](crate::IoResource::aligned)) keeps it;
+    /// the limits of its request were for its first place.
     #[must_use]
     pub const fn to(mut self, base: GuestAddress) -> Self {
         self.to = Some(base);
         self
     }
 
-    /// Turns decoding on or off. A range that is not decoded stays reserved for its device, and accesses do not reach
-    /// it.
+    /// Gives a window another size, in bytes or ports; not 0. The sizes of other ranges stay.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IrqResource, RangeState, Relocation, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let (bridge, disk) = (Constant("bridge", 1), Constant("disk", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let window = IoResource::mmio(0x10_0000, 0x20_0000).window();
+    /// let bridge = manager.register_device(&bridge, None, &[window], IrqResource::None).unwrap();
+    /// let bar = IoResource::mmio(0x20_0000, 0x1000);
+    /// let disk = manager.register_device(&disk, Some(bridge), &[bar], IrqResource::None).unwrap();
+    ///
+    /// // What a smaller window does not hold any more waits for a larger one.
+    /// let resize = |size| manager.relocate(&mut [Relocation::new(bridge, 0).resized(GuestUsize(size))]);
+    /// resize(0x10_0000).unwrap();
+    /// assert_eq!(manager.range(disk, 0).unwrap().state, RangeState::Waiting);
+    /// resize(0x20_0000).unwrap();
+    /// assert_eq!(manager.range(disk, 0).unwrap().state, RangeState::Decoded);
+    /// ```
+    #[must_use]
+    pub const fn resized(mut self, size: GuestUsize) -> Self {
+        self.size = Some(size);
+        self
+    }
+
+    /// The range is to be [decoded](RangeState::Decoded) at its place, or at the new one. If it cannot be, the transaction is an
+    /// error.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -78,44 +127,92 @@ impl Relocation {
     /// let device = Constant("disk", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let bar = IoResource::mmio(0x1000, 0x1000).not_decoded();
+    /// let bar = IoResource::mmio(0x1000, 0x1000).reserved();
     /// let disk = manager.register_device(&device, None, &[bar], IrqResource::None).unwrap();
     /// let mut data = [0; 1];
     /// assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
     ///
-    /// // The guest sets the memory enable bit of the command register.
-    /// manager.relocate(&[Relocation::new(disk, 0).decoded(true)]).unwrap();
+    /// manager.relocate(&mut [Relocation::new(disk, 0).decoded()]).unwrap();
     /// assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Ok(()));
     /// ```
     #[must_use]
-    pub const fn decoded(mut self, decoded: bool) -> Self {
-        self.decoded = Some(decoded);
+    pub const fn decoded(mut self) -> Self {
+        self.state = Some(RangeState::Decoded);
         self
     }
-}
 
-/// One range of the transaction.
-#[derive(Clone, Copy)]
-struct Step {
-    slot: SlotIndex,
-    /// How many buses are above the device.
-    depth: usize,
-    old: RangeRecord,
-    to: IoRange,
-    decoded: bool,
+    /// The range is to be [reserved](RangeState::Reserved) at its place, or at the new one. If it cannot be, the transaction is
+    /// an error.
+    #[must_use]
+    pub const fn reserved(mut self) -> Self {
+        self.state = Some(RangeState::Reserved);
+        self
+    }
+
+    /// The range gives its addresses up and is [unplaced](RangeState::Unplaced). Nothing is in the way of that.
+    #[must_use]
+    pub const fn unplaced(mut self) -> Self {
+        self.state = Some(RangeState::Unplaced);
+        self
+    }
+
+    /// The range is to be decoded at its place, or at the new one, as soon as that is possible: by this transaction, or else
+    /// by the change that makes the place free. Until then it [waits](RangeState::Waiting).
+    ///
+    /// So a guest may move base address registers through each other's places in any order of writes. A write with decoding
+    /// off is [`unplaced`](Self::unplaced), and one with decoding on is this.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Relocation, Storage, SystemAllocator,
+    /// };
+    ///
+    /// let (first, second) = (Constant("first", 1), Constant("second", 2));
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let first = manager.register_device(&first, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
+    /// let second = manager.register_device(&second, None, &[IoResource::mmio(0x2000, 0x1000)], IrqResource::None).unwrap();
+    ///
+    /// // Two ranges change places, one after the other.
+    /// manager.relocate(&mut [Relocation::new(first, 0).to(GuestAddress(0x2000)).waiting()]).unwrap();
+    /// assert_eq!(manager.find_by_address(GuestAddress(0x1000), IoType::Mmio), None);
+    /// manager.relocate(&mut [Relocation::new(second, 0).to(GuestAddress(0x1000)).waiting()]).unwrap();
+    /// assert_eq!(manager.find_by_address(GuestAddress(0x1000), IoType::Mmio), Some((second, 0)));
+    /// assert_eq!(manager.find_by_address(GuestAddress(0x2000), IoType::Mmio), Some((first, 0)));
+    /// ```
+    #[must_use]
+    pub const fn waiting(mut self) -> Self {
+        self.state = Some(RangeState::Waiting);
+        self
+    }
+
+    /// The order of the steps: windows before what lies in them, at the old places and at the new ones.
+    fn key(&self) -> Option<(u8, SlotIndex)> {
+        self.step.map(|step| (step.old.depth(), step.slot))
+    }
 }
 
 impl Step {
-    fn moves(&self) -> bool {
-        self.to != self.old.range
+    fn changes(&self) -> bool {
+        // A range that is decoded where it is to wait has got what it would wait for.
+        let state = match (self.old.state(), self.state) {
+            (RangeState::Decoded, RangeState::Waiting) => RangeState::Decoded,
+            (_, state) => state,
+        };
+        self.to != self.old.range || state != self.old.state()
     }
 }
 
-type Steps = Vec<Step, MAX_RELOCATIONS>;
-
 impl<'d> DeviceManager<'d> {
-    /// Makes several changes of ranges at once, or none of them. A range may move to a place that another one of the
-    /// transaction leaves; a window with ranges in it moves only together with them.
+    /// Makes changes of any number of ranges, all of them or none. A range may move to a place that another one of the
+    /// transaction leaves. Afterwards the slice is in another order, and otherwise as it was.
+    ///
+    /// What lies in a window that changes is changed together with it where it is named too. What is not named stays at its
+    /// addresses, if the window still holds it and is decoded; otherwise it waits there. Then the ranges that wait are tried
+    /// once, in the order of the number of windows around them and of how long they have waited, and those whose place is free
+    /// get it. All of this is one change: no access and no caller sees a part of it. A transaction that fails tries nothing.
     ///
     /// Devices are not told: each access carries the base under which it was found. Where a
     /// [`PhysicalMmio`](crate::IoType::PhysicalMmio) range moves, mapping it there is up to the VMM.
@@ -135,148 +232,231 @@ impl<'d> DeviceManager<'d> {
     /// let bar = IoResource::mmio(0x1000_0000, 0x1000);
     /// let disk = manager.register_device(&disk, Some(bus), &[bar], IrqResource::None).unwrap();
     ///
-    /// // A window moves only together with what lies in it.
-    /// let away = Relocation::new(bus, 0).to(GuestAddress(0x4000_0000));
-    /// assert!(manager.relocate(&[away]).is_err());
-    /// let along = Relocation::new(disk, 0).to(GuestAddress(0x4000_8000));
-    /// assert_eq!(manager.relocate(&[away, along]), Ok(()));
+    /// // A window moves together with what lies in it.
+    /// let window = Relocation::new(bus, 0).to(GuestAddress(0x4000_0000));
+    /// let bar = Relocation::new(disk, 0).to(GuestAddress(0x4000_8000));
+    /// assert_eq!(manager.relocate(&mut [window, bar]), Ok(()));
     /// assert_eq!(manager.find_by_address(GuestAddress(0x4000_8000), IoType::Mmio), Some((disk, 0)));
     /// ```
     ///
     /// # Errors
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
-    pub fn relocate(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+    pub fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
         let Some(mut locked) = self.lock() else {
             // The storage is another manager's: no device has any id.
             return relocations.first().map_or(Ok(()), |named| Err(RelocateError::NotFound { id: named.device }));
         };
         let mut state = locked.state();
-        let mut steps = Steps::new();
-        resolve(&state, relocations, &mut steps)?;
-        state.move_all(&steps)?;
-        let (mut windows, mut dispatched) = (false, false);
-        for step in &steps {
-            if let Some(range) = state.pool.range_mut(step.slot) {
-                range.set_decoded(step.decoded);
-                windows |= range.is_window();
-                dispatched |= range.is_dispatched() || step.old.is_dispatched();
-            }
+        resolve(&state, relocations)?;
+        state.take_out(relocations);
+        if let Err(error) = state.place(relocations) {
+            state.take_back(relocations);
+            return Err(error);
         }
-        if !dispatched {
-            return Ok(());
-        }
-        self.publish(|pass| {
-            if windows {
-                return self.index_rebuild(pass, &state);
-            }
-            for step in &steps {
-                self.index_remove(pass, step.slot, &step.old, &state);
-            }
-            for step in &steps {
-                if let Some(range) = state.range(step.slot) {
-                    self.index_insert(pass, step.slot, range, &state);
+        let mut changed = state.settle(relocations);
+        changed.add(state.sweep());
+        if changed.windows {
+            self.publish(|pass| self.index_rebuild(pass, &state));
+        } else if changed.dispatched {
+            self.publish(|pass| {
+                for step in steps(relocations).filter(|step| step.is_out) {
+                    self.index_remove(pass, step.slot, &step.old, &state);
                 }
-            }
-        });
+                for step in steps(relocations).filter(|step| step.is_out) {
+                    if let Some(range) = state.range(step.slot) {
+                        self.index_insert(pass, step.slot, range, &state);
+                    }
+                }
+                self.index_insert_marked(pass, &state);
+            });
+        }
+        state.forget_marks();
         Ok(())
     }
 }
 
-/// Finds the ranges that the transaction names.
-fn resolve<'d>(state: &State<'_, 'd>, relocations: &[Relocation], steps: &mut Steps) -> Result<(), RelocateError<'d>> {
-    for relocation in relocations {
-        let Relocation { device: id, index, to, decoded } = *relocation;
-        let node = state.tree.get(id).ok_or(RelocateError::NotFound { id })?;
-        let device = node.name;
-        if node.state != NodeState::LIVE {
-            return Err(RelocateError::Busy { device });
-        }
-        let (slot, &old) = state.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
-        if steps.iter().any(|step| step.slot == slot) {
-            return Err(RelocateError::NamedTwice { device, index });
-        }
-        let to = match to {
-            None => old.range,
-            Some(to) => old.range.moved_to(to).map_err(|error| RelocateError::Range {
-                device,
-                index,
-                to,
-                refusal: RangeRefusal::Invalid(error),
-            })?,
-        };
-        let alignment = state.pool.alignment(slot);
-        if to.first().0 & alignment.wrapping_sub(1) != 0 {
-            let (wanted, alignment) = (to.first(), GuestUsize(alignment));
-            let refusal = RangeRefusal::Misaligned { wanted, alignment };
-            return Err(RelocateError::Range { device, index, to: wanted, refusal });
-        }
-        let step = Step {
-            slot,
-            depth: state.tree.ancestors(id.index).count(),
-            old,
-            to,
-            decoded: decoded.unwrap_or(old.is_decoded()),
-        };
-        if steps.push(step).is_err() {
-            return Err(RelocateError::TooMany { asked: relocations.len(), limit: MAX_RELOCATIONS });
-        }
-    }
-    // Buses come before the devices below them, and so windows before the ranges in them, at the old places and at the new
-    // ones. Ranges can be taken in this order and given back in the reverse.
-    sort_by_depth(steps);
-    Ok(())
+fn steps(relocations: &[Relocation]) -> impl DoubleEndedIterator<Item = &Step> {
+    relocations.iter().filter_map(|relocation| relocation.step.as_ref())
 }
 
-/// An insertion sort: the steps are few, and mostly in order.
-fn sort_by_depth(steps: &mut [Step]) {
-    for end in 1..steps.len() {
-        for at in (1..=end).rev() {
-            let Some([a, b]) = steps.get_mut(at - 1..=at) else { break };
-            if a.depth <= b.depth {
-                break;
-            }
-            core::mem::swap(a, b);
+fn steps_mut(relocations: &mut [Relocation]) -> impl DoubleEndedIterator<Item = &mut Step> {
+    relocations.iter_mut().filter_map(|relocation| relocation.step.as_mut())
+}
+
+/// Finds the ranges that the transaction names, and sorts them.
+fn resolve<'d>(state: &State<'_, 'd>, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+    for relocation in relocations.iter_mut() {
+        relocation.step = Some(state.step(relocation)?);
+    }
+    sort(relocations);
+    let twice = relocations.windows(2).find(|pair| matches!(pair, [a, b] if a.key() == b.key()));
+    match twice.and_then(<[Relocation]>::first) {
+        Some(named) => {
+            let device = state.tree.get(named.device).map_or("", |node| node.name);
+            Err(RelocateError::NamedTwice { device, index: named.index })
         }
+        None => Ok(()),
+    }
+}
+
+/// A shell sort.
+fn sort(relocations: &mut [Relocation]) {
+    let mut gap = relocations.len() / 2;
+    while gap > 0 {
+        for end in gap..relocations.len() {
+            let mut at = end;
+            while let Some(before) = at.checked_sub(gap)
+                && let Ok([a, b]) = relocations.get_disjoint_mut([before, at])
+                && a.key() > b.key()
+            {
+                core::mem::swap(a, b);
+                at = before;
+            }
+        }
+        gap /= 2;
     }
 }
 
 impl<'d> State<'_, 'd> {
-    /// Moves all ranges in the allocator, or none.
-    fn move_all(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
-        let outcome = self.try_to_move(steps);
-        if outcome.is_err() {
-            // All steps that are linked are unlinked, and all go back to their old places, which are still free: the lock is
-            // held.
-            for step in steps.iter().rev().filter(|step| step.moves()) {
-                let _ = self.pool.unlink(step.slot);
-            }
-            for step in steps.iter().filter(|step| step.moves()) {
-                self.pool.put_back(step.slot, &step.old);
-            }
+    /// The step that a relocation asks for.
+    fn step(&self, relocation: &Relocation) -> Result<Step, RelocateError<'d>> {
+        let Relocation { device: id, index, to, size, state, .. } = *relocation;
+        let node = self.tree.get(id).ok_or(RelocateError::NotFound { id })?;
+        let device = node.name;
+        if node.state != NodeState::LIVE {
+            return Err(RelocateError::Busy { device });
         }
-        outcome
+        let (slot, &old) = self.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
+        let base = to.unwrap_or(old.range.first());
+        let refused = |refusal| RelocateError::Range { device, index, to: base, refusal };
+        let state = state.unwrap_or(match old.state() {
+            RangeState::Unplaced | RangeState::Waiting if to.is_some() => RangeState::Decoded,
+            state => state,
+        });
+        if old.state() == RangeState::Unplaced && state != RangeState::Unplaced && to.is_none() {
+            return Err(refused(RangeRefusal::NoAddress));
+        }
+        let base = if state == RangeState::Unplaced { GuestAddress(0) } else { base };
+        let range = match size {
+            None => old.range.moved_to(base),
+            Some(_) if !old.is_window() => return Err(refused(RangeRefusal::NotAWindow)),
+            Some(size) => IoRange::with_size(base, size),
+        };
+        let range = range.map_err(|error| refused(RangeRefusal::Invalid(error)))?;
+        check_space(old.io_type(), range).map_err(refused)?;
+        let alignment = self.pool.alignment(slot);
+        if base.0 & alignment.wrapping_sub(1) != 0 {
+            return Err(refused(RangeRefusal::Misaligned { wanted: base, alignment: GuestUsize(alignment) }));
+        }
+        Ok(Step { slot, old, to: range, state, is_out: false, waited_behind: None })
     }
 
-    /// As [`move_all`](Self::move_all), but an error leaves some ranges moved or unlinked.
-    fn try_to_move(&mut self, steps: &[Step]) -> Result<(), RelocateError<'d>> {
-        let (step, refusal) = 'refused: {
-            for step in steps.iter().rev().filter(|step| step.moves()) {
-                if let Err(error) = self.pool.unlink(step.slot) {
-                    break 'refused (step, self.refusal(error));
+    /// Takes the ranges that change out of their places, and what lies in the windows among them. Windows come first.
+    fn take_out(&mut self, relocations: &mut [Relocation]) {
+        for step in steps_mut(relocations) {
+            let slot = step.slot;
+            if self.pool.is_marked(slot) {
+                // A window around it was named too.
+                self.pool.mark(slot, false);
+                step.is_out = true;
+            } else if step.changes() {
+                if step.old.is_waiting() {
+                    step.waited_behind = self.pool.waiting_before(slot);
+                    self.pool.stop_waiting(slot);
+                } else {
+                    self.pool.displace_contents(slot);
+                    self.pool.unlink(slot);
+                }
+                step.is_out = true;
+            }
+        }
+    }
+
+    /// Gives the steps that are to have a place their places. An error leaves some of them without.
+    fn place(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+        for step in steps(relocations).filter(|step| step.is_out && step.state.is_placed()) {
+            let decoded = step.state == RangeState::Decoded;
+            if let Err(refusal) = self.put_at(step.slot, step.to, decoded) {
+                let device = step.old.node.and_then(|node| self.tree.node(node)).map_or("", |node| node.name);
+                let index = step.old.index().into();
+                return Err(RelocateError::Range { device, index, to: step.to.first(), refusal });
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives a device's range without a place this one.
+    pub(crate) fn put_at(
+        &mut self,
+        slot: SlotIndex,
+        to: IoRange,
+        decoded: bool,
+    ) -> Result<(), RangeRefusal<Owner<'d>>> {
+        let Some((range, node)) = self.range(slot).and_then(|range| Some((*range, range.node?))) else { return Ok(()) };
+        let taker = Taker { node, parent: self.tree.node(node).and_then(|node| node.parent) };
+        let free = self.find_free(range.io_type(), &Placement::Fixed(to), taker, decoded)?;
+        if range.is_waiting() {
+            self.pool.stop_waiting(slot);
+        }
+        self.pool.put(slot, &free);
+        if let Some(range) = self.pool.range_mut(slot) {
+            range.set_decoded(decoded);
+        }
+        Ok(())
+    }
+
+    /// Undoes [`take_out`](Self::take_out) and [`place`](Self::place). The old places are still free: the lock is held.
+    fn take_back(&mut self, relocations: &[Relocation]) {
+        for step in steps(relocations).rev().filter(|step| step.is_out) {
+            if step.state.is_placed() {
+                self.pool.unlink(step.slot);
+            }
+            if step.old.is_waiting() {
+                if let Some(range) = self.pool.range_mut(step.slot) {
+                    range.range = step.old.range;
+                }
+                self.pool.wait_behind(step.slot, step.waited_behind);
+            }
+        }
+        for step in steps(relocations).filter(|step| step.is_out) {
+            if step.old.is_placed() {
+                self.pool.put_back(step.slot, &step.old);
+            }
+            if let Some(range) = self.pool.range_mut(step.slot) {
+                range.range = step.old.range;
+                range.set_decoded(step.old.is_decoded());
+            }
+        }
+        let mut from = 0;
+        while let Some((slot, next)) = self.pool.next_marked(from) {
+            if let Some(range) = self.range(slot).copied() {
+                self.pool.put_back(slot, &range);
+            }
+            self.pool.mark(slot, false);
+            from = next;
+        }
+    }
+
+    /// Completes the steps that need no place, and gives what lay in the windows its places back, or lets it wait.
+    fn settle(&mut self, relocations: &[Relocation]) -> Changed {
+        let mut changed = Changed::default();
+        for step in steps(relocations).filter(|step| step.is_out) {
+            changed.windows |= step.old.is_window();
+            changed.dispatched |= step.old.is_dispatched();
+            if step.state == RangeState::Waiting {
+                self.pool.wait_for(step.slot, step.to);
+            }
+            if let Some(range) = self.pool.range_mut(step.slot) {
+                changed.dispatched |= range.is_dispatched();
+                range.range = step.to;
+                if step.state == RangeState::Waiting {
+                    range.set_decoded(true);
                 }
             }
-            for step in steps.iter().filter(|step| step.moves()) {
-                // A range that moves is a device's.
-                let Some(node) = step.old.node else { continue };
-                let parent = self.tree.node(node).and_then(|node| node.parent);
-                match self.find_free(step.old.io_type(), &Placement::Fixed(step.to), Taker { node, parent }) {
-                    Ok(free) => self.pool.put(step.slot, &free),
-                    Err(refusal) => break 'refused (step, refusal),
-                }
-            }
-            return Ok(());
-        };
-        let device = step.old.node.and_then(|node| self.tree.node(node)).map_or("", |node| node.name);
-        Err(RelocateError::Range { device, index: step.old.index().into(), to: step.to.first(), refusal })
+        }
+        if changed.windows {
+            self.put_displaced();
+        }
+        changed
     }
 }

@@ -389,6 +389,7 @@ impl<'d> DeviceManager<'d> {
             self.with_state(|state| {
                 state.give_back(index, is_settled(source));
                 state.left.deferred = state.left.deferred.saturating_sub(deferred.into());
+                self.sweep(state);
             });
         });
         if let Some(gate) = self.gate(index) {

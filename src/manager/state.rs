@@ -139,8 +139,8 @@ impl<'d> State<'_, 'd> {
     pub(crate) fn give_back_ranges(&mut self, first: Option<SlotIndex>) {
         let mut next = first;
         while let Some((index, range)) = next.and_then(|index| Some((index, *self.range(index)?))) {
-            // A linked range is allocated, and nothing lies in the windows of a device without children.
-            let _ = self.pool.remove(index);
+            // Nothing lies in the windows of a device without children.
+            self.pool.remove(index);
             next = range.next;
         }
     }

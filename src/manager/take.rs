@@ -1,6 +1,6 @@
 //! A registration takes its name, ranges, line and id, or nothing.
 
-use crate::address::{GuestUsize, IoRange, IoType, RangeError};
+use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError, Space};
 use crate::allocator::{FreeRange, Holder, RangeRecord, Refusal};
 use crate::device::Device;
 use crate::error::{Owner, RangeRefusal, RegisterError};
@@ -8,7 +8,7 @@ use crate::indices::{NodeIndex, SlotIndex};
 use crate::instance::InstanceId;
 use crate::manager::state::State;
 use crate::manager::tree::{NewNode, NodeState};
-use crate::resource::{IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Placement};
+use crate::resource::{IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState};
 
 /// What a registration asks for.
 #[derive(Clone, Copy)]
@@ -97,14 +97,39 @@ impl<'d> State<'_, 'd> {
         request: &IoResource,
     ) -> Result<SlotIndex, RangeRefusal<Owner<'d>>> {
         let placement = request.placement.as_ref().map_err(|error| RangeRefusal::Invalid(*error))?;
-        if let Placement::Fixed(range) = *placement {
-            check_fixed(range, request)?;
-        }
-        let free = self.find_free(request.io_type(), placement, taker)?;
-        let range = RangeRecord::new(Some(taker.node), request.io_type());
-        let range = range.with_request(index, request.is_window(), request.is_decoded());
-        let slot = self.pool.insert(&free, range).map_err(|error| self.refusal(error))?;
+        let (io_type, state) = (request.io_type(), request.state());
+        let range = RangeRecord::new(Some(taker.node), io_type);
+        let depth = self.depth_below(io_type.space(), taker.parent)?;
+        let mut range = range.with_request(index, request.is_window(), state != RangeState::Reserved, depth);
+        let free = match state {
+            RangeState::Unplaced => {
+                range.range = unplaced(io_type, placement)?;
+                check_fixed(range.range, &IoResource::at(io_type, range.range).aligned(request.alignment()))?;
+                None
+            }
+            RangeState::Waiting => {
+                let Placement::Fixed(wanted) = *placement else { return Err(RangeRefusal::NoAddress) };
+                check_fixed(wanted, request)?;
+                check_space(io_type, wanted)?;
+                range.range = wanted;
+                self.find_free(io_type, placement, taker, true).ok()
+            }
+            RangeState::Decoded | RangeState::Reserved => {
+                if let Placement::Fixed(wanted) = *placement {
+                    check_fixed(wanted, request)?;
+                }
+                Some(self.find_free(io_type, placement, taker, state == RangeState::Decoded)?)
+            }
+        };
+        let slot = match free {
+            Some(free) => self.pool.insert(&free, range),
+            None => self.pool.insert_unplaced(range),
+        };
+        let slot = slot.map_err(|error| self.refusal(error))?;
         self.pool.set_alignment(slot, request.alignment());
+        if free.is_none() && state == RangeState::Waiting {
+            self.pool.wait_for(slot, range.range);
+        }
         Ok(slot)
     }
 
@@ -113,83 +138,105 @@ impl<'d> State<'_, 'd> {
         refusal.map_owner(|holder| self.owner(holder.node))
     }
 
-    /// Finds a free place for a range of a device: in the windows of the buses above the device, where there are any.
+    /// Finds a free place for a range of a device: in a window of the nearest bus above the device that has one for the space,
+    /// or else directly in the space. A range that is to be `decoded` needs a window that is.
     pub(crate) fn find_free(
         &mut self,
         io_type: IoType,
         placement: &Placement,
         taker: Taker,
+        decoded: bool,
     ) -> Result<FreeRange, RangeRefusal<Owner<'d>>> {
         if let Placement::Fixed(range) = *placement {
-            let last = io_type.last_address();
-            if range.last() > last {
-                return Err(RangeRefusal::Invalid(RangeError::BeyondSpace { range, last }));
-            }
+            check_space(io_type, range)?;
         }
-        self.find_below(io_type, placement, taker.parent).map_err(|refusal| match refusal {
+        let bus = self.buses_with_window(io_type.space(), taker.parent).next();
+        let found = match bus {
+            None => self.pool.find_free(io_type, placement, None),
+            Some(bus) => self.find_in_windows(io_type, placement, bus, decoded)?,
+        };
+        found.map_err(|refusal| match refusal {
             RangeRefusal::Overlap { wanted, taken, owner: Holder { node: Some(node), .. } }
                 if node == taker.node && self.tree.node(node).is_none() =>
             {
                 RangeRefusal::OverlapsOwnRequest { wanted, taken }
             }
-            RangeRefusal::Overlap { wanted, taken, owner: Holder { node: Some(node), is_window } }
+            RangeRefusal::Overlap { wanted, taken, owner: Holder { node: Some(node), .. } }
                 if taker.parent.is_some_and(|parent| self.tree.is_within(parent, node)) =>
             {
-                RangeRefusal::NotInWindow { wanted, taken, bus: self.owner(Some(node)), is_window }
+                RangeRefusal::NotInWindow { wanted, taken, bus: self.owner(Some(node)) }
             }
             other => self.refusal(other),
         })
     }
 
-    fn find_below(
+    /// Finds a free place in a window of a bus. The outer error says that none of its windows can hold anything now.
+    fn find_in_windows(
         &mut self,
         io_type: IoType,
         placement: &Placement,
-        parent: Option<NodeIndex>,
-    ) -> Result<FreeRange, Refusal> {
-        if let Placement::Fixed(wanted) = *placement {
-            return self.pool.find_free(io_type, placement, self.window_around(io_type, wanted, parent));
-        }
-        // Anywhere: in a window of the nearest ancestor that has one for this space.
-        let (mut ancestor, mut refused) = (parent, None);
-        while let Some(node) = ancestor.and_then(|ancestor| self.tree.node(ancestor)) {
-            ancestor = node.parent;
-            let mut next = node.first_range;
-            while let Some((index, range)) = next.and_then(|index| Some((index, *self.range(index)?))) {
-                if range.is_window() && range.space() == io_type.space() {
-                    let found = self.pool.find_free(io_type, placement, Some(index));
-                    if found.is_ok() {
-                        return found;
-                    }
-                    refused = Some(index);
-                }
-                next = range.next;
+        bus: NodeIndex,
+        decoded: bool,
+    ) -> Result<Result<FreeRange, Refusal>, RangeRefusal<Owner<'d>>> {
+        let (mut asked, mut next) = (None, self.tree.node(bus).and_then(|bus| bus.first_range));
+        while let Some((index, window)) = next.and_then(|index| Some((index, *self.range(index)?))) {
+            next = window.next;
+            let state = window.state();
+            if !window.is_window_for(io_type.space()) || !state.is_placed() || (decoded && !window.is_decoded()) {
+                continue;
             }
-            if refused.is_some() {
-                break;
+            asked = Some(index);
+            let found = self.pool.find_free(io_type, placement, asked);
+            // What another window of the bus is for is no reason.
+            if !matches!(found, Err(RangeRefusal::OutsideWindow { .. } | RangeRefusal::NoRoom { .. })) {
+                return Ok(found);
             }
         }
-        // Where a window has refused, it is asked once more, for the reason: to keep the reason takes more code.
-        self.pool.find_free(io_type, placement, refused)
+        match asked {
+            // It is asked once more, for the reason: to keep the reason takes more code.
+            Some(_) => Ok(self.pool.find_free(io_type, placement, asked)),
+            None => Err(RangeRefusal::NoDecodedWindow { bus: self.owner(Some(bus)) }),
+        }
     }
 
-    /// The innermost window around `wanted` that belongs to `parent` or a bus above it.
-    fn window_around(&self, io_type: IoType, wanted: IoRange, parent: Option<NodeIndex>) -> Option<SlotIndex> {
-        let parent = parent?;
-        let (mut index, mut range) = self.pool.innermost(io_type.space(), wanted.first())?;
-        loop {
-            let is_above = range.node.is_some_and(|node| self.tree.is_within(parent, node));
-            if range.is_window() && range.range.contains_range(wanted) && is_above {
-                return Some(index);
-            }
-            index = range.container?;
-            range = self.range(index)?;
+    /// The buses from `parent` up that have a window for the space, in any state.
+    fn buses_with_window(&self, space: Space, parent: Option<NodeIndex>) -> impl Iterator<Item = NodeIndex> {
+        let above = parent.into_iter().chain(parent.into_iter().flat_map(|parent| self.tree.ancestors(parent)));
+        above.filter(move |bus| self.ranges_of(*bus).any(|(_, range)| range.is_window_for(space)))
+    }
+
+    /// How many windows are around a range of a child of `parent` wherever it is placed.
+    fn depth_below(&self, space: Space, parent: Option<NodeIndex>) -> Result<u8, RangeRefusal<Owner<'d>>> {
+        let depth = self.buses_with_window(space, parent).count();
+        match self.buses_with_window(space, parent).next() {
+            Some(bus) if depth > MAX_WINDOW_DEPTH => Err(RangeRefusal::TooDeep { bus: self.owner(Some(bus)) }),
+            _ => Ok(depth as u8),
         }
     }
 }
 
+/// Checks that a range does not pass the last address of its space.
+pub(crate) fn check_space<O>(io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<O>> {
+    let last = io_type.last_address();
+    match range.last() > last {
+        true => Err(RangeRefusal::Invalid(RangeError::BeyondSpace { range, last })),
+        false => Ok(()),
+    }
+}
+
+/// The size of an unplaced range, from address 0 on.
+fn unplaced<O>(io_type: IoType, placement: &Placement) -> Result<IoRange, RangeRefusal<O>> {
+    let range = match *placement {
+        Placement::Fixed(range) => range.moved_to(GuestAddress(0)),
+        Placement::Any { size, .. } => IoRange::with_size(GuestAddress(0), size),
+    };
+    let range = range.map_err(|_| RangeRefusal::Empty)?;
+    check_space(io_type, range)?;
+    Ok(range)
+}
+
 /// Checks that a fixed range has the alignment and the limits of its request.
-fn check_fixed(wanted: IoRange, request: &IoResource) -> Result<(), RangeRefusal<Owner<'static>>> {
+fn check_fixed<O>(wanted: IoRange, request: &IoResource) -> Result<(), RangeRefusal<O>> {
     let align = request.alignment();
     if !align.is_power_of_two() {
         return Err(RangeRefusal::BadAlignment { align });

@@ -173,7 +173,7 @@ fn register(manager: &'static Manager, probe: &'static Probe, port: u16) -> Inst
 /// Moves a device's ports.
 fn relocate(manager: &'static Manager, moves: &[(InstanceId, u16)]) {
     let moves: Vec<_> = moves.iter().map(|(id, port)| Relocation::new(*id, 0).to((*port).into())).collect();
-    manager.relocate(&moves).unwrap();
+    manager.relocate(&mut moves).unwrap();
 }
 
 /// Collects until the device is gone.

@@ -44,7 +44,7 @@ fn a_child_turned_off_with_a_move_of_its_window_is_off_for_all<const HINTS: usiz
             assert!([[child, child], [child, None], [None, None]].contains(&answers), "{answers:?}");
         });
         let to = |id, port: u16| Relocation::new(id, 0).to(port.into());
-        manager.relocate(&[to(bus, 0x20), to(child, 0x24).decoded(false)]).unwrap();
+        manager.relocate(&mut [to(bus, 0x20), to(child, 0x24).reserved()]).unwrap();
         reader.join().unwrap();
     });
 }

@@ -46,16 +46,16 @@ fn a_hint_is_right_as_long_as_the_range_is_where_it_is_and_none_lies_in_it() {
         let child = manager.register_device(&CHILD, Some(bus), &[at(0x120, 4)], IrqResource::None).unwrap();
         assert_eq!([leads(bus, 0x100), leads(bus, 0x120), leads(child, 0x120)], [None, None, Some(0x120)]);
         let move_child = Relocation::new(child, 0).to(GuestAddress(0x130));
-        manager.relocate(&[move_child]).unwrap();
+        manager.relocate(&mut [move_child]).unwrap();
         assert_eq!([leads(bus, 0x100), leads(child, 0x120), leads(child, 0x130)], [None, None, Some(0x130)]);
-        let move_both =
+        let mut move_both =
             [Relocation::new(bus, 0).to(GuestAddress(0x200)), Relocation::new(child, 0).to(GuestAddress(0x220))];
-        manager.relocate(&move_both).unwrap();
+        manager.relocate(&mut move_both).unwrap();
         assert_eq!([leads(bus, 0x200), leads(child, 0x130), leads(child, 0x220)], [None, None, Some(0x220)]);
 
-        manager.relocate(&[Relocation::new(child, 0).decoded(false)]).unwrap();
+        manager.relocate(&mut [Relocation::new(child, 0).reserved()]).unwrap();
         assert_eq!([leads(bus, 0x220), leads(child, 0x220)], [Some(0x200), None]);
-        manager.relocate(&[Relocation::new(child, 0).decoded(true)]).unwrap();
+        manager.relocate(&mut [Relocation::new(child, 0).decoded()]).unwrap();
         assert_eq!([leads(bus, 0x220), leads(child, 0x220)], [None, Some(0x220)]);
         manager.unregister_device(child).unwrap();
         assert_eq!(leads(bus, 0x220), Some(0x200));

@@ -54,7 +54,7 @@ fn check_within(windows: usize, most: usize) {
             for other in places {
                 for to in [other, place] {
                     let step = Relocation::new(id, 0).to(at(to).into());
-                    check(&what, [9 * levels + 45, moved], || manager.relocate(&[step]).unwrap());
+                    check(&what, [9 * levels + 45, moved], || manager.relocate(&mut [step]).unwrap());
                 }
             }
             check(&what, [4 * levels + 32, shift], || manager.unregister_device(id).unwrap());
@@ -102,7 +102,7 @@ fn an_access_goes_on_while_a_writer_stands_still_half_way() {
     };
     cost::meanwhile(step, || {
         let second = MANAGER.register_device(&DEVICES[1], None, &requests[1], IrqResource::None).unwrap();
-        MANAGER.relocate(&[Relocation::new(first, 0).to(GuestAddress(0x10))]).unwrap();
+        MANAGER.relocate(&mut [Relocation::new(first, 0).to(GuestAddress(0x10))]).unwrap();
         MANAGER.unregister_device(first).unwrap();
         MANAGER.unregister_device(second).unwrap();
     });

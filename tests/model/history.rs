@@ -68,7 +68,7 @@ impl Ask {
         if self.window {
             resource = resource.window();
         }
-        if self.decoded { resource } else { resource.not_decoded() }
+        if self.decoded { resource } else { resource.reserved() }
     }
 }
 

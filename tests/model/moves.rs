@@ -58,7 +58,7 @@ impl<V: Accesses> Run<'_, V> {
             relocations.push(relocation);
         }
         let moved = self.moved(&changes);
-        match (self.manager.relocate(&relocations), moved) {
+        match (self.manager.relocate(&mut relocations), moved) {
             (Ok(()), Some(model)) => {
                 self.model = model;
                 false

@@ -99,7 +99,7 @@ fn relocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     let figures = interleaved(plan.rounds.min(31), 1, |_, _| {
         per_operation(2 * TIMES, || {
             for to in (0..TIMES).flat_map(|_| places) {
-                manager.relocate(&[Relocation::new(id, index).to(to)]).expect("the place is free");
+                manager.relocate(&mut [Relocation::new(id, index).to(to)]).expect("the place is free");
             }
         })
     });

@@ -82,7 +82,7 @@ impl<'d> PciBus<'d> {
             _ => return,
         };
         // Within the callback of the access; the state is not locked meanwhile, since an access to it may come by.
-        let result = self.manager.relocate(&[relocation]);
+        let result = self.manager.relocate(&mut [relocation]);
         let mut state = self.state.lock();
         match result {
             Ok(()) => state.moves += 1,

@@ -288,10 +288,10 @@ impl<A> Changing<'_, A> {
         match how {
             Some(1) => {
                 let second = Relocation::new(second, 0).to(GuestAddress(QUEUE));
-                self.manager.relocate(&[range.to(GuestAddress(OTHER)), second])?;
+                self.manager.relocate(&mut [range.to(GuestAddress(OTHER)), second])?;
             }
-            Some(2) => self.manager.relocate(&[range.decoded(false)])?,
-            Some(3) => self.manager.relocate(&[range.decoded(true)])?,
+            Some(2) => self.manager.relocate(&mut [range.reserved()])?,
+            Some(3) => self.manager.relocate(&mut [range.decoded()])?,
             _ => self.manager.unregister_device(third)?,
         }
         Ok(self.doorbells.update(self.manager)?)

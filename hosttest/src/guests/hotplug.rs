@@ -69,7 +69,7 @@ fn bar(kvm: &Kvm) -> Result<Tally, Failure> {
     let (manager, verdict) = (manager(&room), Verdict::new());
     let (bus, card, other) = (PciBus::new(&manager), Scratch::<16>::new("card"), Scratch::<16>::new("other"));
     let bus_id = manager.register_device(&bus, None, &[PciBus::resource()], IrqResource::None)?;
-    let memory = IoResource::mmio(OLD, PAGE).not_decoded();
+    let memory = IoResource::mmio(OLD, PAGE).reserved();
     let card_id = manager.register_device(&card, Some(bus_id), &[memory], IrqResource::None)?;
     manager.register_device(&other, Some(bus_id), &[IoResource::mmio(TAKEN, PAGE)], IrqResource::None)?;
     bus.plug(card_id);

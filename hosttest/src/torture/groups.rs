@@ -132,7 +132,7 @@ impl HotPlug {
             4 => {
                 let claims = [(place, claim_of(device, place, !decoded))];
                 if world.claim(Round::Decoding, &claims, || {
-                    world.relocate(&[Relocation::new(id, 0).decoded(!decoded)], false)
+                    world.relocate(&mut [Relocation::new(id, 0).decoded(!decoded)], false)
                 }) {
                     self.devices[index].1 = State::Plugged { id, place, decoded: !decoded };
                 }
@@ -142,7 +142,7 @@ impl HotPlug {
                     let may_fail = self.devices.iter().any(|(_, state)| state.lingers_at(other));
                     let claims = [(place, Claim::NONE), (other, claim_of(device, other, decoded))];
                     if world.claim(Round::Moved, &claims, || {
-                        world.relocate(&[Relocation::new(id, 0).to(base(other))], may_fail)
+                        world.relocate(&mut [Relocation::new(id, 0).to(base(other))], may_fail)
                     }) {
                         self.devices[index].1 = State::Plugged { id, place: other, decoded };
                     }
@@ -233,9 +233,9 @@ impl Slider {
             });
             return;
         };
-        if world
-            .claim(Round::Shifted, &claims, || world.relocate(&[Relocation::new(id, 0).to(GuestAddress(base))], false))
-        {
+        if world.claim(Round::Shifted, &claims, || {
+            world.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(base))], false)
+        }) {
             self.base = base;
         }
     }

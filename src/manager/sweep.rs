@@ -1,0 +1,97 @@
+//! The ranges that wait for a place get it when it becomes free.
+//!
+//! # Worst case
+//! A sweep looks at each waiting range once for each depth of windows that there can be, and tries to place it once.
+
+use crate::indices::SlotIndex;
+use crate::manager::device_manager::DeviceManager;
+use crate::manager::state::State;
+use crate::manager::tree::NodeState;
+use crate::resource::MAX_WINDOW_DEPTH;
+
+/// What a transaction has changed.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Changed {
+    /// A range that accesses reach, or reached.
+    pub(crate) dispatched: bool,
+    /// A window.
+    pub(crate) windows: bool,
+}
+
+impl Changed {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.dispatched |= other.dispatched;
+        self.windows |= other.windows;
+    }
+}
+
+impl<'d> DeviceManager<'d> {
+    /// Places the waiting ranges whose places have become free, and publishes that.
+    pub(crate) fn sweep(&self, state: &mut State<'_, 'd>) {
+        let changed = state.sweep();
+        if changed.windows {
+            self.publish(|pass| self.index_rebuild(pass, state));
+        } else if changed.dispatched {
+            self.publish(|pass| self.index_insert_marked(pass, state));
+        }
+        state.forget_marks();
+    }
+}
+
+impl State<'_, '_> {
+    /// Places the waiting ranges whose places are free: windows before what lies in them, and those that have waited longer
+    /// before others. It marks what it has placed.
+    pub(crate) fn sweep(&mut self) -> Changed {
+        let mut changed = Changed::default();
+        if !self.pool.has_waiting() {
+            return changed;
+        }
+        for depth in 0..=MAX_WINDOW_DEPTH as u8 {
+            let mut next = self.pool.first_waiting();
+            while let Some(slot) = next {
+                next = self.pool.next_waiting(slot);
+                let is_at_depth = self.range(slot).is_some_and(|range| range.depth() == depth);
+                if is_at_depth && self.try_to_place(slot) {
+                    self.pool.mark(slot, true);
+                    if let Some(range) = self.range(slot) {
+                        changed.windows |= range.is_window();
+                        changed.dispatched |= range.is_dispatched();
+                    }
+                }
+            }
+        }
+        changed
+    }
+
+    /// Gives the marked ranges their places back, windows before what lies in them. Those that cannot have them wait.
+    pub(crate) fn put_displaced(&mut self) {
+        for depth in 0..=MAX_WINDOW_DEPTH as u8 {
+            let mut from = 0;
+            while let Some((slot, next)) = self.pool.next_marked(from) {
+                from = next;
+                let Some(range) = self.range(slot).copied().filter(|range| range.depth() == depth) else { continue };
+                self.pool.mark(slot, false);
+                if !self.try_to_place(slot) {
+                    self.pool.wait_for(slot, range.range);
+                }
+            }
+        }
+    }
+
+    /// Places a range where it wants to lie, if that is possible.
+    fn try_to_place(&mut self, slot: SlotIndex) -> bool {
+        let Some(range) = self.range(slot).copied() else { return false };
+        let node = range.node.and_then(|node| self.tree.node(node));
+        let is_there = node.is_some_and(|node| matches!(node.state, NodeState::LIVE | NodeState::REGISTERING));
+        is_there && self.put_at(slot, range.range, range.is_decoded()).is_ok()
+    }
+
+    /// Takes the marks away.
+    pub(crate) fn forget_marks(&mut self) {
+        let mut from = 0;
+        while let Some((slot, next)) = self.pool.next_marked(from) {
+            self.pool.mark(slot, false);
+            from = next;
+        }
+    }
+}
