@@ -139,7 +139,7 @@ pub use error::{
 };
 pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
-pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage};
+pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage, Taken};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};

@@ -140,6 +140,13 @@ pub enum RegisterError<'d> {
         /// The device.
         device: &'d str,
     },
+    /// The device has another name than the one for which its resources were [taken](crate::DeviceManager::take).
+    OtherName {
+        /// The name of the device.
+        device: &'d str,
+        /// The name that was given.
+        taken: &'d str,
+    },
     /// The device does not accept what it was given.
     Rejected {
         /// The device.
@@ -191,6 +198,9 @@ impl fmt::Display for RegisterError<'_> {
             }
             RegisterError::StorageInUse { device } => {
                 write!(f, "\"{device}\" cannot be registered: {STORAGE_IN_USE}")
+            }
+            RegisterError::OtherName { device, taken } => {
+                write!(f, "\"{device}\" cannot have what was taken for \"{taken}\": a device keeps the name")
             }
             RegisterError::Rejected { device } => write!(f, "\"{device}\" does not accept its resources"),
         }

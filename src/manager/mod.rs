@@ -13,6 +13,7 @@ mod state;
 mod storage;
 mod sweep;
 mod take;
+mod taken;
 mod tree;
 
 pub use device_manager::DeviceManager;
@@ -21,3 +22,4 @@ pub(crate) use occupant::Occupant;
 pub use relocate::Relocation;
 pub(crate) use remove::Scope;
 pub use storage::Storage;
+pub use taken::Taken;

@@ -1,21 +1,13 @@
 //! Registration of devices, and ranges and interrupt lines for the VMM itself.
 
-use core::mem;
-
-use heapless::Vec;
-
-use crate::access::Target;
 use crate::address::{IoRange, IoType};
 use crate::device::Device;
 use crate::error::{IrqError, Owner, RangeRefusal, RegisterError};
-use crate::indices::NodeIndex;
 use crate::instance::InstanceId;
-use crate::interrupt::{Gsi, IrqLine, LineSource};
+use crate::interrupt::Gsi;
 use crate::manager::device_manager::DeviceManager;
-use crate::manager::occupant::Occupant;
 use crate::manager::take::Request;
-use crate::manager::tree::NodeState;
-use crate::resource::{Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Placement, Resources};
+use crate::resource::{IoResource, IrqResource, Placement};
 
 impl<'d> DeviceManager<'d> {
     /// Registers a device as the last child of `parent`, or at the root: gives it the ranges and the line it asks for,
@@ -60,56 +52,8 @@ impl<'d> DeviceManager<'d> {
         requests: &[IoResource],
         irq: IrqResource,
     ) -> Result<InstanceId, RegisterError<'d>> {
-        self.collect();
         let name = device.name();
-        let storage_in_use = RegisterError::StorageInUse { device: name };
-        let (id, assigned, source) = {
-            let mut locked = self.lock().ok_or(storage_in_use)?;
-            let mut state = locked.state();
-            let id = state.take(&Request { device, name, parent, ranges: requests, irq })?;
-            let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
-            for (_, range) in state.ranges_of(id.index) {
-                // A device has no more ranges than there is room for.
-                let _ = assigned.push(range.assigned());
-            }
-            let source = self.source_of(&state, id.index);
-            (id, assigned, source)
-        };
-        let undo = Undo { manager: self, node: id.index, source };
-        let line = match self.gate(id.index) {
-            Some(gate) => IrqLine::new(gate, source, self.controller),
-            // There are as many gates as ids.
-            None => IrqLine::DISCONNECTED,
-        };
-        // No lock is held here: the device may look around, and register others.
-        if device.set_resources(&Resources::new(&assigned, line)).is_err() {
-            return Err(RegisterError::Rejected { device: name });
-        }
-        mem::forget(undo);
-        let mut locked = self.lock().ok_or(storage_in_use)?;
-        let mut state = locked.state();
-        let mut dispatched = false;
-        for (request, (slot, range)) in requests.iter().zip(state.ranges_of(id.index)) {
-            dispatched |= range.is_dispatched();
-            if range.io_type() != IoType::PhysicalMmio {
-                let target = Target { node: Some(id.index), range_index: range.index(), io_type: range.io_type() };
-                let occupant = Occupant { device, target, sizes: request.access_sizes() };
-                let length = range.range.last().0.wrapping_sub(range.range.first().0).wrapping_add(1);
-                let installed = self.slots.install(slot, occupant, length);
-                debug_assert!(installed, "a free range has a vacant slot");
-            }
-        }
-        if let Some(node) = state.tree.node_mut(id.index) {
-            node.state = NodeState::LIVE;
-        }
-        if dispatched {
-            self.publish(|pass| {
-                for (slot, range) in state.ranges_of(id.index) {
-                    self.index_insert(pass, slot, range, &state);
-                }
-            });
-        }
-        Ok(id)
+        self.take_for(Request { device, name, parent, ranges: requests, irq })?.register(device)
     }
 
     /// Takes a range for the VMM itself: RAM, a local APIC. No device gets it, and an access to it is unclaimed. An [`IoRange`]
@@ -205,22 +149,5 @@ impl<'d> DeviceManager<'d> {
             return Err(IrqError::NotAllocated { gsi });
         }
         state.free_irq(gsi)
-    }
-}
-
-/// Takes a registration back when it is dropped: because the device has rejected its resources, or has unwound out of
-/// `set_resources`.
-struct Undo<'d> {
-    manager: &'d DeviceManager<'d>,
-    node: NodeIndex,
-    source: Option<LineSource<'d>>,
-}
-
-impl Drop for Undo<'_> {
-    fn drop(&mut self) {
-        if let Some(gate) = self.manager.gate(self.node) {
-            gate.close();
-        }
-        self.manager.finish(self.node, self.source, false);
     }
 }

@@ -1,0 +1,184 @@
+//! The resources of a device, from when they are taken until the device is registered with them.
+
+use core::mem;
+
+use heapless::Vec;
+
+use crate::access::{Access, Target};
+use crate::address::IoType;
+use crate::device::Device;
+use crate::error::RegisterError;
+use crate::instance::InstanceId;
+use crate::interrupt::{IrqLine, LineSource};
+use crate::manager::device_manager::DeviceManager;
+use crate::manager::occupant::Occupant;
+use crate::manager::take::Request;
+use crate::manager::tree::NodeState;
+use crate::resource::{AccessSizes, Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Resources};
+
+/// Stands in the tree for a device that does not exist yet. No access reaches it.
+struct Absent;
+
+impl Device<'_> for Absent {
+    fn name(&self) -> &str {
+        ""
+    }
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+    fn write(&self, _: &Access<'_>, _: &[u8]) {}
+}
+
+/// The ranges and the line of a device that does not exist yet, as [`DeviceManager::take`] has taken them.
+///
+/// The registration consumes it. If it is dropped, everything is given back.
+pub struct Taken<'d> {
+    manager: &'d DeviceManager<'d>,
+    id: InstanceId,
+    name: &'d str,
+    source: Option<LineSource<'d>>,
+    irq: IrqLine<'d>,
+    sizes: Vec<AccessSizes, MAX_RANGES_PER_DEVICE>,
+}
+
+impl<'d> DeviceManager<'d> {
+    /// Takes the ranges and the line of a device before the device exists: for one that is made from them, because its
+    /// interrupt is an irqfd, or its address stands on a kernel's command line. [`Taken::register`] registers the device.
+    ///
+    /// `name` is the name that the device will have; until then it is shown as being registered. Otherwise as
+    /// [`register_device`](Self::register_device).
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator};
+    ///
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> =
+    ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::of::<0xc000_0000, 0xffff_ffff>()).with_irqs(5, 15));
+    ///
+    /// let range = IoResource::any(IoType::Mmio, GuestUsize(0x200)).aligned(0x200);
+    /// let taken = MANAGER.take("disk", None, &[range], IrqResource::Any)?;
+    /// let (base, gsi) = (taken.range(0).unwrap().range.first(), taken.irq().gsi().unwrap().0);
+    /// // The guest's kernel is told where the device will be, and the device is made.
+    /// assert_eq!(format!("virtio_mmio.device=0x200@{base}:{gsi}"), "virtio_mmio.device=0x200@0xc0000000:5");
+    /// static DISK: Constant = Constant("disk", 7);
+    /// let disk = taken.register(&DISK)?;
+    /// assert_eq!(MANAGER.range(disk, 0).unwrap().range.first(), base);
+    ///
+    /// // What is not used is given back.
+    /// drop(MANAGER.take("net", None, &[range], IrqResource::Any)?);
+    /// assert_eq!(MANAGER.walk().count(), 1);
+    /// # Ok::<(), vm_device::RegisterError<'static>>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`register_device`](Self::register_device), `Rejected` excepted.
+    pub fn take(
+        &'d self,
+        name: &'d str,
+        parent: Option<InstanceId>,
+        requests: &[IoResource],
+        irq: IrqResource,
+    ) -> Result<Taken<'d>, RegisterError<'d>> {
+        self.take_for(Request { device: &Absent, name, parent, ranges: requests, irq })
+    }
+
+    /// Takes what a registration asks for.
+    pub(crate) fn take_for(&'d self, request: Request<'_, 'd>) -> Result<Taken<'d>, RegisterError<'d>> {
+        self.collect();
+        let Request { name, ranges, .. } = request;
+        let (id, source) = {
+            let mut locked = self.lock().ok_or(RegisterError::StorageInUse { device: name })?;
+            let mut state = locked.state();
+            let id = state.take(&request)?;
+            (id, self.source_of(&state, id.index))
+        };
+        let irq = match self.gate(id.index) {
+            Some(gate) => IrqLine::new(gate, source, self.controller),
+            // There are as many gates as ids.
+            None => IrqLine::DISCONNECTED,
+        };
+        let mut sizes = Vec::new();
+        for range in ranges {
+            // A device has no more ranges than there is room for.
+            let _ = sizes.push(range.access_sizes());
+        }
+        Ok(Taken { manager: self, id, name, source, irq, sizes })
+    }
+}
+
+impl<'d> Taken<'d> {
+    /// The id that the device will have.
+    pub fn id(&self) -> InstanceId {
+        self.id
+    }
+
+    /// Range number `index`, in the order of the requests; `None` if there were fewer.
+    pub fn range(&self, index: usize) -> Option<Assigned> {
+        self.manager.range(self.id, index)
+    }
+
+    /// The interrupt of the device, as [`Device::set_resources`] will tell it.
+    pub fn irq(&self) -> IrqLine<'d> {
+        self.irq
+    }
+
+    /// Registers the device: tells it what it has, and makes it reachable.
+    ///
+    /// # Errors
+    /// [`RegisterError::OtherName`] if the device's name is not the one that was given, [`RegisterError::Rejected`] if the
+    /// device does not accept what it has. Everything is given back then.
+    pub fn register(self, device: &'d dyn Device<'d>) -> Result<InstanceId, RegisterError<'d>> {
+        let Self { manager, id, name, irq, .. } = self;
+        if !device.name().bytes().eq(name.bytes()) {
+            return Err(RegisterError::OtherName { device: device.name(), taken: name });
+        }
+        let assigned = manager.with_state(|state| {
+            let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
+            for (_, range) in state.ranges_of(id.index) {
+                // A device has no more ranges than there is room for.
+                let _ = assigned.push(range.assigned());
+            }
+            assigned
+        });
+        // No lock is held here: the device may look around, and register others.
+        if device.set_resources(&Resources::new(&assigned.unwrap_or_default(), irq)).is_err() {
+            return Err(RegisterError::Rejected { device: name });
+        }
+        // The storage is this manager's.
+        manager.with_state(|state| {
+            let mut dispatched = false;
+            for (sizes, (slot, range)) in self.sizes.iter().zip(state.ranges_of(id.index)) {
+                dispatched |= range.is_dispatched();
+                if range.io_type() != IoType::PhysicalMmio {
+                    let target = Target { node: Some(id.index), range_index: range.index(), io_type: range.io_type() };
+                    let occupant = Occupant { device, target, sizes: *sizes };
+                    let length = range.range.last().0.wrapping_sub(range.range.first().0).wrapping_add(1);
+                    let installed = manager.slots.install(slot, occupant, length);
+                    debug_assert!(installed, "a free range has a vacant slot");
+                }
+            }
+            if let Some(node) = state.tree.node_mut(id.index) {
+                (node.device, node.state) = (device, NodeState::LIVE);
+            }
+            if dispatched {
+                manager.publish(|pass| {
+                    for (slot, range) in state.ranges_of(id.index) {
+                        manager.index_insert(pass, slot, range, state);
+                    }
+                });
+            }
+        });
+        mem::forget(self);
+        Ok(id)
+    }
+}
+
+/// Gives everything back: what was taken is not used, or the device has rejected it, or has unwound out of `set_resources`.
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if let Some(gate) = self.manager.gate(self.id.index) {
+            gate.close();
+        }
+        self.manager.finish(self.id.index, self.source, false);
+    }
+}
