@@ -115,6 +115,7 @@ mod index;
 mod indices;
 mod instance;
 mod interrupt;
+mod listener;
 mod manager;
 #[cfg(all(test, vm_device_loom))]
 mod models;
@@ -139,6 +140,7 @@ pub use error::{
 };
 pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
+pub use listener::{PlacedRange, RangeListener};
 pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage, Taken};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;

@@ -6,6 +6,7 @@ mod id;
 mod irq;
 mod pool;
 mod range;
+mod told;
 mod waiting;
 
 pub use bounds::SystemAllocator;
@@ -13,3 +14,4 @@ pub(crate) use id::{IdPool, IdStorage};
 pub(crate) use irq::{IrqPool, IrqStorage};
 pub(crate) use pool::{Pool, PoolStorage};
 pub(crate) use range::{FreeRange, Holder, RangeRecord, Refusal};
+pub(crate) use told::Told;

@@ -25,12 +25,14 @@ pub(super) struct Counts {
     /// Those of both spaces.
     all: u16,
     /// The first record in the list of those that are free again.
-    free: Option<SlotIndex>,
+    pub(super) free: Option<SlotIndex>,
     /// How many records were ever in use: the first ones.
-    used: u16,
+    pub(super) used: u16,
     /// The range that has been waiting for the longest time, and the one for the shortest.
     pub(super) first_waiting: Option<SlotIndex>,
     pub(super) last_waiting: Option<SlotIndex>,
+    /// The oldest change that waits for the listener.
+    pub(super) first_wish: Option<SlotIndex>,
     port_gaps: Gaps,
     memory_gaps: Gaps,
 }
@@ -53,6 +55,7 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
                 used: 0,
                 first_waiting: None,
                 last_waiting: None,
+                first_wish: None,
                 port_gaps,
                 memory_gaps,
             },
@@ -67,6 +70,8 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
 
 /// The bit of an element of `alignments` that marks a range.
 const MARK: u8 = 1 << 7;
+/// The bit that says that the listener is told of the range.
+const LISTENED: u8 = 1 << 6;
 
 /// The pool of addresses and ports.
 ///
@@ -108,7 +113,7 @@ impl Pool<'_> {
     /// The alignment of a range, wherever it moves: a power of two.
     pub(crate) fn alignment(&self, index: SlotIndex) -> u64 {
         let bits = self.alignments.get(index.position()).copied().unwrap_or(0);
-        // `wrapping_shl` ignores the mark.
+        // `wrapping_shl` ignores the two high bits.
         1_u64.wrapping_shl(bits.into())
     }
 
@@ -124,6 +129,17 @@ impl Pool<'_> {
         if let Some(bits) = self.alignments.get_mut(index.position()) {
             *bits = if marked { *bits | MARK } else { *bits & !MARK };
         }
+    }
+
+    /// The listener is to be told of this range.
+    pub(crate) fn set_listened(&mut self, index: SlotIndex) {
+        if let Some(bits) = self.alignments.get_mut(index.position()) {
+            *bits |= LISTENED;
+        }
+    }
+
+    pub(crate) fn is_listened(&self, index: SlotIndex) -> bool {
+        self.alignments.get(index.position()).is_some_and(|bits| bits & LISTENED != 0)
     }
 
     pub(crate) fn is_marked(&self, index: SlotIndex) -> bool {
@@ -207,10 +223,20 @@ impl Pool<'_> {
         if range.is_waiting() {
             self.stop_waiting(index);
         }
+        self.free_record(index);
+    }
+
+    /// Puts a record into the list of those that are free.
+    pub(super) fn free_record(&mut self, index: SlotIndex) {
         let next = self.counts.free.replace(index);
         if let Some(record) = self.range_mut(index) {
             record.next = next;
         }
+    }
+
+    /// For how many ranges there is room.
+    pub(super) fn capacity(&self) -> usize {
+        self.records.len()
     }
 
     /// Takes a place for an unlinked range, right after [`find_free`](Self::find_free) has found it.
@@ -241,6 +267,9 @@ impl Pool<'_> {
         let &RangeRecord { range, container, .. } = old;
         let at = self.position_of(old.space(), old.key());
         self.put(index, &FreeRange { range, container, depth: old.depth(), at });
+        if let Some(record) = self.range_mut(index) {
+            record.restore_place(old);
+        }
     }
 
     /// Frees the place of a range, which keeps its index: if it has a place, and no other range lies in it.

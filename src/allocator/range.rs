@@ -1,5 +1,6 @@
 //! What the allocator keeps of one range.
 
+use super::told::Told;
 use crate::address::{IoRange, IoType, Space};
 use crate::error::RangeRefusal;
 use crate::indices::{NodeIndex, SlotIndex};
@@ -27,6 +28,10 @@ const _: () = assert!(MAX_RANGES_PER_DEVICE == INDEX as usize + 1, "the index of
 const DEPTH: u8 = 0b1111;
 const PLACED: u8 = 1 << 4;
 const WAITING: u8 = 1 << 5;
+const TOLD: u8 = 0b11 << 6;
+const TOLD_PLACED: u8 = 0b01 << 6;
+const TOLD_LEAVING: u8 = 0b10 << 6;
+const TOLD_REFUSED: u8 = 0b11 << 6;
 
 const _: () = assert!(MAX_WINDOW_DEPTH <= DEPTH as usize, "the depth of a range has four bits");
 
@@ -53,7 +58,7 @@ pub(crate) struct RangeRecord {
     pub(crate) node: Option<NodeIndex>,
     /// The device's next range; of a record that is not in use, the next such one.
     pub(crate) next: Option<SlotIndex>,
-    /// How many windows are around it, and whether it has a place or waits for one.
+    /// How many windows are around it, whether it has a place or waits for one, and what the listener was told of the place.
     level: u8,
     /// Which of the device's ranges, its kind, whether it is a window, and whether it is decoded where it lies.
     kind: u8,
@@ -88,8 +93,16 @@ impl RangeRecord {
     }
 
     pub(super) fn set_place(&mut self, free: &FreeRange) {
+        if self.range != free.range {
+            self.set_told(Told::Nothing);
+        }
         (self.range, self.container) = (free.range, free.container);
-        self.level = self.level & DEPTH | PLACED;
+        self.level = self.level & !WAITING | PLACED;
+    }
+
+    /// Puts it back as it was placed before.
+    pub(super) fn restore_place(&mut self, old: &Self) {
+        (self.range, self.container, self.level) = (old.range, old.container, old.level | PLACED);
     }
 
     pub(super) fn set_waiting(&mut self, next: Option<SlotIndex>) {
@@ -97,8 +110,29 @@ impl RangeRecord {
         self.level = self.level & DEPTH | WAITING;
     }
 
+    /// The listener's knowledge stays: the range may go back where it was.
     pub(super) fn set_unplaced(&mut self) {
-        self.level &= DEPTH;
+        self.level &= DEPTH | TOLD;
+    }
+
+    /// What the listener was told of its place.
+    pub(crate) fn told(&self) -> Told {
+        match self.level & TOLD {
+            TOLD_PLACED => Told::Placed,
+            TOLD_LEAVING => Told::Leaving,
+            TOLD_REFUSED => Told::Refused,
+            _ => Told::Nothing,
+        }
+    }
+
+    pub(crate) fn set_told(&mut self, told: Told) {
+        self.level = self.level & !TOLD
+            | match told {
+                Told::Nothing => 0,
+                Told::Placed => TOLD_PLACED,
+                Told::Leaving => TOLD_LEAVING,
+                Told::Refused => TOLD_REFUSED,
+            };
     }
 
     /// How many windows are around it, or are to be: it has as many buses above it that have a window for its space.
@@ -122,6 +156,19 @@ impl RangeRecord {
             (false, true) => RangeState::Waiting,
             (false, false) => RangeState::Unplaced,
         }
+    }
+
+    /// The same range as it is to be: in another place, size and state. It is no record of a placed range.
+    pub(crate) fn wished(mut self, to: IoRange, state: RangeState) -> Self {
+        self.range = to;
+        self.level &= DEPTH;
+        match state {
+            RangeState::Unplaced => {}
+            RangeState::Waiting => self.level |= WAITING,
+            RangeState::Decoded | RangeState::Reserved => self.level |= PLACED,
+        }
+        self.set_decoded(state != RangeState::Reserved);
+        self
     }
 
     /// Which of the device's ranges.

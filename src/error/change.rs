@@ -147,6 +147,13 @@ pub enum RegisterError<'d> {
         /// The name that was given.
         taken: &'d str,
     },
+    /// The [`RangeListener`](crate::RangeListener) has refused the place of a range.
+    ListenerRefused {
+        /// The device.
+        device: &'d str,
+        /// Which of its ranges.
+        index: usize,
+    },
     /// The device does not accept what it was given.
     Rejected {
         /// The device.
@@ -201,6 +208,9 @@ impl fmt::Display for RegisterError<'_> {
             }
             RegisterError::OtherName { device, taken } => {
                 write!(f, "\"{device}\" cannot have what was taken for \"{taken}\": a device keeps the name")
+            }
+            RegisterError::ListenerRefused { device, index } => {
+                write!(f, "the listener has refused the place of range {index} of \"{device}\"")
             }
             RegisterError::Rejected { device } => write!(f, "\"{device}\" does not accept its resources"),
         }
@@ -327,6 +337,14 @@ pub enum RelocateError<'d> {
         /// The number of its range.
         index: usize,
     },
+    /// The change is made, and the [`RangeListener`](crate::RangeListener) has refused the place of a range: of this one or of one
+    /// that has been waiting. It is told again with the next change.
+    ListenerRefused {
+        /// The device.
+        device: &'d str,
+        /// Which of its ranges.
+        index: usize,
+    },
     /// The new place cannot be had.
     Range {
         /// The device.
@@ -348,6 +366,9 @@ impl fmt::Display for RelocateError<'_> {
             RelocateError::NoSuchRange { device, index } => write!(f, "\"{device}\" has no range {index}"),
             RelocateError::NamedTwice { device, index } => {
                 write!(f, "range {index} of \"{device}\" is named twice in one transaction")
+            }
+            RelocateError::ListenerRefused { device, index } => {
+                write!(f, "the listener has refused the place of range {index} of \"{device}\", which has it")
             }
             RelocateError::Range { device, index, to, refusal } => {
                 write!(f, "range {index} of \"{device}\" to {to}: {refusal}")

@@ -6,6 +6,7 @@ use crate::allocator::SystemAllocator;
 use crate::index::Index;
 use crate::indices::{LineIndex, NodeIndex};
 use crate::interrupt::{HandleGate, InterruptController, LineLevel, LineSource};
+use crate::listener::RangeListener;
 use crate::manager::line::LineShare;
 use crate::manager::occupant::Occupant;
 use crate::manager::state::{State, StateCells};
@@ -53,6 +54,7 @@ pub struct DeviceManager<'d> {
     /// Whether the storage is this manager's.
     owns_storage: AtomicBool,
     pub(crate) controller: Option<&'d dyn InterruptController>,
+    pub(crate) listener: Option<&'d dyn RangeListener>,
     parts: &'d (dyn Parts<'d> + 'd),
     allocator: SystemAllocator,
 }
@@ -92,6 +94,7 @@ impl<'d> DeviceManager<'d> {
                 removal_spins: REMOVAL_SPINS,
                 owns_storage: AtomicBool::new(false),
                 controller: None,
+                listener: None,
                 parts: storage,
                 allocator,
             }
@@ -130,6 +133,13 @@ impl<'d> DeviceManager<'d> {
     #[must_use]
     pub const fn with_interrupt_controller(mut self, controller: &'d dyn InterruptController) -> Self {
         self.controller = Some(controller);
+        self
+    }
+
+    /// The same manager with a listener, which hears where ranges lie that the VMM maps itself.
+    #[must_use]
+    pub const fn with_listener(mut self, listener: &'d dyn RangeListener) -> Self {
+        self.listener = Some(listener);
         self
     }
 

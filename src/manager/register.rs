@@ -111,11 +111,13 @@ impl<'d> DeviceManager<'d> {
     /// [`RangeRefusal::NotAllocated`] for any other range, a device's among them, and the refusals of
     /// [`reserve`](Self::reserve) about the storage and the ports.
     pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<Owner<'d>>> {
-        let mut locked = self.lock().ok_or(RangeRefusal::StorageInUse)?;
-        let mut state = locked.state();
-        state.pool.release(io_type, range).map_err(|error| state.refusal(error))?;
-        self.sweep(&mut state);
-        Ok(())
+        let released = self.with_state(|state| {
+            let released = state.pool.release(io_type, range).map_err(|error| state.refusal(error));
+            self.sweep(state);
+            released
+        });
+        let _ = self.tell(None);
+        released.unwrap_or(Err(RangeRefusal::StorageInUse))
     }
 
     /// Takes an interrupt line for the VMM itself: the given one, or the lowest that is free. No device gets it.

@@ -11,16 +11,17 @@
 //! with the number of ranges.
 
 use crate::address::{GuestAddress, GuestUsize, IoRange};
-use crate::allocator::RangeRecord;
+use crate::allocator::{RangeRecord, Told};
 use crate::error::{Owner, RangeRefusal, RelocateError};
 use crate::indices::SlotIndex;
 use crate::instance::InstanceId;
+use crate::listener::PlacedRange;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
 use crate::manager::sweep::Changed;
 use crate::manager::take::{Taker, check_space};
 use crate::manager::tree::NodeState;
-use crate::resource::{Placement, RangeState};
+use crate::resource::{MAX_WINDOW_DEPTH, Placement, RangeState};
 
 /// The change of one range: a new place, a new state, a new size of a window.
 ///
@@ -195,6 +196,16 @@ impl Relocation {
 }
 
 impl Step {
+    /// Whether the listener is to be told that the range leaves.
+    fn leaves(&self) -> bool {
+        self.is_out && self.old.told() == Told::Placed && (self.to != self.old.range || !self.is_decoded())
+    }
+
+    /// Whether the range is decoded at its new place, if it gets the place.
+    fn is_decoded(&self) -> bool {
+        matches!(self.state, RangeState::Decoded | RangeState::Waiting)
+    }
+
     fn changes(&self) -> bool {
         // A range that is decoded where it is to wait has got what it would wait for.
         let state = match (self.old.state(), self.state) {
@@ -242,32 +253,42 @@ impl<'d> DeviceManager<'d> {
     /// # Errors
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
     pub fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
-        let Some(mut locked) = self.lock() else {
-            // The storage is another manager's: no device has any id.
-            return relocations.first().map_or(Ok(()), |named| Err(RelocateError::NotFound { id: named.device }));
-        };
-        let mut state = locked.state();
-        resolve(&state, relocations)?;
-        state.take_out(relocations);
-        if let Err(error) = state.place(relocations) {
-            state.take_back(relocations);
-            return Err(error);
+        if self.listener.is_some() {
+            return self.relocate_and_tell(relocations);
         }
+        match self.with_state(|state| self.relocate_under_lock(state, relocations)) {
+            Some(outcome) => outcome,
+            None => self.relocate_nowhere(relocations),
+        }
+    }
+
+    /// The outcome where the storage is another manager's: no device has any id.
+    pub(crate) fn relocate_nowhere(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+        relocations.first().map_or(Ok(()), |named| Err(RelocateError::NotFound { id: named.device }))
+    }
+
+    /// Makes the transaction. No range leaves of which the listener is still to be told that it does.
+    pub(crate) fn relocate_under_lock(
+        &self,
+        state: &mut State<'_, 'd>,
+        relocations: &mut [Relocation],
+    ) -> Result<(), RelocateError<'d>> {
+        state.try_out(relocations)?;
         let mut changed = state.settle(relocations);
-        changed.add(state.sweep());
+        changed.add(state.sweep_waiting());
         if changed.windows {
-            self.publish(|pass| self.index_rebuild(pass, &state));
+            self.publish(|pass| self.index_rebuild(pass, state));
         } else if changed.dispatched {
             self.publish(|pass| {
                 for step in steps(relocations).filter(|step| step.is_out) {
-                    self.index_remove(pass, step.slot, &step.old, &state);
+                    self.index_remove(pass, step.slot, &step.old, state);
                 }
                 for step in steps(relocations).filter(|step| step.is_out) {
                     if let Some(range) = state.range(step.slot) {
-                        self.index_insert(pass, step.slot, range, &state);
+                        self.index_insert(pass, step.slot, range, state);
                     }
                 }
-                self.index_insert_marked(pass, &state);
+                self.index_insert_marked(pass, state);
             });
         }
         state.forget_marks();
@@ -275,7 +296,7 @@ impl<'d> DeviceManager<'d> {
     }
 }
 
-fn steps(relocations: &[Relocation]) -> impl DoubleEndedIterator<Item = &Step> {
+fn steps(relocations: &[Relocation]) -> impl DoubleEndedIterator<Item = &Step> + Clone {
     relocations.iter().filter_map(|relocation| relocation.step.as_ref())
 }
 
@@ -318,6 +339,73 @@ fn sort(relocations: &mut [Relocation]) {
 }
 
 impl<'d> State<'_, 'd> {
+    /// The first steps of a transaction: the ranges that it names are where they are to be, and what lay in their windows is
+    /// out of its place, and marked. After an error, everything is as before.
+    fn try_out(&mut self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+        resolve(self, relocations)?;
+        self.take_out(relocations);
+        let outcome = self.place(relocations);
+        if outcome.is_err() {
+            self.take_back(relocations);
+        }
+        outcome
+    }
+
+    /// The first range that the transaction would take away from a place of which the listener was told. Nothing has changed
+    /// afterwards.
+    pub(crate) fn first_leaving(
+        &mut self,
+        relocations: &mut [Relocation],
+    ) -> Result<Option<(SlotIndex, PlacedRange<'d>)>, RelocateError<'d>> {
+        if self.pool.find_told(Told::Placed, |_| true).is_none() {
+            return Ok(None);
+        }
+        self.try_out(relocations)?;
+        self.put_displaced(|_, _| {});
+        let named = steps(relocations).find(|step| step.leaves()).map(|step| step.slot);
+        let mut from = 0;
+        let displaced = core::iter::from_fn(|| {
+            let (slot, next) = self.pool.next_marked(from)?;
+            from = next;
+            Some(slot)
+        });
+        let is_away = |slot: &SlotIndex| {
+            self.pool.told(*slot) == Told::Placed && self.range(*slot).is_some_and(|range| !range.is_placed())
+        };
+        let leaving = named.or({ displaced }.find(is_away));
+        self.take_back(relocations);
+        Ok(leaving.and_then(|slot| Some((slot, self.placed_range(slot)?))))
+    }
+
+    /// Leaves the changes of a transaction to the caller that has the listener's turn.
+    pub(crate) fn wish(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+        let wishes = steps(relocations).filter(|step| step.changes());
+        if wishes.clone().count() > self.pool.room() {
+            let device = relocations.first().and_then(|named| self.tree.get(named.device)).map_or("", |node| node.name);
+            return Err(RelocateError::Busy { device });
+        }
+        for step in wishes {
+            // There is room.
+            let _ = self.pool.add_wish(step.slot, step.old.wished(step.to, step.state));
+        }
+        Ok(())
+    }
+
+    /// The oldest change that was left to the caller that has the listener's turn.
+    pub(crate) fn take_wish(&mut self) -> Option<Relocation> {
+        let (slot, wish) = self.pool.take_wish()?;
+        let device = self.tree.node(wish.node?)?.id();
+        let index = self.range(slot)?.index().into();
+        let size = if wish.is_window() { wish.range.size() } else { None };
+        // What waits is placed at once if it can be.
+        let state = match wish.state() {
+            RangeState::Decoded => RangeState::Waiting,
+            state => state,
+        };
+        let to = Some(wish.range.first());
+        Some(Relocation { device, index, to, size, state: Some(state), step: None })
+    }
+
     /// The step that a relocation asks for.
     fn step(&self, relocation: &Relocation) -> Result<Step, RelocateError<'d>> {
         let Relocation { device: id, index, to, size, state, .. } = *relocation;
@@ -405,18 +493,23 @@ impl<'d> State<'_, 'd> {
         Ok(())
     }
 
-    /// Undoes [`take_out`](Self::take_out) and [`place`](Self::place). The old places are still free: the lock is held.
+    /// Undoes [`take_out`](Self::take_out), [`place`](Self::place) and [`put_displaced`](Self::put_displaced). The old places
+    /// are still free: the lock is held.
     fn take_back(&mut self, relocations: &[Relocation]) {
-        for step in steps(relocations).rev().filter(|step| step.is_out) {
-            if step.state.is_placed() {
+        // What lies in a window comes before it.
+        for depth in (0..=MAX_WINDOW_DEPTH as u8).rev() {
+            for step in steps(relocations).filter(|step| step.is_out && step.old.depth() == depth) {
                 self.pool.unlink(step.slot);
             }
-            if step.old.is_waiting() {
-                if let Some(range) = self.pool.range_mut(step.slot) {
-                    range.range = step.old.range;
-                }
-                self.pool.wait_behind(step.slot, step.waited_behind);
+            self.for_each_marked(depth, |state, slot| {
+                state.pool.unlink(slot);
+            });
+        }
+        for step in steps(relocations).rev().filter(|step| step.is_out && step.old.is_waiting()) {
+            if let Some(range) = self.pool.range_mut(step.slot) {
+                range.range = step.old.range;
             }
+            self.pool.wait_behind(step.slot, step.waited_behind);
         }
         for step in steps(relocations).filter(|step| step.is_out) {
             if step.old.is_placed() {
@@ -427,13 +520,14 @@ impl<'d> State<'_, 'd> {
                 range.set_decoded(step.old.is_decoded());
             }
         }
-        let mut from = 0;
-        while let Some((slot, next)) = self.pool.next_marked(from) {
-            if let Some(range) = self.range(slot).copied() {
-                self.pool.put_back(slot, &range);
-            }
-            self.pool.mark(slot, false);
-            from = next;
+        // Each window is back before a range looks for the one around it.
+        for depth in 0..=MAX_WINDOW_DEPTH as u8 {
+            self.for_each_marked(depth, |state, slot| {
+                let Some(mut old) = state.range(slot).copied() else { return };
+                old.container = state.window_around(&old);
+                state.pool.put_back(slot, &old);
+                state.pool.mark(slot, false);
+            });
         }
     }
 
@@ -449,13 +543,20 @@ impl<'d> State<'_, 'd> {
             if let Some(range) = self.pool.range_mut(step.slot) {
                 changed.dispatched |= range.is_dispatched();
                 range.range = step.to;
-                if step.state == RangeState::Waiting {
-                    range.set_decoded(true);
+                match step.state {
+                    RangeState::Waiting => range.set_decoded(true),
+                    RangeState::Unplaced => range.set_told(Told::Nothing),
+                    RangeState::Decoded | RangeState::Reserved => {}
                 }
             }
         }
         if changed.windows {
-            self.put_displaced();
+            self.put_displaced(|state, slot| {
+                state.pool.mark(slot, false);
+                if let Some(range) = state.range(slot).copied().filter(|range| !range.is_placed()) {
+                    state.pool.wait_for(slot, range.range);
+                }
+            });
         }
         changed
     }

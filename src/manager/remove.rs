@@ -9,12 +9,16 @@
 //!    that such a callback calls finds the caller's own callback running, and gives up in its first step.
 //! 4. Everything that the device had is given back.
 
+use heapless::Vec;
+
 use crate::access::{Access, OuterAccess};
 use crate::error::UnregisterError;
 use crate::indices::NodeIndex;
 use crate::instance::InstanceId;
 use crate::interrupt::{HandleGate, LineSource};
 use crate::manager::device_manager::DeviceManager;
+use crate::manager::notify::Turn;
+use crate::manager::on_drop::OnDrop;
 use crate::manager::state::State;
 use crate::manager::tree::{Node, NodeState};
 use crate::sync::spin_once;
@@ -180,21 +184,45 @@ impl<'d> DeviceManager<'d> {
             };
             let is_idle = self.gate(index).is_none_or(HandleGate::is_idle);
             let next = index.position().saturating_add(1);
-            if is_idle && slots.iter().all(|slot| self.slots.reclaim(*slot)) {
+            if is_idle && slots.iter().all(|slot| self.slots.reclaim(*slot)) && self.tell_deferred_leaving(index) {
                 self.finish(index, source, true);
                 // This may have been the last child of a bus that is deferred too: its turn is next.
                 from = parent.map_or(next, |parent| parent.position().min(next));
             } else {
-                self.with_state(|state| {
-                    if let Some(node) = state.tree.node_mut(index) {
-                        node.state = NodeState::DEFERRED;
-                    }
-                });
+                self.with_state(|state| state.set_deferred(index));
                 from = next;
             }
         }
         self.tell_owed();
+        let _ = self.tell(None);
         self.left()
+    }
+
+    /// Tells the listener that the ranges of a deferred node leave. `false` if another caller is in the listener.
+    fn tell_deferred_leaving(&self, index: NodeIndex) -> bool {
+        if self.listener.is_none() {
+            return true;
+        }
+        let turn = self.with_state(|state| match state.has_told(index) {
+            true => self.take_turn(state).then_some(true),
+            false => Some(false),
+        });
+        match turn {
+            Some(Some(true)) => {
+                let turn = self.turn();
+                let mut again = OnDrop::new(true, |again| {
+                    if *again {
+                        self.with_state(|state| state.set_deferred(index));
+                    }
+                });
+                self.tell_all_leaving(index);
+                again.value = false;
+                drop(turn);
+                true
+            }
+            Some(Some(false)) => true,
+            _ => false,
+        }
     }
 
     /// How many deferred removals and owed lines there are.
@@ -273,11 +301,11 @@ impl<'d> DeviceManager<'d> {
         scope: Scope,
         within: Option<&Access<'_>>,
     ) -> Result<(), UnregisterError<'d>> {
-        self.wait_and_make_unreachable(id, scope, within)?;
-        // If the barrier or the controller unwinds, the rest of the subtree is left to `collect`.
+        let mut turn = self.wait_and_make_unreachable(id, scope, within)?;
+        // If the barrier, the controller or the listener unwinds, the rest of the subtree is left to `collect`.
         let mut left = OnDrop::new(true, |left| {
             if *left {
-                self.with_state(|state| defer(state, id));
+                self.with_state(|state| state.defer(id));
             }
         });
         self.slots.barrier();
@@ -293,9 +321,11 @@ impl<'d> DeviceManager<'d> {
                     spin_once();
                 }
             }
+            self.tell_all_leaving(leaf);
             self.finish(leaf, source, false);
             if leaf == id.index {
                 left.value = false;
+                let _ = self.tell(turn.take());
                 return Ok(());
             }
         }
@@ -303,13 +333,13 @@ impl<'d> DeviceManager<'d> {
 
     /// The first two steps. For each device of the subtree, it waits until the callbacks that it finds running have ended. When
     /// it finds, under the lock, that it has waited for every device of the subtree, it makes all of them unreachable before it
-    /// unlocks. Nothing has changed when it gives up.
+    /// unlocks. Nothing has changed when it gives up. Where the listener has to be told, it returns the turn to do so.
     fn wait_and_make_unreachable(
         &self,
         id: InstanceId,
         scope: Scope,
         within: Option<&Access<'_>>,
-    ) -> Result<(), UnregisterError<'d>> {
+    ) -> Result<Option<Turn<'_, 'd>>, UnregisterError<'d>> {
         let mut spins = self.removal_spins;
         // Nodes are waited for in the order in which they were linked: others that come and go meanwhile do not change it.
         let (mut waited_for, mut linked) = (0, None);
@@ -330,20 +360,35 @@ impl<'d> DeviceManager<'d> {
                 }
                 let linked = *linked.get_or_insert(state.tree.linked());
                 let next = subtree().filter(|node| node.sequence > waited_for).min_by_key(|node| node.sequence);
-                let Some(next) = next else {
-                    self.make_unreachable(&mut state, id.index, NodeState::REMOVING);
-                    return Ok(());
-                };
-                waited_for = next.sequence;
-                if next.sequence > linked {
-                    // Registered after the call: the spin limit bounds the number of these.
-                    let in_use = UnregisterError::InUse { device: next.name };
-                    spins = spins.checked_sub(1).ok_or(in_use)?;
+                match next {
+                    Some(next) => {
+                        waited_for = next.sequence;
+                        if next.sequence > linked {
+                            // Registered after the call: the spin limit bounds the number of these.
+                            let in_use = UnregisterError::InUse { device: next.name };
+                            spins = spins.checked_sub(1).ok_or(in_use)?;
+                        }
+                        (Some(next.name), state.slots_of(next.index()))
+                    }
+                    None => {
+                        let is_told = self.listener.is_some() && state.has_told(id.index);
+                        if !is_told || self.take_turn(&mut state) {
+                            self.make_unreachable(&mut state, id.index, NodeState::REMOVING);
+                            return Ok(is_told.then(|| self.turn()));
+                        }
+                        // Another caller is in the listener: it is waited for as the callbacks are.
+                        let in_use = UnregisterError::InUse { device: state.tree.get(id).map_or("", |node| node.name) };
+                        spins = spins.checked_sub(1).ok_or(in_use)?;
+                        (None, Vec::new())
+                    }
                 }
-                (next.name, state.slots_of(next.index()))
+            };
+            let Some(device) = name else {
+                spin_once();
+                continue;
             };
             if !slots.iter().all(|slot| self.slots.wait_for_current_readers(*slot, &mut spins)) {
-                return Err(UnregisterError::InUse { device: name });
+                return Err(UnregisterError::InUse { device });
             }
         }
     }
@@ -415,15 +460,24 @@ fn check<'d>(state: &State<'_, 'd>, id: InstanceId, scope: Scope) -> Result<(), 
     }
 }
 
-/// Leaves a subtree that is being removed to `collect`.
-fn defer(state: &mut State<'_, '_>, top: InstanceId) {
-    let mut next = state.tree.get(top).map(|node| node.index());
-    while let Some(index) = next {
-        if let Some(node) = state.tree.node_mut(index) {
-            node.state = NodeState::UNFENCED;
-            state.left.deferred = state.left.deferred.saturating_add(1);
+impl State<'_, '_> {
+    /// Leaves a node to the next `collect`.
+    fn set_deferred(&mut self, index: NodeIndex) {
+        if let Some(node) = self.tree.node_mut(index) {
+            node.state = NodeState::DEFERRED;
         }
-        next = state.tree.next_in_walk(index, Some(top.index));
+    }
+
+    /// Leaves a subtree that is being removed to `collect`.
+    pub(super) fn defer(&mut self, top: InstanceId) {
+        let mut next = self.tree.get(top).map(|node| node.index());
+        while let Some(index) = next {
+            if let Some(node) = self.tree.node_mut(index) {
+                node.state = NodeState::UNFENCED;
+                self.left.deferred = self.left.deferred.saturating_add(1);
+            }
+            next = self.tree.next_in_walk(index, Some(top.index));
+        }
     }
 }
 
@@ -437,24 +491,6 @@ fn is_settled(source: Option<LineSource<'_>>) -> bool {
 fn first_leaf(state: &State<'_, '_>, top: NodeIndex) -> NodeIndex {
     let first_child = |index: &NodeIndex| state.tree.node(*index)?.first_child;
     core::iter::successors(Some(top), first_child).last().unwrap_or(top)
-}
-
-/// Calls `act` when it is dropped, at a return or while unwinding.
-struct OnDrop<T, F: FnMut(&mut T)> {
-    value: T,
-    act: F,
-}
-
-impl<T, F: FnMut(&mut T)> OnDrop<T, F> {
-    fn new(value: T, act: F) -> Self {
-        Self { value, act }
-    }
-}
-
-impl<T, F: FnMut(&mut T)> Drop for OnDrop<T, F> {
-    fn drop(&mut self) {
-        (self.act)(&mut self.value);
-    }
 }
 
 /// The access, the access it is nested in, and so on up to the guest's.

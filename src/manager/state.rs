@@ -20,13 +20,15 @@ pub(crate) struct StateStorage<'d, const DEVICES: usize, const RANGES: usize> {
     is_used: bool,
 }
 
-/// What is left for `collect`.
+/// What is left for `collect`, and for the caller that calls the listener.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     /// How many removals.
     pub(crate) deferred: u16,
     /// How many lines are owed.
     pub(crate) owed: u16,
+    /// Whether a caller has the turn to call the listener.
+    pub(crate) telling: bool,
 }
 
 impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES> {
@@ -37,7 +39,7 @@ impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES
             irqs: IrqStorage::new(),
             tree: TreeStorage::new(),
             lines: [LineRecord::FREE; DEVICES],
-            left: Left { deferred: 0, owed: 0 },
+            left: Left { deferred: 0, owed: 0, telling: false },
             is_used: false,
         }
     }
@@ -139,6 +141,7 @@ impl<'d> State<'_, 'd> {
     pub(crate) fn give_back_ranges(&mut self, first: Option<SlotIndex>) {
         let mut next = first;
         while let Some((index, range)) = next.and_then(|index| Some((index, *self.range(index)?))) {
+            self.pool.drop_wish(index);
             // Nothing lies in the windows of a device without children.
             self.pool.remove(index);
             next = range.next;

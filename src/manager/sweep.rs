@@ -28,7 +28,7 @@ impl Changed {
 impl<'d> DeviceManager<'d> {
     /// Places the waiting ranges whose places have become free, and publishes that.
     pub(crate) fn sweep(&self, state: &mut State<'_, 'd>) {
-        let changed = state.sweep();
+        let changed = state.sweep_waiting();
         if changed.windows {
             self.publish(|pass| self.index_rebuild(pass, state));
         } else if changed.dispatched {
@@ -41,7 +41,7 @@ impl<'d> DeviceManager<'d> {
 impl State<'_, '_> {
     /// Places the waiting ranges whose places are free: windows before what lies in them, and those that have waited longer
     /// before others. It marks what it has placed.
-    pub(crate) fn sweep(&mut self) -> Changed {
+    pub(crate) fn sweep_waiting(&mut self) -> Changed {
         let mut changed = Changed::default();
         if !self.pool.has_waiting() {
             return changed;
@@ -63,17 +63,24 @@ impl State<'_, '_> {
         changed
     }
 
-    /// Gives the marked ranges their places back, windows before what lies in them. Those that cannot have them wait.
-    pub(crate) fn put_displaced(&mut self) {
+    /// Gives the marked ranges their places back, windows before what lies in them, where that is possible. Calls `tried` for
+    /// each.
+    pub(crate) fn put_displaced(&mut self, tried: impl Fn(&mut Self, SlotIndex)) {
         for depth in 0..=MAX_WINDOW_DEPTH as u8 {
-            let mut from = 0;
-            while let Some((slot, next)) = self.pool.next_marked(from) {
-                from = next;
-                let Some(range) = self.range(slot).copied().filter(|range| range.depth() == depth) else { continue };
-                self.pool.mark(slot, false);
-                if !self.try_to_place(slot) {
-                    self.pool.wait_for(slot, range.range);
-                }
+            self.for_each_marked(depth, |state, slot| {
+                state.try_to_place(slot);
+                tried(state, slot);
+            });
+        }
+    }
+
+    /// Calls `act` for each marked range with so many windows around it.
+    pub(crate) fn for_each_marked(&mut self, depth: u8, act: impl Fn(&mut Self, SlotIndex)) {
+        let mut from = 0;
+        while let Some((slot, next)) = self.pool.next_marked(from) {
+            from = next;
+            if self.range(slot).is_some_and(|range| range.depth() == depth) {
+                act(self, slot);
             }
         }
     }

@@ -205,6 +205,16 @@ impl<'d> State<'_, 'd> {
         above.filter(move |bus| self.ranges_of(*bus).any(|(_, range)| range.is_window_for(space)))
     }
 
+    /// The window around a device's range: of the nearest bus above the device that has one for the space.
+    pub(crate) fn window_around(&self, range: &RangeRecord) -> Option<SlotIndex> {
+        let parent = self.tree.node(range.node?)?.parent;
+        let bus = self.buses_with_window(range.space(), parent).next()?;
+        let holds = |window: &RangeRecord| {
+            window.is_window_for(range.space()) && window.is_placed() && window.range.contains_range(range.range)
+        };
+        self.ranges_of(bus).find(|(_, window)| holds(window)).map(|(slot, _)| slot)
+    }
+
     /// How many windows are around a range of a child of `parent` wherever it is placed.
     fn depth_below(&self, space: Space, parent: Option<NodeIndex>) -> Result<u8, RangeRefusal<Owner<'d>>> {
         let depth = self.buses_with_window(space, parent).count();

@@ -6,12 +6,15 @@ use heapless::Vec;
 
 use crate::access::{Access, Target};
 use crate::address::IoType;
-use crate::device::Device;
+use crate::device::{Device, Doorbell};
 use crate::error::RegisterError;
+use crate::indices::NodeIndex;
 use crate::instance::InstanceId;
 use crate::interrupt::{IrqLine, LineSource};
 use crate::manager::device_manager::DeviceManager;
+use crate::manager::notify::RefusedPlace;
 use crate::manager::occupant::Occupant;
+use crate::manager::state::State;
 use crate::manager::take::Request;
 use crate::manager::tree::NodeState;
 use crate::resource::{AccessSizes, Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Resources};
@@ -132,7 +135,15 @@ impl<'d> Taken<'d> {
         if !device.name().bytes().eq(name.bytes()) {
             return Err(RegisterError::OtherName { device: device.name(), taken: name });
         }
+        // The device's own code, without the lock.
+        let doorbells = manager.listener.map(|_| device.doorbells());
         let assigned = manager.with_state(|state| {
+            if let Some(node) = state.tree.node_mut(id.index) {
+                node.device = device;
+            }
+            if let Some(doorbells) = doorbells {
+                state.set_listened(id.index, doorbells);
+            }
             let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
             for (_, range) in state.ranges_of(id.index) {
                 // A device has no more ranges than there is room for.
@@ -143,6 +154,14 @@ impl<'d> Taken<'d> {
         // No lock is held here: the device may look around, and register others.
         if device.set_resources(&Resources::new(&assigned.unwrap_or_default(), irq)).is_err() {
             return Err(RegisterError::Rejected { device: name });
+        }
+        let has_news = |state: &mut State<'_, 'd>| state.has_untold(id.index) && manager.take_turn(state);
+        let mut turn = None;
+        if manager.listener.is_some() && manager.with_state(has_news) == Some(true) {
+            turn = Some(manager.turn());
+            if let Err(RefusedPlace { device, index }) = manager.tell_registered(id.index) {
+                return Err(RegisterError::ListenerRefused { device, index });
+            }
         }
         // The storage is this manager's.
         manager.with_state(|state| {
@@ -158,7 +177,7 @@ impl<'d> Taken<'d> {
                 }
             }
             if let Some(node) = state.tree.node_mut(id.index) {
-                (node.device, node.state) = (device, NodeState::LIVE);
+                node.state = NodeState::LIVE;
             }
             if dispatched {
                 manager.publish(|pass| {
@@ -168,7 +187,10 @@ impl<'d> Taken<'d> {
                 });
             }
         });
+        // If the listener unwinds, the device stays registered.
         mem::forget(self);
+        // Where another caller has the turn, it tells of this device's places too.
+        let _ = manager.tell(turn);
         Ok(id)
     }
 }
@@ -176,9 +198,35 @@ impl<'d> Taken<'d> {
 /// Gives everything back: what was taken is not used, or the device has rejected it, or has unwound out of `set_resources`.
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        if let Some(gate) = self.manager.gate(self.id.index) {
+        let Self { manager, id, source, .. } = *self;
+        if let Some(gate) = manager.gate(id.index) {
             gate.close();
         }
-        self.manager.finish(self.id.index, self.source, false);
+        // The listener was told of a place only if it has unwound from being told of another.
+        let is_left = manager.with_state(|state| {
+            let is_left = state.has_told(id.index);
+            if is_left {
+                state.defer(id);
+            }
+            is_left
+        });
+        if is_left != Some(true) {
+            manager.finish(id.index, source, false);
+        }
+        let _ = manager.tell(None);
+    }
+}
+
+impl State<'_, '_> {
+    /// Notes of which ranges of a device the listener is told.
+    fn set_listened(&mut self, node: NodeIndex, doorbells: &[Doorbell]) {
+        let mut next = self.tree.node(node).and_then(|node| node.first_range);
+        while let Some((slot, range)) = next.and_then(|slot| Some((slot, *self.range(slot)?))) {
+            next = range.next;
+            let is_rung = doorbells.iter().any(|doorbell| doorbell.range_index == usize::from(range.index()));
+            if range.io_type() == IoType::PhysicalMmio || is_rung {
+                self.pool.set_listened(slot);
+            }
+        }
     }
 }

@@ -1,0 +1,19 @@
+//! What is done at the end of a scope, unwinding or not.
+
+/// Calls `act` when it is dropped, at a return or while unwinding.
+pub(super) struct OnDrop<T, F: FnMut(&mut T)> {
+    pub(super) value: T,
+    act: F,
+}
+
+impl<T, F: FnMut(&mut T)> OnDrop<T, F> {
+    pub(super) fn new(value: T, act: F) -> Self {
+        Self { value, act }
+    }
+}
+
+impl<T, F: FnMut(&mut T)> Drop for OnDrop<T, F> {
+    fn drop(&mut self) {
+        (self.act)(&mut self.value);
+    }
+}
