@@ -4,8 +4,8 @@ mod fixture;
 
 use fixture::{Constant, DEVICES, NEW, Platform, RANGES, bounded, is_refused, manager, nth_name, range};
 use vm_device::{
-    Gsi, GuestAddress, GuestUsize, IoResource, IoType, IrqResource, MAX_RANGES_PER_DEVICE, MAX_RELOCATIONS,
-    MAX_SHARING, RangeRefusal, RegisterError, RelocateError, Relocation,
+    Gsi, GuestAddress, GuestUsize, IoResource, IoType, IrqResource, MAX_RANGES_PER_DEVICE, MAX_SHARING,
+    MAX_WINDOW_DEPTH, Owner, RangeRefusal, RegisterError, Relocation,
 };
 
 /// Devices named by their numbers.
@@ -69,26 +69,63 @@ fn a_window_takes_the_room_of_one_range() {
         manager.reserve(IoType::Pio, range(port, port)).unwrap();
     }
     let mut parent = None;
-    let mut depth = 0;
-    // Windows in windows, and each gives its child all that it has.
+    let mut count = 0_usize;
+    // Windows in windows, as deep as they nest, and each gives its child all that it has.
+    let nested = MAX_WINDOW_DEPTH + 1;
+    let page = |count: usize| 0x1000 * (count / nested + 1) as u64;
     let got = loop {
-        let all = IoResource::at(IoType::Mmio, range(0x1000, u64::MAX)).window();
-        match manager.register_device(&devices[depth], parent, &[all], IrqResource::None) {
-            Ok(id) => (parent, depth) = (Some(id), depth + 1),
+        if count.is_multiple_of(nested) {
+            parent = None;
+        }
+        let all = IoResource::mmio(page(count), 0x1000).window();
+        match manager.register_device(&devices[count], parent, &[all], IrqResource::None) {
+            Ok(id) => (parent, count) = (Some(id), count + 1),
             Err(error) => break error,
         }
     };
-    assert_eq!(depth, RANGES - RESERVED);
+    assert_eq!(count, RANGES - RESERVED);
     let refusal = RangeRefusal::Full { capacity: RANGES };
     assert!(matches!(got, RegisterError::Range { refusal: r, .. } if r == refusal));
     // The innermost answers, whichever goes.
-    for left in (0..depth).rev() {
-        let innermost = manager.find_by_address(GuestAddress(u64::MAX), IoType::Mmio);
-        assert_eq!(innermost.map(|(id, _)| manager.device(id).unwrap().depth), Some(left));
-        assert_eq!(manager.read(GuestAddress(u64::MAX), &mut [0], IoType::Mmio), Ok(()));
+    for left in (0..count).rev() {
+        let address = GuestAddress(page(left) + 0xfff);
+        let innermost = manager.find_by_address(address, IoType::Mmio);
+        assert_eq!(innermost.map(|(id, _)| manager.device(id).unwrap().depth), Some(left % nested));
+        assert_eq!(manager.read(address, &mut [0], IoType::Mmio), Ok(()));
         manager.unregister_device(innermost.unwrap().0).unwrap();
     }
-    assert!(manager.read(GuestAddress(u64::MAX), &mut [0], IoType::Mmio).is_err());
+    assert!(manager.read(GuestAddress(page(0)), &mut [0], IoType::Mmio).is_err());
+}
+
+#[test]
+fn no_more_windows_are_around_a_range_than_the_limit() {
+    let devices = numbered(MAX_WINDOW_DEPTH + 1);
+    manager!(let manager: <DEVICES, RANGES, 1> = bounded());
+    let all = [IoResource::at(IoType::Mmio, range(0x1000, u64::MAX)).window()];
+    let mut parent = None;
+    for device in &devices {
+        // A bus without a window does not count, nor does one with a window of the other space.
+        parent = Some(manager.register_device(device, parent, &all, IrqResource::None).unwrap());
+        let between = [IoResource::pio(manager.walk().count() as u16, 1)];
+        parent = Some(manager.register_device(device, parent, &between, IrqResource::None).unwrap());
+    }
+    let bus = manager.device(parent.unwrap()).unwrap().parent.unwrap();
+    let owner = Owner::Device { id: bus, name: "8" };
+    let refusal = RangeRefusal::TooDeep { bus: owner };
+    let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
+    let words = format!(
+        "mmio request 0 of \"new\": more than 8 buses above the device have a window for the space, from \"8\" ({bus}) up"
+    );
+    // Whatever state is asked for: the range could never be placed.
+    let place = IoResource::mmio(0x1000, 1);
+    for request in [place, place.reserved(), place.waiting(), place.unplaced()] {
+        is_refused(&manager, error, &words, || manager.register_device(&NEW, parent, &[request], IrqResource::None));
+    }
+    manager.register_device(&NEW, parent, &[IoResource::pio(0x100, 1)], IrqResource::None).unwrap();
+    let innermost = manager.find_by_address(GuestAddress(u64::MAX), IoType::Mmio);
+    assert_eq!(innermost, Some((bus, 0)));
+    let depths: Vec<_> = manager.address_map(IoType::Mmio).map(|mapped| mapped.depth).collect();
+    assert!(depths.into_iter().eq(0..=MAX_WINDOW_DEPTH));
 }
 
 #[test]
@@ -124,7 +161,7 @@ fn no_line_is_shared_by_more_devices_than_the_limit() {
 }
 
 #[test]
-fn no_transaction_moves_more_ranges_than_the_limit() {
+fn a_transaction_moves_as_many_ranges_as_there_are() {
     let devices = numbered(3);
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let mut moves = Vec::new();
@@ -134,12 +171,15 @@ fn no_transaction_moves_more_ranges_than_the_limit() {
         // All one up: each to where the next one is.
         moves.extend((0..12).map(|i| Relocation::new(id, i).to(GuestAddress(n as u64 * 12 + i as u64 + 1))));
     }
-    let error = RelocateError::TooMany { asked: 36, limit: MAX_RELOCATIONS };
-    is_refused(&manager, error, "36 ranges in one transaction; it can move 32", || manager.relocate(&mut moves));
-    // From the top, so that the first ones stay.
-    let split = moves.len() - MAX_RELOCATIONS;
-    assert_eq!(manager.relocate(&moves[split..]), Ok(()));
-    assert_eq!(manager.find_by_address(GuestAddress(split as u64), IoType::Pio), None);
-    assert!(manager.read(GuestAddress(36), &mut [0], IoType::Pio).is_ok());
+    assert_eq!(manager.relocate(&mut moves), Ok(()));
+    for (number, device) in (0..).zip(["0", "1", "2"]) {
+        let id = manager.find_by_path(&format!("/{device}")).unwrap();
+        for index in 0..12 {
+            let address = GuestAddress(number * 12 + index as u64 + 1);
+            assert_eq!(manager.find_by_address(address, IoType::Pio), Some((id, index)));
+            assert!(manager.read(address, &mut [0], IoType::Pio).is_ok());
+        }
+    }
+    assert!(manager.read(GuestAddress(0), &mut [0], IoType::Pio).is_err());
     assert_eq!(manager.relocate(&mut []), Ok(()));
 }

@@ -191,7 +191,7 @@ fn an_id_of_a_removed_device_is_an_error_for_good() {
     assert_eq!(manager.unregister_device(old), not_found);
     assert_eq!(manager.unregister_subtree(old), not_found);
     assert_eq!(manager.unregister_device_deferred(old), not_found);
-    let moves = [Relocation::new(old, 0).to(GuestAddress(8))];
+    let mut moves = [Relocation::new(old, 0).to(GuestAddress(8))];
     assert_eq!(manager.relocate(&mut moves), Err(RelocateError::NotFound { id: old }));
     let below = manager.register_device(&FIRST, Some(old), &[], IrqResource::None);
     assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: old }));

@@ -283,7 +283,7 @@ fn a_hint_does_not_lead_to_a_child_that_a_move_of_its_window_has_turned_off() {
     let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
     let child = manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x1010, 4)], IrqResource::None).unwrap();
     assert_eq!([read(0x1010), read(0x1010)], [Ok(4); 2]);
-    let moves = [
+    let mut moves = [
         Relocation::new(bus, 0).to(GuestAddress(0x2000)),
         Relocation::new(child, 0).to(GuestAddress(0x2010)).reserved(),
     ];

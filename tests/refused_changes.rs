@@ -93,20 +93,24 @@ fn a_move_that_is_refused_changes_nothing() {
     let words = "range 0 of \"child\" to 0x19001: [0x19001, 0x19100] overlaps [0x19000, 0x190ff], which belongs to \"child\" (#1)";
     is_refused(&manager, error, words, || manager.relocate(&mut [fine, to(child, 0, 0x1_9001)]));
     let refusal = RangeRefusal::Overlap {
-        wanted: range(0x10_0000, 0x10_00ff),
+        wanted: range(0xf_ffff, 0x10_fffe),
         taken: range(0x10_0000, 0x1f_ffff),
         owner: Owner::Vmm,
     };
-    let error = refused("child", 1, 0x10_0000, refusal);
-    let words = "range 1 of \"child\" to 0x100000: [0x100000, 0x1000ff] overlaps [0x100000, 0x1fffff], which belongs to the VMM";
-    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 0, 0x2000), fine, to(child, 1, 0x10_0000)]));
-    let refusal = RangeRefusal::WindowInUse {
-        inside: range(0x1_8000, 0x1_80ff),
-        owner: Owner::Device { id: child, name: "child" },
+    let error = refused("bus", 0, 0xf_ffff, refusal);
+    let words =
+        "range 0 of \"bus\" to 0xfffff: [0xfffff, 0x10fffe] overlaps [0x100000, 0x1fffff], which belongs to the VMM";
+    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 0, 0x10_1000), fine, to(bus, 0, 0xf_ffff)]));
+    // A window leaves what is named with it behind, too.
+    let outside = RangeRefusal::OutsideWindow {
+        wanted: range(0x1_8080, 0x1_817f),
+        window: range(0x2_0000, 0x2_ffff),
+        owner: Owner::Device { id: bus, name: "bus" },
     };
-    let error = refused("bus", 0, 0x2_0000, refusal);
-    let words = "range 0 of \"bus\" to 0x20000: the window holds [0x18000, 0x180ff], which belongs to \"child\" (#1)";
-    is_refused(&manager, error, words, || manager.relocate(&mut [fine, to(bus, 0, 0x2_0000)]));
+    let error = refused("child", 0, 0x1_8080, outside);
+    let words = "range 0 of \"child\" to 0x18080: [0x18080, 0x1817f] lies outside [0x20000, 0x2ffff], the window of \
+                 \"bus\" (#0)";
+    is_refused(&manager, error, words, || manager.relocate(&mut [fine, to(child, 0, 0x1_8080), to(bus, 0, 0x2_0000)]));
     let invalid = RangeRefusal::Invalid(RangeError::Wraps { base: GuestAddress(u64::MAX), size: GuestUsize(0x100) });
     let error = refused("child", 0, u64::MAX, invalid);
     let words = "range 0 of \"child\" to 0xffffffffffffffff: the range of 0x100 bytes at 0xffffffffffffffff passes the \
@@ -116,15 +120,15 @@ fn a_move_that_is_refused_changes_nothing() {
     let error = refused("serial", 0, 0xfff9, RangeRefusal::Invalid(beyond));
     let words =
         "range 0 of \"serial\" to 0xfff9: the range [0xfff9, 0x10000] passes 0xffff, the last address of its space";
-    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 0, 0x2000), to(serial, 0, 0xfff9)]));
-    let outside = RangeRefusal::OutsidePool { wanted: range(0xfff, 0x10fe), pool: range(0x1000, u64::MAX) };
-    let error = refused("child", 0, 0xfff, outside);
-    let words = "range 0 of \"child\" to 0xfff: [0xfff, 0x10fe] lies outside the pool [0x1000, 0xffffffffffffffff]";
-    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 1, 0x1_8000), to(child, 0, 0xfff)]));
+    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 0, 0x1_0000), to(serial, 0, 0xfff9)]));
+    let outside = RangeRefusal::OutsidePool { wanted: range(0xfff, 0x1_0ffe), pool: range(0x1000, u64::MAX) };
+    let error = refused("bus", 0, 0xfff, outside);
+    let words = "range 0 of \"bus\" to 0xfff: [0xfff, 0x10ffe] lies outside the pool [0x1000, 0xffffffffffffffff]";
+    is_refused(&manager, error, words, || manager.relocate(&mut [to(child, 1, 0x1_0000), to(bus, 0, 0xfff)]));
 
     manager.unregister_device_deferred(child).unwrap();
     let error = RelocateError::Busy { device: "child" };
     is_refused(&manager, error, "\"child\" is being registered or removed", || {
-        manager.relocate(&mut [fine, to(child, 0, 0x2000)])
+        manager.relocate(&mut [fine, to(child, 0, 0x1_0000)])
     });
 }

@@ -237,25 +237,17 @@ fn a_fixed_range_against_its_own_alignment_or_limits_is_refused() {
 #[test]
 fn a_range_of_a_bus_that_is_no_window_is_in_the_way_of_its_children() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
-    let requests = [IoResource::mmio(0x2000, 0x1000), IoResource::mmio(0x4000, 0x1000).window()];
+    let requests = [IoResource::mmio(0x2000, 0x1000), IoResource::pio(0x40, 0x10).window()];
     let bus = manager.register_device(&BUS, None, &requests, IrqResource::None).unwrap();
     let child = manager.register_device(&CHILD, Some(bus), &[], IrqResource::None).unwrap();
     let owner = Owner::Device { id: bus, name: "bus" };
     // For a child as for what is below a child.
     for parent in [bus, child] {
         let (wanted, taken) = (range(0x2800, 0x28ff), range(0x2000, 0x2fff));
-        let refusal = RangeRefusal::NotInWindow { wanted, taken, bus: owner, is_window: false };
+        let refusal = RangeRefusal::NotInWindow { wanted, taken, bus: owner };
         let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
         let words = "mmio request 0 of \"new\": [0x2800, 0x28ff] overlaps [0x2000, 0x2fff], which belongs to \"bus\" (#0), \
                      a bus above the device, and is not a window: ask for that range with `.window()`";
-        is_refused(&manager, error, words, || {
-            manager.register_device(&NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
-        });
-        let (wanted, taken) = (range(0x4fff, 0x5000), range(0x4000, 0x4fff));
-        let refusal = RangeRefusal::NotInWindow { wanted, taken, bus: owner, is_window: true };
-        let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
-        let words = "mmio request 0 of \"new\": [0x4fff, 0x5000] is not wholly inside [0x4000, 0x4fff], the window of \
-                     \"bus\" (#0), a bus above the device";
         is_refused(&manager, error, words, || {
             manager.register_device(&NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
         });
@@ -267,6 +259,44 @@ fn a_range_of_a_bus_that_is_no_window_is_in_the_way_of_its_children() {
     let words = "mmio request 0 of \"new\": [0x2800, 0x28ff] overlaps [0x2000, 0x2fff], which belongs to \"bus\" (#0)";
     is_refused(&manager, error, words, || {
         manager.register_device(&NEW, None, &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
+    });
+}
+
+#[test]
+fn a_range_below_a_bus_with_windows_lies_in_one_of_them() {
+    manager!(let manager: <DEVICES, RANGES, 1> = bounded());
+    let requests =
+        [IoResource::mmio(0x2000, 0x1000), IoResource::mmio(0x4000, 0x1000).window(), IoResource::pio(0x40, 4)];
+    let bus = manager.register_device(&BUS, None, &requests, IrqResource::None).unwrap();
+    let child =
+        manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x4800, 0x10)], IrqResource::None).unwrap();
+    let (owner, window) = (Owner::Device { id: bus, name: "bus" }, range(0x4000, 0x4fff));
+    for parent in [bus, child] {
+        // Across its end, beside it, in another range of the bus, around it.
+        for (first, last) in [(0x4fff, 0x5000), (0x3fff, 0x4000), (0x6000, 0x6003), (0x2800, 0x28ff), (0x3000, 0x5fff)]
+        {
+            let wanted = range(first, last);
+            let refusal = RangeRefusal::OutsideWindow { wanted, window, owner };
+            let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
+            let words = format!(
+                "mmio request 0 of \"new\": {wanted} lies outside [0x4000, 0x4fff], the window of \"bus\" (#0)"
+            );
+            is_refused(&manager, error, &words, || {
+                manager.register_device(&NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
+            });
+        }
+        // The bus has no window for ports.
+        let beside = [IoResource::pio(0x44, 4)];
+        let id = manager.register_device(&NEW, Some(parent), &beside, IrqResource::None).unwrap();
+        manager.unregister_device(id).unwrap();
+    }
+    let (wanted, taken) = (range(0x4808, 0x480b), range(0x4800, 0x480f));
+    let refusal = RangeRefusal::NotInWindow { wanted, taken, bus: Owner::Device { id: child, name: "child" } };
+    let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
+    let words = "mmio request 0 of \"new\": [0x4808, 0x480b] overlaps [0x4800, 0x480f], which belongs to \"child\" (#1), \
+                 a bus above the device, and is not a window: ask for that range with `.window()`";
+    is_refused(&manager, error, words, || {
+        manager.register_device(&NEW, Some(child), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
     });
 }
 

@@ -23,8 +23,8 @@ fn the_order_of_a_transaction_does_not_matter() {
         manager!(let manager);
         let window = IoResource::mmio(0x1000, 0x100).window();
         let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
-        // Beside the window; the transaction brings both together.
-        let beside = IoResource::mmio(0x8000, 0x10);
+        // It waits beside the window; the transaction brings both together.
+        let beside = IoResource::mmio(0x8000, 0x10).waiting();
         let child = manager.register_device(&CHILD, Some(bus), &[beside], IrqResource::None).unwrap();
         let mut moves =
             [Relocation::new(bus, 0).to(GuestAddress(0x4000)), Relocation::new(child, 0).to(GuestAddress(0x4020))];
@@ -40,7 +40,7 @@ fn the_order_of_a_transaction_does_not_matter() {
 }
 
 #[test]
-fn a_moved_window_takes_its_contents_along_or_stays() {
+fn a_moved_window_takes_along_what_is_named_with_it() {
     manager!(let manager);
     let window = IoResource::mmio(0x1000, 0x100).window();
     let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
@@ -51,8 +51,22 @@ fn a_moved_window_takes_its_contents_along_or_stays() {
     let window = Relocation::new(bus, 0).to(GuestAddress(0x1040));
     let first = Relocation::new(child, 0).to(GuestAddress(0x1050));
     let second = Relocation::new(child, 1).to(GuestAddress(0x10c0));
-    for moves in [&[window][..], &[window, first], &[second, window]] {
-        assert!(matches!(manager.relocate(moves), Err(RelocateError::Range { device: "bus", index: 0, .. })));
+    let states = || [0, 1].map(|index| manager.range(child, index).unwrap().to_string());
+    let (here, stays) = ("mmio [0x1050, 0x105f]", "mmio [0x1080, 0x10ff]");
+    let (waits, moved) = ("mmio [0x1010, 0x101f] (waiting)", "mmio [0x10c0, 0x113f]");
+    let back = [Relocation::new(bus, 0).to(GuestAddress(0x1000)), Relocation::new(child, 0).to(GuestAddress(0x1010))];
+    let second_back = Relocation::new(child, 1).to(GuestAddress(0x1080));
+    for (moves, expected) in [
+        (&mut [window][..], [waits, stays]),
+        (&mut [window, first], [here, stays]),
+        (&mut [second, window], [waits, moved]),
+    ] {
+        assert_eq!(manager.relocate(moves), Ok(()));
+        assert_eq!(states(), expected);
+        // What waits is back with the window.
+        let mut back = [back[0], second_back, back[1]];
+        let count = if expected[0] == here { 3 } else { 2 };
+        assert_eq!(manager.relocate(&mut back[..count]), Ok(()));
         assert_eq!(observe(&manager, &[]), before);
     }
     assert_eq!(manager.relocate(&mut [second, first, window]), Ok(()));
@@ -61,19 +75,28 @@ fn a_moved_window_takes_its_contents_along_or_stays() {
 }
 
 #[test]
-fn a_window_that_is_not_decoded_leaves_its_contents_reachable() {
+fn what_lies_behind_a_window_that_is_not_decoded_is_not_reached() {
     manager!(let manager);
     let window = IoResource::mmio(0, 0x100).window();
     let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
     manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x80, 0x10)], IrqResource::None).unwrap();
     let mut vcpu = manager.dispatcher().unwrap();
     let mut data = [0];
-    for (decoded, expected) in [(false, 0xff), (true, 1), (true, 1), (false, 0xff)] {
-        assert_eq!(manager.relocate(&mut [Relocation::new(bus, 0).decoded(decoded)]), Ok(()));
-        assert_eq!(manager.range(bus, 0).unwrap().decoded, decoded);
-        assert_eq!([0x7f, 0x80, 0x8f, 0x90].map(|at| byte(&manager, at)), [expected, 2, 2, expected]);
-        let _ = vcpu.read(GuestAddress(0x7f), &mut data, IoType::Mmio);
-        assert_eq!(data, [expected]);
+    let window = Relocation::new(bus, 0);
+    for (change, [around, inside]) in [
+        (window.reserved(), [0xff; 2]),
+        (window.decoded(), [1, 2]),
+        (window.decoded(), [1, 2]),
+        (window.unplaced(), [0xff; 2]),
+        (window.to(GuestAddress(0)), [1, 2]),
+        (window.reserved(), [0xff; 2]),
+    ] {
+        assert_eq!(manager.relocate(&mut [change]), Ok(()));
+        assert_eq!([0x7f, 0x80, 0x8f, 0x90].map(|at| byte(&manager, at)), [around, inside, inside, around]);
+        for (address, expected) in [(0x7f, around), (0x80, inside)] {
+            let _ = vcpu.read(GuestAddress(address), &mut data, IoType::Mmio);
+            assert_eq!(data, [expected]);
+        }
     }
 }
 

@@ -36,7 +36,7 @@ fn is_refused<'d>(manager: &'d DeviceManager<'d>, id: InstanceId) {
     assert_eq!(manager.unregister_device(id), not_found);
     assert_eq!(manager.unregister_subtree(id), not_found);
     assert_eq!(manager.unregister_device_deferred(id), not_found);
-    let moves = [Relocation::new(id, 0).to(at(0x300))];
+    let mut moves = [Relocation::new(id, 0).to(at(0x300))];
     assert_eq!(manager.relocate(&mut moves), Err(RelocateError::NotFound { id }));
     assert!(manager.device(id).is_none() && manager.range(id, 0).is_none());
     assert_eq!((manager.find_by_path("/first"), manager.find_by_address(at(0), IoType::Mmio)), (None, None));

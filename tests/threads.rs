@@ -161,7 +161,7 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
                 let id = one_device(&manager, &plugged, PLUGGED, 4);
                 phase.next();
                 place ^= 1;
-                let swap = [
+                let mut swap = [
                     Relocation::new(pair[0], 0).to(GuestAddress(SWAPPED[place])),
                     Relocation::new(pair[1], 0).to(GuestAddress(SWAPPED[place ^ 1])),
                 ];
@@ -234,7 +234,8 @@ fn writers_on_several_threads_do_not_get_in_each_others_way() {
                     let mut data = [0; 3];
                     manager.read(GuestAddress(bus + 0x10), &mut data, IoType::Mmio).unwrap();
                     assert_eq!(data, [device.number, 0x10, 0]);
-                    let moves = [0, 1].map(|i| Relocation::new(child, i).to(GuestAddress(bus + 0x24 - i as u64 * 8)));
+                    let mut moves =
+                        [0, 1].map(|i| Relocation::new(child, i).to(GuestAddress(bus + 0x24 - i as u64 * 8)));
                     manager.relocate(&mut moves).unwrap();
                     manager.read(GuestAddress(bus + 0x24), &mut data, IoType::Mmio).unwrap();
                     assert_eq!(data, [device.number, 0x24, 0]);

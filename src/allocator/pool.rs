@@ -153,6 +153,11 @@ impl Pool<'_> {
         Some((SlotIndex::at(position)?, position.saturating_add(1)))
     }
 
+    /// The indices of all records that were ever in use.
+    pub(crate) fn used(&self) -> impl Iterator<Item = SlotIndex> {
+        (0..self.counts.used.into()).filter_map(SlotIndex::at)
+    }
+
     /// The indices of all placed ranges, in order.
     pub(crate) fn indices(&self) -> impl Iterator<Item = SlotIndex> {
         self.order.iter().take(self.counts.all.into()).copied().flatten()

@@ -89,7 +89,8 @@ impl<'d> DeviceManager<'d> {
 
     /// Builds the index from the allocator's ranges. It serves changes of windows with ranges in them.
     pub(crate) fn index_rebuild(&self, pass: Pass, state: &State<'_, 'd>) {
-        for slot in state.pool.indices() {
+        // Not only those that have a place: the change may have taken it from some.
+        for slot in state.pool.used() {
             self.slots.close_to_hints(slot);
         }
         for space in [Space::Ports, Space::Memory] {
