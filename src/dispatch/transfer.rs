@@ -7,6 +7,8 @@ use crate::device::Device;
 pub(crate) trait Transfer {
     /// Gives every byte of a read the open-bus value. It comes before everything that can fail.
     fn fill(&mut self, open_bus: [u8; 4]);
+    /// The length in bytes of the data.
+    fn len(&self) -> usize;
     /// The length in bytes of one element: the whole of a plain access, or one element of a string.
     fn element_len(&self) -> usize;
     /// Whether the data is a whole number of elements, and not empty.
@@ -48,6 +50,9 @@ impl<'b> WriteString<'b> {
 }
 
 impl Transfer for Read<'_> {
+    fn len(&self) -> usize {
+        self.data.len()
+    }
     #[inline(always)]
     fn fill(&mut self, open_bus: [u8; 4]) {
         fill(self.data, open_bus);
@@ -73,6 +78,9 @@ impl Transfer for Read<'_> {
 }
 
 impl Transfer for Write<'_> {
+    fn len(&self) -> usize {
+        self.data.len()
+    }
     #[inline(always)]
     fn fill(&mut self, _: [u8; 4]) {}
     #[inline(always)]
@@ -96,6 +104,9 @@ impl Transfer for Write<'_> {
 }
 
 impl Transfer for ReadString<'_> {
+    fn len(&self) -> usize {
+        self.bytes.data.len()
+    }
     fn fill(&mut self, [byte, ..]: [u8; 4]) {
         self.bytes.data.fill(byte);
     }
@@ -114,6 +125,9 @@ impl Transfer for ReadString<'_> {
 }
 
 impl Transfer for WriteString<'_> {
+    fn len(&self) -> usize {
+        self.bytes.data.len()
+    }
     #[inline(always)]
     fn fill(&mut self, _: [u8; 4]) {}
     fn element_len(&self) -> usize {
@@ -131,6 +145,9 @@ impl Transfer for WriteString<'_> {
 }
 
 impl<T: Transfer + ?Sized> Transfer for &mut T {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
     fn fill(&mut self, open_bus: [u8; 4]) {
         (**self).fill(open_bus);
     }
