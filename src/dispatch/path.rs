@@ -136,35 +136,25 @@ impl<'d> DeviceManager<'d> {
     ) -> Result<(), IoError> {
         let space = io_type.space();
         let length = prepare(self.open_bus(space), io_type, transfer)?;
-        match self.dispatch_whole(caller, address.0, space, length, transfer) {
-            Err(IoError::Straddling) => self.dispatch_straddling(caller, address.0, io_type, transfer),
-            outcome => outcome,
-        }
-    }
-
-    /// As [`dispatch_from`](Self::dispatch_from), for an access that has been prepared, or a piece of one. An access that no
-    /// range holds whole is `Straddling`, whatever the policy.
-    #[inline(never)]
-    pub(super) fn dispatch_whole(
-        &self,
-        caller: &Caller<'_>,
-        address: u64,
-        space: Space,
-        length: usize,
-        transfer: &mut dyn Transfer,
-    ) -> Result<(), IoError> {
+        let GuestAddress(address) = address;
         if !self.owns_storage() {
             return Err(in_a_hole(space, address, length, u64::MAX));
         }
         let mut budget = self.slots.retry_budget();
         loop {
             let lookup = match space {
-                Space::Ports => self.find(&self.index.ports, address, length)?,
-                Space::Memory => self.find(&self.index.memory, address, length)?,
+                Space::Ports => self.find(&self.index.ports, address, length),
+                Space::Memory => self.find(&self.index.memory, address, length),
             };
-            let lookup = match lookup {
+            let lookup = match lookup? {
                 Some(lookup) => Some(lookup),
-                None => self.find_slow(space, address, length)?,
+                None => match self.find_slow(space, address, length) {
+                    Err(IoError::Straddling) => {
+                        drop(budget);
+                        return self.dispatch_straddling(caller, address, io_type, transfer);
+                    }
+                    found => found?,
+                },
             };
             cost::searched();
             if let Some(Lookup { version, base, found }) = lookup {
@@ -218,19 +208,24 @@ impl<'d> DeviceManager<'d> {
         let Some(last) = address.checked_add(length as u64 - 1).filter(|last| *last < A::LAST) else { return Ok(None) };
         let version = self.slots.version();
         let Entry { owner, next } = table.find_entry(version, address);
-        let hole = |is_hole| match is_hole && self.slots.is_current(version) {
-            true => Err(IoError::Unclaimed),
-            false => Ok(None),
-        };
         let Some(found) = self.slots.numbered(owner) else { return Ok(None) };
         let base = found.base(version);
         if last < next && found.holds(base, address, length) {
             return Ok(Some(Lookup { version, base, found }));
         }
         cold_path();
+        let is_unclaimed = self.is_hole(version, found, address, last, next);
+        if is_unclaimed { Err(IoError::Unclaimed) } else { Ok(None) }
+    }
+
+    /// Whether no range has a byte from `address` to `last`, of which the entry of `found`, up to `next`, is the last that begins
+    /// before them, or the first of all.
+    #[inline(never)]
+    fn is_hole(&self, version: u64, found: Found<'d>, address: u64, last: u64, next: u64) -> bool {
         let has_ended = || found.last(version).is_some_and(|range_last| range_last < address);
-        // The access lies before the first range, or the index is empty, or it lies between a range and the next entry.
-        hole(last < base || last < next && (found.index().is_none() || has_ended()))
+        // They lie before the first range, or the index is empty, or they lie between a range and the next entry.
+        let is_hole = last < found.base(version) || last < next && (found.index().is_none() || has_ended());
+        is_hole && self.slots.is_current(version)
     }
 
     /// As [`find`](Self::find), slower, for every access. `None` means: the version changed, search again.

@@ -2,12 +2,13 @@
 
 use super::transfer::Transfer;
 use crate::access::{Access, Caller, IoError, Straddling};
-use crate::address::{IoType, Space};
+use crate::address::{GuestAddress, IoType, Space};
 use crate::device::Device;
 use crate::manager::DeviceManager;
 
 impl DeviceManager<'_> {
-    /// Serves an access that no range holds whole. The buffer of a read holds the open-bus value.
+    /// Serves an access that no range holds whole, and that has been prepared: its policy is that of the space. A piece of an
+    /// access has none.
     #[cold]
     #[inline(never)]
     pub(super) fn dispatch_straddling(
@@ -17,15 +18,14 @@ impl DeviceManager<'_> {
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let space = io_type.space();
-        if self.straddling(space) == Straddling::OpenBus {
+        if transfer.is_piece() || self.straddling(io_type.space()) == Straddling::OpenBus {
             return Err(IoError::Straddling);
         }
         let (element, total) = (transfer.element_len(), transfer.len());
         let mut delivered = Delivered { bytes: 0, is_claimed: false };
         let mut at = 0;
         while at < total {
-            self.dispatch_pieces(caller, space, address, Part { transfer, at, size: element }, &mut delivered);
+            self.dispatch_pieces(caller, address, io_type, Part { transfer, at, size: element }, &mut delivered);
             at = at.saturating_add(element);
         }
         match delivered {
@@ -42,12 +42,13 @@ impl DeviceManager<'_> {
     fn dispatch_pieces(
         &self,
         caller: &Caller<'_>,
-        space: Space,
         address: u64,
+        io_type: IoType,
         element: Part<'_>,
         delivered: &mut Delivered,
     ) {
         let Part { transfer, at: first, size: length } = element;
+        let space = io_type.space();
         let mut at = 0;
         while at < length {
             // Bytes behind the end of the space are nobody's. No aligned piece runs over it.
@@ -56,7 +57,7 @@ impl DeviceManager<'_> {
             let mut size = largest_piece(space, next, length - at);
             let outcome = loop {
                 let mut piece = Part { transfer, at: first.saturating_add(at), size };
-                match self.dispatch_whole(caller, next, space, size, &mut piece) {
+                match self.dispatch_from(caller, GuestAddress(next), io_type, &mut piece) {
                     Err(IoError::Straddling) if size > 1 => size /= 2,
                     outcome => break outcome,
                 }
@@ -105,6 +106,9 @@ impl Transfer for Part<'_> {
     }
     fn has_valid_len(&self) -> bool {
         self.size != 0
+    }
+    fn is_piece(&self) -> bool {
+        true
     }
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         self.transfer.call_part(device, access, self.at, self.size);

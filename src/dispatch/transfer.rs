@@ -13,6 +13,10 @@ pub(crate) trait Transfer {
     fn element_len(&self) -> usize;
     /// Whether the data is a whole number of elements, and not empty.
     fn has_valid_len(&self) -> bool;
+    /// Whether it is a piece of an access, which is not split further.
+    fn is_piece(&self) -> bool {
+        false
+    }
     /// Calls the device once, with all of the data.
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
     /// Calls the device with a part of the data: `size` bytes from position `at` on. `false` if the data ends before.
@@ -156,6 +160,9 @@ impl<T: Transfer + ?Sized> Transfer for &mut T {
     }
     fn has_valid_len(&self) -> bool {
         (**self).has_valid_len()
+    }
+    fn is_piece(&self) -> bool {
+        (**self).is_piece()
     }
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         (**self).call(device, access);
