@@ -250,8 +250,8 @@ impl fmt::Debug for Access<'_> {
     }
 }
 
-/// Why an access did not reach a device whole. In each case the buffer of a read holds the open-bus value, and nothing
-/// was written anywhere.
+/// Why an access did not reach a device whole. In each case but [`Partial`](Self::Partial) the buffer of a read holds the
+/// open-bus value, and nothing was written anywhere.
 ///
 /// A VMM may ignore it: for the guest the access is complete. It is for logs and counters.
 ///
@@ -284,8 +284,15 @@ impl fmt::Debug for Access<'_> {
 pub enum IoError {
     /// No device claims the address.
     Unclaimed,
-    /// The access is not wholly inside one range: it runs over the end of a range, or over the end of the space.
+    /// No range holds the whole access: it runs over the end of a range, or over the end of the space. Where the policy of the
+    /// space is [`Straddling::Split`], such an access ends otherwise.
     Straddling,
+    /// No range holds the whole access, it was split as [`Straddling::Split`] says, and some of its bytes have reached no
+    /// device. In the buffer of a read these hold the open-bus value.
+    Partial {
+        /// How many bytes have reached a device; of a string, in all of its elements.
+        delivered: u32,
+    },
     /// The device does not accept an access of this size, or not at this alignment.
     RefusedSize,
     /// The access is 0 bytes long, or its length is no multiple of the element size.
@@ -300,6 +307,12 @@ pub enum IoError {
 impl fmt::Display for IoError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            IoError::Partial { delivered } => {
+                return write!(
+                    f,
+                    "the access is not wholly inside one range, and {delivered} of its bytes reached a device"
+                );
+            }
             IoError::Unclaimed => "no device claims the address",
             IoError::Straddling => "the access is not wholly inside one range",
             IoError::RefusedSize => "the device does not accept an access of this size and alignment",
@@ -311,6 +324,28 @@ impl fmt::Display for IoError {
 }
 
 impl core::error::Error for IoError {}
+
+/// What a space does with a straddling access: one that no range holds whole, and that touches a range. See
+/// [`DeviceManager::with_straddling`](crate::DeviceManager::with_straddling).
+///
+/// ```
+/// use vm_device::Straddling;
+///
+/// assert_eq!(Straddling::default(), Straddling::OpenBus);
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Straddling {
+    /// It reaches no device: a read has the open-bus value, and the outcome is [`IoError::Straddling`].
+    #[default]
+    OpenBus,
+    /// It is split, as a bus with narrower devices does it. From the lowest byte on, each piece is the largest power of two,
+    /// naturally aligned, at most 4 ports or 8 bytes of memory, that one range holds whole or no range has any of.
+    ///
+    /// Each piece is an access of its own, in order. A piece that is nobody's or that is refused reads as open bus, and the
+    /// later ones go on. Nothing wraps at the end of the space: bytes behind it are nobody's. Of a string, each element is split
+    /// so. The outcome is `Ok` if all bytes have reached devices, and [`IoError::Partial`] otherwise.
+    Split,
+}
 
 /// The value a read has where nothing answers, a byte at a time.
 ///

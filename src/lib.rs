@@ -130,7 +130,7 @@ mod sync;
 #[cfg(all(test, not(vm_device_loom)))]
 mod tests;
 
-pub use access::{Access, IoError, MAX_DEPTH, OpenBus};
+pub use access::{Access, IoError, MAX_DEPTH, OpenBus, Straddling};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 pub use allocator::SystemAllocator;
 pub use device::{Device, Doorbell, Rejected};

@@ -45,6 +45,12 @@ pub(crate) const FORGET: bool = !cfg!(vm_device_mutation = "no_forget");
 /// A writer closes a slot to hints before it changes where the index has the slot's range.
 pub(crate) const CLOSE: bool = !cfg!(vm_device_mutation = "no_close");
 
+/// A slot keeps the window around its range for each replica, as it keeps the base.
+pub(crate) const CONTAINER_OF_VERSION: bool = !cfg!(vm_device_mutation = "no_second_container");
+
+/// A reader that has searched takes the end of a window from the index, and not from the slot's length.
+pub(crate) const WINDOW_ENDS: bool = !cfg!(vm_device_mutation = "no_window_ends");
+
 /// A reader that has searched looks at the slot's state after its protection.
 pub(crate) const STATE_CHECK: bool = !cfg!(vm_device_mutation = "no_state_check");
 

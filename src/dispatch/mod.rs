@@ -4,6 +4,7 @@ mod accesses;
 mod handle;
 mod nested;
 mod path;
+mod straddling;
 mod transfer;
 
 pub use accesses::Accesses;

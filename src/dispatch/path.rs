@@ -7,15 +7,18 @@ use crate::cost;
 use crate::index::{AtomicAddress, Entry, Table};
 use crate::manager::{DeviceManager, Occupant};
 use crate::quiescence::{Reader, Refused, SlotGuard, SlotRef};
-use crate::resource::AccessSizes;
+use crate::resource::{AccessSizes, MAX_WINDOW_DEPTH};
 use crate::sync::cold_path;
 
 /// The result of a search: a slot, and the base of its range, under a version.
 struct Lookup<'d> {
     version: u64,
     base: u64,
-    found: SlotRef<'d, Occupant<'d>>,
+    found: Found<'d>,
 }
+
+/// The slot of a range.
+type Found<'d> = SlotRef<'d, Occupant<'d>>;
 
 impl<'d> DeviceManager<'d> {
     /// A guest reads `data.len()` bytes at `address`. Afterwards every byte of `data` is defined: by the device, or as
@@ -133,18 +136,25 @@ impl<'d> DeviceManager<'d> {
     ) -> Result<(), IoError> {
         let space = io_type.space();
         let length = prepare(self.open_bus(space), io_type, transfer)?;
+        let GuestAddress(address) = address;
         if !self.owns_storage() {
-            return Err(in_a_hole(space, address.0, length, u64::MAX));
+            return Err(in_a_hole(space, address, length, u64::MAX));
         }
         let mut budget = self.slots.retry_budget();
         loop {
             let lookup = match space {
-                Space::Ports => self.find(&self.index.ports, address.0, length)?,
-                Space::Memory => self.find(&self.index.memory, address.0, length)?,
+                Space::Ports => self.find(&self.index.ports, address, length),
+                Space::Memory => self.find(&self.index.memory, address, length),
             };
-            let lookup = match lookup {
+            let lookup = match lookup? {
                 Some(lookup) => Some(lookup),
-                None => self.find_slow(space, address.0, length)?,
+                None => match self.find_slow(space, address, length) {
+                    Err(IoError::Straddling) => {
+                        drop(budget);
+                        return self.dispatch_straddling(caller, address, io_type, transfer);
+                    }
+                    found => found?,
+                },
             };
             cost::searched();
             if let Some(Lookup { version, base, found }) = lookup {
@@ -152,7 +162,7 @@ impl<'d> DeviceManager<'d> {
                     Ok(guard) => {
                         // Writers need not hold back during the callback, which may be a writer itself.
                         budget.succeed();
-                        return call_device(&guard, caller, base, address.0, transfer);
+                        return call_device(&guard, caller, base, address, transfer);
                     }
                     Err(Refused::TooDeep) => return Err(IoError::TooDeep),
                     Err(Refused::Stale) => {}
@@ -198,36 +208,87 @@ impl<'d> DeviceManager<'d> {
         let Some(last) = address.checked_add(length as u64 - 1).filter(|last| *last < A::LAST) else { return Ok(None) };
         let version = self.slots.version();
         let Entry { owner, next } = table.find_entry(version, address);
-        let hole = |is_hole| match is_hole && self.slots.is_current(version) {
-            true => Err(IoError::Unclaimed),
-            false => Ok(None),
-        };
         let Some(found) = self.slots.numbered(owner) else { return Ok(None) };
         let base = found.base(version);
-        if last < next && !found.lacks(address.wrapping_sub(base), length) {
+        if last < next && found.holds(base, address, length) {
             return Ok(Some(Lookup { version, base, found }));
         }
         cold_path();
-        let (base, range_last) = found.bounds(version);
-        // The index is empty, or the access lies before the first range, or between a range and the next entry.
-        hole(found.index().is_none() || last < base || (range_last < address && last < next))
+        let is_unclaimed = self.is_hole(version, found, address, last, next);
+        if is_unclaimed { Err(IoError::Unclaimed) } else { Ok(None) }
+    }
+
+    /// Whether no range has a byte from `address` to `last`, of which the entry of `found`, up to `next`, is the last that begins
+    /// before them, or the first of all.
+    #[inline(never)]
+    fn is_hole(&self, version: u64, found: Found<'d>, address: u64, last: u64, next: u64) -> bool {
+        let has_ended = || found.last(version).is_some_and(|range_last| range_last < address);
+        // They lie before the first range, or the index is empty, or they lie between a range and the next entry.
+        let is_hole = last < found.base(version) || last < next && (found.index().is_none() || has_ended());
+        is_hole && self.slots.is_current(version)
     }
 
     /// As [`find`](Self::find), slower, for every access. `None` means: the version changed, search again.
     #[cold]
     fn find_slow(&self, space: Space, address: u64, length: usize) -> Result<Option<Lookup<'d>>, IoError> {
         let version = self.slots.version();
-        let (owner, segment_last) = self.index.writer(space, version).segment_of(address);
-        let found = owner.and_then(|owner| self.slots.slot(owner)).and_then(|found| {
-            let (base, range_last) = found.bounds(version);
-            (address <= range_last).then_some((found, base, range_last.min(segment_last)))
+        let (owner, segment_last) = self.owner_of(space, version, address);
+        let found = owner.and_then(|(owner, last)| {
+            let ends_here = ends_by(last, address, length);
+            if ends_here { Some(owner) } else { self.find_around(space, version, owner, address, length) }
         });
         match found {
-            Some((found, base, last)) if ends_by(last, address, length) => Ok(Some(Lookup { version, base, found })),
-            _ if !self.slots.is_current(version) => Ok(None),
-            Some(_) => Err(IoError::Straddling),
+            Some(found) => Ok(Some(Lookup { version, base: found.base(version), found })),
+            None if !self.slots.is_current(version) => Ok(None),
+            None if owner.is_some() => Err(IoError::Straddling),
             None => Err(in_a_hole(space, address, length, segment_last)),
         }
+    }
+
+    /// The range that has `address`, if there is one, with the last address up to which it has all; and the last address of the
+    /// segment.
+    fn owner_of(&self, space: Space, version: u64, address: u64) -> (Option<(Found<'d>, u64)>, u64) {
+        let (owner, segment_last) = self.index.writer(space, version).segment_of(address);
+        let segment_last = segment_last.min(space.last_address().0);
+        let owner = owner.and_then(|owner| self.slots.slot(owner)).and_then(|found| {
+            let last = found.last(version).map_or(segment_last, |last| last.min(segment_last));
+            (address <= last).then_some((found, last))
+        });
+        (owner, segment_last)
+    }
+
+    /// The innermost range that has all of an access that begins in a segment of `first` and ends elsewhere: the innermost
+    /// window around `first` and the range that has the last byte, or one of these two.
+    ///
+    /// # Worst case
+    /// It looks at the containers of 2 [`MAX_WINDOW_DEPTH`] slots, after one search.
+    fn find_around(
+        &self,
+        space: Space,
+        version: u64,
+        first: Found<'d>,
+        address: u64,
+        length: usize,
+    ) -> Option<Found<'d>> {
+        let end = address.checked_add(length as u64 - 1)?;
+        let (last, _) = self.owner_of(space, version, end).0?;
+        // As many as there can be: a torn search may have found anything.
+        let mut chain = [first.index(); MAX_WINDOW_DEPTH + 1];
+        for (entry, window) in chain.iter_mut().skip(1).zip(self.windows_around(version, first)) {
+            *entry = window.index();
+        }
+        let is_around_first = |found: &Found<'d>| chain.contains(&found.index());
+        core::iter::once(last).chain(self.windows_around(version, last)).find(is_around_first)
+    }
+
+    /// The windows around a range, from the innermost one on.
+    fn windows_around(&self, version: u64, found: Found<'d>) -> impl Iterator<Item = Found<'d>> {
+        let mut around = Some(found);
+        (0..MAX_WINDOW_DEPTH).map_while(move |_| {
+            cost::looked();
+            around = self.slots.slot(around?.container(version)?);
+            around
+        })
     }
 }
 

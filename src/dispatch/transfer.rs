@@ -7,10 +7,16 @@ use crate::device::Device;
 pub(crate) trait Transfer {
     /// Gives every byte of a read the open-bus value. It comes before everything that can fail.
     fn fill(&mut self, open_bus: [u8; 4]);
+    /// The length in bytes of the data.
+    fn len(&self) -> usize;
     /// The length in bytes of one element: the whole of a plain access, or one element of a string.
     fn element_len(&self) -> usize;
     /// Whether the data is a whole number of elements, and not empty.
     fn has_valid_len(&self) -> bool;
+    /// Whether it is a piece of an access, which is not split further.
+    fn is_piece(&self) -> bool {
+        false
+    }
     /// Calls the device once, with all of the data.
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
     /// Calls the device with a part of the data: `size` bytes from position `at` on. `false` if the data ends before.
@@ -48,6 +54,9 @@ impl<'b> WriteString<'b> {
 }
 
 impl Transfer for Read<'_> {
+    fn len(&self) -> usize {
+        self.data.len()
+    }
     #[inline(always)]
     fn fill(&mut self, open_bus: [u8; 4]) {
         fill(self.data, open_bus);
@@ -73,6 +82,9 @@ impl Transfer for Read<'_> {
 }
 
 impl Transfer for Write<'_> {
+    fn len(&self) -> usize {
+        self.data.len()
+    }
     #[inline(always)]
     fn fill(&mut self, _: [u8; 4]) {}
     #[inline(always)]
@@ -96,6 +108,9 @@ impl Transfer for Write<'_> {
 }
 
 impl Transfer for ReadString<'_> {
+    fn len(&self) -> usize {
+        self.bytes.data.len()
+    }
     fn fill(&mut self, [byte, ..]: [u8; 4]) {
         self.bytes.data.fill(byte);
     }
@@ -114,6 +129,9 @@ impl Transfer for ReadString<'_> {
 }
 
 impl Transfer for WriteString<'_> {
+    fn len(&self) -> usize {
+        self.bytes.data.len()
+    }
     #[inline(always)]
     fn fill(&mut self, _: [u8; 4]) {}
     fn element_len(&self) -> usize {
@@ -131,6 +149,9 @@ impl Transfer for WriteString<'_> {
 }
 
 impl<T: Transfer + ?Sized> Transfer for &mut T {
+    fn len(&self) -> usize {
+        (**self).len()
+    }
     fn fill(&mut self, open_bus: [u8; 4]) {
         (**self).fill(open_bus);
     }
@@ -139,6 +160,9 @@ impl<T: Transfer + ?Sized> Transfer for &mut T {
     }
     fn has_valid_len(&self) -> bool {
         (**self).has_valid_len()
+    }
+    fn is_piece(&self) -> bool {
+        (**self).is_piece()
     }
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
         (**self).call(device, access);

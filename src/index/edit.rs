@@ -74,11 +74,19 @@ impl<'t> IndexWriter<'t> {
     }
 
     /// Gives the addresses from `base` to `last` to `owner`. They all lie in one segment now: in a segment of the innermost
-    /// window `around` them, in a hole, or in the range that is removed.
-    pub(crate) fn assign(&self, base: u64, last: u64, owner: Option<SlotIndex>, around: Option<SlotIndex>) {
+    /// window `around` them, in a hole, or in the range that is removed. `is_bounded` says of an owner in the index, and of
+    /// `owner`, whether it is a window or lies in one.
+    pub(crate) fn assign(
+        &self,
+        base: u64,
+        last: u64,
+        owner: Option<SlotIndex>,
+        around: Option<SlotIndex>,
+        is_bounded: &dyn Fn(SlotIndex) -> bool,
+    ) {
         let position = self.lower_bound(base);
-        // What stands at the two ends now, and what is to stand there. There is no entry for a hole, and none where the owner
-        // before it goes on.
+        // What stands at the two ends now, and what is to stand there. There is no entry where the owner before it goes on, and
+        // one for a hole only behind a window.
         let mut behind = position + self.starts_at(position, base) as usize;
         let below = position.checked_sub(1).and_then(|below| self.owner_at(below));
         let mut above = around;
@@ -91,7 +99,10 @@ impl<'t> IndexWriter<'t> {
             above = self.owner_at(behind);
             behind += 1;
         }
-        let changes = |from, to: Option<SlotIndex>| to.is_some() && to != from;
+        let changes = |from: Option<SlotIndex>, to: Option<SlotIndex>| match to {
+            Some(_) => to != from,
+            None => from.is_some_and(is_bounded),
+        };
         let new_base = changes(below, owner);
         let new_end = next.filter(|_| changes(owner, above));
         let new_next = position + new_base as usize;

@@ -3,9 +3,14 @@
 //! # Invariants
 //! At rest (between publications), for each of the two replicas:
 //! - `starts` is strictly ascending over the first `length` entries, and all ones behind them;
-//! - entry `i` says that from `starts[i]` on, up to the next start or the last address of its slot's range, whichever comes
-//!   first, accesses belong to the slot `owners[i]`;
-//! - so a range without others inside is one entry, and a window has one more for each stretch between its children.
+//! - entry `i` says that from `starts[i]` on, up to the next start, accesses belong to the slot `owners[i]`, or to none if that
+//!   is 0. Where the slot's range is no window and lies in none, they belong to it up to the range's last address, if that comes
+//!   first;
+//! - an entry stands at each first address of a range, and behind the last address of each window and of each range in a window,
+//!   unless that is the last address of the space. No other entry stands anywhere.
+//!
+//! So the end of a window is a start, whatever the length in its slot says. And each start is the first address of a range, or
+//! the one behind its last: n ranges have at most 2 n entries.
 //!
 //! A late reader may search a replica that is being changed. Its search ends with any result, and the version check throws the
 //! result away. That is why every element is an atomic, and why no position here is taken to be in bounds.
@@ -22,8 +27,8 @@ use search::{search_block, search_halves};
 use crate::address::Space;
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, cold_path, const_fn};
 
-/// The memory of the two replicas of one space's table; all zeros at first. Each has room for twice the number of ranges,
-/// because a range inside a window splits that in two.
+/// The memory of the two replicas of one space's table; all zeros at first. Each has room for twice the number of ranges:
+/// for both ends of each.
 pub(crate) struct TableStorage<A, const RANGES: usize> {
     lengths: [AtomicU32; 2],
     starts: [[[A; RANGES]; 2]; 2],

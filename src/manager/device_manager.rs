@@ -1,6 +1,6 @@
 //! The device manager: how it is made, and how its parts are reached.
 
-use crate::access::OpenBus;
+use crate::access::{OpenBus, Straddling};
 use crate::address::{IoType, Space};
 use crate::allocator::SystemAllocator;
 use crate::index::Index;
@@ -50,6 +50,8 @@ pub struct DeviceManager<'d> {
     pub(crate) index: Index<'d>,
     /// Of ports and of memory.
     open_bus: [[u8; 4]; 2],
+    /// Of ports and of memory.
+    straddling: [Straddling; 2],
     pub(crate) removal_spins: u32,
     /// Whether the storage is this manager's.
     owns_storage: AtomicBool,
@@ -91,6 +93,7 @@ impl<'d> DeviceManager<'d> {
                 slots: storage.slots.slots(&storage.shared),
                 index: Index { ports: storage.ports.table(), memory: storage.memory.table() },
                 open_bus: [OpenBus::ALL_ONES.bytes(); 2],
+                straddling: [Straddling::OpenBus; 2],
                 removal_spins: REMOVAL_SPINS,
                 owns_storage: AtomicBool::new(false),
                 controller: None,
@@ -162,6 +165,38 @@ impl<'d> DeviceManager<'d> {
         match io_type.space() {
             Space::Ports => *ports = value.bytes(),
             Space::Memory => *memory = value.bytes(),
+        }
+        self
+    }
+
+    /// The same manager with another policy for straddling accesses in the space of `io_type`. Without, it is
+    /// [`Straddling::OpenBus`].
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, Straddling, SystemAllocator,
+    /// };
+    ///
+    /// let device = Constant("post", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager =
+    ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS))
+    ///         .with_straddling(IoType::Pio, Straddling::Split);
+    /// manager.register_device(&device, None, &[IoResource::pio(0x80, 1)], IrqResource::None).unwrap();
+    ///
+    /// // `inw` at a port of one byte: its low byte reaches the device.
+    /// let mut data = [0; 2];
+    /// let outcome = manager.read(GuestAddress(0x80), &mut data, IoType::Pio);
+    /// assert_eq!((outcome, data), (Err(IoError::Partial { delivered: 1 }), [7, 0xff]));
+    /// ```
+    #[must_use]
+    pub const fn with_straddling(mut self, io_type: IoType, policy: Straddling) -> Self {
+        let [ports, memory] = &mut self.straddling;
+        match io_type.space() {
+            Space::Ports => *ports = policy,
+            Space::Memory => *memory = policy,
         }
         self
     }
@@ -245,6 +280,11 @@ impl<'d> DeviceManager<'d> {
     #[inline(always)]
     pub(crate) fn open_bus(&self, space: Space) -> [u8; 4] {
         let [ports, memory] = self.open_bus;
+        if space == Space::Ports { ports } else { memory }
+    }
+
+    pub(crate) fn straddling(&self, space: Space) -> Straddling {
+        let [ports, memory] = self.straddling;
         if space == Space::Ports { ports } else { memory }
     }
 

@@ -34,8 +34,13 @@ impl<'d> DeviceManager<'d> {
     pub(crate) fn index_insert(&self, pass: Pass, slot: SlotIndex, range: &RangeRecord, state: &State<'_, 'd>) {
         if range.is_dispatched() {
             self.slots.close_to_hints(slot);
-            self.slots.set_base(pass.version, slot, range.range.first().0);
-            self.index_assign(pass, Some(slot), range, state);
+            let (first, last) = (range.range.first().0, range.range.last().0);
+            let window = state.dispatched_window(range);
+            self.slots.set_place(pass.version, slot, first, window);
+            if range.is_window() {
+                self.slots.set_length(slot, last.wrapping_sub(first).wrapping_add(1));
+            }
+            self.index_assign(pass, Some(slot), range, window, state);
             self.reopen_if_leaf(pass, slot, state);
         }
     }
@@ -55,19 +60,29 @@ impl<'d> DeviceManager<'d> {
     pub(crate) fn index_remove(&self, pass: Pass, slot: SlotIndex, range: &RangeRecord, state: &State<'_, 'd>) {
         if range.is_dispatched() {
             self.slots.close_to_hints(slot);
-            self.index_assign(pass, None, range, state);
+            self.index_assign(pass, None, range, state.dispatched_window(range), state);
         }
     }
 
     /// Gives the addresses of a range to a slot, or to the window around it.
     #[inline(never)]
-    fn index_assign(&self, pass: Pass, slot: Option<SlotIndex>, range: &RangeRecord, state: &State<'_, 'd>) {
-        let window = state.dispatched_window(range);
+    fn index_assign(
+        &self,
+        pass: Pass,
+        slot: Option<SlotIndex>,
+        range: &RangeRecord,
+        window: Option<SlotIndex>,
+        state: &State<'_, 'd>,
+    ) {
         if let Some(window) = window {
             self.slots.close_to_hints(window);
         }
         let writer = self.index.writer(range.space(), pass.version);
-        writer.assign(range.range.first().0, range.range.last().0, slot.or(window), window);
+        let is_bounded = |slot| {
+            let found = self.slots.slot(slot);
+            found.is_some_and(|found| found.is_window() || found.container(pass.version).is_some())
+        };
+        writer.assign(range.range.first().0, range.range.last().0, slot.or(window), window, &is_bounded);
         if let Some(window) = window {
             self.reopen_if_leaf(pass, window, state);
         }

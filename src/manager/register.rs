@@ -14,9 +14,8 @@ impl<'d> DeviceManager<'d> {
     /// tells it of them, and only then makes it reachable. When the call has returned, every later access, from any vCPU,
     /// reaches the device. Before all else it does what [`collect`](Self::collect) does.
     ///
-    /// A fixed range may lie in a window of `parent` or of a bus above it, or outside of every other range. Where a bus
-    /// above the device has a window for the space, ranges asked for anywhere are taken from the nearest such bus's
-    /// windows.
+    /// A range lies in a window of the nearest bus above the device that has one for the space, or, where no bus has, outside of
+    /// every other range. A decoded range needs a decoded window. A range that waits or is unplaced needs neither.
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }

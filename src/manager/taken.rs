@@ -172,7 +172,7 @@ impl<'d> Taken<'d> {
                     let target = Target { node: Some(id.index), range_index: range.index(), io_type: range.io_type() };
                     let occupant = Occupant { device, target, sizes: *sizes };
                     let length = range.range.last().0.wrapping_sub(range.range.first().0).wrapping_add(1);
-                    let installed = manager.slots.install(slot, occupant, length);
+                    let installed = manager.slots.install(slot, occupant, length, range.is_window());
                     debug_assert!(installed, "a free range has a vacant slot");
                 }
             }

@@ -55,7 +55,7 @@ fn empty(slots: &Model, old: &Probe) {
 /// Empties slot 0, and fills it with another device.
 fn replace(slots: &Model, old: &Probe, new: &'static Probe) {
     empty(slots, old);
-    assert!(slots.install(slot(0), occupant(new), 4));
+    assert!(slots.install(slot(0), occupant(new), 4, false));
 }
 
 /// Memory safety must not depend on the index: here no version tells the reader that the slot has changed.
@@ -64,7 +64,7 @@ fn slots_are_sound_without_the_index() {
     explore("slots_are_sound_without_the_index", 6, || {
         let slots = share(new_slots::<1, 1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(slot(0), occupant(a), 4));
+        assert!(slots.install(slot(0), occupant(a), 4, false));
         let mut vcpu = new_reader(slots);
         let reader = thread::spawn(move || visit(slots, vcpu.record(), slot(0)));
         replace(slots, a, b);
@@ -78,7 +78,7 @@ fn slots_are_sound_whatever_a_hint_says() {
     explore("slots_are_sound_whatever_a_hint_says", 6, || {
         let slots = share(new_slots::<1, 1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(slot(0), occupant(a), 4));
+        assert!(slots.install(slot(0), occupant(a), 4, false));
         slots.open_to_hints(slot(0), Space::Ports, 1);
         let mut vcpu = new_reader(slots);
         vcpu.remember(Space::Ports, 0, slots.slot(slot(0)).unwrap());
@@ -103,7 +103,7 @@ fn an_asymmetric_announcement_ends_the_callback_before() {
         slots.set_heavy_barrier(unsafe { HeavyBarrier::new(|| ()) });
         let slots = share(slots);
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(slot(0), occupant(a), 4) && slots.install(slot(1), occupant(b), 4));
+        assert!(slots.install(slot(0), occupant(a), 4, false) && slots.install(slot(1), occupant(b), 4, false));
         let mut vcpu = new_reader(slots);
         let reader = thread::spawn(move || {
             visit(slots, vcpu.record(), slot(0));
@@ -119,7 +119,7 @@ fn a_word_of_a_stripe_is_for_one_at_a_time() {
     explore("a_word_of_a_stripe_is_for_one_at_a_time", 3, || {
         let slots = share(new_slots::<2, 1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(slot(0), occupant(a), 4) && slots.install(slot(1), occupant(b), 4));
+        assert!(slots.install(slot(0), occupant(a), 4, false) && slots.install(slot(1), occupant(b), 4, false));
         let readers = [0, 1].map(|n| thread::spawn(move || visit(slots, ReaderSite::HANDLE_LESS, slot(n))));
         empty(slots, a);
         for reader in readers {
@@ -135,7 +135,7 @@ fn a_word_of_a_stripe_passes_on_the_callback_before() {
     explore("a_word_of_a_stripe_passes_on_the_callback_before", 6, || {
         let slots = share(new_slots::<2, 1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(slot(0), occupant(a), 4) && slots.install(slot(1), occupant(b), 4));
+        assert!(slots.install(slot(0), occupant(a), 4, false) && slots.install(slot(1), occupant(b), 4, false));
         let found = [0, 1].map(|n| slots.slot(slot(n)).unwrap());
         let guard = slots.protect(ReaderSite::HANDLE_LESS, found[0]);
         let reader = thread::spawn(move || {
@@ -154,7 +154,7 @@ fn removal_waits_for_a_reader_that_found_no_word() {
     explore("removal_waits_for_a_reader_that_found_no_word", 4, || {
         let slots = share(new_slots::<2, 1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(slot(0), occupant(a), 4) && slots.install(slot(1), occupant(b), 4));
+        assert!(slots.install(slot(0), occupant(a), 4, false) && slots.install(slot(1), occupant(b), 4, false));
         // As many as a stripe has words.
         let others = [0, 1].map(|_| slots.protect(ReaderSite::HANDLE_LESS, slots.slot(slot(1)).unwrap()).unwrap());
         let reader = thread::spawn(move || visit(slots, ReaderSite::HANDLE_LESS, slot(0)));
@@ -203,7 +203,7 @@ fn the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version() {
     explore("the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version", 3, || {
         let slots = share(new_slots::<1, 1>());
         let [a, b] = [b'a', b'b'].map(Probe::new);
-        assert!(slots.install(slot(0), occupant(a), 8));
+        assert!(slots.install(slot(0), occupant(a), 8, false));
         let reader = thread::spawn(move || {
             let version = slots.version();
             let (_, last) = slots.slot(slot(0)).unwrap().bounds(version);
@@ -216,7 +216,7 @@ fn the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version() {
             empty(slots, a);
         });
         remover.join().unwrap();
-        assert!(slots.install(slot(0), occupant(b), 4));
+        assert!(slots.install(slot(0), occupant(b), 4, false));
         reader.join().unwrap();
     });
 }
@@ -226,7 +226,7 @@ fn the_length_of_a_slots_next_range_is_not_seen_under_an_earlier_version() {
 fn a_search_is_repeated_a_bounded_number_of_times() {
     explore("a_search_is_repeated_a_bounded_number_of_times", 3, || {
         let slots = share(new_slots::<1, 1>());
-        assert!(slots.install(slot(0), occupant(Probe::new(b'a')), 4));
+        assert!(slots.install(slot(0), occupant(Probe::new(b'a')), 4, false));
         let mut vcpu = new_reader(slots);
         let reader = thread::spawn(move || {
             let (mut budget, mut count) = (slots.retry_budget(), 0);

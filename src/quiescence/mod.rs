@@ -48,7 +48,7 @@ pub use hazard::MAX_ANONYMOUS;
 pub(crate) use hazard::Protect;
 use hazard::{Hazards, PerVcpu, Trace};
 pub(crate) use hints::Reader;
-use slot::{CLOSED, Slot, VACANT, WRITING, is_occupied, is_retired, opened_with, retired_as};
+use slot::{CLOSED, Slot, VACANT, WRITING, changed_to, filled_with, is_occupied, is_retired, opened_with, retired_as};
 pub(crate) use slot::{SlotGuard, SlotRef};
 
 use crate::address::Space;
@@ -257,9 +257,9 @@ impl<'a, T> Slots<'a, T> {
         self.slots.get(usize::from(index.number()))
     }
 
-    /// Fills a vacant slot, for a range of `length` addresses. Readers find it once an index that names it is published; hints
+    /// Fills a vacant slot, for a range of `length` addresses, which may be a window. Readers find it once an index that names it is published; hints
     /// lead to it once it is opened.
-    pub(crate) fn install(&self, index: SlotIndex, occupant: T, length: u64) -> bool {
+    pub(crate) fn install(&self, index: SlotIndex, occupant: T, length: u64, is_window: bool) -> bool {
         let Some(slot) = self.at(index) else { return false };
         if slot.state.compare_exchange(VACANT, WRITING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
             return false;
@@ -273,7 +273,7 @@ impl<'a, T> Slots<'a, T> {
         // A reader that sees this length also sees that the version which mapped the slot's previous range was replaced, so its
         // version check fails, even if another thread published the replacement.
         slot.length.store(length, orderings::NEW_LENGTH);
-        slot.state.store(CLOSED, Ordering::SeqCst);
+        slot.state.store(filled_with(is_window), Ordering::SeqCst);
         true
     }
 
@@ -282,7 +282,7 @@ impl<'a, T> Slots<'a, T> {
     /// that were closed before, and the version as advanced, whichever writer did either.
     pub(crate) fn close_to_hints(&self, index: SlotIndex) {
         if orderings::CLOSE {
-            self.change_occupied(index, CLOSED);
+            self.change_occupied(index, |old| changed_to(CLOSED, old));
         }
         if orderings::CHANGE_FENCE {
             fence(Ordering::Release);
@@ -292,23 +292,23 @@ impl<'a, T> Slots<'a, T> {
     /// Opens an occupied slot to hints about `space`. The caller has published `version`, has set the slot's base for both
     /// replicas, and knows that no other range lies in the slot's range.
     pub(crate) fn open_to_hints(&self, index: SlotIndex, space: Space, version: u64) {
-        self.change_occupied(index, opened_with(space, version));
+        self.change_occupied(index, |old| changed_to(opened_with(space, version), old));
     }
 
     /// Bars an occupied slot to new readers. The caller calls [`barrier`](Self::barrier) next.
     pub(crate) fn retire(&self, index: SlotIndex) {
         let earlier = self.shared.retirements.fetch_add(1, Ordering::Relaxed);
-        self.change_occupied(index, retired_as(earlier.wrapping_add(1)));
+        self.change_occupied(index, |_| retired_as(earlier.wrapping_add(1)));
     }
 
     /// Gives a slot a new state, unless it is not occupied.
     #[inline(never)]
-    fn change_occupied(&self, index: SlotIndex, new: u64) {
+    fn change_occupied(&self, index: SlotIndex, new: impl Fn(u64) -> u64) {
         if let Some(slot) = self.at(index) {
             let old = slot.state.load(Ordering::Relaxed);
             if is_occupied(old) {
                 // It cannot fail: writers take turns.
-                let _ = slot.state.compare_exchange(old, new, Ordering::SeqCst, Ordering::Relaxed);
+                let _ = slot.state.compare_exchange(old, new(old), Ordering::SeqCst, Ordering::Relaxed);
             }
         }
     }
@@ -373,10 +373,18 @@ impl<'a, T> Slots<'a, T> {
         is_inside.then_some((position, counted, Trace::Count))
     }
 
-    /// Sets the base of the slot's range for the replica that `version` selects.
-    pub(crate) fn set_base(&self, version: u64, index: SlotIndex, base: u64) {
+    /// Sets the base of the slot's range, and the innermost window around it, for the replica that `version` selects.
+    pub(crate) fn set_place(&self, version: u64, index: SlotIndex, base: u64, container: Option<SlotIndex>) {
         if let Some(slot) = self.at(index) {
             slot.base(version).store(base, Ordering::Relaxed);
+            slot.container(version).store(container.map_or(0, SlotIndex::number), Ordering::Relaxed);
+        }
+    }
+
+    /// Sets the length of a window, whose slot is closed to hints.
+    pub(crate) fn set_length(&self, index: SlotIndex, length: u64) {
+        if let Some(slot) = self.at(index) {
+            slot.length.store(length, Ordering::Relaxed);
         }
     }
 

@@ -8,7 +8,8 @@ use core::mem::MaybeUninit;
 use super::hazard::SlotTag;
 use crate::address::Space;
 use crate::indices::SlotIndex;
-use crate::sync::{AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn};
+use crate::orderings;
+use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, UnsafeCell, array, const_fn};
 
 /// The bit of a slot's state that says that it is *occupied*: readers that have protected it may use its occupant.
 const OCCUPIED: u64 = 0b001;
@@ -16,7 +17,9 @@ const OCCUPIED: u64 = 0b001;
 /// opened, so that no state comes twice.
 const OPEN_TO_MEMORY: u64 = OCCUPIED | 0b010;
 const OPEN_TO_PORTS: u64 = OCCUPIED | 0b100;
-const VERSION_SHIFT: u32 = 3;
+/// The bit of an occupied slot's state that says that its range is a window. It stays until the slot is retired.
+const WINDOW: u64 = 0b1000;
+const VERSION_SHIFT: u32 = 4;
 /// Readers that have searched may use the slot; readers with a hint may not.
 pub(super) const CLOSED: u64 = OCCUPIED;
 /// The slot is free for the next registration.
@@ -43,6 +46,16 @@ pub(super) fn open_state(space: Space, state: u64) -> u64 {
     }
 }
 
+/// The state of a slot that is filled, and not open to hints.
+pub(super) fn filled_with(is_window: bool) -> u64 {
+    if is_window { CLOSED | WINDOW } else { CLOSED }
+}
+
+/// Another state of an occupied slot, whose range stays a window if it is one.
+pub(super) fn changed_to(new: u64, old: u64) -> u64 {
+    new | old & WINDOW
+}
+
 /// The state of a slot in retirement number `count`.
 pub(super) fn retired_as(count: u64) -> u64 {
     count << VERSION_SHIFT | RETIRED
@@ -63,12 +76,16 @@ pub(crate) struct Slot<T> {
     /// Where the range starts, for each replica of the index that has the range. The version guards it, as it does the
     /// replicas: a relocation changes it without waiting for readers.
     bases: [AtomicU64; 2],
-    /// How many addresses the range has; 0 for all of the memory space. It is set when the slot is filled, and not changed
-    /// until the slot is filled again.
+    /// How many addresses the range has; 0 for all of the memory space. It is set when the slot is filled. That of a window
+    /// changes while the slot is closed, and says nothing to a reader that has searched; no other changes until the slot is
+    /// filled again.
     pub(super) length: AtomicU64,
     pub(super) state: AtomicU64,
     /// How many accesses protect the slot by this count, because no word was free.
     pub(super) counted: AtomicU32,
+    /// The innermost window around the range, for each replica of the index that has the range; 0 for none. The version
+    /// guards it, as it does the bases.
+    containers: [AtomicU16; 2],
     pub(super) occupant: UnsafeCell<MaybeUninit<T>>,
 }
 
@@ -80,6 +97,7 @@ impl<T> Slot<T> {
                 length: AtomicU64::new(0),
                 state: AtomicU64::new(VACANT),
                 counted: AtomicU32::new(0),
+                containers: array![AtomicU16::new(0); 2],
                 occupant: UnsafeCell::new(MaybeUninit::uninit()),
             }
         }
@@ -92,7 +110,15 @@ impl<T> Slot<T> {
         if version & 1 == 0 { even } else { odd }
     }
 
-    /// See [`SlotRef::lacks`].
+    /// The number of the window around the range in the replica that `version` selects; 0 for none.
+    #[inline(always)]
+    pub(super) fn container(&self, version: u64) -> &AtomicU16 {
+        let [even, odd] = &self.containers;
+        if version & 1 == 0 || !orderings::CONTAINER_OF_VERSION { even } else { odd }
+    }
+
+    /// Whether the range lacks a byte of an access of `length` bytes, at least one, at this offset from the base. A range that is
+    /// all of the memory lacks every access here: the slow path serves it.
     #[inline(always)]
     pub(super) fn lacks(&self, offset: u64, length: usize) -> bool {
         self.length.load(Ordering::Relaxed).checked_sub(length as u64).is_none_or(|last| offset > last)
@@ -131,24 +157,39 @@ impl<'a, T> SlotRef<'a, T> {
         SlotIndex::from_number(self.number)
     }
 
-    /// The first and the last address of the slot's range, under a version that has it.
+    /// Whether the slot's range is a window, under a version that has it.
     #[inline(always)]
-    pub(crate) fn bounds(self, version: u64) -> (u64, u64) {
-        let base = self.slot.base(version).load(Ordering::Relaxed);
-        (base, base.wrapping_add(self.slot.length.load(Ordering::Relaxed)).wrapping_sub(1))
+    pub(crate) fn is_window(self) -> bool {
+        self.slot.state.load(Ordering::Relaxed) & WINDOW != 0
+    }
+
+    /// The innermost window around the slot's range, under a version that has it.
+    #[inline(always)]
+    pub(crate) fn container(self, version: u64) -> Option<SlotIndex> {
+        SlotIndex::from_number(self.slot.container(version).load(Ordering::Relaxed))
+    }
+
+    /// The last address of the slot's range, under a version that has it; `None` for a window, whose end the index has.
+    #[inline(always)]
+    pub(crate) fn last(self, version: u64) -> Option<u64> {
+        let end = || self.base(version).wrapping_add(self.slot.length.load(Ordering::Relaxed));
+        (!orderings::WINDOW_ENDS || !self.is_window()).then(|| end().wrapping_sub(1))
+    }
+
+    /// Whether the slot's range has all of an access of `length` bytes, at least one, that lies in the entry of the index that
+    /// names the slot, or before all entries. `base` is that of the version of the index.
+    #[inline(always)]
+    pub(crate) fn holds(self, base: u64, address: u64, length: usize) -> bool {
+        if orderings::WINDOW_ENDS && self.is_window() {
+            return base <= address;
+        }
+        !self.slot.lacks(address.wrapping_sub(base), length)
     }
 
     /// The first address of the slot's range, under a version that has it.
     #[inline(always)]
     pub(crate) fn base(self, version: u64) -> u64 {
         self.slot.base(version).load(Ordering::Relaxed)
-    }
-
-    /// Whether the slot's range lacks a byte of an access of `length` bytes, at least one, at this offset from the base. A
-    /// range that is all of the memory lacks every access here: the slow path serves it.
-    #[inline(always)]
-    pub(crate) fn lacks(self, offset: u64, length: usize) -> bool {
-        self.slot.lacks(offset, length)
     }
 
     /// What protects the slot.

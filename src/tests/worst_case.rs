@@ -54,7 +54,7 @@ fn check_within(windows: usize, most: usize) {
             for other in places {
                 for to in [other, place] {
                     let step = Relocation::new(id, 0).to(at(to).into());
-                    check(&what, [9 * levels + 45, moved], || manager.relocate(&mut [step]).unwrap());
+                    check(&what, [9 * levels + 48, moved], || manager.relocate(&mut [step]).unwrap());
                 }
             }
             check(&what, [4 * levels + 32, shift], || manager.unregister_device(id).unwrap());

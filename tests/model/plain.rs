@@ -157,8 +157,9 @@ impl Model {
         self.instances[0].id
     }
 
-    /// Which range answers at an address: of all that have it, the one of the device furthest down the tree.
-    pub(crate) fn dispatched(&self, io_type: IoType, address: u64) -> Option<(&Instance, usize, &Place)> {
+    /// Which range answers an access: of all that have its first and its last byte, the one of the device furthest down the
+    /// tree.
+    pub(crate) fn dispatched(&self, io_type: IoType, first: u64, last: u64) -> Option<(&Instance, usize, &Place)> {
         let all = self.instances.iter().flat_map(|instance| {
             instance.places.iter().enumerate().map(move |(index, place)| (instance, index, place))
         });
@@ -167,7 +168,8 @@ impl Model {
                 && place.decoded
                 && place.io_type != IoType::PhysicalMmio
                 && place.io_type.same_space(io_type)
-                && (place.first..=place.last).contains(&address)
+                && (place.first..=place.last).contains(&first)
+                && (place.first..=place.last).contains(&last)
         })
         .max_by_key(|(instance, ..)| self.above(Some(instance.id)).len())
     }
@@ -196,12 +198,10 @@ impl Model {
         if unit as u64 - 1 > top - address {
             return Err(IoError::Straddling);
         }
-        let owner = |offset| self.dispatched(io_type, address + offset).map(|(i, index, _)| (i.id, index));
-        if (1..unit as u64).any(|offset| owner(offset) != owner(0)) {
-            return Err(IoError::Straddling);
-        }
-        let Some((instance, range_index, place)) = self.dispatched(io_type, address) else {
-            return Err(IoError::Unclaimed);
+        let last = address + (unit as u64 - 1);
+        let Some((instance, range_index, place)) = self.dispatched(io_type, address, last) else {
+            let is_touched = (address..=last).any(|byte| self.dispatched(io_type, byte, byte).is_some());
+            return Err(if is_touched { IoError::Straddling } else { IoError::Unclaimed });
         };
         let base = place.first;
         let call = |offset, length| Call { write, range_index, address: address + offset, base, length };

@@ -14,7 +14,7 @@ use vm_device::exit::x86::{
 use vm_device::{
     Access, Assigned, DeviceManager, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
     InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, OpenBus, Owner,
-    Placement, RangeError, RangeRefusal, RegisterError, Rejected, RelocateError, Relocation, Resources,
+    Placement, RangeError, RangeRefusal, RegisterError, Rejected, RelocateError, Relocation, Resources, Straddling,
     SystemAllocator, UnregisterError,
 };
 
@@ -70,6 +70,7 @@ fn vocabulary() {
     debug::<Gsi>(&Gsi(0));
     debug::<Access<'_>>(&Access::new(IoType::Pio, address, address, 0));
     debug::<OpenBus>(&OpenBus::ALL_ONES);
+    debug::<Straddling>(&Straddling::OpenBus);
     debug::<Doorbell>(&Doorbell { range_index: 0, offset: 0, size: 1, value: None });
     debug::<SystemAllocator>(&crate::ALLOCATOR);
     debug::<Fit>(&Fit::First);

@@ -4,7 +4,7 @@
 use core::hint::black_box;
 
 #[cfg(feature = "all")]
-use vm_device::{Access, GuestAddress, HeavyBarrier, IoType, OpenBus, Relocation, Storage, SystemAllocator};
+use vm_device::{Access, GuestAddress, HeavyBarrier, IoType, OpenBus, Relocation, Storage, Straddling, SystemAllocator};
 use vm_device::{Device, DeviceManager, InstanceId, IoResource, IrqResource};
 
 use crate::Manager;
@@ -27,6 +27,7 @@ pub fn make(allocator: SystemAllocator) -> Manager {
     let manager = call!(DeviceManager::new, &OTHER, allocator);
     let manager = call!(DeviceManager::with_interrupt_controller, manager, &CONTROLLER);
     let manager = call!(DeviceManager::with_open_bus, manager, IoType::Pio, OpenBus(0));
+    let manager = call!(DeviceManager::with_straddling, manager, IoType::Pio, Straddling::Split);
     let manager = call!(DeviceManager::with_removal_spins, manager, 1);
     // SAFETY: the image is never run.
     let barrier = unsafe { HeavyBarrier::new(black_box(|| {})) };
