@@ -37,13 +37,14 @@ pub(crate) struct TableStorage<A, const RANGES: usize> {
 
 /// The table of one space.
 pub(crate) struct Table<'a, A> {
+    /// How many entries each replica has.
+    lengths: &'a [AtomicU32; 2],
     even: Replica<'a, A>,
     odd: Replica<'a, A>,
 }
 
 /// One replica of a table.
 struct Replica<'a, A> {
-    length: &'a AtomicU32,
     starts: &'a [A],
     owners: &'a [AtomicU16],
 }
@@ -77,26 +78,28 @@ storage!(AtomicU64);
 
 impl<A, const RANGES: usize> TableStorage<A, RANGES> {
     pub(crate) const fn table(&self) -> Table<'_, A> {
-        let Self { lengths: [even_length, odd_length], starts: [even, odd], owners: [even_owners, odd_owners] } = self;
+        let Self { lengths, starts: [even, odd], owners: [even_owners, odd_owners] } = self;
         let (even_starts, odd_starts) = (even.as_flattened(), odd.as_flattened());
         let (even_owners, odd_owners) = (even_owners.as_flattened(), odd_owners.as_flattened());
         Table {
-            even: Replica { length: even_length, starts: even_starts, owners: even_owners },
-            odd: Replica { length: odd_length, starts: odd_starts, owners: odd_owners },
+            lengths,
+            even: Replica { starts: even_starts, owners: even_owners },
+            odd: Replica { starts: odd_starts, owners: odd_owners },
         }
     }
 }
 
 impl<'a, A: AtomicAddress> Table<'a, A> {
-    /// The replica that `version` selects. By a branch, which the processor predicts, so that the search need not wait for the
-    /// version.
+    /// The replica that `version` selects, and its length. By a branch, which the processor predicts, so that the search need
+    /// not wait for the version.
     #[inline(always)]
-    fn replica(&self, version: u64) -> &Replica<'a, A> {
+    fn replica(&self, version: u64) -> (&Replica<'a, A>, &'a AtomicU32) {
+        let [even, odd] = self.lengths;
         if version & 1 == 0 {
-            &self.even
+            (&self.even, even)
         } else {
             cold_path();
-            &self.odd
+            (&self.odd, odd)
         }
     }
 
@@ -108,38 +111,35 @@ impl<'a, A: AtomicAddress> Table<'a, A> {
     }
 
     fn writer(&self, version: u64, starts: fn(&'a [A]) -> Starts<'a>) -> IndexWriter<'a> {
-        let replica = self.replica(version);
-        IndexWriter::new(replica.length, starts(replica.starts), replica.owners)
+        let (replica, length) = self.replica(version);
+        IndexWriter::new(length, starts(replica.starts), replica.owners)
     }
 
     /// The entry for `address`, in the replica that `version` selects.
     #[inline(always)]
     pub(crate) fn find_entry(&self, version: u64, address: u64) -> Entry {
-        self.replica(version).find_entry(address)
+        let (replica, length) = self.replica(version);
+        replica.find_entry(length, address)
     }
 }
 
 impl<A: AtomicAddress> Replica<'_, A> {
-    #[inline(always)]
-    fn length(&self) -> usize {
-        self.length.load(Ordering::Relaxed) as usize
-    }
-
     /// The entry for `address`, which is below the last address of the space. For an address below the first start it is the
     /// first entry; the caller sees that the address lies before the owner's range. The `next` of the last entry is the last
     /// address of the space.
     #[inline(never)]
-    fn find_entry(&self, address: u64) -> Entry {
-        match search_block(self.starts, self.length(), address) {
+    fn find_entry(&self, length: &AtomicU32, address: u64) -> Entry {
+        let length = length.load(Ordering::Relaxed) as usize;
+        match search_block(self.starts, length, address) {
             Some(position) => self.entry_at(position),
-            None => self.find_entry_by_halves(address),
+            None => self.find_entry_by_halves(length, address),
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn find_entry_by_halves(&self, address: u64) -> Entry {
-        self.entry_at(search_halves(self.starts, self.length(), address))
+    fn find_entry_by_halves(&self, length: usize, address: u64) -> Entry {
+        self.entry_at(search_halves(self.starts, length, address))
     }
 
     #[inline(always)]
