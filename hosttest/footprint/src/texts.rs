@@ -14,8 +14,8 @@ use vm_device::exit::x86::{
 use vm_device::{
     Access, Assigned, DeviceManager, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
     InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, OpenBus, Owner,
-    Placement, RangeError, RangeRefusal, RegisterError, Rejected, RelocateError, Relocation, Resources, Straddling,
-    SystemAllocator, UnregisterError,
+    Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation, Resources,
+    Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -74,6 +74,8 @@ fn vocabulary() {
     debug::<Doorbell>(&Doorbell { range_index: 0, offset: 0, size: 1, value: None });
     debug::<SystemAllocator>(&crate::ALLOCATOR);
     debug::<Fit>(&Fit::First);
+    display::<RangeState>(&RangeState::Decoded);
+    debug::<RangeState>(&RangeState::Decoded);
     debug::<Placement>(&range.into());
     debug::<IoResource>(&IoResource::pio(0, 1));
     debug::<IrqResource>(&IrqResource::Any);

@@ -4,7 +4,9 @@
 use core::hint::black_box;
 
 #[cfg(feature = "all")]
-use vm_device::{Access, GuestAddress, HeavyBarrier, IoType, OpenBus, Relocation, Storage, Straddling, SystemAllocator};
+use vm_device::{
+    Access, GuestAddress, GuestUsize, HeavyBarrier, IoType, OpenBus, Relocation, Storage, Straddling, SystemAllocator,
+};
 use vm_device::{Device, DeviceManager, InstanceId, IoResource, IrqResource};
 
 use crate::Manager;
@@ -39,7 +41,12 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
     let Some(id) = id else { return };
     let relocation = call!(Relocation::new, id, 0);
     let relocation = call!(Relocation::to, relocation, GuestAddress(0));
-    call!(DeviceManager::relocate, manager, &[call!(Relocation::decoded, relocation, false)]).ok();
+    let relocation = call!(Relocation::resized, relocation, GuestUsize(1));
+    let relocation = call!(Relocation::decoded, relocation);
+    let relocation = call!(Relocation::reserved, relocation);
+    let relocation = call!(Relocation::unplaced, relocation);
+    let relocation = call!(Relocation::waiting, relocation);
+    call!(DeviceManager::relocate, manager, &mut [relocation]).ok();
     call!(DeviceManager::device, manager, id);
     call!(DeviceManager::range, manager, id, 0);
     call!(DeviceManager::unregister_subtree, manager, id).ok();

@@ -1,6 +1,8 @@
 //! Addresses, ranges, requests and accesses.
 
-use vm_device::{Access, AccessSizes, GuestAddress, GuestUsize, IoRange, IoResource, IoType, OpenBus};
+use vm_device::{
+    Access, AccessSizes, Assigned, GuestAddress, GuestUsize, IoRange, IoResource, IoType, OpenBus, RangeState,
+};
 
 pub fn ranges(range: IoRange, address: GuestAddress) {
     call!(GuestAddress::from, 0_u64);
@@ -33,14 +35,19 @@ pub fn requests(request: IoResource) {
     let request = call!(IoResource::last_fit, request);
     let request = call!(IoResource::sizes, request, AccessSizes::BYTE);
     let request = call!(IoResource::window, request);
-    let request = call!(IoResource::not_decoded, request);
+    let request = call!(IoResource::reserved, request);
+    let request = call!(IoResource::unplaced, request);
+    let request = call!(IoResource::waiting, request);
     call!(IoResource::io_type, &request);
     call!(IoResource::placement, &request).ok();
     call!(IoResource::alignment, &request);
     call!(IoResource::limits, &request);
     call!(IoResource::access_sizes, &request);
     call!(IoResource::is_window, &request);
-    call!(IoResource::is_decoded, &request);
+    let state = call!(IoResource::state, &request);
+    call!(RangeState::is_placed, state);
+    let (io_type, range) = (IoType::Pio, IoRange::ALL_PORTS);
+    call!(Assigned::place, &Assigned { io_type, range, state });
     call!(AccessSizes::default);
     call!(AccessSizes::accepts, AccessSizes::BYTE, 0, 1);
 }

@@ -1,7 +1,7 @@
 //! A PCI host bridge with configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2), which moves what is behind it.
 
 use spin::Mutex;
-use vm_device::{Access, Device, DeviceManager, GuestAddress, InstanceId, IoResource, IoType, Relocation};
+use vm_device::{Access, Device, DeviceManager, GuestAddress, InstanceId, IoResource, IoType, RangeState, Relocation};
 
 /// The port of the address register; the data register follows.
 pub const CONFIG_ADDRESS: u16 = 0xcf8;
@@ -66,7 +66,7 @@ impl<'d> PciBus<'d> {
         let Some(bar) = self.manager.range(device, 0) else { return u32::MAX };
         match register {
             0 => 0x1110_1234,
-            COMMAND => u32::from(bar.decoded) * MEMORY_ENABLE,
+            COMMAND => u32::from(bar.state == RangeState::Decoded) * MEMORY_ENABLE,
             // A BAR that is as large as its alignment: reading its size is left to real devices.
             BAR0 => bar.range.first().0 as u32,
             _ => 0,
@@ -77,7 +77,8 @@ impl<'d> PciBus<'d> {
         let (Some(device), register) = self.selected() else { return };
         let relocation = Relocation::new(device, 0);
         let relocation = match register {
-            COMMAND => relocation.decoded(value & MEMORY_ENABLE != 0),
+            COMMAND if value & MEMORY_ENABLE != 0 => relocation.decoded(),
+            COMMAND => relocation.reserved(),
             BAR0 => relocation.to(GuestAddress(u64::from(value & !0xf))),
             _ => return,
         };

@@ -132,7 +132,8 @@ impl HotPlug {
             4 => {
                 let claims = [(place, claim_of(device, place, !decoded))];
                 if world.claim(Round::Decoding, &claims, || {
-                    world.relocate(&mut [Relocation::new(id, 0).decoded(!decoded)], false)
+                    let range = Relocation::new(id, 0);
+                    world.relocate(&mut [if decoded { range.reserved() } else { range.decoded() }], false)
                 }) {
                     self.devices[index].1 = State::Plugged { id, place, decoded: !decoded };
                 }
@@ -154,8 +155,8 @@ impl HotPlug {
                     };
                     let claims =
                         [(place, claim_of(its_device, place, its_decoded)), (other, claim_of(device, other, decoded))];
-                    let swap = [Relocation::new(id, 0).to(base(other)), Relocation::new(its_id, 0).to(base(place))];
-                    if world.claim(Round::Swapped, &claims, || world.relocate(&swap, false)) {
+                    let mut swap = [Relocation::new(id, 0).to(base(other)), Relocation::new(its_id, 0).to(base(place))];
+                    if world.claim(Round::Swapped, &claims, || world.relocate(&mut swap, false)) {
                         self.devices[index].1 = State::Plugged { id, place: other, decoded };
                         self.devices[partner].1 = State::Plugged { id: its_id, place, decoded: its_decoded };
                     }
@@ -310,10 +311,10 @@ impl Bus {
     fn move_all<'d>(&mut self, world: &'d World<'d>, present: [bool; 3]) {
         let to = 1 - self.at;
         let bases = [0, CHILDREN[0], CHILDREN[1]].map(|offset| GuestAddress(WINDOWS[to] + offset));
-        let relocations: Vec<Relocation> =
+        let mut relocations: Vec<Relocation> =
             self.ids.iter().zip(bases).filter_map(|(id, base)| Some(Relocation::new((*id)?, 0).to(base))).collect();
         let claims = [self.claims(self.at, [false; 3]), self.claims(to, present)].concat();
-        if world.claim(Round::SubtreeMoved, &claims, || world.relocate(&relocations, false)) {
+        if world.claim(Round::SubtreeMoved, &claims, || world.relocate(&mut relocations, false)) {
             self.at = to;
         }
     }

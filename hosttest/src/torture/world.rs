@@ -128,7 +128,7 @@ impl<'d> World<'d> {
         }
     }
 
-    pub(super) fn relocate(&self, relocations: &[Relocation], may_fail: bool) -> bool {
+    pub(super) fn relocate(&self, relocations: &mut [Relocation], may_fail: bool) -> bool {
         self.field.manager.relocate(relocations).is_ok() || !may_fail && self.refused()
     }
 

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
-use vm_device::{IoRange, IoType, MappedRange};
+use vm_device::{IoRange, IoType, MappedRange, RangeState};
 
 use crate::vmm::memory::{Memory, PAGE};
 
@@ -20,7 +20,9 @@ pub struct Backed {
 /// # Errors
 /// What the host refuses: no memory, a range that is not made of whole pages.
 pub fn backing<'d>(map: impl Iterator<Item = MappedRange<'d>>) -> io::Result<Vec<Backed>> {
-    let physical = |entry: &MappedRange<'d>| entry.assigned.io_type == IoType::PhysicalMmio && entry.assigned.decoded;
+    let physical = |entry: &MappedRange<'d>| {
+        entry.assigned.io_type == IoType::PhysicalMmio && entry.assigned.state == RangeState::Decoded
+    };
     let back = |entry: MappedRange<'d>| {
         let range = entry.assigned.range;
         let size = range.size().map_or(0, |size| size.0);

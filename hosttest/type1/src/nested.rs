@@ -3,7 +3,7 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
-use vm_device::{IoRange, IoType};
+use vm_device::{IoRange, IoType, RangeState};
 
 use crate::devices::host_address;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
@@ -69,8 +69,9 @@ impl Mappings {
             self.map(range, host)?;
         }
         for mapped in MANAGER.address_map(IoType::PhysicalMmio) {
-            if mapped.assigned.io_type == IoType::PhysicalMmio && mapped.assigned.decoded {
-                self.map(mapped.assigned.range, host_address(&mapped))?;
+            let assigned = mapped.assigned;
+            if assigned.io_type == IoType::PhysicalMmio && assigned.state == RangeState::Decoded {
+                self.map(assigned.range, host_address(&mapped))?;
             }
         }
         Ok(())

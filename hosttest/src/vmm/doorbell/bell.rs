@@ -205,12 +205,13 @@ impl Drop for Bell {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_device::{GuestUsize, IoRange};
+    use vm_device::{GuestUsize, IoRange, RangeState};
 
     fn sizes(io_type: IoType, size: u8, offset: u64, value: Option<u64>) -> Result<Vec<u8>, String> {
         let range = IoRange::with_size(GuestAddress(0x1000), GuestUsize(8)).expect("a range");
         let doorbell = Doorbell { range_index: 0, offset, size, value };
-        writes(&doorbell, Some(Assigned { io_type, range, decoded: true })).map_err(|reason| reason.to_string())
+        writes(&doorbell, Some(Assigned { io_type, range, state: RangeState::Decoded }))
+            .map_err(|reason| reason.to_string())
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! A doorbell that was rung, and the write that it stands for.
 
-use vm_device::{Accesses, DeviceManager, GuestAddress, InstanceId, IoError, IoType};
+use vm_device::{Accesses, DeviceManager, GuestAddress, InstanceId, IoError, IoType, RangeState};
 
 /// A doorbell was rung: a guest made this write, once or more often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,7 +42,7 @@ pub(super) fn place(
     range_index: usize,
     offset: u64,
 ) -> Option<(IoType, GuestAddress)> {
-    let assigned = manager.range(device, range_index).filter(|assigned| assigned.decoded)?;
+    let assigned = manager.range(device, range_index).filter(|assigned| assigned.state == RangeState::Decoded)?;
     let address = GuestAddress(assigned.range.first().0.checked_add(offset)?);
     // In a window, the range of another device may lie over it.
     let reached = manager.find_by_address(address, assigned.io_type) == Some((device, range_index));
