@@ -226,11 +226,15 @@ impl<'d> Function<'d> {
         if ranges == 0 {
             return;
         }
-        let mut wanted = self.relocations(ranges);
+        let mut wanted = self.wanted(ranges);
         for _ in 0..MAX_REPEATS {
+            // A function that is not plugged in has no ranges to move.
+            let Some((id, places)) = &wanted else { return };
+            let relocations = places.iter().map(|(index, place)| self.relocation(*id, *index, *place));
+            let mut relocations: Vec<Relocation, MAX_RANGES> = relocations.take(MAX_RANGES).collect();
             // It fails if the device is gone, or was registered with other ranges: nothing is there to move then.
-            let _ = manager.relocate(&mut wanted.clone());
-            let now = self.relocations(ranges);
+            let _ = manager.relocate(&mut relocations);
+            let now = self.wanted(ranges);
             if now == wanted {
                 return;
             }
@@ -239,32 +243,26 @@ impl<'d> Function<'d> {
         self.state.lock().unsettled |= ranges;
     }
 
-    /// The relocations of ranges, a bit for each, that the registers ask for; none, if the function is not plugged in.
-    fn relocations(&self, ranges: u8) -> Relocations {
+    /// The device, and where the registers want its ranges, of those that have a bit.
+    fn wanted(&self, ranges: u8) -> Option<Wanted> {
         let state = self.state.lock();
-        let Some((_, id)) = state.plugged else { return Relocations::new() };
+        let (_, id) = state.plugged?;
         let places = self.places(&state);
-        let chosen = places.iter().enumerate().filter(|(index, _)| ranges >> index & 1 != 0);
-        let relocations = chosen.map(|(index, place)| self.relocation(id, index, *place));
-        // There are no more places than relocations.
-        relocations.take(MAX_RANGES).collect()
+        let places = places.iter().copied().enumerate().filter(|(index, _)| ranges >> index & 1 != 0);
+        Some((id, places.take(MAX_RANGES).collect()))
     }
 
     fn relocation(&self, id: InstanceId, index: usize, place: Option<IoRange>) -> Relocation {
         let relocation = Relocation::new(id, index);
-        match place {
-            None => relocation.unplaced(),
-            // A window gets the size of its registers; all of the space has no size that could be said.
-            Some(place) if self.is_bridge() => {
-                let size = place.size().map_or(GuestUsize(u64::MAX), |size| size);
-                relocation.to(place.first()).resized(size).waiting()
-            }
-            Some(place) => relocation.to(place.first()).waiting(),
-        }
+        let Some(place) = place else { return relocation.unplaced() };
+        let relocation = relocation.to(place.first()).waiting();
+        // A window has the size that its registers say. All of memory has a size that cannot be said: it lacks its last byte.
+        if self.is_bridge() { relocation.resized(place.size().unwrap_or(GuestUsize(u64::MAX))) } else { relocation }
     }
 }
 
-type Relocations = Vec<Relocation, MAX_RANGES>;
+/// A device, and where which of its ranges are to lie.
+type Wanted = (InstanceId, Vec<(usize, Option<IoRange>), MAX_RANGES>);
 
 /// A bit for each range that has another place.
 fn differing(before: &Places, after: &Places) -> u8 {
