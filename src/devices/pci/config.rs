@@ -10,13 +10,27 @@ use crate::address::IoRange;
 use crate::resource::IoResource;
 
 /// How many ranges a function can have: six base address registers and an expansion ROM.
-pub(super) const MAX_RANGES: usize = 7;
+const MAX_RANGES: usize = 7;
 
 /// How many dwords a configuration space has.
 pub(super) const DWORDS: usize = 64;
 
 /// Where each range of a function lies; `None`: nowhere, it is not decoded.
-pub(super) type Places = Vec<Option<IoRange>, MAX_RANGES>;
+pub(super) type Places = Ranges<Option<IoRange>>;
+
+/// One item for each range of a function.
+pub(super) type Ranges<T> = Vec<T, MAX_RANGES>;
+
+/// Collects items. There are no more of them than ranges; what `Vec` itself has for that panics if there are.
+pub(super) fn collect<T>(items: impl IntoIterator<Item = T>) -> Ranges<T> {
+    let mut collected = Ranges::new();
+    for item in items {
+        if collected.push(item).is_err() {
+            break;
+        }
+    }
+    collected
+}
 
 /// Registers by the number of their dword, a quarter of their offset (PCI Local Bus 3.0, 6.1).
 pub(super) mod dword {
@@ -280,13 +294,10 @@ impl<'d> Config<'d> {
     /// assert_eq!((requests[0].io_type(), requests[1].io_type()), (IoType::Mmio, IoType::Pio));
     /// ```
     pub fn requests(&self) -> Requests {
-        let mut requests = Vec::new();
-        if self.bridge {
-            requests.extend(window::requests());
-        } else {
-            requests.extend(self.existing_bars().map(|(_, bar)| bar.request()));
-        }
-        Requests(requests)
+        Requests(match self.bridge {
+            true => collect(window::requests()),
+            false => collect(self.existing_bars().map(|(_, bar)| bar.request())),
+        })
     }
 
     pub(super) const fn is_bridge(&self) -> bool {
@@ -406,7 +417,7 @@ impl<'d> Config<'d> {
             let place = bar.place(value(register), value(register + 1));
             place.filter(|_| command.contains(enable))
         };
-        self.existing_bars().map(decoded).take(MAX_RANGES).collect()
+        collect(self.existing_bars().map(decoded))
     }
 }
 
@@ -420,7 +431,7 @@ impl<'d> Config<'d> {
 /// assert!(Config::i440fx().requests().is_empty());
 /// ```
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Requests(Vec<IoResource, MAX_RANGES>);
+pub struct Requests(Ranges<IoResource>);
 
 impl core::ops::Deref for Requests {
     type Target = [IoResource];

@@ -6,11 +6,10 @@
 //! looks, and repeats its relocation until the registers say what it has relocated to. The last relocation of a range is
 //! followed by such a look, so that the map ends as the registers do.
 
-use heapless::Vec;
 use spin::Mutex;
 
 use super::bus::{Bus, Slot};
-use super::config::{Command, Config, DWORDS, MAX_RANGES, Places, Requests, dword};
+use super::config::{Command, Config, DWORDS, Places, Ranges, Requests, collect, dword};
 use crate::address::{GuestUsize, IoRange};
 use crate::instance::InstanceId;
 use crate::manager::{DeviceManager, Relocation};
@@ -230,8 +229,7 @@ impl<'d> Function<'d> {
         for _ in 0..MAX_REPEATS {
             // A function that is not plugged in has no ranges to move.
             let Some((id, places)) = &wanted else { return };
-            let relocations = places.iter().map(|(index, place)| self.relocation(*id, *index, *place));
-            let mut relocations: Vec<Relocation, MAX_RANGES> = relocations.take(MAX_RANGES).collect();
+            let mut relocations = collect(places.iter().map(|(index, place)| self.relocation(*id, *index, *place)));
             // It fails if the device is gone, or was registered with other ranges: nothing is there to move then.
             let _ = manager.relocate(&mut relocations);
             let now = self.wanted(ranges);
@@ -249,7 +247,7 @@ impl<'d> Function<'d> {
         let (_, id) = state.plugged?;
         let places = self.places(&state);
         let places = places.iter().copied().enumerate().filter(|(index, _)| ranges >> index & 1 != 0);
-        Some((id, places.take(MAX_RANGES).collect()))
+        Some((id, collect(places)))
     }
 
     fn relocation(&self, id: InstanceId, index: usize, place: Option<IoRange>) -> Relocation {
@@ -262,7 +260,7 @@ impl<'d> Function<'d> {
 }
 
 /// A device, and where which of its ranges are to lie.
-type Wanted = (InstanceId, Vec<(usize, Option<IoRange>), MAX_RANGES>);
+type Wanted = (InstanceId, Ranges<(usize, Option<IoRange>)>);
 
 /// A bit for each range that has another place.
 fn differing(before: &Places, after: &Places) -> u8 {

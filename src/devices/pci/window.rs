@@ -1,6 +1,6 @@
 //! The registers of a PCI-to-PCI bridge: its bus numbers and its windows (PCI-to-PCI Bridge Architecture 1.2, 3.2.5).
 
-use super::config::{Command, Places, STATUS_ERRORS, STATUS_MEDIUM};
+use super::config::{Command, Places, STATUS_ERRORS, STATUS_MEDIUM, collect};
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType};
 use crate::resource::IoResource;
 
@@ -80,7 +80,7 @@ pub(super) fn places(command: Command, value: impl Fn(usize) -> u32) -> Places {
     let prefetchable = window(above(dword::BASE_ABOVE) | base, above(dword::LIMIT_ABOVE) | limit, MEMORY);
 
     let memory = [memory, prefetchable].map(|place| place.filter(|_| command.contains(Command::MEMORY)));
-    [ports].into_iter().chain(memory).collect()
+    collect([ports].into_iter().chain(memory))
 }
 
 /// Base and limit of memory, whose lowest 20 bits are not in the register.
