@@ -80,6 +80,7 @@
 //!
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
 //! - `instruction`: `exit::x86::instruction`, which decodes and executes the instruction that touched MMIO.
+//! - `devices`: `devices::pci`, a PCI host bridge with functions and bridges, which a guest programs.
 
 #![no_std]
 #![deny(unsafe_code)]
@@ -106,6 +107,8 @@ mod address;
 mod allocator;
 mod cost;
 mod device;
+#[cfg(feature = "devices")]
+pub mod devices;
 mod dispatch;
 mod error;
 pub mod exit;

@@ -1,0 +1,4 @@
+//! Chipset devices, each a plain user of the public interface: nothing in them names a capacity, and each can stand in a
+//! `static`.
+
+pub mod pci;

@@ -1,0 +1,269 @@
+//! A function: its configuration space, and the map that follows it.
+//!
+//! What a guest writes changes the registers under the function's lock, and then, without it, the ranges that the write is
+//! about are relocated as the registers say: a relocation may call code of the embedder, which may come back here. So the
+//! registers may have changed again when the relocation is done, by another vCPU whose own relocation came before it. The writer
+//! looks, and repeats its relocation until the registers say what it has relocated to. The last relocation of a range is
+//! followed by such a look, so that the map ends as the registers do.
+
+use spin::Mutex;
+
+use super::bus::{Bus, Slot};
+use super::config::{Command, Config, DWORDS, Places, Ranges, Requests, collect, dword};
+use crate::address::{GuestUsize, IoRange};
+use crate::instance::InstanceId;
+use crate::manager::{DeviceManager, Relocation};
+
+/// How often a relocation is repeated because another vCPU has changed the same registers meanwhile. Only a guest that writes
+/// them without end from several vCPUs needs more; the next write to the function makes up for what is left then.
+const MAX_REPEATS: usize = 16;
+
+/// The offset behind the last register.
+pub(super) const SIZE: usize = 4 * DWORDS;
+
+/// A function of a device on a PCI bus: a configuration space, and where it is plugged in.
+///
+/// The device itself implements [`Device`](crate::Device) as any other, and is registered with the
+/// [`requests`](Self::requests) of the function; it need not know that there is one. The function moves the device's ranges as
+/// the guest writes base address registers and the command register (PCI Local Bus 3.0, 6.2.5 and 6.2.2).
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::devices::pci::{Bar, Config, Function, HostBridge, Slot};
+/// use vm_device::{DeviceManager, IoRange, IoType, IrqResource, RangeState, Storage, SystemAllocator};
+///
+/// static STORAGE: Storage<8, 16, 2> = Storage::new();
+/// static MANAGER: DeviceManager<'static> =
+///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+/// static HOST: HostBridge<'static> = HostBridge::new("pci", &MANAGER);
+/// static DISK: Constant = Constant("disk", 7);
+/// static FUNCTION: Function<'static> = Function::new(Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)));
+///
+/// MANAGER.register_device(&HOST, None, &[HostBridge::PORTS], IrqResource::None)?;
+/// let disk = MANAGER.register_device(&DISK, None, &FUNCTION.requests(), IrqResource::None)?;
+/// HOST.bus().plug(&FUNCTION, Slot::new(3, 0), disk)?;
+///
+/// // The guest writes an address into the register at 0x10 of device 3, and turns decoding of memory on.
+/// for (register, value) in [(0x10, 0xc000_0000_u32), (0x04, 0x0002)] {
+///     MANAGER.write(0xcf8_u16.into(), &(0x8000_1800_u32 | register).to_le_bytes(), IoType::Pio)?;
+///     MANAGER.write(0xcfc_u16.into(), &value.to_le_bytes(), IoType::Pio)?;
+/// }
+/// let mut data = [0; 1];
+/// MANAGER.read(0xc000_0000_u64.into(), &mut data, IoType::Mmio)?;
+/// assert_eq!(data, [7]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Function<'d> {
+    config: Config<'d>,
+    pub(super) state: Mutex<State<'d>>,
+    /// The bus behind a bridge. Nothing is plugged into that of another function.
+    pub(super) secondary: Bus<'d>,
+}
+
+/// What changes of a function.
+pub(super) struct State<'d> {
+    /// The bits of each dword that differ from those after reset.
+    changed: [u32; DWORDS],
+    /// A bit for each range that may not lie where the registers say.
+    unsettled: u8,
+    /// Where it is plugged in, and the device whose ranges follow it.
+    pub(super) plugged: Option<(Slot, InstanceId)>,
+    /// The next function on the same bus.
+    pub(super) next: Option<&'d Function<'d>>,
+}
+
+impl<'d> Function<'d> {
+    /// A function with this configuration space, not plugged in.
+    pub const fn new(config: Config<'d>) -> Self {
+        let state = State { changed: [0; DWORDS], unsettled: 0, plugged: None, next: None };
+        Self { config, state: Mutex::new(state), secondary: Bus::new() }
+    }
+
+    /// What its device has to be registered with: see [`Config::requests`].
+    pub fn requests(&self) -> Requests {
+        self.config.requests()
+    }
+
+    /// The 4 bytes of the configuration space around `offset`, as a guest would read them; all ones beyond its end.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Config, Function};
+    ///
+    /// let function = Function::new(Config::new(0x1234, 0x5678));
+    /// assert_eq!(function.register(0), 0x5678_1234);
+    /// assert_eq!(function.register(0x100), u32::MAX);
+    /// ```
+    pub fn register(&self, offset: usize) -> u32 {
+        if offset < SIZE { self.value(&self.state.lock(), offset / 4) } else { u32::MAX }
+    }
+
+    /// The command register: whether the device may access memory by itself, and assert its interrupt pin.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Command, Config, Function};
+    ///
+    /// let function = Function::new(Config::new(0x1234, 0x5678));
+    /// assert!(!function.command().contains(Command::BUS_MASTER));
+    /// ```
+    pub fn command(&self) -> Command {
+        Command::from_bits_truncate(self.register(4 * dword::COMMAND) as u16)
+    }
+
+    /// The device changes the bits of `mask` in the 4 bytes around `offset`: in a register of its own, or in the status register:
+    /// errors, and the state of its interrupt (PCI Local Bus 3.0, 6.2.3). Other bits stay as they are.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Config, Function};
+    ///
+    /// let function = Function::new(Config::new(0x1234, 0x5678));
+    /// // The interrupt is asserted; the vendor stays.
+    /// function.set_register(4, 1 << 19, u32::MAX);
+    /// function.set_register(0, u32::MAX, 0);
+    /// assert_eq!((function.register(4) >> 19 & 1, function.register(0)), (1, 0x5678_1234));
+    /// ```
+    pub fn set_register(&self, offset: usize, mask: u32, value: u32) {
+        let (register, mut state) = (offset / 4, self.state.lock());
+        let mask = mask & self.config.changeable(register);
+        let new = self.value(&state, register) & !mask | value & mask;
+        self.store(&mut state, register, new);
+    }
+
+    /// Gives every register its value after reset, so that none of the ranges is decoded: the guest or the VMM resets the machine.
+    ///
+    /// It may be called whenever [`relocate`](DeviceManager::relocate) may.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Config, Function, Register};
+    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// let registers = [Register::new(0x40, 1, 0)];
+    /// let function = Function::new(Config::new(0x1234, 0x5678).registers(&registers));
+    /// function.set_register(0x40, u32::MAX, 2);
+    /// function.reset(&manager);
+    /// assert_eq!(function.register(0x40), 1);
+    /// ```
+    pub fn reset(&self, manager: &DeviceManager<'d>) {
+        self.change(manager, |state| state.changed = [0; DWORDS]);
+    }
+
+    /// Why the function cannot be plugged in, as far as that depends on its configuration space.
+    pub(super) fn bad_bar(&self) -> Option<usize> {
+        self.config.bad_bar()
+    }
+
+    pub(super) fn is_bridge(&self) -> bool {
+        self.config.is_bridge()
+    }
+
+    /// Puts the function into a slot, in front of those that are on the bus, with its registers as after reset.
+    pub(super) fn plug_in(&self, state: &mut State<'d>, slot: Slot, id: InstanceId, next: Option<&'d Function<'d>>) {
+        *state = State { changed: [0; DWORDS], unsettled: 0, plugged: Some((slot, id)), next };
+    }
+
+    /// Takes the function out of its slot, and returns the next on its bus. The caller holds the lock of the bus.
+    pub(super) fn unplugged(&self) -> Option<&'d Function<'d>> {
+        let mut state = self.state.lock();
+        state.plugged = None;
+        state.next.take()
+    }
+
+    /// Reads the bytes from `offset` on. `flags` are bits of the dword of the header type that the function does not know
+    /// itself. What is beyond the last register stays as it is.
+    pub(super) fn read(&self, offset: usize, flags: u32, data: &mut [u8]) {
+        let state = self.state.lock();
+        for (at, byte) in (offset..SIZE).zip(data) {
+            let flags = if at / 4 == dword::HEADER { flags } else { 0 };
+            *byte = ((self.value(&state, at / 4) | flags) >> (8 * (at % 4))) as u8;
+        }
+    }
+
+    /// Writes the bytes from `offset` on, and has the map follow. What is beyond the last register is ignored.
+    pub(super) fn write(&self, manager: &DeviceManager<'d>, offset: usize, data: &[u8]) {
+        self.change(manager, |state| {
+            for (at, byte) in (offset..SIZE).zip(data) {
+                let (register, shift) = (at / 4, 8 * (at % 4));
+                let (lane, byte) = (0xff << shift, u32::from(*byte) << shift);
+                let writable = self.config.writable(register) & lane;
+                let cleared = self.config.clearable(register) & byte;
+                let new = (self.value(state, register) & !writable | byte & writable) & !cleared;
+                self.store(state, register, new);
+            }
+        });
+    }
+
+    pub(super) fn value(&self, state: &State<'d>, register: usize) -> u32 {
+        self.config.reset_value(register) ^ state.changed.get(register).copied().unwrap_or_default()
+    }
+
+    fn store(&self, state: &mut State<'d>, register: usize, value: u32) {
+        if let Some(changed) = state.changed.get_mut(register) {
+            *changed = self.config.reset_value(register) ^ value;
+        }
+    }
+
+    fn places(&self, state: &State<'d>) -> Places {
+        self.config.places(|register| self.value(state, register))
+    }
+
+    /// Changes registers under the lock, and then, without it, has those ranges follow whose places have changed.
+    fn change(&self, manager: &DeviceManager<'d>, act: impl FnOnce(&mut State<'d>)) {
+        let ranges = {
+            let mut state = self.state.lock();
+            let before = self.places(&state);
+            act(&mut state);
+            let unsettled = core::mem::take(&mut state.unsettled);
+            unsettled | differing(&before, &self.places(&state))
+        };
+        self.settle(manager, ranges);
+    }
+
+    /// Relocates ranges, a bit for each, to where the registers say, in one transaction.
+    fn settle(&self, manager: &DeviceManager<'d>, ranges: u8) {
+        if ranges == 0 {
+            return;
+        }
+        let mut wanted = self.wanted(ranges);
+        for _ in 0..MAX_REPEATS {
+            // A function that is not plugged in has no ranges to move.
+            let Some((id, places)) = &wanted else { return };
+            let mut relocations = collect(places.iter().map(|(index, place)| self.relocation(*id, *index, *place)));
+            // It fails if the device is gone, or was registered with other ranges: nothing is there to move then.
+            let _ = manager.relocate(&mut relocations);
+            let now = self.wanted(ranges);
+            if now == wanted {
+                return;
+            }
+            wanted = now;
+        }
+        self.state.lock().unsettled |= ranges;
+    }
+
+    /// The device, and where the registers want its ranges, of those that have a bit.
+    fn wanted(&self, ranges: u8) -> Option<Wanted> {
+        let state = self.state.lock();
+        let (_, id) = state.plugged?;
+        let places = self.places(&state);
+        let places = places.iter().copied().enumerate().filter(|(index, _)| ranges >> index & 1 != 0);
+        Some((id, collect(places)))
+    }
+
+    fn relocation(&self, id: InstanceId, index: usize, place: Option<IoRange>) -> Relocation {
+        let relocation = Relocation::new(id, index);
+        let Some(place) = place else { return relocation.unplaced() };
+        let relocation = relocation.to(place.first()).waiting();
+        // A window has the size that its registers say. All of memory has a size that cannot be said: it lacks its last byte.
+        if self.is_bridge() { relocation.resized(place.size().unwrap_or(GuestUsize(u64::MAX))) } else { relocation }
+    }
+}
+
+/// A device, and where which of its ranges are to lie.
+type Wanted = (InstanceId, Ranges<(usize, Option<IoRange>)>);
+
+/// A bit for each range that has another place.
+fn differing(before: &Places, after: &Places) -> u8 {
+    let pairs = before.iter().zip(after).enumerate();
+    pairs.filter(|(_, (before, after))| before != after).fold(0, |bits, (index, _)| bits | 1 << index)
+}

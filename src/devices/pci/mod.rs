@@ -1,0 +1,40 @@
+//! Conventional PCI: a host bridge with both mechanisms of configuration, functions whose base address registers move the ranges
+//! of their devices, and bridges whose windows the firmware programs.
+//!
+//! | type | what it is |
+//! |---|---|
+//! | [`HostBridge`] | configuration mechanism 1, the enhanced (memory-mapped) mechanism, and bus 0 |
+//! | [`Function`] | a configuration space and the ranges that follow it; made of a [`Config`] with its [`Bar`]s and [`Register`]s |
+//! | [`Bridge`] | a PCI-to-PCI bridge: a function, windows, and a bus behind it |
+//! | [`Bus`] | the functions that are plugged in, each in a [`Slot`] |
+//!
+//! All of it can stand in statics. A device is written as any other: it implements [`Device`](crate::Device), is registered
+//! with the [`requests`](Function::requests) of its function, and then the function is [plugged in](Bus::plug). The example is at
+//! [`Function`].
+//!
+//! # What the guest's writes do to the address map
+//!
+//! - While the command register does not enable a space, the ranges in it are [unplaced](crate::RangeState::Unplaced): they have
+//!   no address and are in nobody's way, whatever the registers hold (PCI Local Bus 3.0, 6.2.2).
+//! - When it does, a range lies where its register says, or [waits](crate::RangeState::Waiting) for that place: because something
+//!   else is there, because no window around it is open, or because a register is being sized by a write of all ones. It gets
+//!   the place when that changes. So base address registers can be written in any order, through each other's places.
+//! - A write to the command register, or of several registers at once, is one transaction.
+//!
+//! No lock is held while ranges are moved. When several vCPUs write registers of one function at once, the map ends as the
+//! registers do.
+
+mod bar;
+mod bridge;
+mod bus;
+mod config;
+mod function;
+mod host;
+mod window;
+
+pub use bar::Bar;
+pub use bridge::Bridge;
+pub use bus::{Bus, PlugError, Slot};
+pub use config::{Command, Config, Register, Requests};
+pub use function::Function;
+pub use host::HostBridge;

@@ -1,0 +1,10 @@
+//! PCI: what a guest writes to configuration space, and where the ranges of devices are then.
+#![cfg(feature = "devices")]
+
+mod bars;
+mod bridges;
+mod functions;
+mod machine;
+mod mechanisms;
+mod random;
+mod threads;

@@ -1,0 +1,75 @@
+//! Several vCPUs at once.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use super::machine::*;
+
+#[test]
+fn a_function_is_removed_while_others_write_its_registers() {
+    let storage = Storage::<16, 48, 4>::new();
+    let manager = DeviceManager::new(&storage, everything());
+    let (host, function, device) = (HostBridge::new("pci", &manager), Function::new(ALL_KINDS), Numbered("card"));
+    let ranges = [HostBridge::PORTS, HostBridge::ecam(0xe000_0000, 0)];
+    manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
+    let stop = AtomicBool::new(false);
+    let at = |register: u32| GuestAddress(u64::from(0xe000_0000 + (3 << 15) + register));
+    thread::scope(|scope| {
+        for base in [0xc000_0000_u32, 0xd000_0000] {
+            let (manager, stop) = (&manager, &stop);
+            scope.spawn(move || {
+                let mut vcpu = manager.dispatcher().unwrap();
+                while !stop.load(Ordering::Relaxed) {
+                    for (register, value) in [(BAR0, base), (COMMAND, MEMORY_ON), (COMMAND, 0)] {
+                        vcpu.write(at(register), &value.to_le_bytes(), IoType::Mmio).unwrap();
+                    }
+                    let mut data = [0; 4];
+                    vcpu.read(at(0), &mut data, IoType::Mmio).unwrap();
+                    assert!([0x5678_1234, u32::MAX].contains(&u32::from_le_bytes(data)));
+                }
+            });
+        }
+        for _ in 0..200 {
+            let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+            host.bus().plug(&function, Slot::new(3, 0), card).unwrap();
+            thread::yield_now();
+            assert!(host.bus().unplug(&function));
+            manager.unregister_device(card).unwrap();
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(manager.address_map(IoType::Mmio).count(), 1, "the memory of the mechanism alone");
+}
+
+#[test]
+fn when_vcpus_write_one_register_at_once_the_map_ends_as_the_register_does() {
+    let storage = Storage::<16, 48, 4>::new();
+    let manager = DeviceManager::new(&storage, everything());
+    let (host, function, device) = (HostBridge::new("pci", &manager), Function::new(ALL_KINDS), Numbered("card"));
+    let ranges = [HostBridge::PORTS, HostBridge::ecam(0xe000_0000, 0)];
+    manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
+    let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+    host.bus().plug(&function, Slot::new(3, 0), card).unwrap();
+    let at = |register: u32| GuestAddress(u64::from(0xe000_0000 + (3 << 15) + register));
+    for round in 0..500 {
+        thread::scope(|scope| {
+            for number in 0..3_u32 {
+                let manager = &manager;
+                scope.spawn(move || {
+                    let write = |register, value: u32| {
+                        manager.write(at(register), &value.to_le_bytes(), IoType::Mmio).unwrap();
+                    };
+                    write(BAR0, 0xc000_0000 + (number << 24));
+                    write(COMMAND, if number == 1 { 0 } else { MEMORY_ON });
+                    write(BAR0, 0xc800_0000 + (number << 24));
+                });
+            }
+        });
+        let base = function.register(BAR0 as usize);
+        let expected = match function.command().contains(Command::MEMORY) {
+            true => decoded(base.into()),
+            false => UNPLACED,
+        };
+        assert_eq!(state(&manager, card, 0), expected, "round {round}");
+    }
+}
