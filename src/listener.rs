@@ -80,6 +80,8 @@ pub struct PlacedRange<'d> {
     pub io_type: IoType,
     /// Where it lies.
     pub range: IoRange,
+    /// Whether it is a window: other ranges may lie over parts of it, now or later.
+    pub window: bool,
 }
 
 impl<'d> PlacedRange<'d> {

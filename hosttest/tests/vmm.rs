@@ -12,7 +12,7 @@ use hosttest::devices::scratch::Scratch;
 use hosttest::guest_side::interrupts::{Trigger, enable, route, wait_for};
 use hosttest::guest_side::{mmio, port};
 use hosttest::interrupt_handler;
-use hosttest::vmm::backing::backing;
+use hosttest::vmm::backing::Backing;
 use hosttest::vmm::exit::Exit;
 use hosttest::vmm::host::kvm;
 use hosttest::vmm::machine::{DATA, Machine};
@@ -206,20 +206,21 @@ fn moved_range() -> Outcome {
     let machine = Machine::new(&kvm()?)?;
     let video = Scratch::<0>::new("video");
     let storage = Storage::<1, 1, 0>::new();
-    let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    let backing = Backing::new();
+    let allocator = SystemAllocator::new(IoRange::ALL_MEMORY);
+    let manager = DeviceManager::new(&storage, allocator).with_listener(&backing);
     let range = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(LOW), GuestUsize(PAGE));
     let id = manager.register_device(&video, None, &[range], IrqResource::None).map_err(|error| error.to_string())?;
-    let backed = backing(manager.address_map(IoType::Mmio))?;
-    let slots = machine.vm().back(&backed)?;
+    backing.connect(machine.vm())?;
+    let memory = Arc::clone(&backing.placed()[0].memory);
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let host = Host::new(|| {
         let moved = Relocation::new(id, 0).to(GuestAddress(HIGH));
         manager.relocate(&mut [moved]).expect("the new place is free");
-        machine.vm().move_slot(&slots[0], GuestAddress(HIGH)).expect("KVM moves a slot");
     });
     equal(host.run(&mut vcpu)?, Vec::new())?;
     equal(kept(&machine), [u64::from(VALUE)])?;
-    equal(backed[0].memory.read_u64(0), u64::from(VALUE))
+    equal(memory.read_u64(0), u64::from(VALUE))
 }
 
 fn cpuid() -> Outcome {

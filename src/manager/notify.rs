@@ -189,8 +189,14 @@ impl<'d> State<'_, 'd> {
     pub(crate) fn placed_range(&self, slot: SlotIndex) -> Option<PlacedRange<'d>> {
         let range = self.range(slot)?;
         let node = self.tree.node(range.node?)?;
-        let (id, device, range_index) = (node.id(), node.device, range.index().into());
-        Some(PlacedRange { id, device, range_index, io_type: range.io_type(), range: range.range })
+        Some(PlacedRange {
+            id: node.id(),
+            device: node.device,
+            range_index: range.index().into(),
+            io_type: range.io_type(),
+            range: range.range,
+            window: range.is_window(),
+        })
     }
 
     /// A range that accesses may reach, and of which the listener has not been told: of this device, or of any that is

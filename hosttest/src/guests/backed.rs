@@ -9,7 +9,7 @@ use crate::check;
 use crate::devices::scratch::Scratch;
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{mmio, pass};
-use crate::vmm::backing::{Backed, backing};
+use crate::vmm::backing::{Backed, Backing};
 use crate::vmm::machine::Machine;
 use crate::vmm::memory::PAGE;
 use crate::vmm::run::Tally;
@@ -30,13 +30,14 @@ fn backed(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     let machine = Machine::new(kvm)?;
-    let room = Room::new();
-    let (manager, verdict, video) = (manager(&room), Verdict::new(), Scratch::<0>::new("video"));
+    let (room, backing) = (Room::new(), Backing::new());
+    let (verdict, video) = (Verdict::new(), Scratch::<0>::new("video"));
+    let manager = manager(&room).with_listener(&backing);
     let memory = IoResource::any(IoType::PhysicalMmio, GuestUsize(SIZE)).aligned(PAGE);
     let id = manager.register_device(&video, None, &[memory], IrqResource::None)?;
     let base = manager.range(id, 0).map_or(0, |assigned| assigned.range.first().0);
-    let backed = backing(manager.address_map(IoType::Mmio))?;
-    machine.vm().back(&backed)?;
+    backing.connect(machine.vm())?;
+    let backed = backing.placed();
     expect("backed ranges", backed.len(), 1usize)?;
     let Backed { range, memory } = &backed[0];
     expect("the backed range", range.first().0, base)?;

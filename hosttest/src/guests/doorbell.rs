@@ -125,14 +125,13 @@ fn counts_to(expected: u32, count: impl Fn() -> u32) -> bool {
 /// Runs the guest with the doorbells of all devices, which are served on a thread of their own meanwhile. Their
 /// number, what was refused, and what the run counted.
 fn run_with_doorbells<'d>(
-    kvm: &Kvm,
+    machine: &Machine,
+    doorbells: &Doorbells,
     manager: &'d DeviceManager<'d>,
     verdict: &'d Verdict,
     guest: extern "C" fn(u64),
 ) -> Result<(usize, Vec<String>, Tally), Failure> {
     manager.register_device(verdict, None, &[Verdict::resource()], IrqResource::None)?;
-    let machine = Machine::new(kvm)?;
-    let doorbells = Doorbells::new(machine.vm(), manager)?;
     let refusals = doorbells.take_refusals().iter().map(ToString::to_string).collect();
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let mut dispatcher = manager.dispatcher()?;
@@ -172,15 +171,17 @@ fn ioeventfd(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     static QUEUE_DOORBELLS: [Doorbell; 2] = [doorbell(0, NOTIFY, 4, None), doorbell(1, 0, 2, Some(7))];
-    let room = Room::new();
-    let (manager, verdict, queue) = (manager(&room), Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
+    let (room, machine) = (Room::new(), Machine::new(kvm)?);
+    let doorbells = Doorbells::new(machine.vm())?;
+    let (verdict, queue) = (Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
+    let manager = manager(&room).with_listener(&doorbells);
     manager.register_device(
         &queue,
         None,
         &[IoResource::mmio(QUEUE, 0x20), IoResource::pio(PORT, 2)],
         IrqResource::None,
     )?;
-    let (count, refusals, tally) = run_with_doorbells(kvm, &manager, &verdict, guest)?;
+    let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
     expect("doorbells", (count, refusals.len()), (2usize, 0usize))?;
     expect("rings of the memory doorbell", queue.written(0, false), vec![vec![0; 4]; RINGS as usize])?;
     expect("rings of the port doorbell", queue.written(1, false), vec![vec![7, 0]; RINGS as usize])?;
@@ -207,11 +208,13 @@ fn any_length(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     static QUEUE_DOORBELLS: [Doorbell; 2] = [doorbell(0, NOTIFY, 0, None), doorbell(1, 0, 0, Some(7))];
-    let room = Room::new();
-    let (manager, verdict, queue) = (manager(&room), Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
+    let (room, machine) = (Room::new(), Machine::new(kvm)?);
+    let doorbells = Doorbells::new(machine.vm())?;
+    let (verdict, queue) = (Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
+    let manager = manager(&room).with_listener(&doorbells);
     let registers = IoResource::mmio(QUEUE, 0x20).sizes(AccessSizes::DWORD);
     manager.register_device(&queue, None, &[registers, IoResource::pio(PORT, 4)], IrqResource::None)?;
-    let (count, refusals, tally) = run_with_doorbells(kvm, &manager, &verdict, guest)?;
+    let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
     expect("doorbells", (count, refusals.len()), (2usize, 0usize))?;
     expect("rings of the memory doorbell", queue.written(0, false), vec![vec![0; 4]])?;
     let sevens = vec![vec![7], vec![7, 0], vec![7, 0, 0, 0]];
@@ -232,27 +235,27 @@ fn refused(kvm: &Kvm) -> Result<Tally, Failure> {
         check!(mmio::read::<u32>(QUEUE), 2u32);
         pass()
     }
-    static BAD_AND_GOOD: [Doorbell; 7] = [
+    static BAD_AND_GOOD: [Doorbell; 6] = [
         doorbell(0, 0, 3, None),
         doorbell(0, 0x20, 4, None),
-        doorbell(1, 0, 4, None),
         doorbell(0, 1, 1, Some(0x100)),
         doorbell(0, NOTIFY, 4, None),
         doorbell(0, NOTIFY, 4, Some(1)),
         doorbell(0, NOTIFY, 0, None),
     ];
     static GOOD: [Doorbell; 1] = [doorbell(0, NOTIFY, 4, None)];
-    let room = Room::new();
-    let (manager, verdict) = (manager(&room), Verdict::new());
+    let (room, machine) = (Room::new(), Machine::new(kvm)?);
+    let doorbells = Doorbells::new(machine.vm())?;
+    let verdict = Verdict::new();
     let (queue, other) = (Queue::new("queue", &BAD_AND_GOOD), Queue::new("other", &GOOD));
+    let manager = manager(&room).with_listener(&doorbells);
     manager.register_device(&queue, None, &[IoResource::mmio(QUEUE, 0x20)], IrqResource::None)?;
     manager.register_device(&other, None, &[IoResource::mmio(OTHER, 0x20)], IrqResource::None)?;
-    let (count, refusals, tally) = run_with_doorbells(kvm, &manager, &verdict, guest)?;
+    let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
     expect("doorbells", count, 2usize)?;
     let reasons = [
         ("at 0x0 in range 0", "no write there has 3 bytes"),
         ("at 0x20 in range 0", "it does not lie within"),
-        ("at 0x0 in range 1", "the device has no such range"),
         ("at 0x1 in range 0", "the value 0x100 has more bytes"),
         ("at 0x10 in range 0", "rings another doorbell already"),
         ("at 0x10 in range 0", "rings another doorbell already"),
@@ -272,11 +275,10 @@ fn refused(kvm: &Kvm) -> Result<Tally, Failure> {
 /// decoded, and by 3 it is again; by 4, the third is removed.
 const CHANGE: u16 = 0x510;
 
-/// Answers accesses, and changes the topology when the guest asks for it. The doorbells follow at once.
+/// Answers accesses, and changes the topology when the guest asks for it. The doorbells follow.
 struct Changing<'d, A> {
     accesses: A,
     manager: &'d DeviceManager<'d>,
-    doorbells: &'d Doorbells,
     devices: [InstanceId; 3],
     failure: Option<Failure>,
 }
@@ -294,7 +296,7 @@ impl<A> Changing<'_, A> {
             Some(3) => self.manager.relocate(&mut [range.decoded()])?,
             _ => self.manager.unregister_device(third)?,
         }
-        Ok(self.doorbells.update(self.manager)?)
+        Ok(())
     }
 }
 
@@ -341,19 +343,19 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
         pass()
     }
     static DOORBELLS: [Doorbell; 1] = [doorbell(0, NOTIFY, 4, None)];
-    let room = Room::new();
-    let (manager, verdict) = (manager(&room), Verdict::new());
+    let (room, machine) = (Room::new(), Machine::new(kvm)?);
+    let doorbells = Doorbells::new(machine.vm())?;
+    let verdict = Verdict::new();
     let [first, second, third] = ["first", "second", "third"].map(|name| Queue::new(name, &DOORBELLS));
+    let manager = manager(&room).with_listener(&doorbells);
     let register =
         |device, place| manager.register_device(device, None, &[IoResource::mmio(place, 0x20)], IrqResource::None);
     let devices = [register(&first, QUEUE)?, register(&second, OTHER)?, register(&third, THIRD)?];
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
 
-    let machine = Machine::new(kvm)?;
-    let doorbells = Doorbells::new(machine.vm(), &manager)?;
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let accesses = manager.dispatcher()?;
-    let mut changing = Changing { accesses, manager: &manager, doorbells: &doorbells, devices, failure: None };
+    let mut changing = Changing { accesses, manager: &manager, devices, failure: None };
     let tally = run_to_verdict(&mut vcpu, &mut changing, &verdict, LIMIT)?;
     if let Some(failure) = changing.failure {
         return Err(failure);
@@ -368,7 +370,9 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
         events.push((rung.device, rung.range_index, rung.offset));
         let _ = rung.write(&manager, &mut changing.accesses);
     })?;
-    expect("events", events, vec![(devices[0], 0usize, NOTIFY)])?;
+    // That of a device that was removed reaches nothing.
+    events.sort_unstable_by_key(|(device, ..)| *device != devices[0]);
+    expect("events", events, vec![(devices[0], 0usize, NOTIFY), (devices[2], 0, NOTIFY)])?;
     let places: Vec<_> = first.writes.lock().iter().map(|write| (write.base, write.offset)).collect();
     expect("writes to the first", places, vec![(OTHER, 0), (OTHER, NOTIFY)])?;
     expect("writes to the second", second.writes.lock().len(), 0usize)?;
@@ -376,24 +380,27 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
     Ok(tally)
 }
 
-/// In a window, the innermost range is written to, with or without doorbells.
+/// A doorbell in a window is not given to KVM: the innermost range is written to, whatever lies there.
 fn covered(kvm: &Kvm) -> Result<Tally, Failure> {
     extern "C" fn guest(_: u64) {
         mmio::write(QUEUE + NOTIFY, 1u32);
         mmio::write(OTHER + NOTIFY, 2u32);
-        check!(counts_to(1, || mmio::read(QUEUE)), true);
         pass()
     }
     static DOORBELLS: [Doorbell; 2] = [doorbell(0, NOTIFY, 4, None), doorbell(0, PAGE + NOTIFY, 4, None)];
-    let room = Room::new();
-    let (manager, verdict) = (manager(&room), Verdict::new());
+    let (room, machine) = (Room::new(), Machine::new(kvm)?);
+    let doorbells = Doorbells::new(machine.vm())?;
+    let verdict = Verdict::new();
     let (bus, child) = (Queue::new("bus", &DOORBELLS), Queue::new("child", &[]));
+    let manager = manager(&room).with_listener(&doorbells);
     let window = IoResource::mmio(QUEUE, 2 * PAGE).window();
     let id = manager.register_device(&bus, None, &[window], IrqResource::None)?;
     manager.register_device(&child, Some(id), &[IoResource::mmio(QUEUE + NOTIFY, 4)], IrqResource::None)?;
-    let (_, refusals, tally) = run_with_doorbells(kvm, &manager, &verdict, guest)?;
-    expect("refusals", refusals.len(), 0usize)?;
+    let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
+    expect("doorbells", count, 0usize)?;
+    let reasons = refusals.iter().filter(|refusal| refusal.contains("the range is a window")).count();
+    expect("refusals", reasons, 2usize)?;
     expect("writes to the child", child.written(0, true), vec![vec![1, 0, 0, 0]])?;
-    expect("rings of the bus", bus.written(0, false), vec![vec![0; 4]])?;
+    expect("writes to the bus", bus.written(0, true), vec![vec![2, 0, 0, 0]])?;
     Ok(tally)
 }

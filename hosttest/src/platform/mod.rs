@@ -31,7 +31,7 @@ use crate::guest_side::{mmio, port};
 use crate::guests::scenario::{Failure, LIMIT};
 use crate::guests::verdict::{NotPassed, run_to_verdict};
 use crate::interrupt_handler;
-use crate::vmm::backing::{Backed, backing};
+use crate::vmm::backing::{Backed, Backing};
 use crate::vmm::host::Unavailable;
 use crate::vmm::machine::{Machine, RAM};
 use crate::vmm::memory::{Memory, PAGE};
@@ -46,7 +46,9 @@ static LINES: Lines = Lines::new();
 static STORAGE: Storage<'static, 16, 32, 4> = Storage::new();
 static MANAGER: DeviceManager<'static> =
     DeviceManager::new(&STORAGE, SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
-        .with_interrupt_controller(&LINES);
+        .with_interrupt_controller(&LINES)
+        .with_listener(&BACKING);
+static BACKING: Backing = Backing::new();
 
 static BRIDGE: Counted<DummyHostBridge> = Counted::new(DummyHostBridge::new());
 static SERIAL: Counted<Serial> = Counted::new(Serial::new());
@@ -185,13 +187,12 @@ pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
     let machine = Machine::with_irqchip(kvm)?;
     LINES.connect(machine.vm());
     let anywhere = build()?;
-    let backed = backing(MANAGER.address_map(IoType::Mmio))?;
-    machine.vm().back(&backed)?;
+    BACKING.connect(machine.vm())?;
     anywhere.tell(machine.ram());
     machine.set_interrupt_gate(VECTOR, quiet as *const () as u64);
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let result = run_to_verdict(&mut vcpu, &mut MANAGER.dispatcher()?, VERDICT.device(), LIMIT);
-    Ok(Report { result, backed_end: end(&backed), no_guest: None })
+    Ok(Report { result, backed_end: end(&BACKING.placed()), no_guest: None })
 }
 
 /// Registers everything, and makes the guest's accesses through a dispatcher, where no guest can run. Since all of it is
@@ -201,7 +202,7 @@ pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
 /// As [`build_and_run`].
 pub fn build_in_process(why: Unavailable) -> Result<Report, Failure> {
     let anywhere = build()?;
-    let backed = backing(MANAGER.address_map(IoType::Mmio))?;
+    let backed = BACKING.placed();
     let ram = Memory::new(RAM)?;
     anywhere.tell(&ram);
     let mut devices = MANAGER.dispatcher()?;

@@ -6,8 +6,9 @@
 //!   port I/O that `kvm-ioctls` does not tell;
 //! - [`bridge`] lets the manager answer it;
 //! - [`irq`] is an [`InterruptController`](vm_device::InterruptController) over KVM's in-kernel interrupt controllers;
-//! - [`backing`] is the memory of physically backed ranges;
-//! - [`doorbell`] gives the writes that a device declares as doorbells to KVM, as ioeventfds;
+//! - [`backing`] is a [`RangeListener`](vm_device::RangeListener): memory slots for physically backed ranges;
+//! - [`doorbell`] is another: it gives the writes that a device declares as doorbells to KVM, as ioeventfds; [`listeners`] makes
+//!   one of several;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
 //!
 //! What a guest runs on: [`host`] opens KVM, [`vm`] is the machine with its [`memory`] slots, [`machine`] adds RAM, the
@@ -21,6 +22,7 @@ pub mod exit;
 pub mod host;
 pub mod image;
 pub mod irq;
+pub mod listeners;
 pub mod machine;
 pub mod membarrier;
 pub mod memory;

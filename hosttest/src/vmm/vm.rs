@@ -8,7 +8,6 @@ use kvm_bindings::{
 use kvm_ioctls::{Kvm, VmFd};
 use vm_device::GuestAddress;
 
-use crate::vmm::backing::Backed;
 use crate::vmm::image::Mapping;
 use crate::vmm::memory::{Memory, PAGE};
 
@@ -162,15 +161,6 @@ impl Vm {
             *mapped = None;
         }
         Ok(())
-    }
-
-    /// Lets the guest see the memory of physically backed ranges. The slots are in the order of the ranges: one that the guest
-    /// moves takes its slot along, by [`move_slot`](Self::move_slot).
-    ///
-    /// # Errors
-    /// As [`map`](Self::map).
-    pub fn back(&self, ranges: &[Backed]) -> Result<Vec<Slot>, kvm_ioctls::Error> {
-        ranges.iter().map(|backed| self.map(backed.range.first(), &backed.memory)).collect()
     }
 
     /// Puts a region into a slot that is free.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use kvm_bindings::{
     kvm_ioeventfd, kvm_ioeventfd_flag_nr_datamatch, kvm_ioeventfd_flag_nr_deassign, kvm_ioeventfd_flag_nr_pio,
 };
-use vm_device::{Assigned, Doorbell, GuestAddress, InstanceId, IoType};
+use vm_device::{Doorbell, GuestAddress, InstanceId, IoRange, IoType};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 use vmm_sys_util::ioctl::ioctl_with_ref;
 
@@ -31,25 +31,25 @@ const LONGEST_TO_PORT: u8 = 4;
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Reason {
-    /// The device has no such range.
-    NoSuchRange,
     /// The doorbell does not lie within this range.
-    Outside(Assigned),
+    Outside(IoType, IoRange),
+    /// The range is a window: the range of another device may lie over the doorbell.
+    InWindow,
     /// The range is backed by memory: no write there exits, and none rings.
     NotDispatched,
     /// No write there has this length.
     NoSuchSize(Doorbell),
     /// The value has more bytes than the write.
     ValueTooLong(Doorbell),
-    /// KVM refuses it.
-    Kvm(io::Error),
+    /// KVM refuses it, or the process can have no more file descriptors.
+    Host(io::Error),
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Reason::NoSuchRange => f.write_str("the device has no such range"),
-            Reason::Outside(assigned) => write!(f, "it does not lie within {assigned}"),
+            Reason::Outside(io_type, range) => write!(f, "it does not lie within {io_type} {range}"),
+            Reason::InWindow => f.write_str("the range is a window, over which those of other devices may lie"),
             Reason::NotDispatched => f.write_str("the range is backed by memory, where no write exits"),
             Reason::NoSuchSize(Doorbell { size, .. }) => {
                 write!(f, "no write there has {size} bytes, but 1, 2, 4, or in memory 8; 0 stands for all of them")
@@ -57,27 +57,29 @@ impl fmt::Display for Reason {
             Reason::ValueTooLong(Doorbell { size, value, .. }) => {
                 write!(f, "the value {:#x} has more bytes than a write of {size}", value.unwrap_or(0))
             }
-            Reason::Kvm(error) if error.raw_os_error() == Some(libc::EEXIST) => {
+            Reason::Host(error) if error.raw_os_error() == Some(libc::EEXIST) => {
                 f.write_str("the same write rings another doorbell already")
             }
-            Reason::Kvm(error) => write!(f, "KVM refuses it: {error}"),
+            Reason::Host(error) => write!(f, "the host refuses it: {error}"),
         }
     }
 }
 
-/// The lengths of the writes that ring a doorbell in the given range.
+/// The lengths of the writes that ring a doorbell in this range.
 ///
 /// One of any length rings for each of them: KVM could listen for all at once, but would not tell which it was, and the
 /// device may accept some of them only. Nor could KVM compare the value then.
-pub(super) fn writes(doorbell: &Doorbell, assigned: Option<Assigned>) -> Result<Vec<u8>, Reason> {
-    let assigned = assigned.ok_or(Reason::NoSuchRange)?;
-    if assigned.io_type == IoType::PhysicalMmio {
+pub(super) fn writes(doorbell: &Doorbell, io_type: IoType, range: IoRange, window: bool) -> Result<Vec<u8>, Reason> {
+    if io_type == IoType::PhysicalMmio {
         return Err(Reason::NotDispatched);
     }
-    let longest = if assigned.io_type == IoType::Pio { LONGEST_TO_PORT } else { 8 };
+    if window {
+        return Err(Reason::InWindow);
+    }
+    let longest = if io_type == IoType::Pio { LONGEST_TO_PORT } else { 8 };
     let asked = |size: &u8| *size <= longest && (doorbell.size == 0 || doorbell.size == *size);
     let lies_within = |size: &u8| {
-        let room = (assigned.range.last().0 - assigned.range.first().0).checked_sub(u64::from(*size) - 1);
+        let room = (range.last().0 - range.first().0).checked_sub(u64::from(*size) - 1);
         room.is_some_and(|last| doorbell.offset <= last)
     };
     let holds_value = |size: &u8| doorbell.value.is_none_or(|value| *size == 8 || value >> (8 * size) == 0);
@@ -85,7 +87,7 @@ pub(super) fn writes(doorbell: &Doorbell, assigned: Option<Assigned>) -> Result<
     let mut sizes = SIZES.to_vec();
     for (condition, reason) in [
         (&asked as &dyn Fn(&u8) -> bool, Reason::NoSuchSize(*doorbell)),
-        (&lies_within, Reason::Outside(assigned)),
+        (&lies_within, Reason::Outside(io_type, range)),
         (&holds_value, Reason::ValueTooLong(*doorbell)),
     ] {
         sizes.retain(condition);
@@ -145,11 +147,14 @@ impl Bell {
         Some(Rung { device: self.device, range_index, offset, size: listener.size, value })
     }
 
-    /// Lets KVM no longer listen, unless it does so at the right place.
-    pub(super) fn leave_unless_at(&mut self, place: Option<(IoType, GuestAddress)>) {
-        if self.at != place
-            && let Some((io_type, address)) = self.at.take()
-        {
+    /// Whether KVM listens.
+    pub(super) fn is_listening(&self) -> bool {
+        self.at.is_some()
+    }
+
+    /// Lets KVM no longer listen.
+    pub(super) fn leave(&mut self) {
+        if let Some((io_type, address)) = self.at.take() {
             for listener in &self.listeners {
                 // It was assigned, so KVM knows it.
                 let _ = self.assign(listener, io_type, address, false);
@@ -158,9 +163,8 @@ impl Bell {
     }
 
     /// Lets KVM listen at this place. On an error it listens nowhere.
-    pub(super) fn listen_at(&mut self, place: Option<(IoType, GuestAddress)>) -> io::Result<()> {
-        self.leave_unless_at(place);
-        let Some((io_type, address)) = place.filter(|_| self.at.is_none()) else { return Ok(()) };
+    pub(super) fn listen_at(&mut self, (io_type, address): (IoType, GuestAddress)) -> io::Result<()> {
+        self.leave();
         for (done, listener) in self.listeners.iter().enumerate() {
             if let Err(error) = self.assign(listener, io_type, address, true) {
                 for listener in self.listeners.iter().take(done) {
@@ -170,7 +174,7 @@ impl Bell {
                 return Err(error);
             }
         }
-        self.at = place;
+        self.at = Some((io_type, address));
         Ok(())
     }
 
@@ -198,20 +202,19 @@ impl Bell {
 
 impl Drop for Bell {
     fn drop(&mut self) {
-        self.leave_unless_at(None);
+        self.leave();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vm_device::{GuestUsize, IoRange, RangeState};
+    use vm_device::GuestUsize;
 
     fn sizes(io_type: IoType, size: u8, offset: u64, value: Option<u64>) -> Result<Vec<u8>, String> {
         let range = IoRange::with_size(GuestAddress(0x1000), GuestUsize(8)).expect("a range");
         let doorbell = Doorbell { range_index: 0, offset, size, value };
-        writes(&doorbell, Some(Assigned { io_type, range, state: RangeState::Decoded }))
-            .map_err(|reason| reason.to_string())
+        writes(&doorbell, io_type, range, false).map_err(|reason| reason.to_string())
     }
 
     #[test]
@@ -238,7 +241,8 @@ mod tests {
             let refused = sizes(io_type, size, offset, value).expect_err(reason);
             assert!(refused.contains(reason), "{refused}");
         }
-        let nowhere = writes(&Doorbell { range_index: 3, offset: 0, size: 4, value: None }, None);
-        assert!(matches!(nowhere, Err(Reason::NoSuchRange)));
+        let doorbell = Doorbell { range_index: 0, offset: 0, size: 4, value: None };
+        let in_window = writes(&doorbell, IoType::Mmio, IoRange::ALL_MEMORY, true);
+        assert!(matches!(in_window, Err(Reason::InWindow)));
     }
 }

@@ -12,20 +12,24 @@ use std::mem;
 use std::os::fd::AsRawFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use vm_device::{DeviceManager, Doorbell, InstanceId};
+use vm_device::{Doorbell, GuestAddress, InstanceId, PlacedRange, RangeListener, Rejected};
 use vmm_sys_util::epoll::{ControlOperation, Epoll, EpollEvent, EventSet};
 use vmm_sys_util::eventfd::{EFD_NONBLOCK, EventFd};
 
 use self::bell::Bell;
 pub use self::bell::Reason;
 pub use self::rung::Rung;
-use self::rung::place;
 use crate::vmm::vm::Vm;
 
 /// The token of the event that ends [`Doorbells::serve`]. Those of the doorbells count from 0.
 const STOP: u64 = u64::MAX;
 
-/// The doorbells of all devices of a manager, where they lay at the last [`update`](Self::update).
+/// The doorbells of all devices of a manager, wherever their ranges are: the manager's
+/// [listener](vm_device::DeviceManager::with_listener). One that cannot be given to KVM is among the
+/// [refusals](Self::take_refusals); its writes exit, and reach the device as any other. So do those to a doorbell in a window,
+/// over which the range of another device may lie.
+///
+/// What was rung and is not served yet stays when the range moves.
 pub struct Doorbells {
     vm: Arc<Vm>,
     epoll: Epoll,
@@ -61,12 +65,11 @@ impl fmt::Display for Refusal {
 }
 
 impl Doorbells {
-    /// Gives the doorbells of all devices to KVM. One that cannot be given is among the [refusals](Self::take_refusals); its
-    /// writes exit, and reach the device as any other.
+    /// As yet without doorbells.
     ///
     /// # Errors
     /// The process can have no more file descriptors.
-    pub fn new(vm: &Arc<Vm>, manager: &DeviceManager<'_>) -> io::Result<Self> {
+    pub fn new(vm: &Arc<Vm>) -> io::Result<Self> {
         let doorbells = Self {
             vm: Arc::clone(vm),
             epoll: Epoll::new()?,
@@ -74,64 +77,41 @@ impl Doorbells {
             bells: Mutex::default(),
         };
         doorbells.watch(&doorbells.stop, STOP)?;
-        doorbells.update(manager)?;
         Ok(doorbells)
     }
 
-    /// Follows what has changed in the manager: to be called after a registration, a removal or a relocation, before the
-    /// guest goes on. Until then a write to the old place still rings, and one to the new place exits. What was rung
-    /// and is not served yet stays, unless the device was removed.
-    ///
-    /// # Errors
-    /// The process can have no more file descriptors. Writes to some doorbells, or to all of them, exit then.
-    pub fn update(&self, manager: &DeviceManager<'_>) -> io::Result<()> {
-        let mut bells = self.bells();
-        let Bells { given, refused, next_token } = &mut *bells;
-        let mut old = mem::take(given);
-        refused.clear();
-        for info in manager.walk() {
-            for doorbell in info.device.doorbells() {
-                let known = old.iter().position(|bell| bell.device == info.id && bell.doorbell == *doorbell);
-                let mut bell = match known {
-                    Some(known) => old.swap_remove(known),
-                    None => match bell::writes(doorbell, manager.range(info.id, doorbell.range_index)) {
-                        Ok(sizes) => {
-                            let bell = Bell::new(&self.vm, info.id, *doorbell, sizes, next_token)?;
-                            bell.events().try_for_each(|(token, event)| self.watch(event, token))?;
-                            bell
-                        }
-                        Err(reason) => {
-                            let (device, name) = (info.id, info.name.into());
-                            refused.push(Refusal { device, name, doorbell: *doorbell, reason });
-                            continue;
-                        }
-                    },
-                };
-                bell.leave_unless_at(place(manager, info.id, doorbell.range_index, doorbell.offset));
-                given.push(bell);
-            }
-        }
-        // Every doorbell has left its old place by now, so that two may change places.
-        drop(old);
-        for mut bell in mem::take(given) {
-            let Bell { device, doorbell, .. } = bell;
-            match bell.listen_at(place(manager, device, doorbell.range_index, doorbell.offset)) {
-                Ok(()) => given.push(bell),
-                Err(error) => {
-                    let name = manager.device(device).map_or_else(String::new, |info| info.name.into());
-                    refused.push(Refusal { device, name, doorbell, reason: Reason::Kvm(error) });
+    /// Gives one doorbell to KVM, at the place that its range has now.
+    fn give(
+        &self,
+        bells: &mut Bells,
+        range: &PlacedRange<'_>,
+        at: GuestAddress,
+        doorbell: &Doorbell,
+    ) -> Result<(), Reason> {
+        let Bells { given, next_token, .. } = bells;
+        let known = given.iter().position(|bell| bell.device == range.id && bell.doorbell == *doorbell);
+        let mut bell = match known {
+            Some(known) => given.swap_remove(known),
+            None => {
+                let sizes = bell::writes(doorbell, range.io_type, range.range, range.window)?;
+                let bell = Bell::new(&self.vm, range.id, *doorbell, sizes, next_token).map_err(Reason::Host)?;
+                for (token, event) in bell.events() {
+                    self.watch(event, token).map_err(Reason::Host)?;
                 }
+                bell
             }
-        }
+        };
+        bell.listen_at((range.io_type, at)).map_err(Reason::Host)?;
+        given.push(bell);
         Ok(())
     }
 
-    /// How many there are, wherever their ranges are.
+    /// How many KVM listens to.
     pub fn count(&self) -> usize {
-        self.bells().given.len()
+        self.bells().given.iter().filter(|bell| bell.is_listening()).count()
     }
 
-    /// Takes the list of the doorbells that the last [`update`](Self::update) could not give to KVM.
+    /// Takes the list of the doorbells that could not be given to KVM.
     pub fn take_refusals(&self) -> Vec<Refusal> {
         mem::take(&mut self.bells().refused)
     }
@@ -173,5 +153,28 @@ impl Doorbells {
 
     fn bells(&self) -> MutexGuard<'_, Bells> {
         self.bells.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl RangeListener for Doorbells {
+    fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
+        let mut bells = self.bells();
+        for (at, doorbell) in range.doorbells() {
+            if let Err(reason) = self.give(&mut bells, range, at, doorbell) {
+                let (device, name) = (range.id, range.device.name().into());
+                bells.refused.push(Refusal { device, name, doorbell: *doorbell, reason });
+            }
+        }
+        // Their writes exit, and serve as well.
+        Ok(())
+    }
+
+    fn leaving(&self, range: &PlacedRange<'_>) {
+        let mut bells = self.bells();
+        for bell in &mut bells.given {
+            if (bell.device, bell.doorbell.range_index) == (range.id, range.range_index) {
+                bell.leave();
+            }
+        }
     }
 }
