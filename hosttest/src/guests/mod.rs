@@ -10,6 +10,7 @@ pub mod backed;
 pub mod doorbell;
 pub mod hotplug;
 pub mod interrupts;
+pub mod moved;
 pub mod random;
 pub mod scenario;
 pub mod string_io;
@@ -20,7 +21,16 @@ use scenario::Scenario;
 
 /// All guests but the one of the platform.
 pub fn all() -> impl Iterator<Item = &'static Scenario> {
-    [access::ALL, backed::ALL, string_io::ALL, interrupts::ALL, hotplug::ALL, doorbell::ALL, random::ALL, watchdog::ALL]
-        .into_iter()
-        .flatten()
+    let topics = [
+        access::ALL,
+        backed::ALL,
+        string_io::ALL,
+        interrupts::ALL,
+        hotplug::ALL,
+        doorbell::ALL,
+        moved::ALL,
+        random::ALL,
+        watchdog::ALL,
+    ];
+    topics.into_iter().flatten()
 }
