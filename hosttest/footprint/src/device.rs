@@ -1,6 +1,8 @@
-//! A device and an interrupt controller that do nothing, but call what is there for them to call.
+//! A device, an interrupt controller and a listener that do nothing, but call what is there for them to call.
 
 use vm_device::{Access, Device, Gsi, GuestAddress, InterruptController, InterruptError, IrqLine, Rejected, Resources};
+#[cfg(feature = "all")]
+use vm_device::{PlacedRange, RangeListener};
 
 pub struct Nothing;
 
@@ -47,3 +49,21 @@ impl InterruptController for NoController {
 }
 
 pub static CONTROLLER: NoController = NoController;
+
+#[cfg(feature = "all")]
+pub struct NoListener;
+
+#[cfg(feature = "all")]
+impl RangeListener for NoListener {
+    fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
+        for doorbell in PlacedRange::doorbells(range) {
+            core::hint::black_box(&doorbell);
+        }
+        Err(Rejected)
+    }
+
+    fn leaving(&self, _: &PlacedRange<'_>) {}
+}
+
+#[cfg(feature = "all")]
+pub static LISTENER: NoListener = NoListener;

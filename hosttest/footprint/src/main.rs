@@ -76,6 +76,7 @@ extern "C" fn _start() -> ! {
         let access = black_box(vm_device::Access::new(io_type, address, address, 0));
         topology::change(manager, black_box(manager.walk().next().map(|device| device.id)), &access);
         topology::look_around(manager, black_box("/nothing"), address, io_type);
+        topology::take(manager, black_box(None), black_box(&requests), black_box(IrqResource::Any));
         topology::make(allocator::make());
         allocator::reserve(manager, io_type);
         vcpu::other_handles(manager);

@@ -14,8 +14,8 @@ use vm_device::exit::x86::{
 use vm_device::{
     Access, Assigned, DeviceManager, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
     InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, OpenBus, Owner,
-    Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation, Resources,
-    Straddling, SystemAllocator, UnregisterError,
+    PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation,
+    Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -47,6 +47,8 @@ pub fn all(manager: &'static Manager) {
         display::<InstanceId>(&device.id);
         debug::<InstanceId>(&device.id);
         debug::<Relocation>(&Relocation::new(device.id, 0));
+        let (id, device, io_type, range) = (device.id, &crate::device::DEVICE, IoType::Pio, IoRange::ALL_PORTS);
+        debug::<PlacedRange<'_>>(&PlacedRange { id, device, range_index: 0, io_type, range });
     }
     for range in DeviceManager::address_map(manager, IoType::Mmio) {
         display::<Assigned>(&range.assigned);

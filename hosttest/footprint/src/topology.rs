@@ -6,13 +6,14 @@ use core::hint::black_box;
 #[cfg(feature = "all")]
 use vm_device::{
     Access, GuestAddress, GuestUsize, HeavyBarrier, IoType, OpenBus, Relocation, Storage, Straddling, SystemAllocator,
+    Taken,
 };
 use vm_device::{Device, DeviceManager, InstanceId, IoResource, IrqResource};
 
 use crate::Manager;
 use crate::device::DEVICE;
 #[cfg(feature = "all")]
-use crate::{Room, device::CONTROLLER, vcpu};
+use crate::{Room, device::CONTROLLER, device::LISTENER, vcpu};
 
 /// What every embedder does.
 pub fn come_and_go(manager: &'static Manager, parent: Option<InstanceId>, requests: &[IoResource], irq: IrqResource) {
@@ -28,12 +29,24 @@ pub fn make(allocator: SystemAllocator) -> Manager {
     black_box([call!(Storage::new), call!(Storage::default)] as [Room; 2]);
     let manager = call!(DeviceManager::new, &OTHER, allocator);
     let manager = call!(DeviceManager::with_interrupt_controller, manager, &CONTROLLER);
+    let manager = call!(DeviceManager::with_listener, manager, &LISTENER);
     let manager = call!(DeviceManager::with_open_bus, manager, IoType::Pio, OpenBus(0));
     let manager = call!(DeviceManager::with_straddling, manager, IoType::Pio, Straddling::Split);
     let manager = call!(DeviceManager::with_removal_spins, manager, 1);
     // SAFETY: the image is never run.
     let barrier = unsafe { HeavyBarrier::new(black_box(|| {})) };
     call!(DeviceManager::with_asymmetric_fence, manager, barrier)
+}
+
+#[cfg(feature = "all")]
+pub fn take(manager: &'static Manager, parent: Option<InstanceId>, requests: &[IoResource], irq: IrqResource) {
+    let device: &dyn Device<'static> = &DEVICE;
+    if let Ok(taken) = call!(DeviceManager::take, manager, "nothing", parent, requests, irq) {
+        call!(Taken::id, &taken);
+        call!(Taken::range, &taken, 0);
+        call!(Taken::irq, &taken);
+        call!(Taken::register, taken, device).ok();
+    }
 }
 
 #[cfg(feature = "all")]

@@ -2,6 +2,7 @@
 
 pub mod counted;
 pub mod eject;
+pub mod firmware;
 pub mod interrupter;
 pub mod pci;
 pub mod scratch;

@@ -5,10 +5,10 @@ use std::sync::Mutex;
 use vm_device::{HeavyBarrier, IoType};
 
 use super::access::Room;
+use super::bars::{self, Bars};
+use super::bus::{Bus, CHILD_SIZE, CHILDREN, WINDOWS};
 use super::counts::Round;
-use super::groups::{
-    Bus, CHILD_SIZE, CHILDREN, Caller, ComeAndGo, HotPlug, SLIDE, SLIDER, SLIDER_SIZE, Slider, State, WINDOWS,
-};
+use super::groups::{Caller, ComeAndGo, HotPlug, SLIDE, SLIDER, SLIDER_SIZE, Slider, State};
 use super::oracle::Place;
 use super::probe::{Changes, Probe, Surroundings};
 use super::random::Random;
@@ -22,6 +22,10 @@ const MEMORY_GROUPS: u64 = 4;
 const PORT_GROUPS: u64 = 2;
 /// The eject register, which is always there: as wide as the widest access.
 const EJECT: u64 = 0x3000;
+/// Two places for devices that wait for each other's, in memory and in ports.
+const BARS_IN_MEMORY: [u64; 2] = [0xd040_0000, 0xd040_1000];
+const BARS_IN_PORTS: [u64; 2] = [0x4000, 0x4010];
+
 /// A world, and what changes in it.
 pub(crate) struct Churn<'d> {
     pub(crate) world: World<'d>,
@@ -35,6 +39,7 @@ enum Group {
     HotPlug(HotPlug),
     Slider(Slider),
     Bus(Bus),
+    Bars(Bars),
     ComeAndGo(ComeAndGo),
 }
 
@@ -57,6 +62,8 @@ impl<'d> Churn<'d> {
         }
         churn.add_slider();
         churn.add_bus();
+        churn.add_bars(IoType::Mmio, BARS_IN_MEMORY, 0x100);
+        churn.add_bars(IoType::Pio, BARS_IN_PORTS, 0x10);
         churn.add_eject();
         churn
     }
@@ -92,7 +99,14 @@ impl<'d> Churn<'d> {
                 .map(|(offset, length)| self.world.add_place(Place::new(IoType::Mmio, window + offset, length)))
         });
         let devices = [(); 3].map(|()| self.world.add_probe());
-        self.groups.push(Mutex::new(Group::Bus(Bus { places, devices, ids: [None; 3], at: 0 })));
+        self.groups.push(Mutex::new(Group::Bus(Bus::new(places, devices))));
+    }
+
+    fn add_bars(&mut self, io_type: IoType, bases: [u64; 2], length: u64) {
+        let places = bases.map(|base| self.world.add_place(Place::new(io_type, base, length)));
+        let devices = [(); 3].map(|()| self.world.add_probe());
+        let states = [bars::State::Absent; 3];
+        self.groups.push(Mutex::new(Group::Bars(Bars { places, devices, states, queue: Vec::new() })));
     }
 
     fn add_eject(&mut self) {
@@ -118,6 +132,7 @@ impl<'d> Churn<'d> {
             Group::HotPlug(group) => group.step(&self.world, caller, random),
             Group::Slider(group) => group.step(&self.world),
             Group::Bus(group) => group.step(&self.world, caller, random),
+            Group::Bars(group) => group.step(&self.world, caller, random),
             Group::ComeAndGo(group) if caller == Caller::Writer => group.step(&self.world, random),
             Group::ComeAndGo(_) => {}
         }

@@ -43,6 +43,8 @@ counted! {
         Stale = "stale device",
         /// A read left bytes undefined.
         UndefinedBytes = "undefined bytes in a read",
+        /// A range is in another state, or at another place, than the changes so far lead to.
+        State = "range in another state than it should be",
         /// An operation or an access was refused for a reason that was not there.
         Refused = "refused without a reason",
         /// An access, or an exit, that was neither counted by a device nor refused.
@@ -69,6 +71,18 @@ counted! {
         Swapped = "swapped",
         /// Decoding turned on or off.
         Decoding = "decoding turned",
+        /// A range gave up its place, and nobody waited for it.
+        Unplaced = "unplaced",
+        /// A range began to wait for a place that another one has.
+        Queued = "left waiting",
+        /// A change or a removal that gave a place to one that had waited for it.
+        MadeWay = "made way for one that waits",
+        /// A window moved without what is on its bus.
+        WindowMoved = "window moved",
+        /// A window became smaller or larger.
+        WindowResized = "window resized",
+        /// A window gave up its place, or got one again.
+        WindowClosed = "window closed or opened",
         /// A bus moved together with what is on it.
         SubtreeMoved = "subtree moved",
         /// A bus removed together with what is on it.

@@ -11,11 +11,6 @@ use super::world::World;
 pub(super) const SLIDER: u64 = 0xd010_0000;
 pub(super) const SLIDE: u64 = 0x40;
 pub(super) const SLIDER_SIZE: u64 = 0x100;
-/// Two places for a bus window, with two children's ranges in it.
-pub(super) const WINDOWS: [u64; 2] = [0xd020_0000, 0xd030_0000];
-pub(super) const WINDOW_SIZE: u64 = 0x3000;
-pub(super) const CHILDREN: [u64; 2] = [0x1000, 0x2000];
-pub(super) const CHILD_SIZE: u64 = 0x100;
 
 /// From where the topology is changed.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -238,84 +233,6 @@ impl Slider {
             world.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(base))], false)
         }) {
             self.base = base;
-        }
-    }
-}
-
-/// A bus with two devices on it, which comes and goes and moves as a whole.
-pub(super) struct Bus {
-    /// For each window: a part that no child claims, and the children's.
-    pub(super) places: [[usize; 3]; 2],
-    /// The bus and its children.
-    pub(super) devices: [usize; 3],
-    pub(super) ids: [Option<InstanceId>; 3],
-    pub(super) at: usize,
-}
-
-impl Bus {
-    /// What claims the places of the window at `at`, if it is there, with the given children present.
-    fn claims(&self, at: usize, present: [bool; 3]) -> [(usize, Claim); 3] {
-        let [bus, a, b] = self.devices.map(|device| device as u8);
-        let window = if present[0] { Claim::of(bus, WINDOWS[at]) } else { Claim::NONE };
-        let child = |present, device, offset| if present { Claim::of(device, WINDOWS[at] + offset) } else { window };
-        let [hole, first, second] = self.places[at];
-        [(hole, window), (first, child(present[1], a, CHILDREN[0])), (second, child(present[2], b, CHILDREN[1]))]
-    }
-
-    pub(super) fn step<'d>(&mut self, world: &'d World<'d>, caller: Caller, random: &mut Random) {
-        let present = self.ids.map(|id| id.is_some());
-        let Some(bus) = self.ids[0] else {
-            self.at = random.below(2);
-            let request = IoResource::mmio(WINDOWS[self.at], WINDOW_SIZE).window();
-            return self.plug(world, 0, None, request);
-        };
-        let child = 1 + random.below(2);
-        match random.below(8) {
-            0..=2 => match self.ids[child] {
-                None => {
-                    let request = IoResource::mmio(WINDOWS[self.at] + CHILDREN[child - 1], CHILD_SIZE);
-                    self.plug(world, child, Some(bus), request);
-                }
-                Some(id) if caller == Caller::Writer => {
-                    let mut after = present;
-                    after[child] = false;
-                    if world.claim(Round::Removed, &self.claims(self.at, after), || {
-                        world.remove(&[self.devices[child]], || world.field.manager.unregister_device(id))
-                    }) {
-                        self.ids[child] = None;
-                    }
-                }
-                Some(_) => {}
-            },
-            3 if caller == Caller::Writer => {
-                let gone: Vec<usize> = (0..3).filter(|n| present[*n]).map(|n| self.devices[n]).collect();
-                if world.claim(Round::SubtreeRemoved, &self.claims(self.at, [false; 3]), || {
-                    world.remove(&gone, || world.field.manager.unregister_subtree(bus))
-                }) {
-                    self.ids = [None; 3];
-                }
-            }
-            _ => self.move_all(world, present),
-        }
-    }
-
-    fn plug<'d>(&mut self, world: &'d World<'d>, index: usize, parent: Option<InstanceId>, request: IoResource) {
-        let mut present = self.ids.map(|id| id.is_some());
-        present[index] = true;
-        world.claim(Round::Registered, &self.claims(self.at, present), || {
-            self.ids[index] = world.register(self.devices[index], parent, request);
-            self.ids[index].is_some() || world.refused()
-        });
-    }
-
-    fn move_all<'d>(&mut self, world: &'d World<'d>, present: [bool; 3]) {
-        let to = 1 - self.at;
-        let bases = [0, CHILDREN[0], CHILDREN[1]].map(|offset| GuestAddress(WINDOWS[to] + offset));
-        let mut relocations: Vec<Relocation> =
-            self.ids.iter().zip(bases).filter_map(|(id, base)| Some(Relocation::new((*id)?, 0).to(base))).collect();
-        let claims = [self.claims(self.at, [false; 3]), self.claims(to, present)].concat();
-        if world.claim(Round::SubtreeMoved, &claims, || world.relocate(&mut relocations, false)) {
-            self.at = to;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Accesses and changes at full speed against each other, with a record of what each access may find.
 //!
-//! Writers plug, move, swap and remove devices; readers access the places where these are, or are not. Around each change a
+//! Writers plug, move, swap and remove devices, unplace their ranges and let them wait, move, resize and close windows; readers access the places where these are, or are not. Around each change a
 //! writer notes in the `oracle` what is at the place before and after; each access is judged by what was noted before it
 //! began and after it ended. The devices themselves note whether they are called while they should not be.
 //!
@@ -8,6 +8,8 @@
 //! exits.
 
 mod access;
+mod bars;
+mod bus;
 mod churn;
 mod counts;
 mod groups;

@@ -26,6 +26,11 @@ impl Claim {
         Self((device as u64) << 48 | base)
     }
 
+    /// The same claim, of a change that leaves nothing at the place for a while, before this is there.
+    pub(crate) const fn after_a_gap(self) -> Self {
+        Self(self.0 | AFTER_A_GAP)
+    }
+
     /// Which device that is.
     pub(crate) fn device(self) -> Option<u8> {
         (self != Self::NONE).then_some((self.0 >> 48) as u8)
@@ -35,6 +40,9 @@ impl Claim {
         self.0 & ((1 << 48) - 1)
     }
 }
+
+/// In a claim that is remembered: see [`Claim::after_a_gap`]. [`Claim::NONE`] has it too, and is the same with and without.
+const AFTER_A_GAP: u64 = 1 << 63;
 
 /// What a callback has seen of the access that led to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,7 +95,16 @@ impl Place {
     }
 
     fn claim(&self, number: u64) -> Claim {
-        Claim(self.claims[(number % REMEMBERED) as usize].load(Ordering::Acquire))
+        let word = self.word(number);
+        if word == Claim::NONE.0 { Claim::NONE } else { Claim(word & !AFTER_A_GAP) }
+    }
+
+    fn follows_a_gap(&self, number: u64) -> bool {
+        self.word(number) & AFTER_A_GAP != 0
+    }
+
+    fn word(&self, number: u64) -> u64 {
+        self.claims[(number % REMEMBERED) as usize].load(Ordering::Acquire)
     }
 
     fn set_claim(&self, number: u64, claim: Claim) {
@@ -143,6 +160,10 @@ impl Place {
         let (first, last) = (before.0 / 2, after.0.div_ceil(2));
         let possible = (first..=last.min(first + REMEMBERED)).map(|number| self.claim(number));
         if possible.clone().any(|claim| claim == found) {
+            return Ok(Judged::Right);
+        }
+        let mut later = first + 1..=last.min(first + REMEMBERED);
+        if found == Claim::NONE && later.any(|number| self.follows_a_gap(number)) {
             return Ok(Judged::Right);
         }
         let possible: Vec<Claim> = possible.collect();
@@ -226,6 +247,23 @@ mod tests {
         let place = Place::new(IoType::Mmio, 0x1000, 0x100).moving();
         change(&place, A);
         assert_eq!(judge(&place, place.stage(), Claim::NONE), Err(Violation::Relocation));
+    }
+
+    #[test]
+    fn a_gap_before_a_claim_is_one_during_the_change_only() {
+        let place = Place::new(IoType::Mmio, 0x1000, 0x100);
+        change(&place, A);
+        let before = place.stage();
+        assert_eq!(judge(&place, before, Claim::NONE), Err(Violation::Lost));
+        place.begin(B.after_a_gap());
+        let during = place.stage();
+        for found in [A, Claim::NONE, B] {
+            assert_eq!(judge(&place, before, found), Ok(Judged::Right));
+        }
+        place.end(true);
+        assert_eq!(judge(&place, during, Claim::NONE), Ok(Judged::Right));
+        assert_eq!(judge(&place, place.stage(), B), Ok(Judged::Right));
+        assert_eq!(judge(&place, place.stage(), Claim::NONE), Err(Violation::Lost));
     }
 
     #[test]

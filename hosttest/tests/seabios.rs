@@ -1,0 +1,198 @@
+//! SeaBIOS on a board of this crate's devices: it finds the functions behind the host bridge, sizes their base address registers,
+//! gives them addresses and turns their decoding on, and the map is as it left the registers. Without `/dev/kvm` or SeaBIOS these
+//! tests count as ignored; where `CI` is set, as failed.
+
+mod needs;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hosttest::devices::firmware::{Cmos, DebugPort};
+use hosttest::devices::scratch::Scratch;
+use hosttest::vmm::host::kvm;
+use hosttest::vmm::memory::{Memory, PAGE};
+use hosttest::vmm::run::run;
+use hosttest::vmm::vcpu::Vcpu;
+use hosttest::vmm::vm::Vm;
+use libtest_mimic::{Arguments, Failed};
+use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
+use vm_device::{
+    Assigned, DeviceManager, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Placement, RangeState, Storage,
+    SystemAllocator,
+};
+
+use needs::{Need, test};
+
+fn main() -> ExitCode {
+    let (kvm, seabios) = (Need::new("KVM", kvm()), Need::new("SeaBIOS", image()));
+    let trials = vec![test("the_map_is_as_the_firmware_leaves_the_registers", &[&kvm, &seabios], boot)];
+    libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
+}
+
+const LIMIT: Duration = Duration::from_secs(120);
+/// What SeaBIOS says once the devices are set up, when it looks for something to boot from.
+const AFTER_PCI: &str = "Scan for VGA option rom";
+
+const RAM: u64 = 32 << 20;
+/// RAM has a hole for the memory of a video card.
+const HOLE: u64 = 0xa_0000;
+const HOLE_END: u64 = 0xc_0000;
+/// The last 128 KiB of the firmware are below 1 MiB as well.
+const LOW_FIRMWARE: u64 = 0x2_0000;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+/// The IOAPIC and the local APIC, which KVM answers, and what lies between and after them.
+const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>();
+
+/// The image of the firmware.
+fn image() -> Result<PathBuf, String> {
+    let path = std::env::var_os("VM_DEVICE_SEABIOS").map_or("/usr/share/seabios/bios.bin".into(), PathBuf::from);
+    match path.exists() {
+        true => Ok(path),
+        false => Err(format!(
+            "{} is not there: install Debian's package `seabios`, or set VM_DEVICE_SEABIOS to a bios.bin",
+            path.display()
+        )),
+    }
+}
+
+/// What a function is made of, and the device whose ranges follow it.
+struct Card<'d> {
+    function: Function<'d>,
+    device: Scratch<256>,
+    /// The register of each range, in their order, and the bits of it that are an address.
+    registers: &'static [(usize, u64)],
+}
+
+impl Card<'_> {
+    fn new(name: &'static str, config: Config<'static>, registers: &'static [(usize, u64)]) -> Self {
+        Self { function: Function::new(config), device: Scratch::new(name), registers }
+    }
+
+    /// The address in a base address register.
+    fn address(&self, (register, mask): (usize, u64)) -> u64 {
+        let low = self.function.register(register);
+        let is_wide = low & 0b111 == 0b100;
+        let high = if is_wide { self.function.register(register + 4) } else { 0 };
+        (u64::from(high) << 32 | u64::from(low)) & mask
+    }
+}
+
+const MEMORY: u64 = !0xf;
+const PORTS: u64 = !0x3;
+
+fn boot() -> Result<(), Failed> {
+    let firmware = std::fs::read(image()?)?;
+    let storage = Storage::<'_, 16, 32, 2>::new();
+    let manager = DeviceManager::new(
+        &storage,
+        SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23),
+    );
+    let vm = machine(&manager, &firmware)?;
+
+    let (cmos, debug) = (Cmos::new(RAM), DebugPort::new());
+    manager.register_device(&cmos, None, &[Cmos::resource()], IrqResource::None)?;
+    manager.register_device(&debug, None, &[DebugPort::resource()], IrqResource::None)?;
+
+    let host = HostBridge::new("pci", &manager);
+    let host_id = manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None)?;
+    // SeaBIOS sets a machine up whose host bridge is the one of QEMU.
+    let chipset = Function::new(Config::i440fx().subsystem(0x1af4, 0x1100));
+    host.bus().plug(&chipset, Slot::new(0, 0), host_id)?;
+
+    let disk = Card::new(
+        "disk",
+        Config::new(0x1234, 1)
+            .class(0x01_8000)
+            .bar(0, Bar::memory(0x4000))
+            .bar(1, Bar::ports(0x40))
+            .bar(2, Bar::memory64(2 * MIB).prefetchable()),
+        &[(0x10, MEMORY), (0x14, PORTS), (0x18, MEMORY)],
+    );
+    let network = Card::new(
+        "network",
+        Config::new(0x1234, 2).class(0x02_0000).bar(0, Bar::ports(0x20)).bar(5, Bar::memory(MIB)).interrupt_pin(1),
+        &[(0x10, PORTS), (0x24, MEMORY)],
+    );
+    let behind = Card::new(
+        "behind",
+        Config::new(0x1234, 3)
+            .class(0x07_8000)
+            .bar(0, Bar::memory64(0x1000).prefetchable())
+            .bar(3, Bar::memory(0x2000))
+            .bar(4, Bar::ports(8)),
+        &[(0x10, MEMORY), (0x1c, MEMORY), (0x20, PORTS)],
+    );
+    let bridge = Bridge::new("bridge", 0x1b36, 1);
+    let bridge_id = manager.register_device(&bridge, None, &bridge.requests(), IrqResource::None)?;
+    host.bus().plug(bridge.function(), Slot::new(3, 0), bridge_id)?;
+    let mut cards = Vec::new();
+    for (card, parent, bus, slot) in [
+        (&disk, None, host.bus(), Slot::new(1, 0)),
+        (&network, None, host.bus(), Slot::new(2, 0)),
+        (&behind, Some(bridge_id), bridge.bus(), Slot::new(0, 0)),
+    ] {
+        let id = manager.register_device(&card.device, parent, &card.function.requests(), IrqResource::None)?;
+        bus.plug(&card.function, slot, id)?;
+        cards.push((card, id));
+    }
+
+    let mut vcpu = Vcpu::new(&vm, 0)?;
+    let with_output = |error: String| format!("{error}\n{}", debug.output());
+    run(&mut vcpu, &mut manager.dispatcher()?, LIMIT, || debug.says(AFTER_PCI))
+        .map_err(|error| with_output(error.to_string()))?;
+
+    for (card, id) in cards {
+        for (index, register) in card.registers.iter().enumerate() {
+            check(&manager, id, index, card.address(*register)).map_err(with_output)?;
+        }
+    }
+    for (index, base) in windows(bridge.function()).into_iter().enumerate() {
+        check(&manager, bridge_id, index, base).map_err(with_output)?;
+    }
+    Ok(())
+}
+
+/// RAM, firmware, and KVM's interrupt controllers and timer. None of it is for devices.
+fn machine(manager: &DeviceManager<'_>, firmware: &[u8]) -> Result<Arc<Vm>, Failed> {
+    let vm = Vm::new(&kvm()?)?;
+    vm.create_irqchip()?;
+    vm.create_pit()?;
+    let (low, high) = (Arc::new(Memory::new(HOLE)?), Arc::new(Memory::new(RAM - HOLE_END)?));
+    let size = (firmware.len() as u64).next_multiple_of(PAGE);
+    let rom = Arc::new(Memory::new(size)?);
+    rom.write(0, firmware);
+    let last = firmware.len().saturating_sub(LOW_FIRMWARE as usize);
+    high.write(MIB - LOW_FIRMWARE - HOLE_END, &firmware[last..]);
+    vm.map(GuestAddress(0), &low)?;
+    vm.map(GuestAddress(HOLE_END), &high)?;
+    vm.map_read_only(GuestAddress(4 * GIB - size), &rom)?;
+    for range in [IoRange::of::<0, { RAM - 1 }>(), INTERRUPT_CONTROLLERS] {
+        manager.reserve(IoType::Mmio, Placement::Fixed(range))?;
+    }
+    Ok(Arc::new(vm))
+}
+
+/// The first addresses of a bridge's windows, as its registers say (PCI-to-PCI Bridge Architecture 1.2, 3.2.5.6 to 3.2.5.10).
+fn windows(bridge: &Function<'_>) -> [u64; 3] {
+    let [ports, memory, prefetchable] = [0x1c, 0x20, 0x24].map(|register| u64::from(bridge.register(register)));
+    let above = u64::from(bridge.register(0x28)) << 32;
+    [(ports & 0xf0) << 8, (memory & 0xfff0) << 16, above | (prefetchable & 0xfff0) << 16]
+}
+
+/// Whether the range is decoded at `base`, which the firmware has put there, and an access finds it up to its end.
+fn check(manager: &DeviceManager<'_>, id: InstanceId, index: usize, base: u64) -> Result<(), String> {
+    let Some(Assigned { io_type, range, state }) = manager.range(id, index) else {
+        return Err(format!("{id} has no range {index}"));
+    };
+    if base == 0 || state != RangeState::Decoded || range.first().0 != base {
+        return Err(format!("{id}: range {index} is {state} at {range}, and its register says {base:#x}"));
+    }
+    let found = manager.find_by_address(range.last(), io_type);
+    if found != Some((id, index)) {
+        return Err(format!("{id}: at the end of range {index}, at {range}, an access finds {found:?}"));
+    }
+    Ok(())
+}
