@@ -1,7 +1,10 @@
 //! Several vCPUs at once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, OnceLock};
 use std::thread;
+
+use vm_device::{PlacedRange, RangeListener, Rejected};
 
 use super::machine::*;
 
@@ -71,5 +74,48 @@ fn when_vcpus_write_one_register_at_once_the_map_ends_as_the_register_does() {
             false => UNPLACED,
         };
         assert_eq!(state(&manager, card, 0), expected, "round {round}");
+    }
+}
+
+/// Writes a base address register when it is told that a range leaves, as another vCPU might meanwhile.
+struct Meddling<'d> {
+    host: &'d OnceLock<HostBridge<'d>>,
+    writes: Mutex<Vec<u32>>,
+}
+
+impl RangeListener for Meddling<'_> {
+    fn placed(&self, _: &PlacedRange<'_>) -> Result<(), Rejected> {
+        Ok(())
+    }
+    fn leaving(&self, _: &PlacedRange<'_>) {
+        for value in std::mem::take(&mut *self.writes.lock().unwrap()) {
+            let at = GuestAddress(0xe000_0000 + (3 << 15) + u64::from(BAR0));
+            let access = Access::new(IoType::Mmio, at, GuestAddress(0xe000_0000), 1);
+            self.host.get().unwrap().write(&access, &value.to_le_bytes());
+        }
+    }
+}
+
+#[test]
+fn what_is_written_while_a_listener_is_told_is_where_the_map_ends() {
+    for writes in [vec![], vec![0xd000_0000_u32], vec![0xd000_0000, 0xc000_0000], vec![0xd000_0000, 0xc800_0000]] {
+        let last = writes.last().copied().unwrap_or(0xc800_0000);
+        let (storage, cell) = (Storage::<16, 48, 4>::new(), OnceLock::new());
+        let listener = Meddling { host: &cell, writes: Mutex::default() };
+        let manager = DeviceManager::new(&storage, everything()).with_listener(&listener);
+        let host = cell.get_or_init(|| HostBridge::new("pci", &manager));
+        let config = Config::new(0x1234, 1).bar(0, Bar::memory(0x1000).physical());
+        let (function, device) = (Function::new(config), Numbered("card"));
+        manager.register_device(host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
+        let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+        host.bus().plug(&function, Slot::new(3, 0), card).unwrap();
+        let guest = Guest(&manager);
+        guest.set(0, 3, BAR0, 0xc000_0000);
+        guest.set(0, 3, COMMAND, MEMORY_ON);
+        assert_eq!(state(&manager, card, 0), decoded(0xc000_0000));
+        *listener.writes.lock().unwrap() = writes.clone();
+        guest.set(0, 3, BAR0, 0xc800_0000);
+        assert_eq!(guest.config(0, 3, BAR0), last);
+        assert_eq!(state(&manager, card, 0), decoded(last.into()), "{writes:x?}");
     }
 }
