@@ -384,6 +384,41 @@ fn a_change_of_a_range_that_is_just_changing_becomes_its_newest_wish() {
 }
 
 #[test]
+fn a_wish_gives_way_to_a_later_change_that_needs_no_turn() {
+    let place = |id| ACTED_ON.range(id, 0).unwrap().place();
+    // Back to where the range still is.
+    acting(|first, second| {
+        ACTING.act(move |_| {
+            ACTED_ON.relocate(&mut [to(second, 0x4000)]).unwrap();
+            ACTED_ON.relocate(&mut [to(second, 0x2000)]).unwrap();
+        });
+        ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
+        assert_eq!(place(second), Some(range(0x2000, 0x2fff)));
+        assert_eq!(ACTING.take(), [Leaving(0x1000), Placed(0x3000)]);
+    });
+    // Of two changes in one wish, one goes back.
+    acting(|first, second| {
+        ACTING.act(move |_| {
+            ACTED_ON.relocate(&mut [to(first, 0x4000), to(second, 0x5000)]).unwrap();
+            ACTED_ON.relocate(&mut [to(first, 0x6000), to(second, 0x2000)]).unwrap();
+        });
+        ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
+        assert_eq!((place(first), place(second)), (Some(range(0x6000, 0x6fff)), Some(range(0x2000, 0x2fff))));
+    });
+    // While the listener is told that the range leaves for what was wished.
+    acting(|first, second| {
+        ACTING.act(move |_| {
+            ACTED_ON.relocate(&mut [to(second, 0x4000)]).unwrap();
+            // The next call is the one that the range is placed at 0x3000, the one after it that the other leaves.
+            ACTING.act(move |_| ACTING.act(move |_| ACTED_ON.relocate(&mut [to(second, 0x2000)]).unwrap()));
+        });
+        ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
+        assert_eq!(place(second), Some(range(0x2000, 0x2fff)));
+        assert_eq!(ACTING.take(), [Leaving(0x1000), Placed(0x3000), Leaving(0x2000), Placed(0x2000)]);
+    });
+}
+
+#[test]
 fn a_change_of_another_range_from_within_a_call_is_made_after_it() {
     acting(|first, second| {
         ACTING.act(move |_| ACTED_ON.relocate(&mut [to(second, 0x4000)]).unwrap());

@@ -60,13 +60,18 @@ impl Pool<'_> {
         self.counts.first_wish.is_some()
     }
 
-    /// Takes the oldest wish, with the range that it is for.
-    pub(crate) fn take_wish(&mut self) -> Option<(SlotIndex, RangeRecord)> {
-        let kept = self.counts.first_wish?;
-        let wish = *self.range(kept)?;
-        self.counts.first_wish = wish.next;
-        self.free_record(kept);
+    /// The oldest wish, with the range that it is for.
+    pub(crate) fn first_wish(&self) -> Option<(SlotIndex, RangeRecord)> {
+        let wish = *self.range(self.counts.first_wish?)?;
         Some((wish.container?, wish))
+    }
+
+    /// Forgets the oldest wish.
+    pub(crate) fn drop_first_wish(&mut self) {
+        if let Some(kept) = self.counts.first_wish {
+            self.counts.first_wish = self.range(kept).and_then(|wish| wish.next);
+            self.free_record(kept);
+        }
     }
 
     /// Forgets the wish for a range, if there is one.

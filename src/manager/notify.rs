@@ -82,6 +82,10 @@ impl<'d> DeviceManager<'d> {
                 let Some((slot, range)) = state.first_leaving(relocations)? else {
                     let outcome = self.relocate_under_lock(state, relocations);
                     state.forget_leaving();
+                    // What others have wished while this caller told the listener is later than its own change.
+                    if outcome.is_ok() && !has_turn {
+                        state.drop_wishes(relocations);
+                    }
                     return outcome.map(|()| Step::Done);
                 };
                 if has_turn || self.take_turn(state) {
@@ -93,6 +97,31 @@ impl<'d> DeviceManager<'d> {
             let Some(step) = step else { return self.relocate_nowhere(relocations) };
             let Step::Leaves(slot, range) = step? else { return Ok(()) };
             turn.get_or_insert_with(|| self.turn());
+            self.tell_leaving(slot, &range);
+        }
+    }
+
+    /// Makes the oldest wish. While the listener is told of what leaves, it is still a wish: a later change may take its place.
+    /// The caller has the turn.
+    fn fulfil_first_wish(&self) {
+        let next = |state: &mut State<'_, 'd>| {
+            let Some(wish) = state.first_wish() else {
+                // A later change has taken its place.
+                state.pool.drop_first_wish();
+                state.forget_leaving();
+                return None;
+            };
+            let mut wish = [wish];
+            if let Ok(Some(leaving)) = state.first_leaving(&mut wish) {
+                return Some(leaving);
+            }
+            state.pool.drop_first_wish();
+            // A wish that cannot be fulfilled leaves the range where it is.
+            let _ = self.relocate_under_lock(state, &mut wish);
+            state.forget_leaving();
+            None
+        };
+        while let Some(Some((slot, range))) = self.with_state(next) {
             self.tell_leaving(slot, &range);
         }
     }
@@ -162,18 +191,15 @@ impl<'d> DeviceManager<'d> {
             }
             // The turn ends under the lock under which there was nothing left to do.
             let next = self.with_state(|state| {
-                let wish = if wishes < MAX_WISHES { state.take_wish() } else { None };
-                if wish.is_none() && state.find_untold(None).is_none() {
+                let is_wished = wishes < MAX_WISHES && state.pool.has_wishes();
+                if !is_wished && state.find_untold(None).is_none() {
                     state.left.telling = false;
                 }
-                (wish, state.left.telling)
+                (is_wished, state.left.telling)
             });
             match next {
-                Some((Some(wish), _)) => {
-                    // A wish that cannot be fulfilled leaves the range where it is.
-                    let _ = self.change_and_tell(&mut [wish], &mut turn);
-                }
-                Some((None, true)) => {}
+                Some((true, _)) => self.fulfil_first_wish(),
+                Some((false, true)) => {}
                 _ => {
                     core::mem::forget(turn);
                     break;

@@ -396,6 +396,7 @@ impl<'d> State<'_, 'd> {
             let device = relocations.first().and_then(|named| self.tree.get(named.device)).map_or("", |node| node.name);
             return Err(RelocateError::Busy { device });
         }
+        self.drop_wishes(relocations);
         for step in wishes {
             // There is room.
             let _ = self.pool.add_wish(step.slot, step.old.wished(step.to, step.state));
@@ -403,9 +404,15 @@ impl<'d> State<'_, 'd> {
         Ok(())
     }
 
-    /// The oldest change that was left to the caller that has the listener's turn.
-    pub(crate) fn take_wish(&mut self) -> Option<Relocation> {
-        let (slot, wish) = self.pool.take_wish()?;
+    /// Forgets the wishes for the ranges of a transaction, which is later than they are.
+    pub(crate) fn drop_wishes(&mut self, relocations: &[Relocation]) {
+        steps(relocations).for_each(|step| self.pool.drop_wish(step.slot));
+    }
+
+    /// The oldest change that was left to the caller that has the listener's turn. It stays a wish until it is made: a later
+    /// change of the range takes its place.
+    pub(crate) fn first_wish(&self) -> Option<Relocation> {
+        let (slot, wish) = self.pool.first_wish()?;
         let device = self.tree.node(wish.node?)?.id();
         let index = self.range(slot)?.index().into();
         let size = if wish.is_window() { wish.range.size() } else { None };

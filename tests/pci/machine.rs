@@ -118,8 +118,8 @@ pub(crate) fn waiting(at: u64) -> (RangeState, Option<u64>) {
 
 pub(crate) const UNPLACED: (RangeState, Option<u64>) = (RangeState::Unplaced, None);
 
-/// A manager with a host bridge, and with what is behind it: `name: CONFIG at DEVICE NUMBER`, each with a device that answers with the
-/// numbers of its ranges.
+/// A manager with a host bridge, and with what is behind it, `name: CONFIG => DEVICE NUMBER`: devices that answer with the
+/// numbers of their ranges.
 macro_rules! machine {
     ($manager:ident, $guest:ident, $host:ident $(, $id:ident: $config:expr => $number:expr)* $(,)?) => {
         let storage = Storage::<16, 48, 4>::new();

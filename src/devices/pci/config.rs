@@ -75,9 +75,9 @@ bitflags! {
 
 /// The bits of the status register that a function sets and a guest clears by writing ones (PCI Local Bus 3.0, 6.2.3):
 /// errors.
-pub(super) const STATUS_ERRORS: u32 = 0xf900;
+const STATUS_ERRORS: u32 = 0xf900;
 /// The bits that a function may set: errors, and the state of its interrupt pin.
-pub(super) const STATUS_OF_DEVICE: u32 = STATUS_ERRORS | 1 << 3;
+const STATUS_OF_DEVICE: u32 = STATUS_ERRORS | 1 << 3;
 /// There is a list of capabilities.
 const STATUS_CAPABILITIES: u32 = 1 << 4;
 /// The speed at which the function claims an access: medium.
@@ -380,7 +380,6 @@ impl<'d> Config<'d> {
         match register {
             dword::COMMAND => STATUS_ERRORS << 16,
             dword::OWN.. => self.own(register).map_or(0, |own| own.clearable),
-            _ if self.bridge => window::clearable(register),
             _ => 0,
         }
     }

@@ -14,8 +14,8 @@ use crate::address::{GuestUsize, IoRange};
 use crate::instance::InstanceId;
 use crate::manager::{DeviceManager, Relocation};
 
-/// How often a relocation is repeated because another vCPU has changed the same registers meanwhile. Only a guest that writes
-/// them without end from several vCPUs needs more; the next write to the function makes up for what is left then.
+/// How often a relocation is made because another vCPU has changed the same registers meanwhile. Only a guest that writes them
+/// without end from several vCPUs needs more; the next write to the function makes up for what is left then.
 const MAX_REPEATS: usize = 16;
 
 /// The offset behind the last register.
@@ -210,31 +210,35 @@ impl<'d> Function<'d> {
 
     /// Changes registers under the lock, and then, without it, has those ranges follow whose places have changed.
     fn change(&self, manager: &DeviceManager<'d>, act: impl FnOnce(&mut State<'d>)) {
-        let ranges = {
+        let (ranges, wanted) = {
             let mut state = self.state.lock();
             let before = self.places(&state);
             act(&mut state);
             let unsettled = core::mem::take(&mut state.unsettled);
-            unsettled | differing(&before, &self.places(&state))
+            let ranges = unsettled | differing(&before, &self.places(&state));
+            (ranges, self.wanted(&state, ranges))
         };
-        self.settle(manager, ranges);
+        if ranges != 0 {
+            self.settle(manager, ranges, wanted);
+        }
     }
 
-    /// Relocates ranges, a bit for each, to where the registers say, in one transaction.
-    fn settle(&self, manager: &DeviceManager<'d>, ranges: u8) {
-        if ranges == 0 {
-            return;
-        }
-        let mut wanted = self.wanted(ranges);
+    /// Relocates ranges, a bit for each, in one transaction: to where the registers said when the caller looked, and then to
+    /// where they say, until they say the same twice.
+    fn settle(&self, manager: &DeviceManager<'d>, ranges: u8, mut wanted: Option<Wanted>) {
         for _ in 0..MAX_REPEATS {
             // A function that is not plugged in has no ranges to move.
             let Some((id, places)) = &wanted else { return };
             let mut relocations = collect(places.iter().map(|(index, place)| self.relocation(*id, *index, *place)));
-            // It fails if the device is gone, or was registered with other ranges: nothing is there to move then.
-            let _ = manager.relocate(&mut relocations);
-            let now = self.wanted(ranges);
+            // An error: the device is gone or going, or was registered with other ranges; or a listener has refused a place, or
+            // has not returned yet and there is no room for the change to wait.
+            let is_done = manager.relocate(&mut relocations).is_ok();
+            let now = self.wanted(&self.state.lock(), ranges);
             if now == wanted {
-                return;
+                if is_done {
+                    return;
+                }
+                break;
             }
             wanted = now;
         }
@@ -242,10 +246,9 @@ impl<'d> Function<'d> {
     }
 
     /// The device, and where the registers want its ranges, of those that have a bit.
-    fn wanted(&self, ranges: u8) -> Option<Wanted> {
-        let state = self.state.lock();
+    fn wanted(&self, state: &State<'d>, ranges: u8) -> Option<Wanted> {
         let (_, id) = state.plugged?;
-        let places = self.places(&state);
+        let places = self.places(state);
         let places = places.iter().copied().enumerate().filter(|(index, _)| ranges >> index & 1 != 0);
         Some((id, collect(places)))
     }
@@ -266,4 +269,83 @@ type Wanted = (InstanceId, Ranges<(usize, Option<IoRange>)>);
 fn differing(before: &Places, after: &Places) -> u8 {
     let pairs = before.iter().zip(after).enumerate();
     pairs.filter(|(_, (before, after))| before != after).fold(0, |bits, (index, _)| bits | 1 << index)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::bar::Bar;
+    use super::*;
+    use crate::access::Access;
+    use crate::allocator::SystemAllocator;
+    use crate::device::Device;
+    use crate::manager::Storage;
+    use crate::resource::{IrqResource, RangeState};
+
+    struct Card;
+
+    impl Device<'_> for Card {
+        fn name(&self) -> &str {
+            "card"
+        }
+        fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+        fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    }
+
+    const CONFIG: Config<'static> = Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)).bar(1, Bar::memory(0x1000));
+    const BAR0: usize = 0x10;
+    const BAR1: usize = 0x14;
+    const COMMAND: usize = 0x04;
+
+    /// A function in a slot whose two ranges are decoded at 0xc0000000 and 0xd0000000.
+    macro_rules! card {
+        ($manager:ident, $function:ident, $range:ident) => {
+            let storage = Storage::<2, 2, 1>::new();
+            let $manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+            let (bus, $function) = (Bus::new(), Function::new(CONFIG));
+            let id = $manager.register_device(&Card, None, &$function.requests(), IrqResource::None).unwrap();
+            bus.plug(&$function, Slot::new(1, 0), id).unwrap();
+            for (register, value) in [(BAR0, 0xc000_0000), (BAR1, 0xd000_0000), (COMMAND, 2)] {
+                $function.write(&$manager, register, &u32::to_le_bytes(value));
+            }
+            let $range = |index| $manager.range(id, index).map(|range| (range.state, range.range.first().0)).unwrap();
+        };
+    }
+
+    #[test]
+    fn a_relocation_that_comes_after_that_of_a_later_write_is_repeated() {
+        card!(manager, function, range);
+        let looked = function.wanted(&function.state.lock(), 0b11);
+        function.write(&manager, BAR0, &u32::to_le_bytes(0xc800_0000));
+        function.write(&manager, BAR1, &u32::to_le_bytes(0xd800_0000));
+        function.settle(&manager, 0b11, looked);
+        assert_eq!([0, 1].map(range), [(RangeState::Decoded, 0xc800_0000), (RangeState::Decoded, 0xd800_0000)]);
+
+        let looked = function.wanted(&function.state.lock(), 0b01);
+        function.write(&manager, COMMAND, &[0, 0]);
+        function.settle(&manager, 0b01, looked);
+        assert_eq!([0, 1].map(|index| range(index).0), [RangeState::Unplaced; 2]);
+    }
+
+    #[test]
+    fn what_a_write_could_not_settle_is_made_up_for_by_the_next() {
+        card!(manager, function, range);
+        // As if writers had gone on without end: one of them has come late.
+        let mut late = [Relocation::new(function.state.lock().plugged.unwrap().1, 1).unplaced()];
+        manager.relocate(&mut late).unwrap();
+        function.state.lock().unsettled = 0b10;
+        assert_eq!(range(1).0, RangeState::Unplaced);
+        // A register that has nothing to do with ranges.
+        function.write(&manager, 0x3c, &[1]);
+        assert_eq!([0, 1].map(range), [(RangeState::Decoded, 0xc000_0000), (RangeState::Decoded, 0xd000_0000)]);
+        assert_eq!(function.state.lock().unsettled, 0);
+    }
+
+    #[test]
+    fn a_write_whose_relocation_fails_leaves_the_ranges_to_the_next() {
+        card!(manager, function, _range);
+        let (_, id) = function.state.lock().plugged.unwrap();
+        manager.unregister_device(id).unwrap();
+        function.write(&manager, BAR1, &u32::to_le_bytes(0xd800_0000));
+        assert_eq!(function.state.lock().unsettled, 0b10);
+    }
 }

@@ -1,6 +1,6 @@
 //! The registers of a PCI-to-PCI bridge: its bus numbers and its windows (PCI-to-PCI Bridge Architecture 1.2, 3.2.5).
 
-use super::config::{Command, Places, STATUS_ERRORS, STATUS_MEDIUM, collect};
+use super::config::{Command, Places, STATUS_MEDIUM, collect};
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType};
 use crate::resource::IoResource;
 
@@ -8,7 +8,7 @@ use crate::resource::IoResource;
 pub(super) mod dword {
     /// Primary, secondary and subordinate bus number, secondary latency timer.
     pub(in super::super) const BUSES: usize = 0x18 / 4;
-    /// Base and limit of ports, a byte each, and the secondary status.
+    /// Base and limit of ports, a byte each, and the secondary status, which never has an error.
     pub(in super::super) const PORTS: usize = 0x1c / 4;
     /// Base and limit of memory.
     pub(in super::super) const MEMORY: usize = 0x20 / 4;
@@ -54,11 +54,6 @@ pub(super) const fn writable(register: usize) -> u32 {
         dword::MEMORY | dword::PREFETCHABLE => 0xfff0_fff0,
         _ => 0,
     }
-}
-
-/// The bits of a dword that a guest clears by writing ones.
-pub(super) const fn clearable(register: usize) -> u32 {
-    if register == dword::PORTS { STATUS_ERRORS << 16 } else { 0 }
 }
 
 /// The secondary and the subordinate bus number: the first and the last bus behind the bridge.
