@@ -159,7 +159,7 @@ impl RangeRecord {
     }
 
     /// The same range as it is to be: in another place, size and state. It is no record of a placed range.
-    pub(crate) fn wished(mut self, to: IoRange, state: RangeState) -> Self {
+    pub(crate) fn wished(mut self, to: IoRange, state: RangeState, decoded: bool) -> Self {
         self.range = to;
         self.level &= DEPTH;
         match state {
@@ -167,7 +167,7 @@ impl RangeRecord {
             RangeState::Waiting => self.level |= WAITING,
             RangeState::Decoded | RangeState::Reserved => self.level |= PLACED,
         }
-        self.set_decoded(state != RangeState::Reserved);
+        self.set_decoded(decoded);
         self
     }
 

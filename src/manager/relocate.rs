@@ -64,6 +64,8 @@ struct Step {
     old: RangeRecord,
     to: IoRange,
     state: RangeState,
+    /// Whether it is to be decoded where it lies or, while it waits, where it will.
+    decoded: bool,
     /// Whether the range was taken out of its place, or out of the list of those that wait.
     is_out: bool,
     /// The range that began to wait directly before this one.
@@ -215,7 +217,7 @@ impl Step {
 
     /// Whether the range is decoded at its new place, if it gets the place.
     fn is_decoded(&self) -> bool {
-        matches!(self.state, RangeState::Decoded | RangeState::Waiting)
+        self.decoded && matches!(self.state, RangeState::Decoded | RangeState::Waiting)
     }
 
     fn changes(&self) -> bool {
@@ -224,7 +226,8 @@ impl Step {
             (RangeState::Decoded, RangeState::Waiting) => RangeState::Decoded,
             (_, state) => state,
         };
-        self.to != self.old.range || state != self.old.state()
+        let is_other = state == RangeState::Waiting && self.decoded != self.old.is_decoded();
+        self.to != self.old.range || state != self.old.state() || is_other
     }
 }
 
@@ -399,7 +402,7 @@ impl<'d> State<'_, 'd> {
         self.drop_wishes(relocations);
         for step in wishes {
             // There is room.
-            let _ = self.pool.add_wish(step.slot, step.old.wished(step.to, step.state));
+            let _ = self.pool.add_wish(step.slot, step.old.wished(step.to, step.state, step.decoded));
         }
         Ok(())
     }
@@ -436,10 +439,16 @@ impl<'d> State<'_, 'd> {
         let (slot, &old) = self.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
         let base = to.unwrap_or(old.range.first());
         let refused = |refusal| RelocateError::Range { device, index, to: base, refusal };
-        let state = state.unwrap_or(match old.state() {
+        let asked = state;
+        let state = asked.unwrap_or(match old.state() {
             RangeState::Unplaced | RangeState::Waiting if to.is_some() => RangeState::Decoded,
             state => state,
         });
+        let decoded = match state {
+            // A range that waits to be reserved goes on to, unless it is asked to wait.
+            RangeState::Waiting if asked.is_none() => old.is_decoded(),
+            state => state != RangeState::Reserved,
+        };
         if old.state() == RangeState::Unplaced && state != RangeState::Unplaced && to.is_none() {
             return Err(refused(RangeRefusal::NoAddress));
         }
@@ -455,7 +464,7 @@ impl<'d> State<'_, 'd> {
         if base.0 & alignment.wrapping_sub(1) != 0 {
             return Err(refused(RangeRefusal::Misaligned { wanted: base, alignment: GuestUsize(alignment) }));
         }
-        Ok(Step { slot, old, to: range, state, is_out: false, waited_behind: None })
+        Ok(Step { slot, old, to: range, state, decoded, is_out: false, waited_behind: None })
     }
 
     /// Takes the ranges that change out of their places, and what lies in the windows among them. Windows come first.
@@ -482,8 +491,7 @@ impl<'d> State<'_, 'd> {
     /// Gives the steps that are to have a place their places. An error leaves some of them without.
     fn place(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
         for step in steps(relocations).filter(|step| step.is_out && step.state.is_placed()) {
-            let decoded = step.state == RangeState::Decoded;
-            if let Err(refusal) = self.put_at(step.slot, step.to, decoded) {
+            if let Err(refusal) = self.put_at(step.slot, step.to, step.decoded) {
                 let device = step.old.node.and_then(|node| self.tree.node(node)).map_or("", |node| node.name);
                 let index = step.old.index().into();
                 return Err(RelocateError::Range { device, index, to: step.to.first(), refusal });
@@ -563,7 +571,7 @@ impl<'d> State<'_, 'd> {
                 changed.dispatched |= range.is_dispatched();
                 range.range = step.to;
                 match step.state {
-                    RangeState::Waiting => range.set_decoded(true),
+                    RangeState::Waiting => range.set_decoded(step.decoded),
                     RangeState::Unplaced => range.set_told(Told::Nothing),
                     RangeState::Decoded | RangeState::Reserved => {}
                 }

@@ -18,15 +18,15 @@ impl<V: Accesses> Run<'_, V> {
             let instance = self.model.instance(id);
             assert_eq!((seen.id, &seen.path, seen.parent), (id, &path, instance.parent));
             assert_eq!(seen.gsi, instance.irq.map(|(gsi, _)| gsi));
-            assert_eq!(seen.ranges, instance.places.iter().map(assigned).collect::<Vec<_>>());
+            assert_eq!(seen.ranges, instance.places.iter().map(assigned).collect::<Vec<_>>(), "{:?}", self.model);
         }
         for (space, map) in [IoType::Pio, IoType::Mmio].into_iter().zip(&seen.maps) {
             let mut expected: Vec<_> = self
                 .model
-                .places()
+                .placed()
                 .filter(|(.., place)| place.io_type.same_space(space))
                 .map(|(owner, index, place)| {
-                    let around = self.model.places().filter(|(other, _, window)| {
+                    let around = self.model.placed().filter(|(other, _, window)| {
                         let above = owner.map_or(vec![], |owner| self.model.above(self.model.instance(owner).parent));
                         window.window && window.contains(place) && other.is_some_and(|other| above.contains(&other))
                     });

@@ -1,7 +1,7 @@
 //! Random histories: what is asked of the manager, step by step.
 
 use proptest::prelude::*;
-use vm_device::{AccessSizes, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource};
+use vm_device::{AccessSizes, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeState};
 
 use crate::platform::{HALF, address};
 
@@ -38,7 +38,7 @@ pub(crate) struct Ask {
     pub(crate) io_type: IoType,
     pub(crate) place: Where,
     pub(crate) window: bool,
-    pub(crate) decoded: bool,
+    pub(crate) state: RangeState,
     pub(crate) sizes: AccessSizes,
 }
 
@@ -68,8 +68,26 @@ impl Ask {
         if self.window {
             resource = resource.window();
         }
-        if self.decoded { resource } else { resource.reserved() }
+        match self.state {
+            RangeState::Decoded => resource,
+            RangeState::Reserved => resource.reserved(),
+            RangeState::Unplaced => resource.unplaced(),
+            RangeState::Waiting => resource.waiting(),
+        }
     }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Target {
+    Stay,
+    /// To one of the addresses looked at.
+    Cell(u64),
+    /// To where another range lies or wants to lie, by any number.
+    Onto(usize),
+    /// Into a window of the bus above it.
+    Inside(u64),
+    /// The range and that of the move before it take each other's places.
+    Swap,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,12 +95,11 @@ pub(crate) struct Move {
     /// Which device, and which range of it, by any number.
     pub(crate) device: usize,
     pub(crate) range: usize,
-    pub(crate) to: Option<u64>,
-    /// Takes the place of the range of the move before it.
-    pub(crate) swap: bool,
+    pub(crate) to: Target,
     /// Takes along everything that lies in it.
     pub(crate) with_contents: bool,
-    pub(crate) decoded: Option<bool>,
+    pub(crate) size: Option<u64>,
+    pub(crate) state: Option<RangeState>,
 }
 
 #[derive(Clone, Debug)]
@@ -127,14 +144,24 @@ fn ask(windows: u32) -> impl Strategy<Value = Ask> {
         1 => Just(AccessSizes::WORD | AccessSizes::DWORD),
         1 => Just(AccessSizes::ANY | AccessSizes::ALIGNED),
     ];
-    let decoded = prop::bool::weighted(0.85);
-    (io_type(), place, decoded, sizes).prop_map(|(io_type, (place, window), decoded, sizes)| Ask {
-        io_type,
-        place,
-        window,
-        decoded,
-        sizes,
+    (io_type(), place, state(12), sizes).prop_map(|(io_type, (place, window), state, sizes)| {
+        // What may lie anywhere has nothing to wait for.
+        let state = match (state, place) {
+            (RangeState::Waiting, Where::Any { size, .. }) if size > 1 => RangeState::Decoded,
+            _ => state,
+        };
+        Ask { io_type, place, window, state, sizes }
     })
+}
+
+/// A state, decoded ones so often as `decoded` says.
+fn state(decoded: u32) -> impl Strategy<Value = RangeState> {
+    prop_oneof![
+        decoded => Just(RangeState::Decoded),
+        2 => Just(RangeState::Reserved),
+        2 => Just(RangeState::Unplaced),
+        4 => Just(RangeState::Waiting),
+    ]
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -144,20 +171,28 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (4..8_u32).prop_map(|gsi| IrqResource::Fixed(Gsi(gsi))),
         2 => (4..8_u32).prop_map(|gsi| IrqResource::Shared(Gsi(gsi))),
     ];
+    let target = prop_oneof![
+        2 => Just(Target::Stay),
+        3 => (0..2 * HALF).prop_map(Target::Cell),
+        2 => any::<u8>().prop_map(|pick| Target::Onto(pick.into())),
+        3 => (0..48_u64).prop_map(Target::Inside),
+        2 => Just(Target::Swap),
+    ];
+    let size = prop_oneof![8 => 1..9_u64, 8 => 9..40_u64, 1 => Just(0), 1 => Just(u64::MAX)];
     let relocation = (
         any::<[u8; 2]>(),
-        prop::option::weighted(0.8, 0..2 * HALF),
-        prop::bool::weighted(0.3),
-        prop::bool::weighted(0.5),
-        prop::option::weighted(0.3, any::<bool>()),
+        target,
+        prop::bool::weighted(0.4),
+        prop::option::weighted(0.15, size),
+        prop::option::weighted(0.6, state(3)),
     );
-    let relocation = relocation.prop_map(|([device, range], to, swap, with_contents, decoded)| Move {
+    let relocation = relocation.prop_map(|([device, range], to, with_contents, size, state)| Move {
         device: device.into(),
         range: range.into(),
         to,
-        swap,
         with_contents,
-        decoded,
+        size,
+        state,
     });
     prop_oneof![
         16 => (any::<u8>(), prop::collection::vec(ask(3), 0..4), irq)
@@ -166,7 +201,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(|pick| Step::Subtree(pick.into())),
         1 => any::<u8>().prop_map(|pick| Step::Deferred(pick.into())),
         1 => Just(Step::Collect),
-        6 => prop::collection::vec(relocation, 1..4).prop_map(Step::Relocate),
+        10 => prop::collection::vec(relocation, 1..5).prop_map(Step::Relocate),
         1 => (io_type(), 0..2 * HALF, 1..6_u64).prop_map(|(io_type, first, size)| Step::Reserve(io_type, first, size)),
         1 => any::<u8>().prop_map(|pick| Step::Release(pick.into())),
     ]

@@ -1,71 +1,81 @@
-//! Moves, made by the manager and by the model.
+//! Changes of ranges, made by the manager and by the model.
 
-use vm_device::{Accesses, GuestAddress, InstanceId, RangeRefusal, RelocateError, Relocation};
+use vm_device::{Accesses, GuestAddress, GuestUsize, InstanceId, RangeState, RelocateError, Relocation};
 
-use crate::history::Move;
+use crate::history::{Move, Target};
 use crate::plain::{Model, Place};
 use crate::platform::address;
 use crate::steps::Run;
 
+/// The change of one range that a transaction asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Change {
+    id: InstanceId,
+    index: usize,
+    to: Option<u64>,
+    size: Option<u64>,
+    state: Option<RangeState>,
+}
+
+impl Change {
+    fn relocation(&self) -> Relocation {
+        let mut relocation = Relocation::new(self.id, self.index);
+        if let Some(to) = self.to {
+            relocation = relocation.to(GuestAddress(to));
+        }
+        if let Some(size) = self.size {
+            relocation = relocation.resized(GuestUsize(size));
+        }
+        match self.state {
+            None => relocation,
+            Some(RangeState::Decoded) => relocation.decoded(),
+            Some(RangeState::Reserved) => relocation.reserved(),
+            Some(RangeState::Unplaced) => relocation.unplaced(),
+            Some(RangeState::Waiting) => relocation.waiting(),
+        }
+    }
+
+    /// What becomes of the range, if it is let.
+    fn target(&self, old: &Place) -> Option<Place> {
+        let state = self.state.unwrap_or(match (old.state.is_placed(), self.to) {
+            (false, Some(_)) => RangeState::Decoded,
+            _ => old.state,
+        });
+        let decoded = match (self.state, state) {
+            (None, RangeState::Waiting) => old.decoded,
+            (_, state) => state != RangeState::Reserved,
+        };
+        let first = match (state, self.to) {
+            (RangeState::Unplaced, _) => 0,
+            (_, Some(to)) => to,
+            (_, None) if old.state == RangeState::Unplaced => return None,
+            (_, None) => old.first,
+        };
+        if self.size.is_some() && !old.window {
+            return None;
+        }
+        let span = match self.size {
+            Some(size) => size.checked_sub(1)?,
+            None => old.last - old.first,
+        };
+        let last = first.checked_add(span).filter(|last| *last <= old.io_type.last_address().0)?;
+        (first % old.align == 0).then_some(Place { first, last, state, decoded, ..*old })
+    }
+}
+
 impl<V: Accesses> Run<'_, V> {
     pub(crate) fn relocate(&mut self, moves: &[Move]) -> bool {
-        let mut relocations = Vec::new();
-        // Which range, where to, and whether it is decoded then.
-        let mut changes: Vec<(InstanceId, usize, Option<u64>, Option<bool>)> = Vec::new();
-        for step in moves {
-            let id = self.pick(step.device);
-            if id == self.model.relay() {
-                continue;
-            }
-            let Some(instance) = self.model.instances.iter().find(|instance| instance.id == id) else {
-                changes.push((id, step.range, None, None));
-                continue;
-            };
-            let index = if instance.places.is_empty() { 0 } else { step.range % (instance.places.len() + 1) };
-            let Some(place) = instance.places.get(index) else {
-                changes.push((id, index, None, None));
-                continue;
-            };
-            let to = step.to.map(|cell| address(place.io_type, cell));
-            if let (true, Some((other, other_index, _, _))) = (step.swap, changes.last().copied())
-                && let Some(other_place) = self.place(other, other_index)
-            {
-                changes.last_mut().unwrap().2 = Some(place.first);
-                changes.push((id, index, Some(other_place.first), step.decoded));
-                continue;
-            }
-            changes.push((id, index, to, step.decoded));
-            if let (true, true, Some(to)) = (step.with_contents, place.window, to) {
-                for below in self.model.subtree(id) {
-                    for (index, inside) in self.model.instance(below).places.iter().enumerate() {
-                        if below != id && place.contains(inside) {
-                            let offset = inside.first - place.first;
-                            // The contents first, so that the order of the list is put to the test.
-                            changes.insert(0, (below, index, Some(to.wrapping_add(offset)), None));
-                        }
-                    }
-                }
-            }
-        }
-        for (id, index, to, decoded) in &changes {
-            let mut relocation = Relocation::new(*id, *index);
-            if let Some(to) = to {
-                relocation = relocation.to(GuestAddress(*to));
-            }
-            if let Some(decoded) = decoded {
-                relocation = relocation.decoded(*decoded);
-            }
-            relocations.push(relocation);
-        }
-        let moved = self.moved(&changes);
-        match (self.manager.relocate(&mut relocations), moved) {
+        let changes = self.changes(moves);
+        let mut relocations: Vec<_> = changes.iter().map(Change::relocation).collect();
+        let got = self.manager.relocate(&mut relocations);
+        match (got, self.changed(&changes)) {
             (Ok(()), Some(model)) => {
                 self.model = model;
                 false
             }
             (Err(error), None) => {
-                if let RelocateError::Range { refusal: refusal @ RangeRefusal::WindowInUse { .. }, .. } = error {
-                    self.check_range(refusal);
+                if let RelocateError::NotFound { id } = error {
+                    assert!(self.model.instances.iter().all(|instance| instance.id != id));
                 }
                 true
             }
@@ -73,53 +83,122 @@ impl<V: Accesses> Run<'_, V> {
         }
     }
 
+    fn changes(&self, moves: &[Move]) -> Vec<Change> {
+        let mut changes: Vec<Change> = Vec::new();
+        for step in moves {
+            let id = self.pick(step.device);
+            if id == self.model.relay() {
+                continue;
+            }
+            let count = self.model.instances.iter().find(|instance| instance.id == id).map_or(0, |i| i.places.len());
+            let index = step.range % (count + 1);
+            let mut change = Change { id, index, to: None, size: step.size, state: step.state };
+            let Some(place) = self.place(id, index) else {
+                changes.push(change);
+                continue;
+            };
+            if !place.window && step.device % 8 != 0 {
+                change.size = None;
+            }
+            let all: Vec<_> = self.model.places().map(|(.., place)| place.first).collect();
+            match step.to {
+                Target::Stay => {}
+                Target::Cell(cell) => change.to = Some(address(place.io_type, cell)),
+                Target::Onto(pick) => change.to = Some(all[pick % all.len()]),
+                Target::Inside(offset) => {
+                    let above = self.model.above(self.model.instance(id).parent);
+                    let all = above.iter().flat_map(|bus| &self.model.instance(*bus).places);
+                    let window = all.filter(|other| other.window && other.io_type.same_space(place.io_type)).next();
+                    change.to = Some(window.map_or(offset, |window| window.first.wrapping_add(offset)));
+                }
+                Target::Swap => {
+                    if let Some(last) = changes.last_mut()
+                        && let Some(other) = self.place(last.id, last.index)
+                    {
+                        last.to = Some(place.first);
+                        change.to = Some(other.first);
+                    }
+                }
+            }
+            changes.push(change);
+            if let (true, true, Some(to)) = (step.with_contents, place.window && place.state.is_placed(), change.to) {
+                for (owner, index, inside) in self.model.placed() {
+                    let Some(below) = owner else { continue };
+                    if below != id && self.model.above(owner).contains(&id) && place.contains(inside) {
+                        let to = Some(to.wrapping_add(inside.first - place.first));
+                        // The contents first, so that the order of the list is put to the test.
+                        changes.insert(0, Change { id: below, index, to, size: None, state: None });
+                    }
+                }
+            }
+        }
+        changes
+    }
+
     pub(crate) fn place(&self, id: InstanceId, index: usize) -> Option<&Place> {
         self.model.instances.iter().find(|instance| instance.id == id)?.places.get(index)
     }
 
-    /// The model after the moves, if they are possible.
-    pub(crate) fn moved(&self, changes: &[(InstanceId, usize, Option<u64>, Option<bool>)]) -> Option<Model> {
-        let mut after = self.model.clone();
-        let mut moved = Vec::new();
-        for (position, (id, index, to, decoded)) in changes.iter().enumerate() {
-            if !self.is_live(*id) || changes[..position].iter().any(|(a, b, ..)| (a, b) == (id, index)) {
+    /// The model after the transaction, if it is possible.
+    fn changed(&self, changes: &[Change]) -> Option<Model> {
+        let before = &self.model;
+        let mut named = Vec::new();
+        for (position, change) in changes.iter().enumerate() {
+            let Change { id, index, .. } = *change;
+            if !self.is_live(id) || changes[..position].iter().any(|other| (other.id, other.index) == (id, index)) {
                 return None;
             }
-            let instance = after.instances.iter_mut().find(|instance| instance.id == *id)?;
-            let place = instance.places.get_mut(*index)?;
-            place.decoded = decoded.unwrap_or(place.decoded);
-            let to = to.unwrap_or(place.first);
-            if to != place.first {
-                moved.push((*id, *index));
-            }
-            let top = place.io_type.last_address().0;
-            place.last = to.checked_add(place.last - place.first).filter(|last| *last <= top)?;
-            place.first = to;
-            if to % place.align != 0 {
-                return None;
+            let old = self.place(id, index)?;
+            let new = change.target(old)?;
+            let has_it = old.state == new.state || (old.state, new.state) == (RangeState::Decoded, RangeState::Waiting);
+            let stays = has_it && (old.first, old.last, old.decoded) == (new.first, new.last, new.decoded)
+                || (old.state, new.state) == (RangeState::Unplaced, RangeState::Unplaced)
+                    && (old.first, old.last) == (new.first, new.last);
+            named.push((id, index, *old, new, !stays));
+        }
+        // What lies in a window that changes goes with it, named or not.
+        let goes = |owner: InstanceId, place: &Place| {
+            named.iter().any(|(id, _, window, _, changes)| {
+                *changes
+                    && window.window
+                    && window.state.is_placed()
+                    && window.contains(place)
+                    && *id != owner
+                    && before.above(Some(owner)).contains(id)
+            })
+        };
+        let mut after = before.clone();
+        let mut displaced = Vec::new();
+        for (owner, index, place) in before.placed() {
+            let Some(id) = owner else { continue };
+            if goes(id, place) && !named.iter().any(|(other, number, ..)| (*other, *number) == (id, index)) {
+                displaced.push((before.depth(id, index), id, index));
+                after.range_mut(id, index).state = RangeState::Unplaced;
             }
         }
-        for (id, index) in &moved {
-            let old = self.place(*id, *index)?;
-            let new = after.instance(*id).places[*index];
-            let above = after.above(after.instance(*id).parent);
-            for (owner, other_index, other) in after.places() {
-                let too = owner.is_some_and(|owner| moved.contains(&(owner, other_index)));
-                if (owner, other_index) == (Some(*id), *index) {
-                    continue;
-                }
-                let below = owner.is_some_and(|owner| owner != *id && after.above(Some(owner)).contains(id));
-                // What stays while a window moves away from around it.
-                if !too && old.window && below && old.contains(other) {
-                    return None;
-                }
-                let outer = owner.is_some_and(|owner| above.contains(&owner)) && other.window && other.contains(&new);
-                let inner = below && new.window && new.contains(other) && too;
-                if new.overlaps(other) && !outer && !inner {
-                    return None;
-                }
+        let is_out = |(id, _, old, _, changes): &&(_, _, Place, Place, bool)| {
+            *changes || (old.state.is_placed() && goes(*id, old))
+        };
+        let named: Vec<_> = named.iter().filter(is_out).collect();
+        for (id, index, _, new, _) in &named {
+            let state = if new.state.is_placed() { RangeState::Unplaced } else { new.state };
+            *after.range_mut(*id, *index) = Place { state, since: after.time, ..*new };
+        }
+        // Windows before what lies in them.
+        let mut strict: Vec<_> = named.iter().filter(|(.., new, _)| new.state.is_placed()).collect();
+        strict.sort_by_key(|(id, index, ..)| before.depth(*id, *index));
+        if !strict.into_iter().all(|(id, index, ..)| after.try_to_place(*id, *index)) {
+            return None;
+        }
+        displaced.sort_by_key(|(depth, ..)| *depth);
+        for (_, id, index) in displaced {
+            if !after.try_to_place(id, index) {
+                let time = after.time;
+                let place = after.range_mut(id, index);
+                (place.state, place.since) = (RangeState::Waiting, time);
             }
         }
+        after.sweep(&self.is_placed());
         Some(after)
     }
 }

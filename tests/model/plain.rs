@@ -1,25 +1,36 @@
 //! The model: a list of devices with their ranges, and every question answered by looking at all of them.
 
-use vm_device::{AccessSizes, Assigned, Gsi, GuestAddress, InstanceId, IoError, IoRange, IoType};
+use vm_device::{
+    AccessSizes, Assigned, Gsi, GuestAddress, InstanceId, IoError, IoRange, IoType, MAX_WINDOW_DEPTH, RangeState,
+};
 
 use crate::fixture::Call;
 use crate::history::{Ask, Where};
 use crate::platform::address;
 use crate::relay::Io;
 
+/// A range: where it lies, or wants to lie while it waits; an unplaced one begins at 0.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
     pub(crate) io_type: IoType,
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) window: bool,
+    pub(crate) state: RangeState,
+    /// Whether it is decoded where it lies, or will be.
     pub(crate) decoded: bool,
+    /// The transaction in which it began to wait.
+    pub(crate) since: usize,
     /// What the first address stays a multiple of.
     pub(crate) align: u64,
     pub(crate) sizes: AccessSizes,
 }
 
 impl Place {
+    /// Puts the range in a state that has a place.
+    pub(crate) fn put(&mut self) {
+        self.state = if self.decoded { RangeState::Decoded } else { RangeState::Reserved };
+    }
     pub(crate) fn overlaps(&self, other: &Place) -> bool {
         self.io_type.same_space(other.io_type) && self.first <= other.last && other.first <= self.last
     }
@@ -49,6 +60,8 @@ pub(crate) struct Model {
     /// In the order of registration.
     pub(crate) instances: Vec<Instance>,
     pub(crate) reserved: Vec<Place>,
+    /// How many transactions there were.
+    pub(crate) time: usize,
 }
 
 impl Model {
@@ -70,11 +83,10 @@ impl Model {
         self.instances.iter().filter(|instance| instance.parent == parent).collect()
     }
 
+    /// A device and all below it, children before their parents.
     pub(crate) fn subtree(&self, id: InstanceId) -> Vec<InstanceId> {
-        let mut all = vec![id];
-        for child in self.children(Some(id)) {
-            all.extend(self.subtree(child.id));
-        }
+        let mut all: Vec<_> = self.children(Some(id)).iter().flat_map(|child| self.subtree(child.id)).collect();
+        all.push(id);
         all
     }
 
@@ -86,19 +98,85 @@ impl Model {
         devices.chain(self.reserved.iter().map(|place| (None, 0, place)))
     }
 
+    /// The ranges that have addresses.
+    pub(crate) fn placed(&self) -> impl Iterator<Item = (Option<InstanceId>, usize, &Place)> {
+        self.places().filter(|(.., place)| place.state.is_placed())
+    }
+
+    /// The buses from `parent` up that have a window for the space.
+    fn buses(&self, io_type: IoType, parent: Option<InstanceId>) -> Vec<&Instance> {
+        let above = self.above(parent).into_iter().map(|bus| self.instance(bus));
+        above.filter(|bus| bus.places.iter().any(|place| place.window && place.io_type.same_space(io_type))).collect()
+    }
+
+    /// Whether so few windows are around a range of a child of `parent` as there can be.
+    pub(crate) fn is_shallow(&self, io_type: IoType, parent: Option<InstanceId>) -> bool {
+        self.buses(io_type, parent).len() <= MAX_WINDOW_DEPTH
+    }
+
+    /// The windows that a range of a child of `parent` has to lie in one of now; `None` if it lies directly in the space.
+    fn windows(&self, like: &Place, parent: Option<InstanceId>) -> Option<Vec<(InstanceId, Place)>> {
+        let bus = *self.buses(like.io_type, parent).first()?;
+        let serves = |window: &&Place| {
+            window.window
+                && window.io_type.same_space(like.io_type)
+                && window.state.is_placed()
+                && (window.state == RangeState::Decoded || !like.decoded)
+        };
+        Some(bus.places.iter().filter(serves).map(|window| (bus.id, *window)).collect())
+    }
+
     /// Whether there is room for one more range.
     pub(crate) fn has_room(&self) -> bool {
         self.places().count() < self.ranges
     }
 
-    /// Whether a new range of a child of `parent` may lie there: outside of all others, the windows above it excepted.
+    /// Whether a range of a child of `parent` that has no place may lie there: in a window of the nearest bus that has some, and
+    /// outside of all others, the windows above it excepted.
     pub(crate) fn fits(&self, place: &Place, parent: Option<InstanceId>) -> bool {
         let above = self.above(parent);
-        self.has_room()
-            && self.places().all(|(owner, _, other)| {
+        self.windows(place, parent).is_none_or(|windows| windows.iter().any(|(_, window)| window.contains(place)))
+            && self.placed().all(|(owner, _, other)| {
                 !other.overlaps(place)
                     || (other.window && other.contains(place) && owner.is_some_and(|owner| above.contains(&owner)))
             })
+    }
+
+    pub(crate) fn range_mut(&mut self, id: InstanceId, index: usize) -> &mut Place {
+        let instance = self.instances.iter_mut().find(|instance| instance.id == id);
+        &mut instance.unwrap().places[index]
+    }
+
+    /// Puts a range without a place where it wants to lie, if it fits there. Whether it did.
+    pub(crate) fn try_to_place(&mut self, id: InstanceId, index: usize) -> bool {
+        let instance = self.instance(id);
+        let fits = !instance.deferred && self.fits(&instance.places[index], instance.parent);
+        if fits {
+            self.range_mut(id, index).put();
+        }
+        fits
+    }
+
+    /// How many windows are around a range, or are to be.
+    pub(crate) fn depth(&self, id: InstanceId, index: usize) -> usize {
+        let instance = self.instance(id);
+        self.buses(instance.places[index].io_type, instance.parent).len()
+    }
+
+    /// Tries the waiting ranges once. Of two that began to wait in one transaction, and have as many windows around them, the
+    /// manager is free to take either: `is_placed` says which it has placed.
+    pub(crate) fn sweep(&mut self, is_placed: &dyn Fn(InstanceId, usize) -> bool) {
+        let waiting = self.places().filter(|(.., place)| place.state == RangeState::Waiting);
+        let mut waiting: Vec<_> = waiting
+            .map(|(owner, index, place)| {
+                let id = owner.unwrap();
+                (self.depth(id, index), place.since, !is_placed(id, index), id, index)
+            })
+            .collect();
+        waiting.sort_by_key(|(depth, since, is_second, ..)| (*depth, *since, *is_second));
+        for (.., id, index) in waiting {
+            self.try_to_place(id, index);
+        }
     }
 
     /// Every address from `from` to `to` that is near one of the two, upwards: so near that all ranges there can be, each with
@@ -114,11 +192,7 @@ impl Model {
     /// The first place that serves, by trying all.
     pub(crate) fn anywhere(&self, ask: &Ask, parent: Option<InstanceId>, like: Place) -> Option<Place> {
         let Where::Any { size, align, limits, last_fit } = ask.place else { unreachable!() };
-        let windows = self.above(parent).into_iter().find_map(|bus| {
-            let windows = self.instance(bus).places.iter().filter(|w| w.window && w.io_type.same_space(like.io_type));
-            let windows: Vec<_> = windows.map(|window| (bus, *window)).collect();
-            (!windows.is_empty()).then_some(windows)
-        });
+        let windows = self.windows(&like, parent);
         let top = like.io_type.last_address().0;
         let whole = Place { first: 0, last: top, ..like };
         let containers = windows.unwrap_or_else(|| vec![(InstanceId::clone(&self.relay()), whole)]);
@@ -135,14 +209,13 @@ impl Model {
             let found = firsts.into_iter().find_map(|first| {
                 let last = first.checked_add(size - 1).filter(|last| *last <= to)?;
                 let place = Place { first, last, ..like };
-                let free = self.has_room()
-                    && self.places().all(|(owner, _, other)| {
-                        let around = !rooted
-                            && other.window
-                            && other.contains(&container)
-                            && owner.is_some_and(|owner| above.contains(&owner));
-                        !other.overlaps(&place) || around
-                    });
+                let free = self.placed().all(|(owner, _, other)| {
+                    let around = !rooted
+                        && other.window
+                        && other.contains(&container)
+                        && owner.is_some_and(|owner| above.contains(&owner));
+                    !other.overlaps(&place) || around
+                });
                 (first % align == 0 && free).then_some(place)
             });
             if found.is_some() {
@@ -165,7 +238,7 @@ impl Model {
         });
         all.filter(|(instance, _, place)| {
             !instance.deferred
-                && place.decoded
+                && place.state == RangeState::Decoded
                 && place.io_type != IoType::PhysicalMmio
                 && place.io_type.same_space(io_type)
                 && (place.first..=place.last).contains(&first)
@@ -175,7 +248,7 @@ impl Model {
     }
 
     pub(crate) fn owner(&self, io_type: IoType, address: u64) -> Option<(InstanceId, usize)> {
-        let all = self.places().filter_map(|(owner, index, place)| Some((owner?, index, place)));
+        let all = self.placed().filter_map(|(owner, index, place)| Some((owner?, index, place)));
         all.filter(|(.., place)| place.io_type.same_space(io_type) && (place.first..=place.last).contains(&address))
             .max_by_key(|(owner, ..)| self.above(Some(*owner)).len())
             .map(|(owner, index, _)| (owner, index))
@@ -225,16 +298,18 @@ impl Model {
         Ok((instance.recorder, (0..count).flat_map(|_| each.iter().copied()).collect()))
     }
 
-    pub(crate) fn remove(&mut self, ids: &[InstanceId]) {
-        self.instances.retain(|instance| !ids.contains(&instance.id));
-    }
-
-    pub(crate) fn collect(&mut self) {
-        self.instances.retain(|instance| !instance.deferred);
+    /// Takes devices away, one after the other.
+    pub(crate) fn remove(&mut self, ids: &[InstanceId], is_placed: &dyn Fn(InstanceId, usize) -> bool) {
+        // None of them gets a place any more.
+        self.instances.iter_mut().filter(|instance| ids.contains(&instance.id)).for_each(|i| i.deferred = true);
+        for id in ids {
+            self.instances.retain(|instance| instance.id != *id);
+            self.sweep(is_placed);
+        }
     }
 }
 
 pub(crate) fn assigned(place: &Place) -> Assigned {
     let range = IoRange::new(GuestAddress(place.first), GuestAddress(place.last)).unwrap();
-    Assigned { io_type: place.io_type, range, decoded: place.decoded }
+    Assigned { io_type: place.io_type, range, state: place.state }
 }

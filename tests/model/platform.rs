@@ -1,7 +1,7 @@
 //! The manager that a history begins with, and where its addresses lie.
 
 use spin::Mutex;
-use vm_device::{AccessSizes, IoResource, IoType, IrqResource};
+use vm_device::{AccessSizes, IoResource, IoType, IrqResource, RangeState};
 
 use crate::fixture::{Recorder, everything, manager};
 use crate::history::Step;
@@ -34,7 +34,9 @@ pub(crate) fn run<const DEVICES: usize, const RANGES: usize, const HINTS: usize>
         first: 0x8000,
         last: 0x8000,
         window: false,
+        state: RangeState::Decoded,
         decoded: true,
+        since: 0,
         align: 1,
         sizes: AccessSizes::ANY,
     };
@@ -44,7 +46,7 @@ pub(crate) fn run<const DEVICES: usize, const RANGES: usize, const HINTS: usize>
         recorders: &recorders,
         relay: &relay,
         vcpu: manager.dispatcher_with_hints::<HINTS, HINTS>().unwrap(),
-        model: Model { devices: DEVICES, ranges: RANGES, instances: vec![instance], reserved: vec![] },
+        model: Model { devices: DEVICES, ranges: RANGES, instances: vec![instance], reserved: vec![], time: 0 },
         stale: vec![],
         accesses: 0,
     };

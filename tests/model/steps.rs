@@ -2,7 +2,7 @@
 
 use vm_device::{
     AccessSizes, Accesses, Device, DeviceManager, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Owner,
-    RangeRefusal, RegisterError, UnregisterError,
+    RangeRefusal, RangeState, RegisterError, UnregisterError,
 };
 
 use crate::fixture::{Observed, Recorder, observe};
@@ -35,6 +35,7 @@ impl<'d, V: Accesses> Run<'d, V> {
     }
 
     pub(crate) fn step(&mut self, step: &Step) {
+        self.model.time += 1;
         let before = self.observe();
         let failed = match step {
             Step::Register { parent, asks, irq } => self.register(*parent, asks, *irq),
@@ -43,7 +44,7 @@ impl<'d, V: Accesses> Run<'d, V> {
             Step::Deferred(pick) => self.defer(*pick),
             Step::Collect => {
                 assert_eq!(self.manager.collect(), 0);
-                self.model.collect();
+                self.collect();
                 false
             }
             Step::Relocate(moves) => self.relocate(moves),
@@ -64,9 +65,32 @@ impl<'d, V: Accesses> Run<'d, V> {
         seen
     }
 
+    /// Whether the manager has placed a range.
+    pub(crate) fn is_placed(&self) -> impl Fn(InstanceId, usize) -> bool + use<'d, V> {
+        let manager = self.manager;
+        move |id, index| manager.range(id, index).is_some_and(|assigned| assigned.state.is_placed())
+    }
+
+    /// The manager has removed what was deferred, in any order: one of them leads to what it has placed.
+    fn collect(&mut self) {
+        let deferred = self.model.instances.iter().filter(|instance| instance.deferred);
+        let deferred: Vec<_> = deferred.map(|instance| instance.id).collect();
+        let is_placed = self.is_placed();
+        let mut after = orders(&deferred).into_iter().map(|order| {
+            let mut model = self.model.clone();
+            model.remove(&order, &is_placed);
+            model
+        });
+        let agrees = |model: &Model| {
+            model.places().all(|(owner, index, place)| {
+                owner.is_none_or(|id| self.manager.range(id, index).is_some_and(|got| got.state == place.state))
+            })
+        };
+        self.model = after.find(agrees).expect("the manager has placed others than it may");
+    }
+
     pub(crate) fn register(&mut self, parent: usize, asks: &[Ask], irq: IrqResource) -> bool {
         let pending = self.model.instances.iter().any(|instance| instance.deferred);
-        self.model.collect();
         let Some(recorder) =
             (0..self.recorders.len()).find(|n| self.model.instances.iter().all(|instance| instance.recorder != *n))
         else {
@@ -82,14 +106,17 @@ impl<'d, V: Accesses> Run<'d, V> {
             _ => Some(buses[parent / 4 % buses.len()]),
         };
         let asks: Vec<_> = asks.iter().map(|ask| self.resolve(*ask, parent)).collect();
-        let expected = self.expect(recorder, parent, &asks, irq);
         let requests: Vec<_> = asks.iter().map(Ask::resource).collect();
         let device = &self.recorders[recorder];
-        match (self.manager.register_device(device, parent, &requests, irq), expected) {
+        let got = self.manager.register_device(device, parent, &requests, irq);
+        // It has collected what was deferred before all else.
+        self.collect();
+        match (got, self.expect(recorder, parent, &asks, irq)) {
             (Ok(id), Some((places, irq))) => {
                 assert!(!self.stale.contains(&id) && self.model.instances.iter().all(|instance| instance.id != id));
                 let told = places.iter().map(assigned).collect::<Vec<_>>();
                 assert_eq!(device.assigned(), told);
+                self.model.time += places.len();
                 self.model.instances.push(Instance { id, recorder, parent, places, irq, deferred: false });
                 false
             }
@@ -105,7 +132,8 @@ impl<'d, V: Accesses> Run<'d, V> {
     fn resolve(&self, ask: Ask, parent: Option<InstanceId>) -> Ask {
         let Where::Inside { offset, size } = ask.place else { return ask };
         let parent = self.model.instances.iter().find(|instance| Some(instance.id) == parent);
-        let window = parent.and_then(|parent| parent.places.iter().find(|place| place.window));
+        let windows = || parent.iter().flat_map(|parent| parent.places.iter()).filter(|place| place.window);
+        let window = windows().find(|window| window.state.is_placed()).or(windows().next());
         let Some(window) = window else { return Ask { place: Where::At { first: offset, size }, ..ask } };
         // Near either end of the window, and sometimes past it.
         let offset = offset % HALF;
@@ -139,26 +167,48 @@ impl<'d, V: Accesses> Run<'d, V> {
                 first: 0,
                 last: 0,
                 window: ask.window,
-                decoded: ask.decoded,
+                state: ask.state,
+                decoded: ask.state != RangeState::Reserved,
+                since: 0,
                 align: if let Where::Any { align, .. } = ask.place { align } else { 1 },
                 sizes: ask.sizes,
             };
-            let place = match ask.place {
+            let fixed = match ask.place {
                 Where::Fixed { first, size } => {
                     let first = address(ask.io_type, first);
-                    let last = first.checked_add(size.checked_sub(1)?).filter(|last| *last <= top);
-                    Some(Place { first, last: last?, ..like }).filter(|place| model.fits(place, parent))
+                    Some((first, first.checked_add(size.checked_sub(1)?)?))
                 }
                 Where::At { first, size } | Where::Inside { offset: first, size } => {
-                    let last = first.checked_add(size - 1).filter(|last| *last <= top)?;
-                    Some(Place { first, last, ..like }).filter(|place| model.fits(place, parent))
+                    Some((first, first.checked_add(size - 1)?))
                 }
-                Where::Wide { first, last } => {
-                    let (first, last) = (address(ask.io_type, first), address(ask.io_type, last));
-                    Some(Place { first, last, ..like }).filter(|place| model.fits(place, parent))
+                Where::Wide { first, last } => Some((address(ask.io_type, first), address(ask.io_type, last))),
+                Where::Any { .. } => None,
+            };
+            let fixed = fixed.map(|(first, last)| Place { first, last, ..like });
+            if !model.has_room() || !model.is_shallow(ask.io_type, parent) {
+                return None;
+            }
+            let mut place = match (ask.state, fixed, ask.place) {
+                // It has a size, and that is all.
+                (RangeState::Unplaced, Some(fixed), _) => Place { first: 0, last: fixed.last - fixed.first, ..like },
+                (RangeState::Unplaced, None, Where::Any { size, .. }) => Place { first: 0, last: size - 1, ..like },
+                (_, Some(fixed), _) => fixed,
+                (RangeState::Waiting, None, _) => return None,
+                (_, None, _) => model.anywhere(ask, parent, like)?,
+            };
+            if place.last > top {
+                return None;
+            }
+            if ask.state == RangeState::Waiting {
+                if model.fits(&place, parent) {
+                    place.put();
                 }
-                Where::Any { .. } => model.anywhere(ask, parent, like),
-            }?;
+                // Each range of a device begins to wait after the ones before it.
+                model.time += 1;
+                place.since = model.time;
+            } else if ask.state.is_placed() && !model.fits(&place, parent) {
+                return None;
+            }
             // The device's own ranges so far are in the way as those of others are, its windows too.
             model.reserved.push(place);
             places.push(place);
@@ -206,7 +256,7 @@ impl<'d, V: Accesses> Run<'d, V> {
     pub(crate) fn check_range(&self, refusal: RangeRefusal<Owner<'_>>) {
         let held = |range: IoRange, owner: Owner<'_>| {
             let id = if let Owner::Device { id, .. } = owner { Some(id) } else { None };
-            let mut places = self.model.places();
+            let mut places = self.model.placed();
             places
                 .any(|(owner, _, place)| owner == id && (place.first, place.last) == (range.first().0, range.last().0))
         };
@@ -215,11 +265,17 @@ impl<'d, V: Accesses> Run<'d, V> {
                 assert!(wanted.overlaps(taken));
                 assert!(held(taken, owner));
             }
-            RangeRefusal::NotInWindow { wanted, taken, bus, is_window } => {
-                assert!(wanted.overlaps(taken) && !(is_window && taken.contains_range(wanted)));
+            RangeRefusal::NotInWindow { wanted, taken, bus } => {
+                assert!(wanted.overlaps(taken));
                 assert!(held(taken, bus));
             }
-            RangeRefusal::WindowInUse { inside, owner } => assert!(held(inside, owner)),
+            RangeRefusal::OutsideWindow { wanted, window, owner } => {
+                assert!(!window.contains_range(wanted));
+                assert!(held(window, owner));
+            }
+            RangeRefusal::NoDecodedWindow { bus: Owner::Device { id, .. } } => {
+                assert!(self.model.instance(id).places.iter().any(|place| place.window));
+            }
             _ => {}
         }
     }
@@ -237,7 +293,7 @@ impl<'d, V: Accesses> Run<'d, V> {
             Ok(()) => {
                 assert!(live && known && (subtree || ids.len() == 1), "removed against the model");
                 self.stale.extend(&ids);
-                self.model.remove(&ids);
+                self.model.remove(&ids, &self.is_placed());
             }
             Err(UnregisterError::NotFound { .. }) => assert!(!known),
             Err(UnregisterError::HasChildren { .. }) => assert!(!subtree && ids.len() > 1),
@@ -265,8 +321,10 @@ impl<'d, V: Accesses> Run<'d, V> {
     pub(crate) fn reserve(&mut self, io_type: IoType, first: u64, size: u64) -> bool {
         let first = address(io_type, first);
         let Some(last) = first.checked_add(size - 1) else { return false };
-        let place = Place { io_type, first, last, window: false, decoded: false, align: 1, sizes: AccessSizes::ANY };
-        let possible = last <= io_type.last_address().0 && self.model.fits(&place, None);
+        let (state, sizes) = (RangeState::Reserved, AccessSizes::ANY);
+        let place = Place { io_type, first, last, window: false, state, decoded: false, since: 0, align: 1, sizes };
+        let fits = self.model.has_room() && self.model.fits(&place, None);
+        let possible = last <= io_type.last_address().0 && fits;
         let got = self.manager.reserve(io_type, IoRange::new(GuestAddress(first), GuestAddress(last)).unwrap());
         assert_eq!(got.is_ok(), possible, "{got:?}");
         if possible {
@@ -281,10 +339,10 @@ impl<'d, V: Accesses> Run<'d, V> {
         let (owner, place) = all[pick % all.len()];
         let range = IoRange::new(GuestAddress(place.first), GuestAddress(place.last)).unwrap();
         let got = self.manager.release(place.io_type, range);
-        if owner.is_some() {
+        if owner.is_some() && got.is_err() {
             let also = |other: &&Place| (other.first, other.last) == (place.first, place.last);
             let same_space = |other: &&Place| other.io_type.same_space(place.io_type);
-            assert!(got.is_err() || self.model.reserved.iter().filter(same_space).any(|other| also(&other)));
+            assert!(!self.model.reserved.iter().filter(same_space).any(|other| also(&other)));
             return true;
         }
         assert_eq!(got, Ok(()));
@@ -292,6 +350,20 @@ impl<'d, V: Accesses> Run<'d, V> {
             other.io_type.same_space(place.io_type) && (other.first, other.last) == (place.first, place.last)
         });
         self.model.reserved.remove(at.unwrap());
+        self.model.sweep(&self.is_placed());
         false
     }
+}
+
+/// Every order of these.
+fn orders(ids: &[InstanceId]) -> Vec<Vec<InstanceId>> {
+    let Some((last, others)) = ids.split_last() else { return vec![vec![]] };
+    let with = |order: Vec<InstanceId>| {
+        (0..=order.len()).map(move |at| {
+            let mut order = order.clone();
+            order.insert(at, *last);
+            order
+        })
+    };
+    orders(others).into_iter().flat_map(with).collect()
 }
