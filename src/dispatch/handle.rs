@@ -70,9 +70,14 @@ impl<'d> DeviceManager<'d> {
 /// [`DeviceManager::nested`]. Dropping it makes room for another handle.
 ///
 /// Hints are a direct-mapped cache: one entry per 4 ports or per 512 bytes of memory. Addresses that map to the same entry
-/// evict each other. Every hint is validated when it is used. An access needs a search where the hint is about another range,
-/// where a window has other ranges in it, and the first time after a range was moved. Strings, accesses from within a callback
-/// and accesses to a range that is all of the memory are always searched for.
+/// evict each other. Every hint is validated when it is used. A hint serves an access that lies whole in one range without other ranges in it. An access needs a search where the hint is
+/// about another range, where a window has other ranges in it, and the first time after a range was moved. Strings, accesses from
+/// within a callback and accesses to a range that is all of the memory are always searched for. An access that begins in one range
+/// and ends in another, or that no range holds whole, takes up to three more searches: the page
+/// [memory](crate::guide::memory) has the worst case.
+///
+/// The innermost range that holds the whole access answers: a byte register in a window has the accesses of one byte, and the
+/// window the wider ones around it.
 ///
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }

@@ -17,6 +17,8 @@
 
 mod address;
 mod edit;
+#[cfg(all(test, not(vm_device_loom)))]
+mod edit_tests;
 mod search;
 
 pub(crate) use address::AtomicAddress;

@@ -28,9 +28,9 @@ use loom::cell::UnsafeCell;
 use loom::thread;
 
 use crate::{
-    Access, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, InstanceId, InterruptController, InterruptError,
-    IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources, Storage,
-    SystemAllocator,
+    Access, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, GuestUsize, InstanceId, InterruptController,
+    InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
+    Storage, SystemAllocator,
 };
 
 /// Explores a model with at most `preemptions` preemptions in one execution, and says how many executions there were.

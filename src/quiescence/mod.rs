@@ -24,12 +24,14 @@
 //! # The reader's cases
 //!
 //! 1. *By a hint.* A reader that holds a hint (a slot number) skips the search and the version check while the slot is *open*.
-//!    Open means: in every published index the slot's whole range belongs to this slot, at the base stored in the slot. The
-//!    reader checks that the slot has the same open state before and after the protection. A writer closes a slot before it
+//!    Open means: in every published index the slot's whole range belongs to this slot, at the base and with the length stored
+//!    in the slot. The reader checks that the slot has the same open state before and after the protection. A writer closes a slot before it
 //!    makes this untrue in a replica, and opens it once both replicas and the slot agree.
 //! 2. *By a search.* The slot is closed, or there is no hint. The reader searches the live replica, protects the slot that it
 //!    has found, and looks at the version and at the state. If the version has changed, or the slot is not occupied, it
 //!    searches again; it never waits.
+//!    The base of a range and the window around it are stored for each replica, as the index itself is; the end of a window
+//!    is an entry of the index, because a slot has one length for both.
 //! 3. *After three failed searches* the reader counts itself as starved, and no publication begins until its search succeeds.
 //!
 //! # Trade-offs

@@ -13,8 +13,8 @@ use crate::access::ReaderSite;
 use crate::cost;
 use crate::indices::SlotIndex;
 use crate::{
-    DeviceManager, GuestAddress, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource, Relocation, Storage,
-    SystemAllocator,
+    DeviceManager, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource,
+    MAX_WINDOW_DEPTH, Relocation, Storage, SystemAllocator,
 };
 
 const ALL_MEMORY: SystemAllocator = SystemAllocator::new(IoRange::ALL_MEMORY);
@@ -69,6 +69,35 @@ fn a_change_looks_at_and_moves_no_more_than_stated() {
     check_within(0, 1025);
     check_within(1, 260);
     check_within(3, 260);
+}
+
+/// The longest way to the range that has all of an access: its ends lie in two windows, each as deep as windows may nest.
+#[test]
+fn an_access_looks_at_no_more_windows_than_stated() {
+    const SIDES: usize = MAX_WINDOW_DEPTH;
+    let names: Vec<_> = (0..2 * SIDES).map(|n| format!("{n}")).collect();
+    let devices: Vec<_> = names.iter().map(|name| Named(name)).collect();
+    let storage = Storage::<{ 2 * SIDES }, { 2 * SIDES }, 1>::new();
+    let manager = DeviceManager::new(&storage, ALL_MEMORY);
+    let register = |device: usize, bus: Option<InstanceId>, first: u64, size: u64| -> InstanceId {
+        let request = IoResource::fixed(IoType::Mmio, GuestAddress(first), GuestUsize(size)).window();
+        manager.register_device(&devices[device], bus, &[request], IrqResource::None).unwrap()
+    };
+    let outermost = register(0, None, 0, 0x200);
+    // One nest ends where the other begins.
+    let (mut low, mut high) = (outermost, outermost);
+    for n in 1..SIDES as u64 {
+        low = register(2 * n as usize - 1, Some(low), n, 0x100 - n);
+        high = register(2 * n as usize, Some(high), 0x100, 0x100 - n);
+    }
+    register(2 * SIDES - 1, Some(high), 0x100, 1);
+    let starts = 4 * SIDES;
+    let search = starts.next_power_of_two().ilog2() as usize + 3;
+    let access = || manager.read(GuestAddress(0xff), &mut [0; 2], IoType::Mmio);
+    let (outcome, [looked, _]) = cost::measure(access);
+    assert_eq!(outcome, Ok(()));
+    assert!(looked <= 2 * search + 2 * MAX_WINDOW_DEPTH, "{looked} looks");
+    assert!(looked > 2 * MAX_WINDOW_DEPTH, "{looked} looks");
 }
 
 /// A writer stops at any step of its change: an access still ends, and the device answers it or no device does.
