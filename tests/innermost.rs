@@ -6,7 +6,7 @@ use fixture::nest::{
     Answered, Asked, Log, NEST, Nested, Places, Relay, SPAN, innermost, is_touched, register_nest, same, value, written,
 };
 use fixture::{Constant, manager, try_register};
-use vm_device::{AccessSizes, GuestAddress, IoError, IoResource, IoType, Relocation};
+use vm_device::{AccessSizes, GuestAddress, GuestUsize, IoError, IoResource, IoType, Relocation};
 
 /// The answer by looking at all ranges.
 fn expected(places: &Places, asked: Asked) -> Answered {
@@ -74,27 +74,33 @@ fn the_innermost_range_is_found_where_windows_and_what_lies_in_them_have_moved()
         let to = |number: usize, address: u64| Relocation::new(ids[number], 0).to(GuestAddress(address));
         // The whole nest but the range beside it, to the end of the space, and to the start.
         for origin in [top - 0x1f, 0, 0x1080] {
-            let moves: Vec<_> = (0..4).map(|number| to(number, origin + NEST[number].0)).collect();
-            manager.relocate(&moves).unwrap();
+            let mut moves: Vec<_> = (0..4).map(|number| to(number, origin + NEST[number].0)).collect();
+            manager.relocate(&mut moves).unwrap();
             for number in 0..4 {
                 places[number] = (number, origin + NEST[number].0, origin + NEST[number].1);
             }
             let near = |place: &&(usize, u64, u64)| place.0 < 4;
             check(&relay, io_type, &places.iter().filter(near).copied().collect());
         }
-        // The byte, out of the inner window.
-        manager.relocate(&[to(2, 0x1092)]).unwrap();
-        places[2] = (2, 0x1092, 0x1092);
+        // The byte, to the end of the inner window.
+        manager.relocate(&mut [to(2, 0x108f)]).unwrap();
+        places[2] = (2, 0x108f, 0x108f);
         places[4] = (4, 0x10a0, 0x10a3);
-        manager.relocate(&[to(4, 0x10a0)]).unwrap();
+        manager.relocate(&mut [to(4, 0x10a0)]).unwrap();
         check(&relay, io_type, &places);
-        // The inner window is no longer decoded.
-        manager.relocate(&[Relocation::new(ids[1], 0).decoded(false)]).unwrap();
-        let mut without = places.clone();
-        without.remove(1);
+        // The inner window is no longer decoded, and what lies in it waits.
+        manager.relocate(&mut [Relocation::new(ids[1], 0).reserved()]).unwrap();
+        let without = places.iter().filter(|place| ![1, 2].contains(&place.0)).copied().collect();
         check(&relay, io_type, &without);
-        manager.relocate(&[Relocation::new(ids[1], 0).decoded(true), to(2, 0x1086)]).unwrap();
-        places[2] = (2, 0x1086, 0x1086);
+        manager.relocate(&mut [Relocation::new(ids[1], 0).decoded()]).unwrap();
+        check(&relay, io_type, &places);
+        // It is smaller, and larger than before.
+        manager.relocate(&mut [Relocation::new(ids[1], 0).resized(GuestUsize(8))]).unwrap();
+        let smaller = (1, 0x1084, 0x108b);
+        let without: Vec<_> = places.iter().filter(|place| ![1, 2].contains(&place.0)).copied().collect();
+        check(&relay, io_type, &without.iter().copied().chain([smaller]).collect());
+        manager.relocate(&mut [Relocation::new(ids[1], 0).resized(GuestUsize(0x18))]).unwrap();
+        places[1] = (1, 0x1084, 0x109b);
         check(&relay, io_type, &places);
         for number in [4, 3, 2, 1] {
             manager.unregister_device(ids[number]).unwrap();

@@ -75,7 +75,7 @@ fn check<'t, A: AtomicAddress>(
     let table = storage.table();
     table.fill();
     let entries = || -> Vec<(u64, u16)> {
-        let Replica { length, starts, owners } = &table.even;
+        let (Replica { starts, owners }, length) = table.replica(0);
         let length = length.load(Ordering::Relaxed) as usize;
         assert!(length <= starts.len(), "the table is full");
         assert!(starts[length..].iter().all(|start| start.get() == A::LAST));

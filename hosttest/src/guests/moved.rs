@@ -121,12 +121,11 @@ fn moved(kvm: &Kvm) -> Result<Tally, Failure> {
     let all: [&dyn vm_device::RangeListener; 2] = [&backing, &doorbells];
     let listeners = Listeners(&all);
     let (verdict, card) = (Verdict::new(), Card(Mutex::default()));
-    let mover;
     let manager = manager(&room).with_listener(&listeners);
     let memory = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(MEMORY), GuestUsize(PAGE));
     let ranges = [IoResource::mmio(REGISTERS, PAGE), memory];
     let id = manager.register_device(&card, None, &ranges, IrqResource::None)?;
-    mover = Mover { manager: &manager, card: id, failures: Mutex::default() };
+    let mover = Mover { manager: &manager, card: id, failures: Mutex::default() };
     manager.register_device(&mover, None, &[IoResource::pio(MOVE, 1)], IrqResource::None)?;
     manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
 
