@@ -67,6 +67,15 @@ pub trait RangeListener: Sync {
     fn leaving(&self, range: &PlacedRange<'_>);
 }
 
+impl<L: RangeListener + ?Sized> RangeListener for &L {
+    fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
+        (**self).placed(range)
+    }
+    fn leaving(&self, range: &PlacedRange<'_>) {
+        (**self).leaving(range);
+    }
+}
+
 /// A range of which a [`RangeListener`] is told.
 #[derive(Clone, Copy)]
 pub struct PlacedRange<'d> {

@@ -8,6 +8,7 @@ use crate::indices::{LineIndex, NodeIndex};
 use crate::interrupt::{HandleGate, InterruptController, LineLevel, LineSource};
 use crate::listener::RangeListener;
 use crate::manager::line::LineShare;
+use crate::manager::notify::Telling;
 use crate::manager::occupant::Occupant;
 use crate::manager::state::{State, StateCells};
 use crate::manager::storage::{Parts, Storage};
@@ -56,7 +57,7 @@ pub struct DeviceManager<'d> {
     /// Whether the storage is this manager's.
     owns_storage: AtomicBool,
     pub(crate) controller: Option<&'d dyn InterruptController>,
-    pub(crate) listener: Option<&'d dyn RangeListener>,
+    pub(crate) listener: Option<&'d dyn Telling<'d>>,
     parts: &'d (dyn Parts<'d> + 'd),
     allocator: SystemAllocator,
 }
@@ -141,7 +142,7 @@ impl<'d> DeviceManager<'d> {
 
     /// The same manager with a listener, which hears where ranges lie that the VMM maps itself.
     #[must_use]
-    pub const fn with_listener(mut self, listener: &'d dyn RangeListener) -> Self {
+    pub const fn with_listener<L: RangeListener>(mut self, listener: &'d L) -> Self {
         self.listener = Some(listener);
         self
     }

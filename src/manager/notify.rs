@@ -11,7 +11,7 @@
 use crate::allocator::{RangeRecord, Told};
 use crate::error::RelocateError;
 use crate::indices::{NodeIndex, SlotIndex};
-use crate::listener::PlacedRange;
+use crate::listener::{PlacedRange, RangeListener};
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::on_drop::OnDrop;
 use crate::manager::relocate::Relocation;
@@ -59,8 +59,59 @@ impl<'d> DeviceManager<'d> {
         Turn(self)
     }
 
-    /// Makes a transaction, as [`relocate`](Self::relocate), and tells the listener.
-    pub(crate) fn relocate_and_tell(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+    /// See [`Telling::tell`].
+    pub(crate) fn tell(&self, turn: Option<Turn<'_, 'd>>) -> Option<RefusedPlace<'d>> {
+        self.listener?.tell(self, turn)
+    }
+
+    /// See [`Telling::tell_all_leaving`].
+    pub(crate) fn tell_all_leaving(&self, node: NodeIndex) {
+        if let Some(listener) = self.listener {
+            listener.tell_all_leaving(self, node);
+        }
+    }
+}
+
+/// What a manager with a listener does, behind a trait object: so that a program whose managers have none is linked without the
+/// code. Every listener is one.
+pub(crate) trait Telling<'d>: Sync {
+    /// Makes a transaction, as [`DeviceManager::relocate`], and tells the listener.
+    fn relocate(&self, manager: &DeviceManager<'d>, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>>;
+
+    /// Tells the listener of all ranges that have been placed, and fulfils the wishes of other callers; unless another caller
+    /// has the turn, which then does so. Returns the first placement that the listener has refused.
+    fn tell(&self, manager: &DeviceManager<'d>, turn: Option<Turn<'_, 'd>>) -> Option<RefusedPlace<'d>>;
+
+    /// Tells the listener that every range of a device leaves. The caller has the turn, if there is anything to tell.
+    fn tell_all_leaving(&self, manager: &DeviceManager<'d>, node: NodeIndex);
+
+    /// Tells the listener of the places of a device that is being registered. The caller has the turn.
+    fn tell_registered(&self, manager: &DeviceManager<'d>, node: NodeIndex) -> Result<(), RefusedPlace<'d>>;
+}
+
+impl<'d, L: RangeListener> Telling<'d> for L {
+    fn relocate(&self, manager: &DeviceManager<'d>, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+        Teller { manager, listener: self }.relocate(relocations)
+    }
+    fn tell(&self, manager: &DeviceManager<'d>, turn: Option<Turn<'_, 'd>>) -> Option<RefusedPlace<'d>> {
+        Teller { manager, listener: self }.tell(turn)
+    }
+    fn tell_all_leaving(&self, manager: &DeviceManager<'d>, node: NodeIndex) {
+        Teller { manager, listener: self }.tell_all_leaving(node);
+    }
+    fn tell_registered(&self, manager: &DeviceManager<'d>, node: NodeIndex) -> Result<(), RefusedPlace<'d>> {
+        Teller { manager, listener: self }.tell_registered(node)
+    }
+}
+
+/// A manager and its listener. Its code exists once for all listeners.
+struct Teller<'m, 'd> {
+    manager: &'m DeviceManager<'d>,
+    listener: &'m dyn RangeListener,
+}
+
+impl<'m, 'd> Teller<'m, 'd> {
+    fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
         let mut turn = None;
         let outcome = self.change_and_tell(relocations, &mut turn);
         let refused = self.tell(turn);
@@ -71,16 +122,16 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
-    fn change_and_tell<'m>(
-        &'m self,
+    fn change_and_tell(
+        &self,
         relocations: &mut [Relocation],
         turn: &mut Option<Turn<'m, 'd>>,
     ) -> Result<(), RelocateError<'d>> {
         loop {
             let has_turn = turn.is_some();
-            let step = self.with_state(|state| {
+            let step = self.manager.with_state(|state| {
                 let Some((slot, range)) = state.first_leaving(relocations)? else {
-                    let outcome = self.relocate_under_lock(state, relocations);
+                    let outcome = self.manager.relocate_under_lock(state, relocations);
                     state.forget_leaving();
                     // What others have wished while this caller told the listener is later than its own change.
                     if outcome.is_ok() && !has_turn {
@@ -88,15 +139,15 @@ impl<'d> DeviceManager<'d> {
                     }
                     return outcome.map(|()| Step::Done);
                 };
-                if has_turn || self.take_turn(state) {
+                if has_turn || self.manager.take_turn(state) {
                     return Ok(Step::Leaves(slot, range));
                 }
                 state.wish(relocations).map(|()| Step::Done)
             });
             // The storage is this manager's, or else no range has a place.
-            let Some(step) = step else { return self.relocate_nowhere(relocations) };
+            let Some(step) = step else { return self.manager.relocate_nowhere(relocations) };
             let Step::Leaves(slot, range) = step? else { return Ok(()) };
-            turn.get_or_insert_with(|| self.turn());
+            turn.get_or_insert_with(|| self.manager.turn());
             self.tell_leaving(slot, &range);
         }
     }
@@ -117,38 +168,34 @@ impl<'d> DeviceManager<'d> {
             }
             state.pool.drop_first_wish();
             // A wish that cannot be fulfilled leaves the range where it is.
-            let _ = self.relocate_under_lock(state, &mut wish);
+            let _ = self.manager.relocate_under_lock(state, &mut wish);
             state.forget_leaving();
             None
         };
-        while let Some(Some((slot, range))) = self.with_state(next) {
+        while let Some(Some((slot, range))) = self.manager.with_state(next) {
             self.tell_leaving(slot, &range);
         }
     }
 
     /// The caller has the turn.
     fn tell_leaving(&self, slot: SlotIndex, range: &PlacedRange<'d>) {
-        if let Some(listener) = self.listener {
-            listener.leaving(range);
-        }
-        self.with_state(|state| state.pool.set_told(slot, Told::Leaving));
+        self.listener.leaving(range);
+        self.manager.with_state(|state| state.pool.set_told(slot, Told::Leaving));
     }
 
-    /// Tells the listener that every range of a device leaves. The caller has the turn, if there is anything to tell.
-    pub(crate) fn tell_all_leaving(&self, node: NodeIndex) {
+    fn tell_all_leaving(&self, node: NodeIndex) {
         let next = |state: &mut State<'_, 'd>| {
             let slot =
                 state.ranges_of(node).map(|(slot, _)| slot).find(|slot| state.pool.told(*slot) == Told::Placed)?;
             Some((slot, state.placed_range(slot)?))
         };
-        while let Some(Some((slot, range))) = self.with_state(next) {
+        while let Some(Some((slot, range))) = self.manager.with_state(next) {
             self.tell_leaving(slot, &range);
         }
     }
 
-    /// Tells the listener of the places of a device that is being registered. The caller has the turn.
-    pub(crate) fn tell_registered(&self, node: NodeIndex) -> Result<(), RefusedPlace<'d>> {
-        while let Some(Some((slot, range))) = self.with_state(|state| state.take_untold(Some(node))) {
+    fn tell_registered(&self, node: NodeIndex) -> Result<(), RefusedPlace<'d>> {
+        while let Some(Some((slot, range))) = self.manager.with_state(|state| state.take_untold(Some(node))) {
             if let Err(refused) = self.tell_placed(slot, &range) {
                 self.tell_all_leaving(node);
                 return Err(refused);
@@ -159,38 +206,34 @@ impl<'d> DeviceManager<'d> {
 
     /// Tells the listener of a place that [`take_untold`](State::take_untold) has found.
     fn tell_placed(&self, slot: SlotIndex, range: &PlacedRange<'d>) -> Result<(), RefusedPlace<'d>> {
-        let Some(listener) = self.listener else { return Ok(()) };
         // The range counts as told while the listener is called, so that nobody moves it.
         let mut told = OnDrop::new(Told::Refused, |told| {
-            self.with_state(|state| state.pool.set_told(slot, *told));
+            self.manager.with_state(|state| state.pool.set_told(slot, *told));
         });
-        if listener.placed(range).is_ok() {
+        if self.listener.placed(range).is_ok() {
             told.value = Told::Placed;
             return Ok(());
         }
-        let name = self.with_state(|state| state.tree.get(range.id).map(|node| node.name)).flatten();
+        let name = self.manager.with_state(|state| state.tree.get(range.id).map(|node| node.name)).flatten();
         Err(RefusedPlace { device: name.unwrap_or(""), index: range.range_index })
     }
 
-    /// Tells the listener of all ranges that have been placed, and fulfils the wishes of other callers; unless another caller
-    /// has the turn, which then does so. Returns the first placement that the listener has refused.
-    pub(crate) fn tell(&self, turn: Option<Turn<'_, 'd>>) -> Option<RefusedPlace<'d>> {
-        self.listener?;
+    fn tell(&self, turn: Option<Turn<'_, 'd>>) -> Option<RefusedPlace<'d>> {
         let mut turn = turn;
         if turn.is_none() {
-            let is_mine = self.with_state(|state| state.has_news() && self.take_turn(state))?;
-            turn = Some(is_mine.then(|| self.turn())?);
+            let is_mine = self.manager.with_state(|state| state.has_news() && self.manager.take_turn(state))?;
+            turn = Some(is_mine.then(|| self.manager.turn())?);
         }
         let mut refused = None;
-        self.with_state(|state| state.retry_refused());
+        self.manager.with_state(|state| state.retry_refused());
         for wishes in 0..=MAX_WISHES {
-            while let Some(Some((slot, range))) = self.with_state(|state| state.take_untold(None)) {
+            while let Some(Some((slot, range))) = self.manager.with_state(|state| state.take_untold(None)) {
                 if let Err(error) = self.tell_placed(slot, &range) {
                     refused.get_or_insert(error);
                 }
             }
             // The turn ends under the lock under which there was nothing left to do.
-            let next = self.with_state(|state| {
+            let next = self.manager.with_state(|state| {
                 let is_wished = wishes < MAX_WISHES && state.pool.has_wishes();
                 if !is_wished && state.find_untold(None).is_none() {
                     state.left.telling = false;

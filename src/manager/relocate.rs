@@ -268,8 +268,8 @@ impl<'d> DeviceManager<'d> {
     /// # Errors
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
     pub fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
-        if self.listener.is_some() {
-            return self.relocate_and_tell(relocations);
+        if let Some(listener) = self.listener {
+            return listener.relocate(self, relocations);
         }
         match self.with_state(|state| self.relocate_under_lock(state, relocations)) {
             Some(outcome) => outcome,

@@ -157,9 +157,11 @@ impl<'d> Taken<'d> {
         }
         let has_news = |state: &mut State<'_, 'd>| state.has_untold(id.index) && manager.take_turn(state);
         let mut turn = None;
-        if manager.listener.is_some() && manager.with_state(has_news) == Some(true) {
+        if let Some(listener) = manager.listener
+            && manager.with_state(has_news) == Some(true)
+        {
             turn = Some(manager.turn());
-            if let Err(RefusedPlace { device, index }) = manager.tell_registered(id.index) {
+            if let Err(RefusedPlace { device, index }) = listener.tell_registered(manager, id.index) {
                 return Err(RegisterError::ListenerRefused { device, index });
             }
         }
