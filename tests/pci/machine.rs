@@ -167,7 +167,8 @@ macro_rules! bridged {
         let bridges = [Bridge::new("outer", 0x1b36, 1), Bridge::new("inner", 0x1b36, 1)];
         let cards = [(); 2].map(|()| Function::new(CARD));
         let devices = [Numbered("near"), Numbered("far")];
-        $manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
+        let ranges = [HostBridge::PORTS, HostBridge::ecam(ECAM, 2)];
+        $manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
         let below = |parent, device, requests: &[IoResource]| {
             $manager.register_device(device, parent, requests, IrqResource::None).unwrap()
         };
@@ -184,6 +185,9 @@ macro_rules! bridged {
 }
 
 pub(crate) use bridged;
+
+/// Where the memory of the enhanced mechanism is, in the way of nothing.
+pub(crate) const ECAM: u64 = 0x20_0000_0000;
 
 pub(crate) const CARD: Config<'static> = Config::new(0x1234, 2)
     .bar(0, Bar::memory(0x1000))

@@ -1,6 +1,8 @@
 //! Writes at random to a tree of bridges and functions. After each, every range is where the registers say, or waits for a
 //! reason that can be named; registers are looked at by a second reading of the specifications.
 
+use std::thread;
+
 use super::machine::*;
 
 /// A linear congruential generator (Knuth's MMIX).
@@ -94,6 +96,46 @@ fn check(manager: &DeviceManager<'_>, expected: &[Expected], history: &[String])
 /// The last address of reserved memory.
 const RAM: u64 = 0x0fff_ffff;
 
+/// A write to a register of the functions of `bridged`: bus, device, register, value. There are few values, so that they meet.
+fn any_write(random: &mut Random) -> (u32, u32, u32, u32) {
+    let memory = random.of(&[0, 0x100, 0x101, 0x102, 0x103, 0xfff]) << 20 | random.of(&[0, 0x1000, 0xff_f000]);
+    let ports = random.of(&[0, 0xcf8, 0x1000, 0x1020, 0x2000, 0xffff_ffe0]);
+    let above = random.of(&[0, 1, 1]);
+    let (bus, device) = random.of(&[(0, 2), (1, 5), (1, 6), (2, 7)]);
+    let command = random.of(&[0, 1, 2, 3, 3, 3]);
+    let (register, value) = if device == 2 || device == 6 {
+        let (base, limit) = (random.of(&[0, 0x100, 0x100, 0x101, 0x102]), random.of(&[0x101, 0x102, 0x103, 0xfff]));
+        let window = base << 4 | limit << 20;
+        let ports = random.of(&[0x00, 0x10, 0x10, 0x20]) | random.of(&[0x00, 0x10, 0x20, 0xf0]) << 8;
+        random.of(&[(4, command), (0x1c, ports), (0x20, window), (0x24, window), (0x28, above), (0x2c, above)])
+    } else {
+        let ones = random.of(&[memory, memory, u32::MAX]);
+        random.of(&[(4, command), (0x10, ones), (0x14, ports), (0x18, memory), (0x1c, above)])
+    };
+    (bus, device, register, value)
+}
+
+/// What the registers of the functions of `bridged` say.
+fn expected(
+    guest: Guest<'_>,
+    outer: InstanceId,
+    near: InstanceId,
+    inner: InstanceId,
+    far: InstanceId,
+) -> Vec<Expected> {
+    let functions = [
+        (outer, None, ranges_of_bridge(guest, 0, 2)),
+        (near, Some(outer), ranges_of_card(guest, 1, 5)),
+        (inner, Some(outer), ranges_of_bridge(guest, 1, 6)),
+        (far, Some(inner), ranges_of_card(guest, 2, 7)),
+    ];
+    let ranges = functions.into_iter().flat_map(|(id, parent, ranges)| {
+        let numbered = ranges.into_iter().enumerate();
+        numbered.map(move |(index, (io_type, place))| Expected { id, index, io_type, parent, place })
+    });
+    ranges.collect()
+}
+
 #[test]
 fn after_each_of_many_writes_every_range_is_where_the_registers_say_or_has_something_in_its_way() {
     let mut states = [0; 2];
@@ -104,38 +146,10 @@ fn after_each_of_many_writes_every_range_is_where_the_registers_say_or_has_somet
         let mut random = Random(seed);
         let mut history = Vec::new();
         for _ in 0..400 {
-            // Few values, so that they meet.
-            let memory =
-                random.of(&[0, 0x100, 0x101, 0x102, 0x103, 0xfff_u32]) << 20 | random.of(&[0, 0x1000, 0xff_f000]);
-            let ports = random.of(&[0, 0xcf8, 0x1000, 0x1020, 0x2000, 0xffff_ffe0]);
-            let above = random.of(&[0, 1, 1]);
-            let (bus, device) = random.of(&[(0, 2), (1, 5), (1, 6), (2, 7)]);
-            let command = random.of(&[0, 1, 2, 3, 3, 3]);
-            let (register, value) = if device == 2 || device == 6 {
-                let (base, limit) =
-                    (random.of(&[0, 0x100, 0x100, 0x101, 0x102]), random.of(&[0x101, 0x102, 0x103, 0xfff]));
-                let window = base << 4 | limit << 20;
-                let port_window = random.of(&[0x00, 0x10, 0x10, 0x20]) | random.of(&[0x00, 0x10, 0x20, 0xf0]) << 8;
-                let registers =
-                    [(4, command), (0x1c, port_window), (0x20, window), (0x24, window), (0x28, above), (0x2c, above)];
-                random.of(&registers)
-            } else {
-                let ones = random.of(&[memory, memory, u32::MAX]);
-                random.of(&[(4, command), (0x10, ones), (0x14, ports), (0x18, memory), (0x1c, above)])
-            };
+            let (bus, device, register, value) = any_write(&mut random);
             guest.set(bus, device, register, value);
             history.push(format!("{bus}:{device} {register:#x} = {value:#x}"));
-            let functions = [
-                (outer, None, ranges_of_bridge(guest, 0, 2)),
-                (near, Some(outer), ranges_of_card(guest, 1, 5)),
-                (inner, Some(outer), ranges_of_bridge(guest, 1, 6)),
-                (far, Some(inner), ranges_of_card(guest, 2, 7)),
-            ];
-            let ranges = functions.into_iter().flat_map(|(id, parent, ranges)| {
-                let numbered = ranges.into_iter().enumerate();
-                numbered.map(move |(index, (io_type, place))| Expected { id, index, io_type, parent, place })
-            });
-            let ranges: Vec<_> = ranges.collect();
+            let ranges = expected(guest, outer, near, inner, far);
             check(&manager, &ranges, &history);
             for range in &ranges {
                 match manager.range(range.id, range.index).unwrap().state {
@@ -147,4 +161,26 @@ fn after_each_of_many_writes_every_range_is_where_the_registers_say_or_has_somet
         }
     }
     assert!(states.iter().all(|count| *count > 10_000), "decoded, waiting: {states:?}");
+}
+
+#[test]
+fn after_vcpus_have_written_at_once_every_range_is_where_the_registers_say_or_has_something_in_its_way() {
+    for seed in 0..100 {
+        bridged!(manager, guest, outer, near, inner, far);
+        manager.reserve(IoType::Mmio, Placement::Fixed(IoRange::of::<0, RAM>())).unwrap();
+        number_buses(guest);
+        thread::scope(|scope| {
+            for vcpu in 0..3 {
+                let (manager, mut random) = (&manager, Random(3 * seed + vcpu));
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        let (bus, device, register, value) = any_write(&mut random);
+                        let at = ECAM + u64::from(bus << 20 | device << 15 | register);
+                        manager.write(GuestAddress(at), &value.to_le_bytes(), IoType::Mmio).unwrap();
+                    }
+                });
+            }
+        });
+        check(&manager, &expected(guest, outer, near, inner, far), &[format!("seed {seed}")]);
+    }
 }

@@ -29,6 +29,8 @@ mod allocator;
 mod device;
 #[cfg(feature = "all")]
 mod exits;
+#[cfg(feature = "devices")]
+mod pci;
 #[cfg(feature = "texts")]
 mod texts;
 mod topology;
@@ -88,6 +90,8 @@ extern "C" fn _start() -> ! {
         exits::ports(data);
         exits::memory();
         exits::operands();
+        #[cfg(feature = "devices")]
+        pci::all(manager, &access, data);
     }
     #[cfg(feature = "texts")]
     texts::all(manager);

@@ -63,7 +63,7 @@ impl<'d> Bridge<'d> {
 }
 
 /// An access to a window that nothing behind the bridge claims: a read is all ones, a write is lost (PCI-to-PCI Bridge
-/// Architecture 1.2, 3.2.5.17, master abort mode).
+/// Architecture 1.2, 3.2.5: the master abort mode of the bridge control register).
 impl Device<'_> for Bridge<'_> {
     fn name(&self) -> &str {
         self.name

@@ -185,7 +185,7 @@ impl<'d> Bus<'d> {
     /// The function in a slot of bus number `number`, which this bus leads to as bus number 0, and whether it is one of several
     /// of its device.
     pub(super) fn function(&self, number: u8, slot: Slot) -> Option<(&'d Function<'d>, bool)> {
-        // Bus by bus: a bridge forwards what is for the buses behind it (PCI-to-PCI Bridge Architecture 1.2, 3.1.2.1).
+        // Bus by bus: a bridge forwards what is for the buses behind it (PCI-to-PCI Bridge Architecture 1.2, 3.1).
         let (mut bus, mut own) = (self, 0);
         while number != own {
             (bus, own) = bus.look(|bridge, state| {

@@ -179,8 +179,8 @@ impl<'d> Config<'d> {
     }
 
     /// The host bridge of the i440FX chipset, function 0 of device 0 on bus 0, which firmware and systems know. It keeps what
-    /// is written to the registers of its memory controller (Intel 290549, 3.2.14 to 3.2.20: 0x50 to 0x57, the attributes
-    /// of shadow memory from 0x59 on, the sizes of memory, system management memory at 0x72), and does nothing else by it.
+    /// is written to the registers of its memory controller (Intel 290549, 3.2: 0x50 to 0x57, the attributes of shadow
+    /// memory from 0x59 on, the sizes of memory from 0x60 on, system management memory at 0x72), and does nothing by it.
     ///
     /// ```
     /// use vm_device::devices::pci::{Config, Function};

@@ -129,7 +129,7 @@ impl<'d> Function<'d> {
         self.store(&mut state, register, new);
     }
 
-    /// Gives every register its value after reset, so that none of the ranges is decoded: the guest or the VMM resets the machine.
+    /// Gives every register its value after reset, so that none of the ranges is decoded: the VMM resets the machine.
     ///
     /// It may be called whenever [`relocate`](DeviceManager::relocate) may.
     ///

@@ -4,7 +4,7 @@
 //! | type | what it is |
 //! |---|---|
 //! | [`HostBridge`] | configuration mechanism 1, the enhanced (memory-mapped) mechanism, and bus 0 |
-//! | [`Function`] | a configuration space and the ranges that follow it; made of a [`Config`] with its [`Bar`]s and [`Register`]s |
+//! | [`Function`] | a configuration space and the ranges that follow it, made of a [`Config`] with [`Bar`]s and [`Register`]s |
 //! | [`Bridge`] | a PCI-to-PCI bridge: a function, windows, and a bus behind it |
 //! | [`Bus`] | the functions that are plugged in, each in a [`Slot`] |
 //!

@@ -1,0 +1,40 @@
+//! PCI devices, and a guest that programs them.
+
+use core::hint::black_box;
+
+use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
+use vm_device::{Access, Device, IrqResource};
+
+use crate::{MANAGER, Manager};
+
+static HOST: HostBridge<'static> = HostBridge::new("pci", &MANAGER);
+static BRIDGE: Bridge<'static> = Bridge::new("bridge", 0x1b36, 1);
+static FUNCTION: Function<'static> = Function::new(Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)));
+
+pub fn all(manager: &'static Manager, access: &Access<'_>, data: &mut [u8]) {
+    let (host, bridge, function) = black_box((&HOST, &BRIDGE, &FUNCTION));
+    let ranges = [HostBridge::PORTS, call!(HostBridge::ecam, 0xe000_0000, 255)];
+    let slot = call!(Slot::new, 3, 0);
+    let ids = [
+        manager.register_device(host, None, &ranges, IrqResource::None),
+        manager.register_device(bridge, None, &call!(Bridge::requests, bridge), IrqResource::None),
+    ];
+    for id in ids.into_iter().flatten() {
+        let _ = (host.bus().plug(bridge.function(), slot, id), bridge.bus().plug(function, slot, id));
+    }
+    host.read(access, data);
+    host.write(access, data);
+    bridge.read(access, data);
+    bridge.write(access, data);
+    call!(Function::register, function, 0);
+    call!(Function::set_register, function, 0, 0, 0);
+    call!(Function::command, function);
+    call!(Function::reset, function, manager);
+    let bar = call!(Bar::sizes, call!(Bar::memory64, 1 << 20), black_box(vm_device::AccessSizes::ANY));
+    let config = call!(Config::bar, call!(Config::i440fx), 2, call!(Bar::physical, call!(Bar::prefetchable, bar)));
+    let config = call!(Config::bar, config, 1, call!(Bar::ports, 4)).rom(0x800).class(1).revision(1).subsystem(1, 1);
+    let config = config.interrupt_pin(1).capabilities(0x40);
+    black_box(call!(Config::requests, &config).len());
+    black_box(call!(Function::new, config));
+    let _ = host.bus().unplug(bridge.function());
+}
