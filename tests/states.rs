@@ -376,6 +376,20 @@ fn a_registration_that_is_undone_gives_its_place_to_what_waits_for_it() {
 }
 
 #[test]
+fn what_a_device_waits_for_comes_before_it_is_registered_too() {
+    manager!(let manager);
+    let mut reader = Reader::new(&manager);
+    let request = IoResource::mmio(0x1000, 4);
+    let holder = try_register(&manager, &SECOND, &[request]).unwrap();
+    let taken = manager.take("first", None, &[request.waiting()], IrqResource::None).unwrap();
+    assert_eq!((taken.range(0).unwrap().state, reader.bytes([0x1000])), (Waiting, [2]));
+    manager.unregister_device(holder).unwrap();
+    assert_eq!((taken.range(0).unwrap().state, reader.bytes([0x1000])), (Decoded, [OPEN]));
+    let id = taken.register(&FIRST).unwrap();
+    assert_eq!((state(&manager, id), reader.bytes([0x1000])), (Decoded, [1]));
+}
+
+#[test]
 fn of_the_ranges_that_wait_for_a_place_the_one_that_has_waited_longest_gets_it() {
     let devices: Vec<_> = (0..6).map(|n| Constant { name: nth_name(n), value: n as u8 }).collect();
     for order in orders(4) {
@@ -559,6 +573,23 @@ fn what_a_changed_window_still_holds_stays_and_the_rest_waits() {
         assert_eq!(observe(&manager, &[]), before, "{what}");
         assert_eq!(reader.bytes([0x1100, 0x1800, 0x1200, 0x1900]), [1, 2, 5, 4], "{what}");
     }
+}
+
+#[test]
+fn what_a_window_still_holds_keeps_its_place_from_what_waits_for_it() {
+    manager!(let manager);
+    let mut reader = Reader::new(&manager);
+    let nest = Nest::new(&manager);
+    let waits = below(&manager, nest.bus, &THIRD, IoResource::mmio(0x1808, 0x10).waiting());
+    let window = Relocation::new(nest.bus, 0);
+    change(&manager, window.to(at(0x0800)).resized(GuestUsize(0x2000)));
+    assert_eq!((states(&manager, [nest.side, waits]), reader.bytes([0x1808])), ([Decoded, Waiting], [2]));
+    // Where both wait, the one that began to first comes first.
+    change(&manager, window.reserved());
+    assert_eq!((states(&manager, [nest.side, waits]), reader.bytes([0x1808])), ([Waiting; 2], [OPEN]));
+    change(&manager, window.decoded());
+    assert_eq!(states(&manager, [nest.side, waits]), [Waiting, Decoded]);
+    assert_eq!(reader.bytes([0x1808]), [3]);
 }
 
 #[test]
