@@ -107,8 +107,8 @@ impl<V: Accesses> Run<'_, V> {
                 Target::Onto(pick) => change.to = Some(all[pick % all.len()]),
                 Target::Inside(offset) => {
                     let above = self.model.above(self.model.instance(id).parent);
-                    let all = above.iter().flat_map(|bus| &self.model.instance(*bus).places);
-                    let window = all.filter(|other| other.window && other.io_type.same_space(place.io_type)).next();
+                    let mut all = above.iter().flat_map(|bus| &self.model.instance(*bus).places);
+                    let window = all.find(|other| other.window && other.io_type.same_space(place.io_type));
                     change.to = Some(window.map_or(offset, |window| window.first.wrapping_add(offset)));
                 }
                 Target::Swap => {
