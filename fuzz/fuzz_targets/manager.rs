@@ -1,5 +1,5 @@
-//! Random registrations, removals, relocations and accesses against a map of bytes: for every address of a small space,
-//! which range answers it.
+//! Random registrations, removals, changes of ranges and accesses against plain rules: which range answers an access, where a
+//! range may lie, and that what waits cannot have its place.
 
 #![no_main]
 
@@ -11,7 +11,7 @@ use fixture::{Call, Recorder, manager, nth_name};
 use libfuzzer_sys::fuzz_target;
 use vm_device::{
     AccessSizes, DeviceManager, Dispatcher, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType,
-    IrqResource, Relocation, SystemAllocator,
+    IrqResource, RangeState, Relocation, SystemAllocator,
 };
 
 /// Each space is this large: the ports from 0 on, memory up to the last byte of the 64-bit space.
@@ -35,7 +35,7 @@ struct Request {
     size: u8,
     align: u8,
     window: bool,
-    decoded: bool,
+    state: State,
     dwords: bool,
 }
 
@@ -44,7 +44,16 @@ struct Move {
     device: u8,
     index: u8,
     to: Option<u8>,
-    decoded: Option<bool>,
+    size: Option<u8>,
+    state: Option<State>,
+}
+
+#[derive(Arbitrary, Clone, Copy, Debug)]
+enum State {
+    Decoded,
+    Reserved,
+    Unplaced,
+    Waiting,
 }
 
 fn base(memory: bool) -> u64 {
@@ -60,6 +69,8 @@ struct Known {
     id: InstanceId,
     name: usize,
     parent: Option<InstanceId>,
+    /// Which of its ranges are windows.
+    windows: Vec<bool>,
     ranges: Vec<KnownRange>,
 }
 
@@ -69,17 +80,29 @@ struct KnownRange {
     first: u64,
     last: u64,
     window: bool,
-    decoded: bool,
+    state: RangeState,
+    /// How many windows are around its place.
     depth: usize,
 }
 
-/// Which device and which of its ranges answers an address: of the decoded ranges that hold it, the innermost.
-fn owner(known: &[Known], memory: bool, address: u64) -> Option<(usize, usize)> {
+impl KnownRange {
+    fn holds(&self, other: &Self) -> bool {
+        self.memory == other.memory && self.first <= other.first && other.last <= self.last
+    }
+
+    fn overlaps(&self, other: &Self) -> bool {
+        self.memory == other.memory && self.first <= other.last && other.first <= self.last
+    }
+}
+
+/// Which device and which of its ranges answers an access: of the decoded ranges that hold it, the innermost.
+fn owner(known: &[Known], memory: bool, first: u64, last: u64) -> Option<(usize, usize)> {
     let mut found: Option<(usize, usize, usize)> = None;
     for (device, entry) in known.iter().enumerate() {
         for (index, range) in entry.ranges.iter().enumerate() {
-            let holds = range.memory == memory && range.decoded && (range.first..=range.last).contains(&address);
-            if holds && found.is_none_or(|(_, _, depth)| depth < range.depth) {
+            let is_reached = range.memory == memory && range.state == RangeState::Decoded;
+            let holds = [first, last].iter().all(|address| (range.first..=range.last).contains(address));
+            if is_reached && holds && found.is_none_or(|(_, _, depth)| depth < range.depth) {
                 found = Some((device, index, range.depth));
             }
         }
@@ -101,6 +124,7 @@ fuzz_target!(|acts: Vec<Act>| {
             Act::Register { name, parent, requests } => {
                 let number = name as usize % DEVICES;
                 let parent = known.get(parent as usize % (known.len() + 1)).map(|parent| parent.id);
+                let windows = requests.iter().take(4).map(|request| request.window).collect();
                 let requests: Vec<_> = requests.iter().take(4).map(resource).collect();
                 let result = manager.register_device(&recorders[number], parent, &requests, IrqResource::Any);
                 if let Ok(id) = result {
@@ -109,7 +133,7 @@ fuzz_target!(|acts: Vec<Act>| {
                         !known.iter().any(|known| known.parent == parent && known.name == number),
                         "siblings have the same name"
                     );
-                    known.push(Known { id, name: number, parent, ranges: Vec::new() });
+                    known.push(Known { id, name: number, parent, windows, ranges: Vec::new() });
                 }
             }
             Act::Unregister { victim, subtree, deferred } => {
@@ -145,7 +169,7 @@ fuzz_target!(|acts: Vec<Act>| {
                 if known.is_empty() {
                     continue;
                 }
-                let moves: Vec<_> = moves
+                let mut moves: Vec<_> = moves
                     .iter()
                     .take(4)
                     .map(|step| {
@@ -156,9 +180,15 @@ fuzz_target!(|acts: Vec<Act>| {
                         if let Some(to) = step.to {
                             relocation = relocation.to(GuestAddress(base(memory).wrapping_add(to as u64 % (SIZE + 2))));
                         }
-                        match step.decoded {
-                            Some(decoded) => relocation.decoded(decoded),
+                        if let Some(size) = step.size {
+                            relocation = relocation.resized(GuestUsize(size as u64 % 24));
+                        }
+                        match step.state {
                             None => relocation,
+                            Some(State::Decoded) => relocation.decoded(),
+                            Some(State::Reserved) => relocation.reserved(),
+                            Some(State::Unplaced) => relocation.unplaced(),
+                            Some(State::Waiting) => relocation.waiting(),
                         }
                     })
                     .collect();
@@ -211,9 +241,12 @@ fn resource(request: &Request) -> IoResource {
     if request.window {
         resource = resource.window();
     }
-    if !request.decoded {
-        resource = resource.reserved();
-    }
+    resource = match request.state {
+        State::Decoded => resource,
+        State::Reserved => resource.reserved(),
+        State::Unplaced => resource.unplaced(),
+        State::Waiting => resource.waiting(),
+    };
     if request.dwords {
         resource = resource.sizes(AccessSizes::DWORD);
     }
@@ -222,7 +255,8 @@ fn resource(request: &Request) -> IoResource {
 
 type Vcpu<'d> = Dispatcher<'d>;
 
-/// Takes the ranges from the address map, and checks that they are disjoint or nested along the tree.
+/// Takes the ranges from the address map, and checks that they are disjoint or nested along the tree, that each lies where it
+/// may, and that none waits in vain.
 fn refresh<'d>(manager: &DeviceManager<'d>, known: &mut [Known]) {
     for device in known.iter_mut() {
         device.ranges.clear();
@@ -231,8 +265,8 @@ fn refresh<'d>(manager: &DeviceManager<'d>, known: &mut [Known]) {
                 memory: assigned.io_type == IoType::Mmio,
                 first: assigned.range.first().0,
                 last: assigned.range.last().0,
-                window: false,
-                decoded: assigned.decoded,
+                window: device.windows[device.ranges.len()],
+                state: assigned.state,
                 depth: 0,
             });
         }
@@ -243,21 +277,36 @@ fn refresh<'d>(manager: &DeviceManager<'d>, known: &mut [Known]) {
             let device = known.iter_mut().find(|known| known.id == id).expect("the map names a device that is gone");
             let range = &mut device.ranges[mapped.range_index];
             assert_eq!((range.first, range.last), (mapped.assigned.range.first().0, mapped.assigned.range.last().0));
-            range.window = mapped.window;
+            assert!(range.state.is_placed() && range.state == mapped.assigned.state && range.window == mapped.window);
             range.depth = mapped.depth;
         }
     }
+    let maps: usize = [false, true].map(|memory| manager.address_map(space(memory)).count()).iter().sum();
+    let all = known.iter().flat_map(|device| device.ranges.iter().map(move |range| (device, *range)));
     let flat: Vec<_> =
-        known.iter().flat_map(|device| device.ranges.iter().map(move |range| (device.id, *range))).collect();
+        all.clone().filter(|(_, range)| range.state.is_placed()).map(|(device, range)| (device.id, range)).collect();
+    assert_eq!(flat.len(), maps, "a range that the map has is not placed, or the other way round");
+    for (device, range) in all {
+        let decoded = range.state != RangeState::Reserved;
+        let windows = windows(known, device, &range, decoded);
+        let is_in_window = windows.as_ref().is_none_or(|windows| windows.iter().any(|window| window.holds(&range)));
+        match range.state {
+            RangeState::Unplaced => assert_eq!(range.first, 0),
+            // A range that waits to be reserved may wait for less than this one: a window that is decoded will do.
+            RangeState::Waiting => assert!(
+                !is_in_window || !is_in_pool(&range) || is_taken(known, device, &range),
+                "{range:?} waits in vain"
+            ),
+            _ => assert!(is_in_window && is_in_pool(&range), "{range:?} lies outside of the windows above it"),
+        }
+    }
     for (a, outer) in flat.iter().enumerate() {
         for (b, inner) in flat.iter().enumerate() {
-            let overlap =
-                outer.1.memory == inner.1.memory && outer.1.first <= inner.1.last && inner.1.first <= outer.1.last;
-            if a == b || !overlap || outer.1.depth > inner.1.depth {
+            if a == b || !outer.1.overlaps(&inner.1) || outer.1.depth > inner.1.depth {
                 continue;
             }
             assert!(outer.1.depth < inner.1.depth, "two ranges of one depth overlap");
-            assert!(outer.1.window && outer.1.first <= inner.1.first && inner.1.last <= outer.1.last, "not nested");
+            assert!(outer.1.window && outer.1.holds(&inner.1), "not nested");
             let mut at = known.iter().find(|known| known.id == inner.0).and_then(|known| known.parent);
             while at != Some(outer.0) {
                 let id = at.expect("a range lies in the window of a bus that is not above it");
@@ -265,6 +314,34 @@ fn refresh<'d>(manager: &DeviceManager<'d>, known: &mut [Known]) {
             }
         }
     }
+}
+
+fn is_in_pool(range: &KnownRange) -> bool {
+    range.first >= base(range.memory) && range.last - base(range.memory) < SIZE
+}
+
+/// The devices above this one, the nearest first.
+fn above<'k>(known: &'k [Known], device: &Known) -> Vec<&'k Known> {
+    let find = |id: Option<InstanceId>| known.iter().find(|known| Some(known.id) == id);
+    std::iter::successors(find(device.parent), |bus| find(bus.parent)).collect()
+}
+
+/// The windows that a range of `device` has to lie in one of; `None` if no bus above has a window for the space.
+fn windows<'k>(known: &'k [Known], device: &Known, range: &KnownRange, decoded: bool) -> Option<Vec<&'k KnownRange>> {
+    let windows = |bus: &'k Known| bus.ranges.iter().filter(|window| window.window && window.memory == range.memory);
+    let bus = above(known, device).into_iter().find(|bus| windows(bus).next().is_some())?;
+    let serves = |window: &&KnownRange| window.state.is_placed() && (window.state == RangeState::Decoded || !decoded);
+    Some(windows(bus).filter(serves).collect())
+}
+
+/// Whether anything but windows above it is in the way of a range.
+fn is_taken(known: &[Known], device: &Known, wanted: &KnownRange) -> bool {
+    let above = above(known, device);
+    known.iter().any(|other| {
+        let is_above = above.iter().any(|bus| bus.id == other.id);
+        let placed = other.ranges.iter().filter(|range| range.state.is_placed() && range.overlaps(wanted));
+        placed.into_iter().any(|range| !(is_above && range.window && range.holds(wanted)))
+    })
 }
 
 fn check<'d>(manager: &'d DeviceManager<'d>, vcpu: &mut Vcpu<'d>, known: &[Known], recorders: &[Recorder]) {
@@ -325,11 +402,8 @@ fn expect(known: &[Known], memory: bool, address: u64, length: usize) -> Result<
     let Some(last) = address.checked_add(length as u64 - 1).filter(|last| *last <= top) else {
         return Err(IoError::Straddling);
     };
-    let first = owner(known, memory, address);
-    if (address..=last).any(|byte| owner(known, memory, byte) != first) {
-        return Err(IoError::Straddling);
-    }
-    first.ok_or(IoError::Unclaimed)
+    let is_touched = (address..=last).any(|byte| owner(known, memory, byte, byte).is_some());
+    owner(known, memory, address, last).ok_or(if is_touched { IoError::Straddling } else { IoError::Unclaimed })
 }
 
 /// What was asked of the manager: as many accesses as `count` says, of `length` bytes each, and what they read.
