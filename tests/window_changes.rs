@@ -4,7 +4,7 @@ mod fixture;
 
 use fixture::states::*;
 use fixture::{at, manager, observe, range, try_register};
-use vm_device::{GuestUsize, IoResource, RangeState, Relocation};
+use vm_device::{GuestUsize, IoResource, IoType, RangeState, Relocation};
 
 use RangeState::{Decoded, Reserved, Unplaced, Waiting};
 
@@ -172,4 +172,21 @@ fn a_reserved_window_that_is_resized_while_it_waits_is_reserved_again() {
     change(&manager, Relocation::new(bus, 0).to(at(0x1000)));
     let bridge = manager.range(bridge, 0).unwrap();
     assert_eq!((bridge.range, bridge.state), (range(0x1800, 0x19ff), Reserved));
+}
+
+#[test]
+fn a_range_is_placed_in_a_window_that_comes_back_with_the_one_around_it() {
+    manager!(let manager);
+    let outer = try_register(&manager, &BUS, &[IoResource::mmio(0x1_0000, 0x1_0000).window()]).unwrap();
+    let inner = below(&manager, outer, &BRIDGE, IoResource::mmio(0x1_0000, 0x8000).window());
+    let leaf = below(&manager, inner, &FIRST, IoResource::mmio(0x1_0000, 0x10));
+    // The inner window is not named: it stays in the outer one, and holds the new place.
+    let grow = Relocation::new(outer, 0).resized(GuestUsize(0x2_0000));
+    manager.relocate(&mut [grow, Relocation::new(leaf, 0).to(at(0x1_4000))]).unwrap();
+    assert_eq!(manager.range(inner, 0).unwrap().state, RangeState::Decoded);
+    assert_eq!(manager.find_by_address(at(0x1_4000), IoType::Mmio), Some((leaf, 0)));
+    // It does not, and then nothing has changed.
+    let shrink = Relocation::new(outer, 0).resized(GuestUsize(0x4000));
+    assert!(manager.relocate(&mut [shrink, Relocation::new(leaf, 0).to(at(0x1_0000))]).is_err());
+    assert_eq!(manager.find_by_address(at(0x1_4000), IoType::Mmio), Some((leaf, 0)));
 }

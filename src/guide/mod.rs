@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`start`] | the first ten minutes: a device, storage and a manager, the exit loop, interrupts, buses, hot unplug |
 //! | [`from_2019`] | for users of the 2019 rust-vmm design: each of its calls, and the one that takes its place |
-//! | [`concurrency`] | the concurrency contract, C1 to C27, and what each operation waits for |
+//! | [`map`] | the address map: states of ranges, what waits, windows, which range answers, listeners |
+//! | [`concurrency`] | the concurrency contract, C1 to C30, and what each operation waits for |
 //! | [`speed`] | every measurement, beside other crates, with the goals that are reached and those that are not |
 //! | [`memory`] | memory for each device, range and vCPU; code size, stack and worst case |
 //! | [`testing`] | how the crate is tested, and the command for each kind of test |
@@ -16,6 +17,9 @@ pub mod start {}
 
 #[doc = include_str!("from_2019.md")]
 pub mod from_2019 {}
+
+#[doc = include_str!("map.md")]
+pub mod map {}
 
 #[doc = include_str!("concurrency.md")]
 pub mod concurrency {}

@@ -355,7 +355,7 @@ fn sort(relocations: &mut [Relocation]) {
 
 impl<'d> State<'_, 'd> {
     /// The first steps of a transaction: the ranges that it names are where they are to be, and what lay in their windows is
-    /// out of its place, and marked. After an error, everything is as before.
+    /// marked, and back in its place where that is possible. After an error, everything is as before.
     fn try_out(&mut self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
         resolve(self, relocations)?;
         self.take_out(relocations);
@@ -376,7 +376,6 @@ impl<'d> State<'_, 'd> {
             return Ok(None);
         }
         self.try_out(relocations)?;
-        self.put_displaced(|_, _| {});
         let named = steps(relocations).find(|step| step.leaves()).map(|step| step.slot);
         let mut from = 0;
         let displaced = core::iter::from_fn(|| {
@@ -488,14 +487,21 @@ impl<'d> State<'_, 'd> {
         }
     }
 
-    /// Gives the steps that are to have a place their places. An error leaves some of them without.
+    /// Gives the steps that are to have a place their places, and what lay in the windows its places back, where that is
+    /// possible: windows before what lies in them, and steps before what they displace. An error leaves some without.
     fn place(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
-        for step in steps(relocations).filter(|step| step.is_out && step.state.is_placed()) {
-            if let Err(refusal) = self.put_at(step.slot, step.to, step.decoded) {
-                let device = step.old.node.and_then(|node| self.tree.node(node)).map_or("", |node| node.name);
-                let index = step.old.index().into();
-                return Err(RelocateError::Range { device, index, to: step.to.first(), refusal });
+        for depth in 0..=MAX_WINDOW_DEPTH as u8 {
+            let is_next = |step: &&Step| step.is_out && step.state.is_placed() && step.old.depth() == depth;
+            for step in steps(relocations).filter(is_next) {
+                if let Err(refusal) = self.put_at(step.slot, step.to, step.decoded) {
+                    let device = step.old.node.and_then(|node| self.tree.node(node)).map_or("", |node| node.name);
+                    let index = step.old.index().into();
+                    return Err(RelocateError::Range { device, index, to: step.to.first(), refusal });
+                }
             }
+            self.for_each_marked(depth, |state, slot| {
+                state.try_to_place(slot);
+            });
         }
         Ok(())
     }
@@ -520,8 +526,7 @@ impl<'d> State<'_, 'd> {
         Ok(())
     }
 
-    /// Undoes [`take_out`](Self::take_out), [`place`](Self::place) and [`put_displaced`](Self::put_displaced). The old places
-    /// are still free: the lock is held.
+    /// Undoes [`take_out`](Self::take_out) and [`place`](Self::place). The old places are still free: the lock is held.
     fn take_back(&mut self, relocations: &[Relocation]) {
         // What lies in a window comes before it.
         for depth in (0..=MAX_WINDOW_DEPTH as u8).rev() {
@@ -558,7 +563,7 @@ impl<'d> State<'_, 'd> {
         }
     }
 
-    /// Completes the steps that need no place, and gives what lay in the windows its places back, or lets it wait.
+    /// Completes the steps that need no place, and lets what has lost its place with a window wait.
     fn settle(&mut self, relocations: &[Relocation]) -> Changed {
         let mut changed = Changed::default();
         for step in steps(relocations).filter(|step| step.is_out) {
@@ -577,8 +582,8 @@ impl<'d> State<'_, 'd> {
                 }
             }
         }
-        if changed.windows {
-            self.put_displaced(|state, slot| {
+        for depth in 0..=MAX_WINDOW_DEPTH as u8 {
+            self.for_each_marked(depth, |state, slot| {
                 state.pool.mark(slot, false);
                 if let Some(range) = state.range(slot).copied().filter(|range| !range.is_placed()) {
                     state.pool.wait_for(slot, range.range);

@@ -63,17 +63,6 @@ impl State<'_, '_> {
         changed
     }
 
-    /// Gives the marked ranges their places back, windows before what lies in them, where that is possible. Calls `tried` for
-    /// each.
-    pub(crate) fn put_displaced(&mut self, tried: impl Fn(&mut Self, SlotIndex)) {
-        for depth in 0..=MAX_WINDOW_DEPTH as u8 {
-            self.for_each_marked(depth, |state, slot| {
-                state.try_to_place(slot);
-                tried(state, slot);
-            });
-        }
-    }
-
     /// Calls `act` for each marked range with so many windows around it.
     pub(crate) fn for_each_marked(&mut self, depth: u8, act: impl Fn(&mut Self, SlotIndex)) {
         let mut from = 0;
@@ -86,7 +75,7 @@ impl State<'_, '_> {
     }
 
     /// Places a range where it wants to lie, if that is possible.
-    fn try_to_place(&mut self, slot: SlotIndex) -> bool {
+    pub(crate) fn try_to_place(&mut self, slot: SlotIndex) -> bool {
         let Some(range) = self.range(slot).copied() else { return false };
         let node = range.node.and_then(|node| self.tree.node(node));
         let is_there = node.is_some_and(|node| matches!(node.state, NodeState::LIVE | NodeState::REGISTERING));

@@ -184,15 +184,17 @@ impl<V: Accesses> Run<'_, V> {
             let state = if new.state.is_placed() { RangeState::Unplaced } else { new.state };
             *after.range_mut(*id, *index) = Place { state, since: after.time, ..*new };
         }
-        // Windows before what lies in them.
-        let mut strict: Vec<_> = named.iter().filter(|(.., new, _)| new.state.is_placed()).collect();
-        strict.sort_by_key(|(id, index, ..)| before.depth(*id, *index));
-        if !strict.into_iter().all(|(id, index, ..)| after.try_to_place(*id, *index)) {
-            return None;
-        }
-        displaced.sort_by_key(|(depth, ..)| *depth);
-        for (_, id, index) in displaced {
+        // Windows before what lies in them, and at each depth what is named before what is not.
+        let strict = named.iter().filter(|(.., new, _)| new.state.is_placed());
+        let strict = strict.map(|(id, index, ..)| (before.depth(*id, *index), false, *id, *index));
+        let displaced = displaced.into_iter().map(|(depth, id, index)| (depth, true, id, index));
+        let mut all: Vec<_> = strict.chain(displaced).collect();
+        all.sort_by_key(|(depth, is_displaced, ..)| (*depth, *is_displaced));
+        for (_, is_displaced, id, index) in all {
             if !after.try_to_place(id, index) {
+                if !is_displaced {
+                    return None;
+                }
                 let time = after.time;
                 let place = after.range_mut(id, index);
                 (place.state, place.since) = (RangeState::Waiting, time);
