@@ -176,6 +176,7 @@ impl RangeListener for Looking {
     }
 }
 
+/// C29.
 #[test]
 fn within_a_call_the_range_has_the_place_and_the_manager_can_be_called() {
     let video = register(&LOOKED_AT, &BUS, backed(0x1000));
@@ -367,6 +368,7 @@ fn acting(act: impl FnOnce(InstanceId, InstanceId)) {
     assert_eq!(ACTED_ON.address_map(IoType::Mmio).count(), 0);
 }
 
+/// C30.
 #[test]
 fn a_change_of_a_range_that_is_just_changing_becomes_its_newest_wish() {
     acting(|first, _| {
@@ -566,6 +568,7 @@ impl RangeListener for Map {
     }
 }
 
+/// C28.
 #[test]
 fn threads_that_move_the_same_ranges_leave_the_listener_with_the_map() {
     within_limit(|| {
