@@ -108,7 +108,8 @@ fn boot() -> Result<(), Failed> {
             .class(0x01_8000)
             .bar(0, Bar::memory(0x4000))
             .bar(1, Bar::ports(0x40))
-            .bar(2, Bar::memory64(2 * MIB).prefetchable()),
+            // It has no room below 4 GiB.
+            .bar(2, Bar::memory64(4 * GIB).prefetchable()),
         &[(0x10, MEMORY), (0x14, PORTS), (0x18, MEMORY)],
     );
     let network = Card::new(

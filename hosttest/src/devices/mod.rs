@@ -9,3 +9,4 @@ pub mod scratch;
 pub mod serial;
 pub mod stream;
 pub mod verdict;
+pub mod witness;

@@ -11,6 +11,8 @@ pub mod doorbell;
 pub mod hotplug;
 pub mod interrupts;
 pub mod moved;
+pub mod pci;
+pub mod ports;
 pub mod random;
 pub mod scenario;
 pub mod string_io;
@@ -29,6 +31,8 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         hotplug::ALL,
         doorbell::ALL,
         moved::ALL,
+        pci::ALL,
+        ports::ALL,
         random::ALL,
         watchdog::ALL,
     ];
