@@ -9,6 +9,7 @@ by_search_and_by_hint! {
     an_access_finds_a_moving_range_at_the_old_or_the_new_place
     no_access_finds_a_moving_range_at_both_places
     two_ranges_change_places_at_once
+    what_waits_gets_a_place_in_the_change_that_leaves_it
     a_child_that_has_answered_one_answers_all
     a_device_that_is_gone_for_one_is_gone_for_all
 }
@@ -143,6 +144,25 @@ fn two_ranges_change_places_at_once<const HINTS: usize>(name: &str) {
             assert!([*b"ab", *b"aa", *b"ba"].contains(&letters), "{letters:?}");
         });
         relocate(manager, &[(a, 0x20), (b, 0x10)]);
+        reader.join().unwrap();
+    });
+}
+
+/// By hint, two preemptions take more than ten minutes.
+/// C16.
+fn what_waits_gets_a_place_in_the_change_that_leaves_it<const HINTS: usize>(name: &str) {
+    explore(name, if HINTS == 0 { 2 } else { 1 }, || {
+        let manager = new_manager::<2>();
+        let a = register(manager, Probe::new(b'a'), 0x10);
+        let waiting = [IoResource::pio(0x10, 4).waiting()];
+        manager.register_device(Probe::new(b'b'), None, &waiting, IrqResource::None).unwrap();
+        let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x10);
+        let reader = thread::spawn(move || {
+            let letters = [0x10, 0x10].map(|port| read(&mut vcpu, port).map(|(letter, _)| letter));
+            let [a, b] = [Some(b'a'), Some(b'b')];
+            assert!([[a, a], [a, b], [b, b]].contains(&letters), "{letters:?}");
+        });
+        manager.relocate(&mut [Relocation::new(a, 0).unplaced()]).unwrap();
         reader.join().unwrap();
     });
 }

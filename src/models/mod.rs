@@ -172,7 +172,7 @@ fn register(manager: &'static Manager, probe: &'static Probe, port: u16) -> Inst
 
 /// Moves a device's ports.
 fn relocate(manager: &'static Manager, moves: &[(InstanceId, u16)]) {
-    let moves: Vec<_> = moves.iter().map(|(id, port)| Relocation::new(*id, 0).to((*port).into())).collect();
+    let mut moves: Vec<_> = moves.iter().map(|(id, port)| Relocation::new(*id, 0).to((*port).into())).collect();
     manager.relocate(&mut moves).unwrap();
 }
 

@@ -53,40 +53,27 @@ fn a_child_turned_off_with_a_move_of_its_window_is_off_for_all<const HINTS: usiz
 
 /// The containers of a replica are those of its ranges. C16.
 #[test]
-fn an_access_over_the_edge_of_a_child_goes_to_the_window_while_the_child_moves() {
-    explore("an_access_over_the_edge_of_a_child_goes_to_the_window_while_the_child_moves", 1, || {
-        let (manager, [_, child]) = bus_and_child();
+fn an_access_over_the_edge_of_a_child_goes_to_the_window_while_the_child_moves_to_another() {
+    explore("an_access_over_the_edge_of_a_child_goes_to_the_window_while_the_child_moves_to_another", 1, || {
+        let manager = new_manager::<3>();
+        let windows = [0x10, 0x20].map(|port| IoResource::pio(port, 8).window());
+        let bus = manager.register_device(Probe::new(b'a'), None, &windows, IrqResource::None).unwrap();
+        let child = [IoResource::pio(0x14, 4)];
+        let child = manager.register_device(Probe::new(b'b'), Some(bus), &child, IrqResource::None).unwrap();
         let mut vcpu = new_vcpu::<0>(manager);
         // Its second byte is the child's at first, and later it is not.
         let reader = thread::spawn(move || assert_eq!(read(&mut vcpu, 0x13), Some((b'a', 3))));
-        relocate(manager, &[(child, 0x30)]);
+        relocate(manager, &[(child, 0x24)]);
         reader.join().unwrap();
     });
 }
 
-/// Gives the window of `bus` and the range of `other` other places at once, in the index alone.
-fn resize(manager: &'static Manager, bus: InstanceId, ports: u64, other: Option<(InstanceId, u64)>) {
-    let mut locked = manager.lock().unwrap();
-    let state = locked.state();
-    let moves = [Some((bus, 0x10, ports)), other.map(|(id, port)| (id, port, 4))];
-    let moves: Vec<_> = moves
-        .into_iter()
-        .flatten()
-        .map(|(id, first, ports)| {
-            let (slot, old) = state.ranges_of(id.index).next().unwrap();
-            let mut new = *old;
-            new.range = IoRange::with_size(GuestAddress(first), GuestUsize(ports)).unwrap();
-            (slot, *old, new)
-        })
-        .collect();
-    manager.publish(|pass| {
-        for (slot, old, _) in &moves {
-            manager.index_remove(pass, *slot, old, &state);
-        }
-        for (slot, _, new) in &moves {
-            manager.index_insert(pass, *slot, new, &state);
-        }
-    });
+/// Gives the window of `bus` another size, and the range of `other` another place, at once.
+fn resize(manager: &'static Manager, bus: InstanceId, ports: u64, other: Option<(InstanceId, u16)>) {
+    let window = Relocation::new(bus, 0).resized(GuestUsize(ports));
+    let other = other.map(|(id, port)| Relocation::new(id, 0).to(port.into()));
+    let mut moves: Vec<_> = core::iter::once(window).chain(other).collect();
+    manager.relocate(&mut moves).unwrap();
 }
 
 /// A window from port 0x10 on, with so many ports, and another range at 0x30.
