@@ -562,6 +562,28 @@ fn what_a_changed_window_still_holds_stays_and_the_rest_waits() {
 }
 
 #[test]
+fn a_device_whose_removal_is_not_finished_keeps_its_place_in_a_window_that_still_holds_it() {
+    manager!(let manager);
+    let bus = try_register(&manager, &BUS, &[IoResource::mmio(0x10_0000, 0x2000).window()]).unwrap();
+    let place = IoResource::mmio(0x10_1000, 0x1000);
+    let gone = below(&manager, bus, &FIRST, place);
+    let next = below(&manager, bus, &SECOND, place.waiting());
+    manager.unregister_device_deferred(gone).unwrap();
+    let resize = |size| change(&manager, Relocation::new(bus, 0).resized(GuestUsize(size)));
+    resize(0x3000);
+    assert_eq!(states(&manager, [gone, next]), [RangeState::Decoded, RangeState::Waiting]);
+    // No access reaches it there.
+    assert_eq!(fixture::read(&manager, 0x10_1000), Ok(BUS.value));
+    // A place that it has lost does not come back.
+    resize(0x1000);
+    assert_eq!(states(&manager, [gone, next]), [RangeState::Waiting, RangeState::Waiting]);
+    resize(0x2000);
+    assert_eq!(states(&manager, [gone, next]), [RangeState::Waiting, RangeState::Decoded]);
+    assert_eq!(manager.collect(), 0);
+    assert_eq!(state(&manager, next), RangeState::Decoded);
+}
+
+#[test]
 fn what_is_named_with_a_window_is_changed_with_it_or_nothing_is() {
     manager!(let manager);
     let mut reader = Reader::new(&manager);

@@ -40,7 +40,7 @@ impl<'d> DeviceManager<'d> {
 
 impl State<'_, '_> {
     /// Places the waiting ranges whose places are free: windows before what lies in them, and those that have waited longer
-    /// before others. It marks what it has placed.
+    /// before others. What is being removed gets no place. It marks what it has placed.
     pub(crate) fn sweep_waiting(&mut self) -> Changed {
         let mut changed = Changed::default();
         if !self.pool.has_waiting() {
@@ -51,7 +51,7 @@ impl State<'_, '_> {
             while let Some(slot) = next {
                 next = self.pool.next_waiting(slot);
                 let is_at_depth = self.range(slot).is_some_and(|range| range.depth() == depth);
-                if is_at_depth && self.try_to_place(slot) {
+                if is_at_depth && self.is_registered(slot) && self.try_to_place(slot) {
                     self.pool.mark(slot, true);
                     if let Some(range) = self.range(slot) {
                         changed.windows |= range.is_window();
@@ -85,12 +85,16 @@ impl State<'_, '_> {
         }
     }
 
+    /// Whether the device of a range is registered or being registered, and not being removed.
+    fn is_registered(&self, slot: SlotIndex) -> bool {
+        let node = self.range(slot).and_then(|range| self.tree.node(range.node?));
+        node.is_some_and(|node| matches!(node.state, NodeState::LIVE | NodeState::REGISTERING))
+    }
+
     /// Places a range where it wants to lie, if that is possible.
     fn try_to_place(&mut self, slot: SlotIndex) -> bool {
         let Some(range) = self.range(slot).copied() else { return false };
-        let node = range.node.and_then(|node| self.tree.node(node));
-        let is_there = node.is_some_and(|node| matches!(node.state, NodeState::LIVE | NodeState::REGISTERING));
-        is_there && self.put_at(slot, range.range, range.is_decoded()).is_ok()
+        self.put_at(slot, range.range, range.is_decoded()).is_ok()
     }
 
     /// Takes the marks away.
