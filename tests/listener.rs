@@ -293,6 +293,24 @@ fn a_window_takes_what_it_no_longer_holds_away_and_nothing_else() {
 }
 
 #[test]
+fn what_is_to_wait_where_it_is_stays_in_its_changed_window_or_leaves_and_is_told_of_once() {
+    told(|manager, listener| {
+        let bus = register(manager, &BUS, IoResource::mmio(0x10_0000, 0x2000).window());
+        let child = manager.register_device(&CHILD, Some(bus), &[backed(0x10_1000)], IrqResource::None).unwrap();
+        assert_eq!(listener.take(), [Placed(0x10_1000)]);
+        let resize = |size, state, expected: &[Told]| {
+            let window = Relocation::new(bus, 0).resized(GuestUsize(size));
+            manager.relocate(&mut [window, Relocation::new(child, 0).waiting()]).unwrap();
+            assert_eq!(manager.range(child, 0).unwrap().state, state);
+            assert_eq!(listener.take(), expected);
+        };
+        resize(0x3000, RangeState::Decoded, &[]);
+        resize(0x1000, RangeState::Waiting, &[Leaving(0x10_1000)]);
+        resize(0x2000, RangeState::Decoded, &[Placed(0x10_1000)]);
+    });
+}
+
+#[test]
 fn a_deferred_removal_tells_when_it_is_collected() {
     told(|manager, listener| {
         let video = register(manager, &BUS, backed(0x1000));

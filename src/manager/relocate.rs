@@ -472,9 +472,12 @@ impl<'d> State<'_, 'd> {
         for step in steps_mut(relocations) {
             let slot = step.slot;
             if self.pool.is_marked(slot) {
-                // A window around it was named too.
-                self.pool.mark(slot, false);
-                step.is_out = true;
+                // A window around it was named too. What is to wait where it is decoded stays as what is not named does: it gets
+                // its place back, or waits.
+                if step.changes() || step.state.is_placed() {
+                    self.pool.mark(slot, false);
+                    step.is_out = true;
+                }
             } else if step.changes() {
                 if step.old.is_waiting() {
                     step.waited_behind = self.pool.waiting_before(slot);
