@@ -6,7 +6,7 @@ mod fixture;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use fixture::{BUS, CHILD, Constant, SERIAL, at, everything, range, read, try_register, unwinds, within_limit};
+use fixture::{BUS, CHILD, Constant, NEW, SERIAL, at, everything, range, read, try_register, unwinds, within_limit};
 use spin::Mutex;
 use vm_device::{
     Access, Device, DeviceManager, Doorbell, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource,
@@ -433,6 +433,50 @@ fn a_wish_gives_way_to_a_later_change_that_needs_no_turn() {
         ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
         assert_eq!(place(second), Some(range(0x2000, 0x2fff)));
         assert_eq!(ACTING.take(), [Leaving(0x1000), Placed(0x3000), Leaving(0x2000), Placed(0x2000)]);
+    });
+}
+
+#[test]
+fn a_change_that_says_a_part_only_has_the_rest_of_the_wish_before_it() {
+    acting(|first, second| {
+        ACTING.act(move |_| {
+            ACTED_ON.relocate(&mut [to(second, 0x4000)]).unwrap();
+            ACTED_ON.relocate(&mut [Relocation::new(second, 0).reserved()]).unwrap();
+        });
+        ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
+        let assigned = ACTED_ON.range(second, 0).unwrap();
+        assert_eq!((assigned.range, assigned.state), (range(0x4000, 0x4fff), RangeState::Reserved));
+    });
+}
+
+#[test]
+fn a_wish_that_was_left_by_a_call_that_unwound_gives_way_to_a_later_change() {
+    acting(|first, second| {
+        ACTING.act(move |_| {
+            ACTED_ON.relocate(&mut [to(second, 0x4000)]).unwrap();
+            panic!("unwinding");
+        });
+        assert!(unwinds(|| ACTED_ON.relocate(&mut [to(first, 0x3000)])));
+        ACTED_ON.relocate(&mut [to(second, 0x5000)]).unwrap();
+        assert_eq!(ACTED_ON.range(second, 0).unwrap().place(), Some(range(0x5000, 0x5fff)));
+    });
+}
+
+#[test]
+fn what_waits_to_be_reserved_goes_on_to_as_a_wish() {
+    acting(|first, second| {
+        let bus = register(&ACTED_ON, &SERIAL, IoResource::mmio(0x10_0000, 0x2000).window());
+        let inner = IoResource::mmio(0x10_1000, 0x1000).window().reserved();
+        let inner = ACTED_ON.register_device(&NEW, Some(bus), &[inner], IrqResource::None).unwrap();
+        let resized = |id, size| Relocation::new(id, 0).resized(GuestUsize(size));
+        ACTED_ON.relocate(&mut [resized(bus, 0x1000)]).unwrap();
+        assert_eq!(ACTED_ON.range(inner, 0).unwrap().state, RangeState::Waiting);
+        ACTING.act(move |_| ACTED_ON.relocate(&mut [to(second, 0x4000), resized(inner, 0x800)]).unwrap());
+        ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
+        ACTED_ON.relocate(&mut [resized(bus, 0x2000)]).unwrap();
+        let assigned = ACTED_ON.range(inner, 0).unwrap();
+        assert_eq!((assigned.range, assigned.state), (range(0x10_1000, 0x10_17ff), RangeState::Reserved));
+        ACTED_ON.unregister_subtree(bus).unwrap();
     });
 }
 

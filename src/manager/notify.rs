@@ -78,6 +78,7 @@ impl<'d> DeviceManager<'d> {
     ) -> Result<(), RelocateError<'d>> {
         loop {
             let has_turn = turn.is_some();
+            relocations.iter_mut().for_each(|relocation| relocation.set_follows(!has_turn));
             let step = self.with_state(|state| {
                 let Some((slot, range)) = state.first_leaving(relocations)? else {
                     let outcome = self.relocate_under_lock(state, relocations);
@@ -88,7 +89,12 @@ impl<'d> DeviceManager<'d> {
                     }
                     return outcome.map(|()| Step::Done);
                 };
-                if has_turn || self.take_turn(state) {
+                if has_turn {
+                    return Ok(Step::Leaves(slot, range));
+                }
+                if self.take_turn(state) {
+                    // What is left of earlier turns is earlier than this change.
+                    state.drop_wishes(relocations);
                     return Ok(Step::Leaves(slot, range));
                 }
                 state.wish(relocations).map(|()| Step::Done)

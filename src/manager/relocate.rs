@@ -53,6 +53,10 @@ pub struct Relocation {
     to: Option<GuestAddress>,
     size: Option<GuestUsize>,
     state: Option<RangeState>,
+    /// Whether it is to be reserved, and not decoded, when it waits and gets its place.
+    reserves: bool,
+    /// Whether what it does not say is as the wish for the range says, if there is one, and not as the range is.
+    follows: bool,
     /// What the transaction keeps while it runs.
     step: Option<Step>,
 }
@@ -76,7 +80,7 @@ impl Relocation {
     /// For range number `index` of `device`, as yet without a change.
     #[must_use]
     pub const fn new(device: InstanceId, index: usize) -> Self {
-        Self { device, index, to: None, size: None, state: None, step: None }
+        Self { device, index, to: None, size: None, state: None, reserves: false, follows: false, step: None }
     }
 
     /// Moves the range so that it starts at `base`. A range that has no addresses is decoded there, unless another state is
@@ -191,6 +195,11 @@ impl Relocation {
     pub const fn waiting(mut self) -> Self {
         self.state = Some(RangeState::Waiting);
         self
+    }
+
+    /// Whether the change is later than the wish for its range.
+    pub(crate) const fn set_follows(&mut self, follows: bool) {
+        self.follows = follows;
     }
 
     /// The order of the steps: windows before what lies in them, at the old places and at the new ones.
@@ -424,37 +433,40 @@ impl<'d> State<'_, 'd> {
             RangeState::Decoded => RangeState::Waiting,
             state => state,
         };
-        let to = Some(wish.range.first());
-        Some(Relocation { device, index, to, size, state: Some(state), step: None })
+        let (to, reserves) = (Some(wish.range.first()), wish.is_waiting() && !wish.is_decoded());
+        Some(Relocation { to, size, state: Some(state), reserves, ..Relocation::new(device, index) })
     }
 
     /// The step that a relocation asks for.
     fn step(&self, relocation: &Relocation) -> Result<Step, RelocateError<'d>> {
-        let Relocation { device: id, index, to, size, state, .. } = *relocation;
+        let Relocation { device: id, index, to, size, state, reserves, follows, .. } = *relocation;
         let node = self.tree.get(id).ok_or(RelocateError::NotFound { id })?;
         let device = node.name;
         if node.state != NodeState::LIVE {
             return Err(RelocateError::Busy { device });
         }
         let (slot, &old) = self.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
-        let base = to.unwrap_or(old.range.first());
+        let wish = if follows { self.pool.wish_for(slot) } else { None };
+        let last = wish.unwrap_or(old);
+        let base = to.unwrap_or(last.range.first());
         let refused = |refusal| RelocateError::Range { device, index, to: base, refusal };
         let asked = state;
-        let state = asked.unwrap_or(match old.state() {
+        let state = asked.unwrap_or(match last.state() {
             RangeState::Unplaced | RangeState::Waiting if to.is_some() => RangeState::Decoded,
             state => state,
         });
         let decoded = match state {
             // A range that waits to be reserved goes on to, unless it is asked to wait.
-            RangeState::Waiting if asked.is_none() => old.is_decoded(),
+            RangeState::Waiting if asked.is_none() => last.is_decoded(),
+            RangeState::Waiting => !reserves,
             state => state != RangeState::Reserved,
         };
-        if old.state() == RangeState::Unplaced && state != RangeState::Unplaced && to.is_none() {
+        if last.state() == RangeState::Unplaced && state != RangeState::Unplaced && to.is_none() {
             return Err(refused(RangeRefusal::NoAddress));
         }
         let base = if state == RangeState::Unplaced { GuestAddress(0) } else { base };
         let range = match size {
-            None => old.range.moved_to(base),
+            None => last.range.moved_to(base),
             Some(_) if !old.is_window() => return Err(refused(RangeRefusal::NotAWindow)),
             Some(size) => IoRange::with_size(base, size),
         };
