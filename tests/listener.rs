@@ -233,6 +233,44 @@ fn a_refused_place_is_kept_and_told_again_with_the_next_change() {
 }
 
 #[test]
+fn a_range_that_is_refused_and_moved_without_end_keeps_nobody_in_the_listener() {
+    /// Refuses every place, and moves the other range to another place.
+    struct Refusing {
+        calls: AtomicUsize,
+        manager: Mutex<Option<&'static DeviceManager<'static>>>,
+        ids: Mutex<Vec<InstanceId>>,
+    }
+    impl RangeListener for Refusing {
+        fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
+            let call = self.calls.fetch_add(1, Ordering::Relaxed) as u64;
+            let other = self.ids.lock().iter().copied().find(|id| *id != range.id);
+            if let (Some(manager), Some(other), ..100_000) = (*self.manager.lock(), other, call) {
+                let _ = manager.relocate(&mut [to(other, 0x10_0000 + 0x1000 * call)]);
+            }
+            Err(Rejected)
+        }
+        fn leaving(&self, _: &PlacedRange<'_>) {}
+    }
+    static LISTENER: Refusing =
+        Refusing { calls: AtomicUsize::new(0), manager: Mutex::new(None), ids: Mutex::new(Vec::new()) };
+    manager!(static MANAGER: <4, 4, 2> = everything(), with_listener(&LISTENER));
+    let ids = [&BUS, &CHILD].map(|device| register(&MANAGER, device, backed(0x1000).unplaced()));
+    *LISTENER.ids.lock() = ids.to_vec();
+    for (id, place) in ids.into_iter().zip([0x1000, 0x2000]) {
+        let refused = MANAGER.relocate(&mut [to(id, place)]);
+        assert!(matches!(refused, Err(RelocateError::ListenerRefused { .. })), "{refused:?}");
+    }
+    *LISTENER.manager.lock() = Some(&MANAGER);
+    let _ = MANAGER.relocate(&mut [to(ids[0], 0x3000)]);
+    let calls = LISTENER.calls.load(Ordering::Relaxed);
+    assert!(calls < 300, "{calls}");
+    // What was left is told with the next change.
+    *LISTENER.manager.lock() = None;
+    let _ = MANAGER.relocate(&mut [to(ids[0], 0x4000)]);
+    assert_eq!(LISTENER.calls.load(Ordering::Relaxed), calls + 2);
+}
+
+#[test]
 fn what_was_refused_is_not_told_to_leave() {
     told(|manager, listener| {
         let video = register(manager, &BUS, backed(0x1000));

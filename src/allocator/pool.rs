@@ -240,7 +240,7 @@ impl Pool<'_> {
     }
 
     /// For how many ranges there is room.
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.records.len()
     }
 

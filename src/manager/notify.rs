@@ -188,9 +188,14 @@ impl<'d> DeviceManager<'d> {
             turn = Some(is_mine.then(|| self.turn())?);
         }
         let mut refused = None;
-        self.with_state(|state| state.retry_refused());
+        let ranges = self.with_state(|state| {
+            state.retry_refused();
+            state.pool.capacity()
+        })?;
         for wishes in 0..=MAX_WISHES {
-            while let Some(Some((slot, range))) = self.with_state(|state| state.take_untold(None)) {
+            // More are there only if another caller moves ranges that the listener refuses again and again.
+            for _ in 0..ranges {
+                let Some(Some((slot, range))) = self.with_state(|state| state.take_untold(None)) else { break };
                 if let Err(error) = self.tell_placed(slot, &range) {
                     refused.get_or_insert(error);
                 }
