@@ -226,7 +226,7 @@ impl Pool<'_> {
             return;
         }
         if range.is_waiting() {
-            self.stop_waiting(index);
+            self.stop_waiting(index, self.waiting_before(index, None));
         }
         self.free_record(index);
     }

@@ -492,8 +492,8 @@ impl<'d> State<'_, 'd> {
                 }
             } else if step.changes() {
                 if step.old.is_waiting() {
-                    step.waited_behind = self.pool.waiting_before(slot);
-                    self.pool.stop_waiting(slot);
+                    step.waited_behind = self.pool.waiting_before(slot, None);
+                    self.pool.stop_waiting(slot, step.waited_behind);
                 } else {
                     self.pool.displace_contents(slot);
                     self.pool.unlink(slot);
@@ -506,7 +506,7 @@ impl<'d> State<'_, 'd> {
     /// Gives the steps that are to have a place their places. An error leaves some of them without.
     fn place(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
         for step in steps(relocations).filter(|step| step.is_out && step.state.is_placed()) {
-            if let Err(refusal) = self.put_at(step.slot, step.to, step.decoded) {
+            if let Err(refusal) = self.put_at(step.slot, step.to, step.decoded, None) {
                 let device = step.old.node.and_then(|node| self.tree.node(node)).map_or("", |node| node.name);
                 let index = step.old.index().into();
                 return Err(RelocateError::Range { device, index, to: step.to.first(), refusal });
@@ -515,18 +515,19 @@ impl<'d> State<'_, 'd> {
         Ok(())
     }
 
-    /// Gives a device's range without a place this one.
+    /// Gives a device's range without a place this one. If it waits, `before` is one that does so before it, if one is known.
     pub(crate) fn put_at(
         &mut self,
         slot: SlotIndex,
         to: IoRange,
         decoded: bool,
+        before: Option<SlotIndex>,
     ) -> Result<(), RangeRefusal<Owner<'d>>> {
         let Some((range, node)) = self.range(slot).and_then(|range| Some((*range, range.node?))) else { return Ok(()) };
         let taker = Taker { node, parent: self.tree.node(node).and_then(|node| node.parent) };
         let free = self.find_free(range.io_type(), &Placement::Fixed(to), taker, decoded)?;
         if range.is_waiting() {
-            self.pool.stop_waiting(slot);
+            self.pool.stop_waiting(slot, self.pool.waiting_before(slot, before));
         }
         self.pool.put(slot, &free);
         if let Some(range) = self.pool.range_mut(slot) {

@@ -47,16 +47,18 @@ impl State<'_, '_> {
             return changed;
         }
         for depth in 0..=MAX_WINDOW_DEPTH as u8 {
-            let mut next = self.pool.first_waiting();
+            let (mut before, mut next) = (None, self.pool.first_waiting());
             while let Some(slot) = next {
                 next = self.pool.next_waiting(slot);
                 let is_at_depth = self.range(slot).is_some_and(|range| range.depth() == depth);
-                if is_at_depth && self.is_registered(slot) && self.try_to_place(slot) {
+                if is_at_depth && self.is_registered(slot) && self.try_to_place(slot, before) {
                     self.pool.mark(slot, true);
                     if let Some(range) = self.range(slot) {
                         changed.windows |= range.is_window();
                         changed.dispatched |= range.is_dispatched();
                     }
+                } else {
+                    before = Some(slot);
                 }
             }
         }
@@ -68,7 +70,7 @@ impl State<'_, '_> {
     pub(crate) fn put_displaced(&mut self, tried: impl Fn(&mut Self, SlotIndex)) {
         for depth in 0..=MAX_WINDOW_DEPTH as u8 {
             self.for_each_marked(depth, |state, slot| {
-                state.try_to_place(slot);
+                state.try_to_place(slot, None);
                 tried(state, slot);
             });
         }
@@ -91,10 +93,10 @@ impl State<'_, '_> {
         node.is_some_and(|node| matches!(node.state, NodeState::LIVE | NodeState::REGISTERING))
     }
 
-    /// Places a range where it wants to lie, if that is possible.
-    fn try_to_place(&mut self, slot: SlotIndex) -> bool {
+    /// Places a range where it wants to lie, if that is possible. `before` is as for [`put_at`](Self::put_at).
+    fn try_to_place(&mut self, slot: SlotIndex, before: Option<SlotIndex>) -> bool {
         let Some(range) = self.range(slot).copied() else { return false };
-        self.put_at(slot, range.range, range.is_decoded()).is_ok()
+        self.put_at(slot, range.range, range.is_decoded(), before).is_ok()
     }
 
     /// Takes the marks away.
