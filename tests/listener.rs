@@ -6,7 +6,7 @@ mod fixture;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use fixture::{BUS, CHILD, Constant, SERIAL, at, everything, range, read, try_register, unwinds, within_limit};
+use fixture::{BUS, CHILD, Constant, NEW, SERIAL, at, everything, range, read, try_register, unwinds, within_limit};
 use spin::Mutex;
 use vm_device::{
     Access, Device, DeviceManager, Doorbell, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource,
@@ -234,6 +234,44 @@ fn a_refused_place_is_kept_and_told_again_with_the_next_change() {
 }
 
 #[test]
+fn a_range_that_is_refused_and_moved_without_end_keeps_nobody_in_the_listener() {
+    /// Refuses every place, and moves the other range to another place.
+    struct Refusing {
+        calls: AtomicUsize,
+        manager: Mutex<Option<&'static DeviceManager<'static>>>,
+        ids: Mutex<Vec<InstanceId>>,
+    }
+    impl RangeListener for Refusing {
+        fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
+            let call = self.calls.fetch_add(1, Ordering::Relaxed) as u64;
+            let other = self.ids.lock().iter().copied().find(|id| *id != range.id);
+            if let (Some(manager), Some(other), ..100_000) = (*self.manager.lock(), other, call) {
+                let _ = manager.relocate(&mut [to(other, 0x10_0000 + 0x1000 * call)]);
+            }
+            Err(Rejected)
+        }
+        fn leaving(&self, _: &PlacedRange<'_>) {}
+    }
+    static LISTENER: Refusing =
+        Refusing { calls: AtomicUsize::new(0), manager: Mutex::new(None), ids: Mutex::new(Vec::new()) };
+    manager!(static MANAGER: <4, 4, 2> = everything(), with_listener(&LISTENER));
+    let ids = [&BUS, &CHILD].map(|device| register(&MANAGER, device, backed(0x1000).unplaced()));
+    *LISTENER.ids.lock() = ids.to_vec();
+    for (id, place) in ids.into_iter().zip([0x1000, 0x2000]) {
+        let refused = MANAGER.relocate(&mut [to(id, place)]);
+        assert!(matches!(refused, Err(RelocateError::ListenerRefused { .. })), "{refused:?}");
+    }
+    *LISTENER.manager.lock() = Some(&MANAGER);
+    let _ = MANAGER.relocate(&mut [to(ids[0], 0x3000)]);
+    let calls = LISTENER.calls.load(Ordering::Relaxed);
+    assert!(calls < 300, "{calls}");
+    // What was left is told with the next change.
+    *LISTENER.manager.lock() = None;
+    let _ = MANAGER.relocate(&mut [to(ids[0], 0x4000)]);
+    assert_eq!(LISTENER.calls.load(Ordering::Relaxed), calls + 2);
+}
+
+#[test]
 fn what_was_refused_is_not_told_to_leave() {
     told(|manager, listener| {
         let video = register(manager, &BUS, backed(0x1000));
@@ -290,6 +328,24 @@ fn a_window_takes_what_it_no_longer_holds_away_and_nothing_else() {
         assert_eq!(listener.take(), [Placed(0x111_0000)]);
         manager.unregister_subtree(bus).unwrap();
         assert_eq!(listener.take(), [Leaving(0x111_0000)]);
+    });
+}
+
+#[test]
+fn what_is_to_wait_where_it_is_stays_in_its_changed_window_or_leaves_and_is_told_of_once() {
+    told(|manager, listener| {
+        let bus = register(manager, &BUS, IoResource::mmio(0x10_0000, 0x2000).window());
+        let child = manager.register_device(&CHILD, Some(bus), &[backed(0x10_1000)], IrqResource::None).unwrap();
+        assert_eq!(listener.take(), [Placed(0x10_1000)]);
+        let resize = |size, state, expected: &[Told]| {
+            let window = Relocation::new(bus, 0).resized(GuestUsize(size));
+            manager.relocate(&mut [window, Relocation::new(child, 0).waiting()]).unwrap();
+            assert_eq!(manager.range(child, 0).unwrap().state, state);
+            assert_eq!(listener.take(), expected);
+        };
+        resize(0x3000, RangeState::Decoded, &[]);
+        resize(0x1000, RangeState::Waiting, &[Leaving(0x10_1000)]);
+        resize(0x2000, RangeState::Decoded, &[Placed(0x10_1000)]);
     });
 }
 
@@ -417,6 +473,50 @@ fn a_wish_gives_way_to_a_later_change_that_needs_no_turn() {
         ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
         assert_eq!(place(second), Some(range(0x2000, 0x2fff)));
         assert_eq!(ACTING.take(), [Leaving(0x1000), Placed(0x3000), Leaving(0x2000), Placed(0x2000)]);
+    });
+}
+
+#[test]
+fn a_change_that_says_a_part_only_has_the_rest_of_the_wish_before_it() {
+    acting(|first, second| {
+        ACTING.act(move |_| {
+            ACTED_ON.relocate(&mut [to(second, 0x4000)]).unwrap();
+            ACTED_ON.relocate(&mut [Relocation::new(second, 0).reserved()]).unwrap();
+        });
+        ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
+        let assigned = ACTED_ON.range(second, 0).unwrap();
+        assert_eq!((assigned.range, assigned.state), (range(0x4000, 0x4fff), RangeState::Reserved));
+    });
+}
+
+#[test]
+fn a_wish_that_was_left_by_a_call_that_unwound_gives_way_to_a_later_change() {
+    acting(|first, second| {
+        ACTING.act(move |_| {
+            ACTED_ON.relocate(&mut [to(second, 0x4000)]).unwrap();
+            panic!("unwinding");
+        });
+        assert!(unwinds(|| ACTED_ON.relocate(&mut [to(first, 0x3000)])));
+        ACTED_ON.relocate(&mut [to(second, 0x5000)]).unwrap();
+        assert_eq!(ACTED_ON.range(second, 0).unwrap().place(), Some(range(0x5000, 0x5fff)));
+    });
+}
+
+#[test]
+fn what_waits_to_be_reserved_goes_on_to_as_a_wish() {
+    acting(|first, second| {
+        let bus = register(&ACTED_ON, &SERIAL, IoResource::mmio(0x10_0000, 0x2000).window());
+        let inner = IoResource::mmio(0x10_1000, 0x1000).window().reserved();
+        let inner = ACTED_ON.register_device(&NEW, Some(bus), &[inner], IrqResource::None).unwrap();
+        let resized = |id, size| Relocation::new(id, 0).resized(GuestUsize(size));
+        ACTED_ON.relocate(&mut [resized(bus, 0x1000)]).unwrap();
+        assert_eq!(ACTED_ON.range(inner, 0).unwrap().state, RangeState::Waiting);
+        ACTING.act(move |_| ACTED_ON.relocate(&mut [to(second, 0x4000), resized(inner, 0x800)]).unwrap());
+        ACTED_ON.relocate(&mut [to(first, 0x3000)]).unwrap();
+        ACTED_ON.relocate(&mut [resized(bus, 0x2000)]).unwrap();
+        let assigned = ACTED_ON.range(inner, 0).unwrap();
+        assert_eq!((assigned.range, assigned.state), (range(0x10_1000, 0x10_17ff), RangeState::Reserved));
+        ACTED_ON.unregister_subtree(bus).unwrap();
     });
 }
 

@@ -190,3 +190,25 @@ fn a_range_is_placed_in_a_window_that_comes_back_with_the_one_around_it() {
     assert!(manager.relocate(&mut [shrink, Relocation::new(leaf, 0).to(at(0x1_0000))]).is_err());
     assert_eq!(manager.find_by_address(at(0x1_4000), IoType::Mmio), Some((leaf, 0)));
 }
+
+#[test]
+fn a_device_whose_removal_is_not_finished_keeps_its_place_in_a_window_that_still_holds_it() {
+    manager!(let manager);
+    let bus = try_register(&manager, &BUS, &[IoResource::mmio(0x10_0000, 0x2000).window()]).unwrap();
+    let place = IoResource::mmio(0x10_1000, 0x1000);
+    let gone = below(&manager, bus, &FIRST, place);
+    let next = below(&manager, bus, &SECOND, place.waiting());
+    manager.unregister_device_deferred(gone).unwrap();
+    let resize = |size| change(&manager, Relocation::new(bus, 0).resized(GuestUsize(size)));
+    resize(0x3000);
+    assert_eq!(states(&manager, [gone, next]), [RangeState::Decoded, RangeState::Waiting]);
+    // No access reaches it there.
+    assert_eq!(fixture::read(&manager, 0x10_1000), Ok(BUS.value));
+    // A place that it has lost does not come back.
+    resize(0x1000);
+    assert_eq!(states(&manager, [gone, next]), [RangeState::Waiting, RangeState::Waiting]);
+    resize(0x2000);
+    assert_eq!(states(&manager, [gone, next]), [RangeState::Waiting, RangeState::Decoded]);
+    assert_eq!(manager.collect(), 0);
+    assert_eq!(state(&manager, next), RangeState::Decoded);
+}

@@ -226,7 +226,7 @@ impl Pool<'_> {
             return;
         }
         if range.is_waiting() {
-            self.stop_waiting(index);
+            self.stop_waiting(index, self.waiting_before(index, None));
         }
         self.free_record(index);
     }
@@ -240,7 +240,7 @@ impl Pool<'_> {
     }
 
     /// For how many ranges there is room.
-    pub(super) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.records.len()
     }
 

@@ -403,9 +403,9 @@ fn ranges_wait_in_the_order_in_which_they_began_to() {
     assert_eq!(waiting(&pool), records);
     // Each of them leaves, and goes back to where it was.
     for (at, record) in records.iter().enumerate() {
-        let before = pool.waiting_before(*record);
+        let before = pool.waiting_before(*record, None);
         assert_eq!(before, at.checked_sub(1).map(|at| records[at]));
-        pool.stop_waiting(*record);
+        pool.stop_waiting(*record, before);
         let others: List<_> = records.iter().copied().filter(|other| other != record).collect();
         assert_eq!(waiting(&pool), others);
         assert!(!pool.range(*record).unwrap().is_waiting());
@@ -413,7 +413,7 @@ fn ranges_wait_in_the_order_in_which_they_began_to() {
         assert_eq!(waiting(&pool), records);
     }
     // One that leaves and comes again is the last.
-    pool.stop_waiting(records[0]);
+    pool.stop_waiting(records[0], pool.waiting_before(records[0], None));
     pool.wait_for(records[0], range(0, 9));
     assert_eq!(waiting(&pool), [records[1], records[2], records[3], records[4], records[0]]);
     for record in records {

@@ -66,6 +66,12 @@ impl Pool<'_> {
         Some((wish.container?, wish))
     }
 
+    /// The wish for a range, if there is one.
+    pub(crate) fn wish_for(&self, index: SlotIndex) -> Option<RangeRecord> {
+        let mut wishes = core::iter::successors(self.counts.first_wish, |wish| self.range(*wish)?.next);
+        wishes.find_map(|wish| self.range(wish).filter(|wish| wish.container == Some(index)).copied())
+    }
+
     /// Forgets the oldest wish.
     pub(crate) fn drop_first_wish(&mut self) {
         if let Some(kept) = self.counts.first_wish {

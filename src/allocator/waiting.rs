@@ -20,9 +20,10 @@ impl Pool<'_> {
         self.range(index).filter(|range| range.is_waiting())?.container
     }
 
-    /// The range that began to wait directly before this one.
-    pub(crate) fn waiting_before(&self, index: SlotIndex) -> Option<SlotIndex> {
-        let mut before = self.counts.first_waiting.filter(|first| *first != index)?;
+    /// The range that began to wait directly before this one. The search begins at `from`, which waits before this one, or at the
+    /// first.
+    pub(crate) fn waiting_before(&self, index: SlotIndex, from: Option<SlotIndex>) -> Option<SlotIndex> {
+        let mut before = from.or(self.counts.first_waiting).filter(|first| *first != index)?;
         while let Some(next) = self.next_waiting(before).filter(|next| *next != index) {
             before = next;
         }
@@ -52,9 +53,9 @@ impl Pool<'_> {
         }
     }
 
-    /// A waiting range waits no more, and has no place.
-    pub(crate) fn stop_waiting(&mut self, index: SlotIndex) {
-        let (before, next) = (self.waiting_before(index), self.next_waiting(index));
+    /// A waiting range waits no more, and has no place. `before` is what [`waiting_before`](Self::waiting_before) has found.
+    pub(crate) fn stop_waiting(&mut self, index: SlotIndex, before: Option<SlotIndex>) {
+        let next = self.next_waiting(index);
         self.set_next_waiting(before, next);
         if next.is_none() {
             self.counts.last_waiting = before;

@@ -129,6 +129,7 @@ impl<'m, 'd> Teller<'m, 'd> {
     ) -> Result<(), RelocateError<'d>> {
         loop {
             let has_turn = turn.is_some();
+            relocations.iter_mut().for_each(|relocation| relocation.set_follows(!has_turn));
             let step = self.manager.with_state(|state| {
                 let Some((slot, range)) = state.first_leaving(relocations)? else {
                     let outcome = self.manager.relocate_under_lock(state, relocations);
@@ -139,7 +140,12 @@ impl<'m, 'd> Teller<'m, 'd> {
                     }
                     return outcome.map(|()| Step::Done);
                 };
-                if has_turn || self.manager.take_turn(state) {
+                if has_turn {
+                    return Ok(Step::Leaves(slot, range));
+                }
+                if self.manager.take_turn(state) {
+                    // What is left of earlier turns is earlier than this change.
+                    state.drop_wishes(relocations);
                     return Ok(Step::Leaves(slot, range));
                 }
                 state.wish(relocations).map(|()| Step::Done)
@@ -225,9 +231,14 @@ impl<'m, 'd> Teller<'m, 'd> {
             turn = Some(is_mine.then(|| self.manager.turn())?);
         }
         let mut refused = None;
-        self.manager.with_state(|state| state.retry_refused());
+        let ranges = self.manager.with_state(|state| {
+            state.retry_refused();
+            state.pool.capacity()
+        })?;
         for wishes in 0..=MAX_WISHES {
-            while let Some(Some((slot, range))) = self.manager.with_state(|state| state.take_untold(None)) {
+            // More are there only if another caller moves ranges that the listener refuses again and again.
+            for _ in 0..ranges {
+                let Some(Some((slot, range))) = self.manager.with_state(|state| state.take_untold(None)) else { break };
                 if let Err(error) = self.tell_placed(slot, &range) {
                     refused.get_or_insert(error);
                 }

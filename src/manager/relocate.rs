@@ -53,6 +53,10 @@ pub struct Relocation {
     to: Option<GuestAddress>,
     size: Option<GuestUsize>,
     state: Option<RangeState>,
+    /// Whether it is to be reserved, and not decoded, when it waits and gets its place.
+    reserves: bool,
+    /// Whether what it does not say is as the wish for the range says, if there is one, and not as the range is.
+    follows: bool,
     /// What the transaction keeps while it runs.
     step: Option<Step>,
 }
@@ -76,7 +80,7 @@ impl Relocation {
     /// For range number `index` of `device`, as yet without a change.
     #[must_use]
     pub const fn new(device: InstanceId, index: usize) -> Self {
-        Self { device, index, to: None, size: None, state: None, step: None }
+        Self { device, index, to: None, size: None, state: None, reserves: false, follows: false, step: None }
     }
 
     /// Moves the range so that it starts at `base`. A range that has no addresses is decoded there, unless another state is
@@ -191,6 +195,11 @@ impl Relocation {
     pub const fn waiting(mut self) -> Self {
         self.state = Some(RangeState::Waiting);
         self
+    }
+
+    /// Whether the change is later than the wish for its range.
+    pub(crate) const fn set_follows(&mut self, follows: bool) {
+        self.follows = follows;
     }
 
     /// The order of the steps: windows before what lies in them, at the old places and at the new ones.
@@ -423,37 +432,40 @@ impl<'d> State<'_, 'd> {
             RangeState::Decoded => RangeState::Waiting,
             state => state,
         };
-        let to = Some(wish.range.first());
-        Some(Relocation { device, index, to, size, state: Some(state), step: None })
+        let (to, reserves) = (Some(wish.range.first()), wish.is_waiting() && !wish.is_decoded());
+        Some(Relocation { to, size, state: Some(state), reserves, ..Relocation::new(device, index) })
     }
 
     /// The step that a relocation asks for.
     fn step(&self, relocation: &Relocation) -> Result<Step, RelocateError<'d>> {
-        let Relocation { device: id, index, to, size, state, .. } = *relocation;
+        let Relocation { device: id, index, to, size, state, reserves, follows, .. } = *relocation;
         let node = self.tree.get(id).ok_or(RelocateError::NotFound { id })?;
         let device = node.name;
         if node.state != NodeState::LIVE {
             return Err(RelocateError::Busy { device });
         }
         let (slot, &old) = self.ranges_of(id.index).nth(index).ok_or(RelocateError::NoSuchRange { device, index })?;
-        let base = to.unwrap_or(old.range.first());
+        let wish = if follows { self.pool.wish_for(slot) } else { None };
+        let last = wish.unwrap_or(old);
+        let base = to.unwrap_or(last.range.first());
         let refused = |refusal| RelocateError::Range { device, index, to: base, refusal };
         let asked = state;
-        let state = asked.unwrap_or(match old.state() {
+        let state = asked.unwrap_or(match last.state() {
             RangeState::Unplaced | RangeState::Waiting if to.is_some() => RangeState::Decoded,
             state => state,
         });
         let decoded = match state {
             // A range that waits to be reserved goes on to, unless it is asked to wait.
-            RangeState::Waiting if asked.is_none() => old.is_decoded(),
+            RangeState::Waiting if asked.is_none() => last.is_decoded(),
+            RangeState::Waiting => !reserves,
             state => state != RangeState::Reserved,
         };
-        if old.state() == RangeState::Unplaced && state != RangeState::Unplaced && to.is_none() {
+        if last.state() == RangeState::Unplaced && state != RangeState::Unplaced && to.is_none() {
             return Err(refused(RangeRefusal::NoAddress));
         }
         let base = if state == RangeState::Unplaced { GuestAddress(0) } else { base };
         let range = match size {
-            None => old.range.moved_to(base),
+            None => last.range.moved_to(base),
             Some(_) if !old.is_window() => return Err(refused(RangeRefusal::NotAWindow)),
             Some(size) => IoRange::with_size(base, size),
         };
@@ -471,13 +483,16 @@ impl<'d> State<'_, 'd> {
         for step in steps_mut(relocations) {
             let slot = step.slot;
             if self.pool.is_marked(slot) {
-                // A window around it was named too.
-                self.pool.mark(slot, false);
-                step.is_out = true;
+                // A window around it was named too. What is to wait where it is decoded stays as what is not named does: it gets
+                // its place back, or waits.
+                if step.changes() || step.state.is_placed() {
+                    self.pool.mark(slot, false);
+                    step.is_out = true;
+                }
             } else if step.changes() {
                 if step.old.is_waiting() {
-                    step.waited_behind = self.pool.waiting_before(slot);
-                    self.pool.stop_waiting(slot);
+                    step.waited_behind = self.pool.waiting_before(slot, None);
+                    self.pool.stop_waiting(slot, step.waited_behind);
                 } else {
                     self.pool.displace_contents(slot);
                     self.pool.unlink(slot);
@@ -493,31 +508,32 @@ impl<'d> State<'_, 'd> {
         for depth in 0..=MAX_WINDOW_DEPTH as u8 {
             let is_next = |step: &&Step| step.is_out && step.state.is_placed() && step.old.depth() == depth;
             for step in steps(relocations).filter(is_next) {
-                if let Err(refusal) = self.put_at(step.slot, step.to, step.decoded) {
+                if let Err(refusal) = self.put_at(step.slot, step.to, step.decoded, None) {
                     let device = step.old.node.and_then(|node| self.tree.node(node)).map_or("", |node| node.name);
                     let index = step.old.index().into();
                     return Err(RelocateError::Range { device, index, to: step.to.first(), refusal });
                 }
             }
             self.for_each_marked(depth, |state, slot| {
-                state.try_to_place(slot);
+                state.try_to_place(slot, None);
             });
         }
         Ok(())
     }
 
-    /// Gives a device's range without a place this one.
+    /// Gives a device's range without a place this one. If it waits, `before` is one that does so before it, if one is known.
     pub(crate) fn put_at(
         &mut self,
         slot: SlotIndex,
         to: IoRange,
         decoded: bool,
+        before: Option<SlotIndex>,
     ) -> Result<(), RangeRefusal<Owner<'d>>> {
         let Some((range, node)) = self.range(slot).and_then(|range| Some((*range, range.node?))) else { return Ok(()) };
         let taker = Taker { node, parent: self.tree.node(node).and_then(|node| node.parent) };
         let free = self.find_free(range.io_type(), &Placement::Fixed(to), taker, decoded)?;
         if range.is_waiting() {
-            self.pool.stop_waiting(slot);
+            self.pool.stop_waiting(slot, self.pool.waiting_before(slot, before));
         }
         self.pool.put(slot, &free);
         if let Some(range) = self.pool.range_mut(slot) {

@@ -40,23 +40,25 @@ impl<'d> DeviceManager<'d> {
 
 impl State<'_, '_> {
     /// Places the waiting ranges whose places are free: windows before what lies in them, and those that have waited longer
-    /// before others. It marks what it has placed.
+    /// before others. What is being removed gets no place. It marks what it has placed.
     pub(crate) fn sweep_waiting(&mut self) -> Changed {
         let mut changed = Changed::default();
         if !self.pool.has_waiting() {
             return changed;
         }
         for depth in 0..=MAX_WINDOW_DEPTH as u8 {
-            let mut next = self.pool.first_waiting();
+            let (mut before, mut next) = (None, self.pool.first_waiting());
             while let Some(slot) = next {
                 next = self.pool.next_waiting(slot);
                 let is_at_depth = self.range(slot).is_some_and(|range| range.depth() == depth);
-                if is_at_depth && self.try_to_place(slot) {
+                if is_at_depth && self.is_registered(slot) && self.try_to_place(slot, before) {
                     self.pool.mark(slot, true);
                     if let Some(range) = self.range(slot) {
                         changed.windows |= range.is_window();
                         changed.dispatched |= range.is_dispatched();
                     }
+                } else {
+                    before = Some(slot);
                 }
             }
         }
@@ -74,12 +76,16 @@ impl State<'_, '_> {
         }
     }
 
-    /// Places a range where it wants to lie, if that is possible.
-    pub(crate) fn try_to_place(&mut self, slot: SlotIndex) -> bool {
+    /// Whether the device of a range is registered or being registered, and not being removed.
+    fn is_registered(&self, slot: SlotIndex) -> bool {
+        let node = self.range(slot).and_then(|range| self.tree.node(range.node?));
+        node.is_some_and(|node| matches!(node.state, NodeState::LIVE | NodeState::REGISTERING))
+    }
+
+    /// Places a range where it wants to lie, if that is possible. `before` is as for [`put_at`](Self::put_at).
+    pub(crate) fn try_to_place(&mut self, slot: SlotIndex, before: Option<SlotIndex>) -> bool {
         let Some(range) = self.range(slot).copied() else { return false };
-        let node = range.node.and_then(|node| self.tree.node(node));
-        let is_there = node.is_some_and(|node| matches!(node.state, NodeState::LIVE | NodeState::REGISTERING));
-        is_there && self.put_at(slot, range.range, range.is_decoded()).is_ok()
+        self.put_at(slot, range.range, range.is_decoded(), before).is_ok()
     }
 
     /// Takes the marks away.

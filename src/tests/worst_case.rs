@@ -73,6 +73,30 @@ fn a_change_looks_at_and_moves_no_more_than_stated() {
 
 /// The longest way to the range that has all of an access: its ends lie in two windows, each as deep as windows may nest.
 #[test]
+fn a_sweep_looks_at_the_waiting_ranges_and_not_at_each_for_each() {
+    const EACH: usize = 16;
+    let names: Vec<_> = (0..62).map(|n| format!("{n}")).collect();
+    let devices: Vec<_> = names.iter().map(|name| Named(name)).collect();
+    let storage = std::boxed::Box::new(Storage::<62, 1030, 1>::new());
+    let manager = DeviceManager::new(&storage, ALL_MEMORY);
+    let register = |device: usize, requests: &[IoResource]| -> InstanceId {
+        manager.register_device(&devices[device], None, requests, IrqResource::None).unwrap()
+    };
+    register(60, &[IoResource::mmio(0x1000, 1)]);
+    let large = register(61, &[IoResource::mmio(0x10_0000, 0x10_0000)]);
+    // Half of the ranges wait for what is not given up, before the others, which wait for what is.
+    for device in 0..60 {
+        let place = |n: usize| if device < 30 { 0x1000 } else { 0x10_0000 + (EACH * device + n) as u64 };
+        let requests: Vec<_> = (0..EACH).map(|n| IoResource::mmio(place(n), 1).waiting()).collect();
+        register(device, &requests);
+    }
+    let waiting = 60 * EACH;
+    let unplace = || manager.relocate(&mut [Relocation::new(large, 0).unplaced()]).unwrap();
+    check("a sweep", [120 * waiting, usize::MAX], unplace);
+    assert_eq!(manager.address_map(IoType::Mmio).count(), 1 + waiting / 2);
+}
+
+#[test]
 fn an_access_looks_at_no_more_windows_than_stated() {
     const SIDES: usize = MAX_WINDOW_DEPTH;
     let names: Vec<_> = (0..2 * SIDES).map(|n| format!("{n}")).collect();

@@ -150,7 +150,7 @@ impl Model {
     /// Puts a range without a place where it wants to lie, if it fits there. Whether it did.
     pub(crate) fn try_to_place(&mut self, id: InstanceId, index: usize) -> bool {
         let instance = self.instance(id);
-        let fits = !instance.deferred && self.fits(&instance.places[index], instance.parent);
+        let fits = self.fits(&instance.places[index], instance.parent);
         if fits {
             self.range_mut(id, index).put();
         }
@@ -175,7 +175,10 @@ impl Model {
             .collect();
         waiting.sort_by_key(|(depth, since, is_second, ..)| (*depth, *since, *is_second));
         for (.., id, index) in waiting {
-            self.try_to_place(id, index);
+            // What is being removed gets no new place.
+            if !self.instance(id).deferred {
+                self.try_to_place(id, index);
+            }
         }
     }
 
