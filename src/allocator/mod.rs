@@ -4,6 +4,7 @@ mod bounds;
 mod gaps;
 mod id;
 mod irq;
+mod marks;
 mod pool;
 mod range;
 mod told;

@@ -68,8 +68,6 @@ impl<const RANGES: usize> PoolStorage<RANGES> {
     }
 }
 
-/// The bit of an element of `alignments` that marks a range.
-const MARK: u8 = 1 << 7;
 /// The bit that says that the listener is told of the range.
 const LISTENED: u8 = 1 << 6;
 
@@ -94,8 +92,8 @@ const LISTENED: u8 = 1 << 6;
 pub(crate) struct Pool<'s> {
     records: &'s mut [RangeRecord],
     /// The alignment that each range was asked for with, as a number of low bits; and a [mark](Self::mark).
-    alignments: &'s mut [u8],
-    order: &'s mut [Option<SlotIndex>],
+    pub(super) alignments: &'s mut [u8],
+    pub(super) order: &'s mut [Option<SlotIndex>],
     pub(super) counts: &'s mut Counts,
     allocator: SystemAllocator,
 }
@@ -124,13 +122,6 @@ impl Pool<'_> {
         }
     }
 
-    /// Marks a range for the rest of a transaction, or takes the mark away.
-    pub(crate) fn mark(&mut self, index: SlotIndex, marked: bool) {
-        if let Some(bits) = self.alignments.get_mut(index.position()) {
-            *bits = if marked { *bits | MARK } else { *bits & !MARK };
-        }
-    }
-
     /// The listener is to be told of this range.
     pub(crate) fn set_listened(&mut self, index: SlotIndex) {
         if let Some(bits) = self.alignments.get_mut(index.position()) {
@@ -140,17 +131,6 @@ impl Pool<'_> {
 
     pub(crate) fn is_listened(&self, index: SlotIndex) -> bool {
         self.alignments.get(index.position()).is_some_and(|bits| bits & LISTENED != 0)
-    }
-
-    pub(crate) fn is_marked(&self, index: SlotIndex) -> bool {
-        self.alignments.get(index.position()).is_some_and(|bits| bits & MARK != 0)
-    }
-
-    /// The first marked range from this position of the records on, with the position behind it.
-    pub(crate) fn next_marked(&self, from: usize) -> Option<(SlotIndex, usize)> {
-        let used = self.alignments.get(from..self.counts.used.into())?;
-        let position = from.saturating_add(used.iter().position(|bits| bits & MARK != 0)?);
-        Some((SlotIndex::at(position)?, position.saturating_add(1)))
     }
 
     /// The indices of all records that were ever in use.
@@ -293,28 +273,8 @@ impl Pool<'_> {
         true
     }
 
-    /// Takes everything that lies in a window out of its place, and marks it. Each of these ranges keeps its record otherwise,
-    /// so that [`put_back`](Self::put_back) undoes it.
-    pub(crate) fn displace_contents(&mut self, window: SlotIndex) {
-        let Some(range) = self.range(window).copied().filter(RangeRecord::is_window) else { return };
-        let Some(after) = self.behind(window) else { return };
-        let mut count = 0_usize;
-        // The contents of a window stand directly behind it.
-        while let Some(inside) = self.order.get(after.saturating_add(count)).copied().flatten() {
-            let end = self.positions(range.space()).end;
-            let Some(record) = self.range_mut(inside) else { break };
-            if after.saturating_add(count) >= end || record.range.first() > range.range.last() {
-                break;
-            }
-            record.set_unplaced();
-            self.mark(inside, true);
-            count = count.saturating_add(1);
-        }
-        self.close_gap(range.space(), after, count);
-    }
-
     /// Removes `count` elements of the order, from position `at` on.
-    fn close_gap(&mut self, space: Space, at: usize, count: usize) {
+    pub(super) fn close_gap(&mut self, space: Space, at: usize, count: usize) {
         let cells = self.cells_from(at);
         for (to, from) in cells.iter().zip(cells.iter().skip(count)) {
             to.set(from.get());
@@ -326,7 +286,7 @@ impl Pool<'_> {
     }
 
     /// The position in the order behind a range; `None` if it has no place.
-    fn behind(&self, index: SlotIndex) -> Option<usize> {
+    pub(super) fn behind(&self, index: SlotIndex) -> Option<usize> {
         let range = self.range(index).filter(|range| range.is_placed())?;
         let after = self.position_of(range.space(), range.key());
         let (before, _) = self.before(range.space(), after)?;
@@ -521,7 +481,7 @@ impl Pool<'_> {
     }
 
     /// The positions in the order that belong to a space.
-    fn positions(&self, space: Space) -> core::ops::Range<usize> {
+    pub(super) fn positions(&self, space: Space) -> core::ops::Range<usize> {
         match space {
             Space::Ports => 0..usize::from(self.counts.ports),
             Space::Memory => usize::from(self.counts.ports)..usize::from(self.counts.all),
