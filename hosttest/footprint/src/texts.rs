@@ -48,7 +48,7 @@ pub fn all(manager: &'static Manager) {
         debug::<InstanceId>(&device.id);
         debug::<Relocation>(&Relocation::new(device.id, 0));
         let (id, device, io_type, range) = (device.id, &crate::device::DEVICE, IoType::Pio, IoRange::ALL_PORTS);
-        debug::<PlacedRange<'_>>(&PlacedRange { id, device, range_index: 0, io_type, range });
+        debug::<PlacedRange<'_>>(&PlacedRange { id, device, range_index: 0, io_type, range, window: false });
     }
     for range in DeviceManager::address_map(manager, IoType::Mmio) {
         display::<Assigned>(&range.assigned);
