@@ -13,8 +13,9 @@ use crate::instance::InstanceId;
 /// [`InUse`](crate::UnregisterError::InUse).
 ///
 /// A change of a range of which a listener is just being told takes place after that: the last such change counts.
-/// (With several changes at once, the caller that is in the listener makes those of the others, 64 in turn; what is then left
-/// is made with the next change. It keeps them in ranges that are not in use.)
+/// (With several changes at once, the caller that is in the listener makes those of the others, 64 in turn, range by range: a
+/// transaction is not one change then, and a range that cannot be reserved where it was to be stays where it is. What is then
+/// left is made with the next change. It keeps them in ranges that are not in use.)
 ///
 /// ```
 /// use spin::Mutex;
@@ -58,6 +59,8 @@ pub trait RangeListener: Sync {
     /// # Errors
     /// [`Rejected`] if that failed. The caller that made the change is told so; a registration is undone. Otherwise the range
     /// keeps its place, and the listener is told again with the next change of any range. A call that unwinds has failed too.
+    /// Where another caller is in the listener, nothing waits for it: that caller tells of the place, and is told of the error, and
+    /// a registration is not undone.
     fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected>;
 
     /// The range is about to give up this place, of which [`placed`](Self::placed) has told: until this returns, no other

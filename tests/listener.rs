@@ -212,6 +212,30 @@ fn a_registration_whose_place_is_refused_is_undone() {
 }
 
 #[test]
+fn a_registration_while_another_caller_is_in_the_listener_keeps_a_place_that_is_refused() {
+    /// Registers a device from within a call, and refuses its place.
+    struct Registering(Mutex<Option<&'static DeviceManager<'static>>>);
+    impl RangeListener for Registering {
+        fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
+            if range.range.first().0 == 0x9000 { Err(Rejected) } else { Ok(()) }
+        }
+        fn leaving(&self, _: &PlacedRange<'_>) {
+            if let Some(manager) = self.0.lock().take() {
+                register(manager, &SERIAL, backed(0x9000));
+            }
+        }
+    }
+    static LISTENER: Registering = Registering(Mutex::new(None));
+    manager!(static MANAGER = everything(), with_listener(&LISTENER));
+    let video = register(&MANAGER, &BUS, backed(0x1000));
+    *LISTENER.0.lock() = Some(&MANAGER);
+    let refused = RelocateError::ListenerRefused { device: "serial", index: 0 };
+    assert_eq!(MANAGER.relocate(&mut [to(video, 0x2000)]), Err(refused));
+    let serial = MANAGER.find_by_path("/serial").unwrap();
+    assert_eq!(MANAGER.range(serial, 0).unwrap().place(), Some(range(0x9000, 0x9fff)));
+}
+
+#[test]
 fn a_refused_place_is_kept_and_told_again_with_the_next_change() {
     told(|manager, listener| {
         let video = register(manager, &BUS, backed(0x1000));
