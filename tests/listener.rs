@@ -327,9 +327,8 @@ fn a_window_takes_what_it_no_longer_holds_away_and_nothing_else() {
         let bus = register(manager, &BUS, window);
         let inner = IoResource::mmio(0x10_0000, 0x8_0000).window();
         let inner = manager.register_device(&CHILD, Some(bus), &[inner], IrqResource::None).unwrap();
-        let video = Constant { name: "video", value: 1 };
-        let video = Box::leak(Box::new(video));
-        let video = manager.register_device(video, Some(inner), &[backed(0x11_0000)], IrqResource::None).unwrap();
+        const VIDEO: &Constant = &Constant { name: "video", value: 1 };
+        let video = manager.register_device(VIDEO, Some(inner), &[backed(0x11_0000)], IrqResource::None).unwrap();
         assert_eq!(listener.take(), [Placed(0x11_0000)]);
         // It stays where it is: nothing is told.
         manager.relocate(&mut [Relocation::new(bus, 0).resized(GuestUsize(0x20_0000))]).unwrap();
