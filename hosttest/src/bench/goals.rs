@@ -82,7 +82,7 @@ pub(super) fn print(report: &Report) -> io::Result<()> {
     writeln!(
         out,
         "limit: the ratio of the least that has to be done, with the same fence: a look where the range was found before, in a \
-         table with 8192\nhints, and a protected call; for one range a look at the last one and an protected call; for two \
+         table with 8192\nhints, and a protected call; for one range a look at the last one and a protected call; for two \
          vCPUs how a bare call scales."
     )
 }
