@@ -31,6 +31,8 @@ thread_local! {
     static DEPTH: Cell<u32> = const { Cell::new(0) };
     /// Whether a callback of this thread has changed the topology since this was cleared.
     static CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// Whether the access that this thread is making, not from within a callback, is one that is split.
+    static SPLITTING: Cell<bool> = const { Cell::new(false) };
     /// What became of the accesses of this thread.
     static TALLY: Cell<Tally> = const { Cell::new(Tally { answered: 0, refused: 0, nested: 0 }) };
 }
@@ -59,6 +61,12 @@ pub(super) fn note_change() {
 /// What the callback that is about to end on this thread saw.
 pub(super) fn note_answer(answer: Answer) {
     ANSWER.set(Some(answer));
+}
+
+/// Whether the callback that is about to end on this thread is for a piece of a split access, which is not among those that are
+/// judged.
+pub(super) fn is_piece() -> bool {
+    SPLITTING.get() && DEPTH.get() == 0
 }
 
 /// What a device fills byte number `index` of a read with.
@@ -111,7 +119,23 @@ impl Field<'_> {
         self.access_with(caller, request, &mut data[..request.size])
     }
 
-    /// The same with the data of a guest.
+    /// Reads over the end of a place: what lies behind it is another's, or nobody's. Each byte is a device's or open bus.
+    pub(crate) fn split(&self, caller: &mut impl Accesses, random: &mut Random, place: &Place) {
+        let draw = random.next();
+        let size = 2 << (draw & 1);
+        let before = 1 + (draw >> 8) % (size - 1);
+        let mut data = [POISON; 4];
+        let data = &mut data[..size as usize];
+        SPLITTING.set(true);
+        // Whether all of it has found a device is for the devices to say.
+        let _ = caller.read(GuestAddress(place.base + place.length - before), data, place.io_type);
+        SPLITTING.set(false);
+        if data.contains(&POISON) {
+            self.violations.note(Violation::UndefinedBytes);
+        }
+    }
+
+    /// As [`access`](Self::access), with the data of a guest.
     fn access_with(&self, caller: &mut impl Accesses, request: Request<'_>, data: &mut [u8]) -> bool {
         let Request { place, address, write, .. } = request;
         if !write {
@@ -147,6 +171,7 @@ impl Field<'_> {
 pub(crate) struct Reader {
     pub(crate) accesses: u64,
     pub(crate) unjudged: u64,
+    pub(crate) splits: u64,
     pub(crate) waits: Waits,
 }
 
@@ -155,7 +180,7 @@ impl Reader {
     pub(crate) fn new(seed: u64, thread: u64) -> Self {
         DECISIONS.set(Random::new(!seed, thread));
         TALLY.set(Tally::default());
-        Self { accesses: 0, unjudged: 0, waits: Waits::default() }
+        Self { accesses: 0, unjudged: 0, splits: 0, waits: Waits::default() }
     }
 
     /// What became of this thread's accesses so far.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use vm_device::{Access, Device, Rejected, Resources};
 
-use super::access::{Field, Request, byte_of, decide, in_callback, note_answer, note_change};
+use super::access::{Field, Request, byte_of, decide, in_callback, is_piece, note_answer, note_change};
 use super::counts::Violation;
 use super::options::NESTING;
 use super::oracle::{Answer, Claim};
@@ -117,6 +117,9 @@ impl<'d> Probe<'d> {
         });
         if self.generation.load(Ordering::Acquire) != generation {
             field.violations.note(Violation::RemovedDuringCallback);
+        }
+        if is_piece() {
+            return;
         }
         self.calls.fetch_add(1, Ordering::Relaxed);
         let claim = Claim::of(self.number, access.base().0);

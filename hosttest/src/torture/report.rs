@@ -24,6 +24,8 @@ pub struct Report {
     pub refused: u64,
     /// Accesses that more changes overtook than are remembered, which is why only the devices judged them.
     pub unjudged: u64,
+    /// Reads over the end of a place, which are split; not among the accesses.
+    pub splits: u64,
     /// Changes.
     pub rounds: Rounds,
     /// Removals that gave up because a callback did not end in time; they were tried again.
@@ -43,6 +45,7 @@ impl Report {
     pub(crate) fn add(&mut self, tally: Tally, reader: &Reader) {
         self.accesses += reader.accesses;
         self.unjudged += reader.unjudged;
+        self.splits += reader.splits;
         self.access.add(&reader.waits);
         self.nested += tally.nested;
         self.answered += tally.answered;
@@ -71,6 +74,9 @@ impl fmt::Display for Report {
             write!(f, "{before} {} {round}", self.rounds.of(*round))?;
         }
         writeln!(f, "; {} removals gave up", self.gave_up)?;
+        if self.splits > 0 {
+            writeln!(f, "  split       {} reads over the end of a place", self.splits)?;
+        }
         writeln!(f, "  access      {}", self.access)?;
         writeln!(f, "  removal     {}", self.removal)?;
         for note in &self.notes {

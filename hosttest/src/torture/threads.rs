@@ -232,6 +232,10 @@ impl<'c> Work<'c> {
             }
             let mut data = [0; 8];
             self.reader.access(field, caller, request, &mut data[..request.size]);
+            if draw >> 48 & 15 == 0 {
+                field.split(caller, &mut self.random, place);
+                self.reader.splits += 1;
+            }
         }
     }
 }

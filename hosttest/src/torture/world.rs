@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use vm_device::{
-    DeviceManager, HeavyBarrier, InstanceId, IoRange, IoResource, IrqResource, Relocation, SystemAllocator,
-    UnregisterError,
+    DeviceManager, HeavyBarrier, InstanceId, IoRange, IoResource, IoType, IrqResource, Relocation, Straddling,
+    SystemAllocator, UnregisterError,
 };
 
 use super::access::{Field, Room};
@@ -28,8 +28,10 @@ pub(crate) struct World<'d> {
 impl<'d> World<'d> {
     /// Without devices and places.
     pub(super) fn new(room: &'d Room<'d>, barrier: Option<HeavyBarrier>) -> Self {
-        let manager =
-            DeviceManager::new(room, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+        let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS);
+        let manager = DeviceManager::new(room, allocator)
+            .with_straddling(IoType::Pio, Straddling::Split)
+            .with_straddling(IoType::Mmio, Straddling::Split);
         let manager = match barrier {
             Some(barrier) => manager.with_asymmetric_fence(barrier),
             None => manager,
