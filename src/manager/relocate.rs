@@ -249,8 +249,8 @@ impl<'d> DeviceManager<'d> {
     /// once, in the order of the number of windows around them and of how long they have waited, and those whose place is free
     /// get it. All of this is one change: no access and no caller sees a part of it. A transaction that fails tries nothing.
     ///
-    /// Devices are not told: each access carries the base under which it was found. Where a
-    /// [`PhysicalMmio`](crate::IoType::PhysicalMmio) range moves, mapping it there is up to the VMM.
+    /// Devices are not told: each access carries the base under which it was found. What a VMM maps itself, it hears of by a
+    /// [`RangeListener`](crate::RangeListener).
     ///
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -275,7 +275,8 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`RelocateError`] names the range and what is in its way. Nothing has changed then.
+    /// [`RelocateError`] names the range and what is in its way. Nothing has changed then; but after
+    /// [`ListenerRefused`](RelocateError::ListenerRefused), the change is made.
     pub fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
         if let Some(listener) = self.listener {
             return listener.relocate(self, relocations);
