@@ -274,6 +274,8 @@ impl<'a, T> Slots<'a, T> {
         });
         // A reader that sees this length also sees that the version which mapped the slot's previous range was replaced, so its
         // version check fails, even if another thread published the replacement.
+        #[cfg(vm_device_loom)]
+        slot.window.store(is_window, Ordering::Relaxed);
         slot.length.store(length, orderings::NEW_LENGTH);
         slot.state.store(filled_with(is_window), Ordering::SeqCst);
         true

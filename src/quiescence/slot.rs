@@ -87,6 +87,10 @@ pub(crate) struct Slot<T> {
     /// guards it, as it does the bases.
     containers: [AtomicU16; 2],
     pub(super) occupant: UnsafeCell<MaybeUninit<T>>,
+    /// Under loom, the bit of the state that says whether the range is a window, which is the same in all states from one filling
+    /// of the slot to the next. loom would explore each of these states at each look.
+    #[cfg(vm_device_loom)]
+    pub(super) window: crate::sync::AtomicBool,
 }
 
 impl<T> Slot<T> {
@@ -99,6 +103,8 @@ impl<T> Slot<T> {
                 counted: AtomicU32::new(0),
                 containers: array![AtomicU16::new(0); 2],
                 occupant: UnsafeCell::new(MaybeUninit::uninit()),
+                #[cfg(vm_device_loom)]
+                window: crate::sync::AtomicBool::new(false),
             }
         }
     }
@@ -160,7 +166,10 @@ impl<'a, T> SlotRef<'a, T> {
     /// Whether the slot's range is a window, under a version that has it.
     #[inline(always)]
     pub(crate) fn is_window(self) -> bool {
-        self.slot.state.load(Ordering::Relaxed) & WINDOW != 0
+        #[cfg(vm_device_loom)]
+        return self.slot.window.load(Ordering::Relaxed);
+        #[cfg(not(vm_device_loom))]
+        return self.slot.state.load(Ordering::Relaxed) & WINDOW != 0;
     }
 
     /// The innermost window around the slot's range, under a version that has it.
@@ -180,10 +189,9 @@ impl<'a, T> SlotRef<'a, T> {
     /// names the slot, or before all entries. `base` is that of the version of the index.
     #[inline(always)]
     pub(crate) fn holds(self, base: u64, address: u64, length: usize) -> bool {
-        if orderings::WINDOW_ENDS && self.is_window() {
-            return base <= address;
-        }
+        // Whatever the length of a window is by now, the entry ends where the window does.
         !self.slot.lacks(address.wrapping_sub(base), length)
+            || orderings::WINDOW_ENDS && base <= address && self.is_window()
     }
 
     /// The first address of the slot's range, under a version that has it.
