@@ -14,7 +14,7 @@ use super::verdict::run_to_verdict;
 use crate::check;
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{mmio, pass, port};
-use crate::vmm::doorbell::Doorbells;
+use crate::vmm::doorbell::{Doorbells, Rung};
 use crate::vmm::machine::Machine;
 use crate::vmm::memory::PAGE;
 use crate::vmm::run::Tally;
@@ -136,22 +136,30 @@ fn run_with_doorbells<'d>(
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let mut dispatcher = manager.dispatcher()?;
     let mut bell_dispatcher = manager.dispatcher()?;
-    let tally = thread::scope(|scope| {
-        let server = scope.spawn(|| {
-            doorbells.serve(|rung| {
-                // A size that the device does not accept is dropped, as it is where no doorbell is in between.
-                let _ = rung.write(manager, &mut bell_dispatcher);
-            })
-        });
-        let tally = run_to_verdict(&mut vcpu, &mut dispatcher, verdict, LIMIT);
+    let serve = |rung: Rung| {
+        // A size that the device does not accept is dropped, as it is where no doorbell is in between.
+        let _ = rung.write(manager, &mut bell_dispatcher);
+    };
+    let tally = run_served(doorbells, serve, || run_to_verdict(&mut vcpu, &mut dispatcher, verdict, LIMIT))?;
+    Ok((doorbells.count(), refusals, tally))
+}
+
+/// Runs a guest, and calls `rung` on a thread of its own for each doorbell that is rung meanwhile.
+pub(super) fn run_served<E: std::error::Error>(
+    doorbells: &Doorbells,
+    rung: impl FnMut(Rung) + Send,
+    run: impl FnOnce() -> Result<Tally, E>,
+) -> Result<Tally, Failure> {
+    thread::scope(|scope| {
+        let server = scope.spawn(|| doorbells.serve(rung));
+        let tally = run();
         doorbells.stop();
         match server.join() {
             Ok(served) => served?,
             Err(panic) => std::panic::resume_unwind(panic),
         }
-        Ok::<_, Failure>(tally?)
-    })?;
-    Ok((doorbells.count(), refusals, tally))
+        Ok(tally?)
+    })
 }
 
 /// A doorbell of any value in memory, and one of the value 7 in a port.

@@ -1,7 +1,5 @@
 //! Memory slots and doorbells that follow ranges which the guest moves.
 
-use std::thread;
-
 use kvm_ioctls::Kvm;
 use spin::Mutex;
 use vm_device::{
@@ -9,6 +7,7 @@ use vm_device::{
     Relocation,
 };
 
+use super::doorbell::run_served;
 use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
 use super::verdict::run_to_verdict;
 use crate::check;
@@ -132,16 +131,7 @@ fn moved(kvm: &Kvm) -> Result<Tally, Failure> {
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let mut dispatcher = manager.dispatcher()?;
     let mut rung = 0;
-    let tally = thread::scope(|scope| {
-        let server = scope.spawn(|| doorbells.serve(|_| rung += 1));
-        let tally = run_to_verdict(&mut vcpu, &mut dispatcher, &verdict, LIMIT);
-        doorbells.stop();
-        match server.join() {
-            Ok(served) => served?,
-            Err(panic) => std::panic::resume_unwind(panic),
-        }
-        Ok::<_, Failure>(tally?)
-    })?;
+    let tally = run_served(&doorbells, |_| rung += 1, || run_to_verdict(&mut vcpu, &mut dispatcher, &verdict, LIMIT))?;
     expect("moves that failed", mover.failures.lock().clone(), Vec::<String>::new())?;
     expect("writes to the card that exited", card.0.lock().clone(), Vec::<u64>::new())?;
     expect("accesses to nothing", tally.unclaimed, UNCLAIMED)?;
