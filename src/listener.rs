@@ -12,7 +12,8 @@ use crate::instance::InstanceId;
 /// may access devices, and change ranges, but a removal that it calls may wait for the listener's own call, and give up with
 /// [`InUse`](crate::UnregisterError::InUse).
 ///
-/// A change of a range of which a listener is just being told takes place after that: the last such change counts.
+/// A change of a range that comes while the listener is told of that range is made when the call has returned. Of several such
+/// changes, the last is made.
 /// (With several changes at once, the caller that is in the listener makes those of the others, 64 in turn, range by range: a
 /// transaction is not one change then, and a range that cannot be reserved where it was to be stays where it is. What is then
 /// left is made with the next change. It keeps them in ranges that are not in use.)

@@ -1,4 +1,4 @@
-//! Windows that move, change their size and their state, and what becomes of the ranges in them.
+//! Windows move, and change their size and their state. The ranges in them stay, or wait.
 
 mod fixture;
 

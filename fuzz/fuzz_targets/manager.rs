@@ -256,7 +256,7 @@ fn resource(request: &Request) -> IoResource {
 type Vcpu<'d> = Dispatcher<'d>;
 
 /// Takes the ranges from the address map, and checks that they are disjoint or nested along the tree, that each lies where it
-/// may, and that none waits in vain.
+/// may, and that no range waits whose place is free.
 fn refresh<'d>(manager: &DeviceManager<'d>, known: &mut [Known]) {
     for device in known.iter_mut() {
         device.ranges.clear();
@@ -295,7 +295,7 @@ fn refresh<'d>(manager: &DeviceManager<'d>, known: &mut [Known]) {
             // A range that waits to be reserved may wait for less than this one: a window that is decoded will do.
             RangeState::Waiting => assert!(
                 !is_in_window || !is_in_pool(&range) || is_taken(known, device, &range),
-                "{range:?} waits in vain"
+                "{range:?} waits, and its place is free"
             ),
             _ => assert!(is_in_window && is_in_pool(&range), "{range:?} lies outside of the windows above it"),
         }

@@ -9,7 +9,7 @@ use crate::indices::SlotIndex;
 pub(crate) enum Told {
     /// Nothing.
     Nothing,
-    /// That the range is placed, or it is just being told.
+    /// That the range is placed. Also while the call that says so is running.
     Placed,
     /// That the range leaves; the range is still there.
     Leaving,

@@ -16,7 +16,6 @@ use crate::manager::device_manager::DeviceManager;
 use crate::manager::on_drop::OnDrop;
 use crate::manager::relocate::Relocation;
 use crate::manager::state::State;
-use crate::manager::tree::NodeState;
 
 /// How many wishes of others a caller fulfils before it gives up the turn: so that a guest cannot keep a vCPU there.
 const MAX_WISHES: usize = 64;
@@ -282,10 +281,7 @@ impl<'d> State<'_, 'd> {
     /// A range that accesses may reach, and of which the listener has not been told: of this device, or of any that is
     /// registered.
     fn find_untold(&self, node: Option<NodeIndex>) -> Option<SlotIndex> {
-        let is_live = |node: Option<NodeIndex>| {
-            node.and_then(|node| self.tree.node(node)).is_some_and(|node| node.state == NodeState::LIVE)
-        };
-        let is_meant = |range: &RangeRecord| if node.is_some() { range.node == node } else { is_live(range.node) };
+        let is_meant = |range: &RangeRecord| if node.is_some() { range.node == node } else { self.is_live(range) };
         self.pool.find_told(Told::Nothing, |range| range.is_decoded() && is_meant(range))
     }
 

@@ -5,7 +5,6 @@ use crate::allocator::RangeRecord;
 use crate::indices::SlotIndex;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
-use crate::manager::tree::NodeState;
 
 /// One pass of a change over one replica of the index. A change makes two passes: the first over the replica that is not live,
 /// which is then published, and the second over the other replica.
@@ -49,7 +48,7 @@ impl<'d> DeviceManager<'d> {
     pub(crate) fn index_insert_marked(&self, pass: Pass, state: &State<'_, 'd>) {
         let mut from = 0;
         while let Some((slot, next)) = state.pool.next_marked(from) {
-            if let Some(range) = state.range(slot).filter(|range| is_live(range, state)) {
+            if let Some(range) = state.range(slot).filter(|range| state.is_live(range)) {
                 self.index_insert(pass, slot, range, state);
             }
             from = next;
@@ -112,14 +111,9 @@ impl<'d> DeviceManager<'d> {
             self.index.writer(space, pass.version).clear();
         }
         for slot in state.pool.indices() {
-            if let Some(range) = state.range(slot).filter(|range| is_live(range, state)) {
+            if let Some(range) = state.range(slot).filter(|range| state.is_live(range)) {
                 self.index_insert(pass, slot, range, state);
             }
         }
     }
-}
-
-/// Whether the device of a range is registered, and not being removed.
-fn is_live(range: &RangeRecord, state: &State<'_, '_>) -> bool {
-    range.node.and_then(|node| state.tree.node(node)).is_some_and(|node| node.state == NodeState::LIVE)
 }

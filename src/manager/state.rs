@@ -6,7 +6,7 @@ use crate::allocator::{IdPool, IdStorage, IrqPool, IrqStorage, Pool, PoolStorage
 use crate::error::{IrqError, Owner};
 use crate::indices::{LineIndex, NodeIndex, SlotIndex};
 use crate::manager::line::LineRecord;
-use crate::manager::tree::{Tree, TreeStorage};
+use crate::manager::tree::{NodeState, Tree, TreeStorage};
 use crate::resource::MAX_RANGES_PER_DEVICE;
 
 /// The memory of the writers' state; all zeros at first.
@@ -104,6 +104,11 @@ impl<'d> State<'_, 'd> {
 
     pub(crate) fn line(&self, index: LineIndex) -> Option<&LineRecord> {
         self.lines.get(index.position())
+    }
+
+    /// Whether the device of a range is registered, and not being removed.
+    pub(crate) fn is_live(&self, range: &RangeRecord) -> bool {
+        range.node.and_then(|node| self.tree.node(node)).is_some_and(|node| node.state == NodeState::LIVE)
     }
 
     /// The owner of what belongs to this node, or to the VMM.
