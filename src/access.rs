@@ -5,6 +5,8 @@ use core::marker::PhantomData;
 
 use crate::address::{GuestAddress, IoType};
 use crate::indices::{NodeIndex, RecordIndex};
+use crate::instance::InstanceId;
+use crate::sizes::AccessSizes;
 
 /// How deep accesses may nest: a device that accesses another device, which accesses a third, and so on. The access
 /// that would be one deeper is refused as [`IoError::TooDeep`].
@@ -30,15 +32,38 @@ pub struct Access<'a> {
     one_thread: PhantomData<*mut ()>,
 }
 
-/// Which range of which device an access goes to.
+/// Which range of which device an access goes to, in 8 bytes, which a dispatch copies at once.
 #[derive(Clone, Copy)]
 pub(crate) struct Target {
-    /// The device; `None` for an access that no manager makes.
+    /// The two parts of the device's id; `None` for an access that no manager makes.
+    generation: u32,
     pub(crate) node: Option<NodeIndex>,
-    /// Which of the device's ranges.
-    pub(crate) range_index: u8,
-    /// The kind of the range.
-    pub(crate) io_type: IoType,
+    range: RangeTag,
+    /// The sizes of access that the range accepts.
+    pub(crate) sizes: AccessSizes,
+}
+
+const _: () = assert!(size_of::<Target>() == 8);
+
+/// Which of the device's ranges, in the low bits, and whether it is one of ports.
+#[derive(Clone, Copy)]
+struct RangeTag(u8);
+
+impl Target {
+    /// Range number `range_index`, of 0 to 127, of a device.
+    pub(crate) const fn new(id: Option<InstanceId>, range_index: u8, io_type: IoType, sizes: AccessSizes) -> Self {
+        let (node, generation) = match id {
+            Some(InstanceId { index, generation }) => (Some(index), generation),
+            None => (None, 0),
+        };
+        let range = RangeTag(range_index << 1 | matches!(io_type, IoType::Pio) as u8);
+        Self { generation, node, range, sizes }
+    }
+
+    /// The device.
+    pub(crate) fn id(self) -> Option<InstanceId> {
+        self.node.map(|index| InstanceId { index, generation: self.generation })
+    }
 }
 
 /// Where an access protects its slot, and so where a removal finds it: at this depth of a vCPU's hazard record, or in a stripe.
@@ -65,6 +90,8 @@ pub(crate) struct Caller<'a> {
     /// Which manager dispatches it: a number that no manager with another storage has; 0 for an access without a manager.
     pub(crate) manager: usize,
     pub(crate) site: ReaderSite,
+    /// The vCPU's number, if it is made through a handle.
+    pub(crate) vcpu: Option<u16>,
     /// The access that this one is nested in.
     pub(crate) outer: Option<&'a OuterAccess<'a>>,
 }
@@ -106,8 +133,8 @@ impl Access<'static> {
     /// assert_eq!(data, [1, 1]);
     /// ```
     pub const fn new(io_type: IoType, address: GuestAddress, base: GuestAddress, range_index: usize) -> Self {
-        let target = Target { node: None, range_index: range_index as u8, io_type };
-        const NO_CALLER: Caller<'_> = Caller { manager: 0, site: ReaderSite::HANDLE_LESS, outer: None };
+        let target = Target::new(None, range_index as u8, io_type, AccessSizes::ANY);
+        const NO_CALLER: Caller<'_> = Caller { manager: 0, site: ReaderSite::HANDLE_LESS, vcpu: None, outer: None };
         Self::with_caller(address.0, base.0, target, &NO_CALLER)
     }
 }
@@ -124,7 +151,7 @@ impl<'a> Access<'a> {
 
     /// The space: [`IoType::Pio`] or [`IoType::Mmio`].
     pub const fn io_type(&self) -> IoType {
-        self.target.io_type
+        if self.target.range.0 & 1 == 0 { IoType::Mmio } else { IoType::Pio }
     }
 
     /// The address of the first byte accessed.
@@ -144,7 +171,50 @@ impl<'a> Access<'a> {
 
     /// Which of the device's ranges is accessed: the index of the request it was given for.
     pub const fn range_index(&self) -> usize {
-        self.target.range_index as usize
+        (self.target.range.0 >> 1) as usize
+    }
+
+    /// The id of the device that is accessed: its own, as [`Resources::id`](crate::Resources::id) told it. `None` for an access
+    /// that no manager makes.
+    pub fn device(&self) -> Option<InstanceId> {
+        self.target.id()
+    }
+
+    /// The number of the vCPU that makes the access: the one that its [`Dispatcher`](crate::Dispatcher) was made with. A nested
+    /// access has the number of the guest's. `None` for an access that is made without a handle.
+    ///
+    /// ```
+    /// use vm_device::{
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
+    /// };
+    ///
+    /// /// The id register of a local APIC: each processor finds its own at the same address.
+    /// struct LocalApic;
+    ///
+    /// impl Device<'_> for LocalApic {
+    ///     fn name(&self) -> &str {
+    ///         "local-apic"
+    ///     }
+    ///     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+    ///         if let Some(vcpu) = access.vcpu() {
+    ///             access.load_at(0x20, &(u32::from(vcpu) << 24).to_le_bytes(), data);
+    ///         }
+    ///     }
+    ///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    /// }
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// manager.register_device(&LocalApic, None, &[IoResource::mmio(0xfee0_0000, 0x1000)], &[]).unwrap();
+    /// let mut id = [0; 4];
+    /// for number in [0, 1] {
+    ///     let mut vcpu = manager.dispatcher(number).unwrap();
+    ///     vcpu.read(GuestAddress(0xfee0_0020), &mut id, IoType::Mmio).unwrap();
+    ///     assert_eq!(id, [0, 0, 0, number as u8]);
+    /// }
+    /// ```
+    pub const fn vcpu(&self) -> Option<u16> {
+        self.caller.vcpu
     }
 
     /// Reads registers: `registers` holds the bytes of the range from its base on, a register's lowest byte first, and
@@ -244,7 +314,9 @@ impl fmt::Debug for Access<'_> {
             .field("io_type", &self.io_type())
             .field("address", &self.address())
             .field("base", &self.base())
+            .field("device", &self.device())
             .field("range_index", &self.range_index())
+            .field("vcpu", &self.vcpu())
             .field("level", &self.caller.site.level)
             .finish_non_exhaustive()
     }
@@ -259,7 +331,7 @@ impl fmt::Debug for Access<'_> {
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::{
-///     AccessSizes, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage,
+///     AccessSizes, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, Storage,
 ///     SystemAllocator,
 /// };
 ///
@@ -267,7 +339,7 @@ impl fmt::Debug for Access<'_> {
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
 /// let dwords = IoResource::mmio(0x1000, 8).sizes(AccessSizes::DWORD);
-/// manager.register_device(&device, None, &[dwords], IrqResource::None).unwrap();
+/// manager.register_device(&device, None, &[dwords], &[]).unwrap();
 ///
 /// let read = |address, length| {
 ///     let mut data = [0; 4];

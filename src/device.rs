@@ -125,7 +125,7 @@ pub struct Doorbell {
 ///
 /// ```
 /// use vm_device::{
-///     Access, Device, DeviceManager, IoRange, IrqResource, RegisterError, Rejected, Resources, Storage,
+///     Access, Device, DeviceManager, IoRange, RegisterError, Rejected, Resources, Storage,
 ///     SystemAllocator,
 /// };
 ///
@@ -139,22 +139,37 @@ pub struct Doorbell {
 ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
 ///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 ///     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-///         resources.irq().gsi().map(drop).ok_or(Rejected)
+///         resources.irq(0).gsi().map(drop).ok_or(Rejected::new(19))
 ///     }
 /// }
 ///
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let refused = manager.register_device(&Clock, None, &[], IrqResource::None);
-/// assert_eq!(refused, Err(RegisterError::Rejected { device: "clock" }));
+/// let refused = manager.register_device(&Clock, None, &[], &[]);
+/// assert_eq!(refused, Err(RegisterError::Rejected { device: "clock", code: 19 }));
 /// assert_eq!(manager.walk().count(), 0);
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Rejected;
+pub struct Rejected {
+    code: u32,
+}
+
+impl Rejected {
+    /// With a code that says why, in numbers of the device's own: an `errno` of the host, for one. It stands in the error of
+    /// the registration.
+    pub const fn new(code: u32) -> Self {
+        Self { code }
+    }
+
+    /// The code.
+    pub const fn code(self) -> u32 {
+        self.code
+    }
+}
 
 impl fmt::Display for Rejected {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the device does not accept its resources")
+        write!(f, "the device does not accept its resources (code {})", self.code)
     }
 }
 

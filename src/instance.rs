@@ -14,14 +14,14 @@ use crate::indices::NodeIndex;
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
-/// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator, UnregisterError};
+/// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator, UnregisterError};
 ///
 /// let device = Constant("card", 1);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let old = manager.register_device(&device, None, &[], IrqResource::None).unwrap();
+/// let old = manager.register_device(&device, None, &[], &[]).unwrap();
 /// manager.unregister_device(old).unwrap();
-/// let new = manager.register_device(&device, None, &[], IrqResource::None).unwrap();
+/// let new = manager.register_device(&device, None, &[], &[]).unwrap();
 /// assert_ne!(old, new);
 /// assert_eq!(manager.unregister_device(old), Err(UnregisterError::NotFound { id: old }));
 /// ```

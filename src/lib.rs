@@ -8,7 +8,7 @@
 //! ```
 //! use spin::Mutex;
 //! use vm_device::{
-//!     Access, Device, DeviceManager, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+//!     Access, Device, DeviceManager, IoRange, IoResource, IoType, Storage, SystemAllocator,
 //! };
 //!
 //! /// A register of 4 bytes.
@@ -35,10 +35,10 @@
 //!     SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15),
 //! );
 //!
-//! let scratch = MANAGER.register_device(&SCRATCH, None, &[IoResource::pio(0x500, 4)], IrqResource::None)?;
+//! let scratch = MANAGER.register_device(&SCRATCH, None, &[IoResource::pio(0x500, 4)], &[])?;
 //!
 //! // In the exit handler of each vCPU. The results are for logs: for the guest each access is complete.
-//! let mut vcpu = MANAGER.dispatcher()?;
+//! let mut vcpu = MANAGER.dispatcher(0)?;
 //! let (mut word, mut hole) = ([0; 2], [0; 2]);
 //! let _ = vcpu.write(0x500_u16.into(), &[1, 2, 3, 4], IoType::Pio);
 //! let _ = vcpu.read(0x502_u16.into(), &mut word, IoType::Pio);
@@ -130,6 +130,7 @@ mod quiescence;
 #[cfg(doctest)]
 mod refused;
 mod resource;
+mod sizes;
 mod sync;
 #[cfg(all(test, not(vm_device_loom)))]
 mod tests;
@@ -150,7 +151,8 @@ pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage, T
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};
 pub use resource::{
-    AccessSizes, Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState, Resources,
+    Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState, Resources,
 };
+pub use sizes::AccessSizes;
 
 } }

@@ -21,7 +21,7 @@ use crate::instance::InstanceId;
 /// ```
 /// use spin::Mutex;
 /// use vm_device::{
-///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, PlacedRange, RangeListener, Rejected,
+///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, PlacedRange, RangeListener, Rejected,
 ///     Relocation, Storage, SystemAllocator,
 /// };
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -47,7 +47,7 @@ use crate::instance::InstanceId;
 /// static VIDEO: Constant = Constant("video", 1);
 ///
 /// let memory = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(0x8000_0000), GuestUsize(0x1000));
-/// let video = MANAGER.register_device(&VIDEO, None, &[memory], IrqResource::None).unwrap();
+/// let video = MANAGER.register_device(&VIDEO, None, &[memory], &[]).unwrap();
 /// assert_eq!(*SLOTS.0.lock(), [IoRange::of::<0x8000_0000, 0x8000_0fff>()]);
 /// MANAGER.relocate(&mut [Relocation::new(video, 0).to(GuestAddress(0x9000_0000))]).unwrap();
 /// assert_eq!(*SLOTS.0.lock(), [IoRange::of::<0x9000_0000, 0x9000_0fff>()]);

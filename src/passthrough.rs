@@ -8,7 +8,7 @@ use x86_64::instructions::port::{PortReadOnly, PortWriteOnly};
 
 use crate::access::Access;
 use crate::device::Device;
-use crate::resource::AccessSizes;
+use crate::sizes::AccessSizes;
 
 /// A device that forwards a range of guest ports to the ports of the machine, by the `IN` and `OUT` instructions.
 ///

@@ -38,7 +38,7 @@ struct RoomForNothing;
 /// A device that is dropped before the manager is.
 ///
 /// ```
-/// # use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+/// # use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, Storage, SystemAllocator};
 /// # struct Zeros(u8);
 /// # impl Device<'_> for Zeros {
 /// #     fn name(&self) -> &str { "zeros" }
@@ -48,12 +48,12 @@ struct RoomForNothing;
 /// let device = Zeros(0);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// manager.register_device(&device, None, &[IoResource::mmio(0, 1)], IrqResource::None).unwrap();
+/// manager.register_device(&device, None, &[IoResource::mmio(0, 1)], &[]).unwrap();
 /// assert_eq!(manager.walk().count(), 1);
 /// ```
 ///
 /// ```compile_fail,E0597
-/// # use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+/// # use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, Storage, SystemAllocator};
 /// # struct Zeros(u8);
 /// # impl Device<'_> for Zeros {
 /// #     fn name(&self) -> &str { "zeros" }
@@ -64,7 +64,7 @@ struct RoomForNothing;
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
 /// {
 ///     let device = Zeros(0);
-///     manager.register_device(&device, None, &[IoResource::mmio(0, 1)], IrqResource::None).unwrap();
+///     manager.register_device(&device, None, &[IoResource::mmio(0, 1)], &[]).unwrap();
 /// }
 /// assert_eq!(manager.walk().count(), 1);
 /// ```

@@ -2,130 +2,10 @@
 
 use core::fmt;
 
-use bitflags::bitflags;
-
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
+use crate::instance::InstanceId;
 use crate::interrupt::{Gsi, IrqLine};
-
-bitflags! {
-    /// The sizes of access that a range accepts, and whether the manager splits or refuses the others.
-    ///
-    /// An access that is not accepted never reaches the device: it is open bus and
-    /// [`IoError::RefusedSize`](crate::IoError::RefusedSize), unless [`SPLIT`](Self::SPLIT) splits it into accepted ones.
-    ///
-    /// ```
-    /// use spin::Mutex;
-    /// use vm_device::{
-    ///     Access, AccessSizes, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage,
-    ///     SystemAllocator,
-    /// };
-    ///
-    /// /// Remembers the lengths of its accesses.
-    /// struct Lengths(Mutex<Vec<usize>>);
-    ///
-    /// impl Device<'_> for Lengths {
-    ///     fn name(&self) -> &str {
-    ///         "lengths"
-    ///     }
-    ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-    ///     fn write(&self, _: &Access<'_>, data: &[u8]) {
-    ///         self.0.lock().push(data.len());
-    ///     }
-    /// }
-    ///
-    /// let device = Lengths(Mutex::new(Vec::new()));
-    /// let storage = Storage::<8, 16, 2>::new();
-    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let sizes = AccessSizes::WORD | AccessSizes::DWORD | AccessSizes::ALIGNED | AccessSizes::SPLIT;
-    /// let range = IoResource::mmio(0x1000, 0x10).sizes(sizes);
-    /// manager.register_device(&device, None, &[range], IrqResource::None).unwrap();
-    /// manager.write(GuestAddress(0x1002), &[0; 8], IoType::Mmio).unwrap();
-    /// assert_eq!(*device.0.lock(), [2, 4, 2]);
-    /// ```
-    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-    pub struct AccessSizes: u8 {
-        /// Accesses of 1 byte.
-        const BYTE = 1 << 0;
-        /// Accesses of 2 bytes.
-        const WORD = 1 << 1;
-        /// Accesses of 4 bytes.
-        const DWORD = 1 << 2;
-        /// Accesses of 8 bytes.
-        const QWORD = 1 << 3;
-        /// Accesses of any other length: 3, 5, 6 and 7 bytes, which a guest makes by an access across a page, and
-        /// more than 8 bytes.
-        const OTHER = 1 << 4;
-        /// Of the power-of-two sizes, only naturally aligned accesses are accepted: their offset into the range is a multiple
-        /// of their size.
-        const ALIGNED = 1 << 6;
-        /// An access that is not accepted is split, from its lowest byte up, into the largest naturally aligned
-        /// accesses that are. Where there are none, it is refused.
-        const SPLIT = 1 << 7;
-
-        /// Every length, aligned or not. The default.
-        const ANY = Self::BYTE.bits() | Self::WORD.bits() | Self::DWORD.bits() | Self::QWORD.bits() | Self::OTHER.bits();
-    }
-}
-
-impl Default for AccessSizes {
-    fn default() -> Self {
-        Self::ANY
-    }
-}
-
-impl AccessSizes {
-    /// Whether an access of `size` bytes at `offset` into the range is accepted whole.
-    ///
-    /// ```
-    /// use vm_device::AccessSizes;
-    ///
-    /// let sizes = AccessSizes::DWORD | AccessSizes::ALIGNED;
-    /// assert!(sizes.accepts(8, 4));
-    /// assert!(!sizes.accepts(6, 4));
-    /// assert!(!sizes.accepts(8, 2));
-    /// ```
-    pub const fn accepts(self, offset: u64, size: usize) -> bool {
-        let kind = match size {
-            0 => return false,
-            1 => Self::BYTE,
-            2 => Self::WORD,
-            4 => Self::DWORD,
-            8 => Self::QWORD,
-            _ => Self::OTHER,
-        };
-        if !self.contains(kind) {
-            return false;
-        }
-        // A length that is no power of two has no natural alignment.
-        !self.contains(Self::ALIGNED) || !size.is_power_of_two() || offset & (size as u64 - 1) == 0
-    }
-
-    /// The size of the first piece of a split access: the largest power of two up to 8 that fits in `remaining`
-    /// bytes, is naturally aligned at `offset` and is accepted. `None` if there is none.
-    pub(crate) const fn piece(self, offset: u64, remaining: usize) -> Option<usize> {
-        let mut size = 8;
-        while size > 0 {
-            if size <= remaining && offset & (size as u64 - 1) == 0 && self.accepts(offset, size) {
-                return Some(size);
-            }
-            size /= 2;
-        }
-        None
-    }
-
-    /// Whether an access of `size` bytes at `offset` is to be split, and can be, down to its last byte.
-    pub(crate) const fn splits(self, mut offset: u64, mut size: usize) -> bool {
-        if !self.contains(Self::SPLIT) {
-            return false;
-        }
-        while size > 0 {
-            let Some(piece) = self.piece(offset, size) else { return false };
-            offset = offset.wrapping_add(piece as u64);
-            size -= piece;
-        }
-        true
-    }
-}
+use crate::sizes::AccessSizes;
 
 /// Which free place a range gets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -171,7 +51,7 @@ pub enum Placement {
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::{
-///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeState, Relocation, Storage,
+///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, RangeState, Relocation, Storage,
 ///     SystemAllocator,
 /// };
 ///
@@ -181,7 +61,7 @@ pub enum Placement {
 /// // A base address register of 4 KiB. As yet it is in nobody's way.
 /// let bar = IoResource::any(IoType::Mmio, GuestUsize(0x1000)).aligned(0x1000).unplaced();
 /// let [first, second] = devices.each_ref().map(|device| {
-///     manager.register_device(device, None, &[bar], IrqResource::None).unwrap()
+///     manager.register_device(device, None, &[bar], &[]).unwrap()
 /// });
 /// let state = |id| manager.range(id, 0).unwrap().state;
 /// assert_eq!(state(first), RangeState::Unplaced);
@@ -294,16 +174,16 @@ impl IoResource {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let (pci, disk) = (Constant("pci", 1), Constant("disk", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let window = IoResource::mmio(0x1000_0000, 0x1000_0000).window();
-    /// let bus = manager.register_device(&pci, None, &[window], IrqResource::None).unwrap();
+    /// let bus = manager.register_device(&pci, None, &[window], &[]).unwrap();
     /// let bar = IoResource::any(IoType::Mmio, GuestUsize(0x1000));
-    /// let disk = manager.register_device(&disk, Some(bus), &[bar], IrqResource::None).unwrap();
+    /// let disk = manager.register_device(&disk, Some(bus), &[bar], &[]).unwrap();
     /// // In the window of its bus.
     /// let place = manager.range(disk, 0).map(|assigned| assigned.range);
     /// assert_eq!(place, Some(IoRange::of::<0x1000_0000, 0x1000_0fff>()));
@@ -318,14 +198,14 @@ impl IoResource {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let device = Constant("disk", 1);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::of::<0x1234, 0xffff>()));
     /// let page = IoResource::any(IoType::Mmio, GuestUsize(0x800)).aligned(0x1000);
-    /// let id = manager.register_device(&device, None, &[page], IrqResource::None).unwrap();
+    /// let id = manager.register_device(&device, None, &[page], &[]).unwrap();
     /// assert_eq!(manager.range(id, 0).map(|assigned| assigned.range.first().0), Some(0x2000));
     /// ```
     pub const fn aligned(mut self, to: u64) -> Self {
@@ -342,7 +222,7 @@ impl IoResource {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let device = Constant("disk", 1);
@@ -350,7 +230,7 @@ impl IoResource {
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let below_4_gib = IoRange::of::<0xc000_0000, 0xffff_ffff>();
     /// let range = IoResource::any(IoType::Mmio, GuestUsize(0x1000)).within(below_4_gib);
-    /// let id = manager.register_device(&device, None, &[range], IrqResource::None).unwrap();
+    /// let id = manager.register_device(&device, None, &[range], &[]).unwrap();
     /// assert_eq!(manager.range(id, 0).map(|assigned| below_4_gib.contains_range(assigned.range)), Some(true));
     /// ```
     pub const fn within(mut self, limits: IoRange) -> Self {
@@ -382,15 +262,15 @@ impl IoResource {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let (bus, disk) = (Constant("bus", 1), Constant("disk", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let window = IoResource::mmio(0x1000, 0x1000).window();
-    /// let id = manager.register_device(&bus, None, &[window], IrqResource::None).unwrap();
-    /// manager.register_device(&disk, Some(id), &[IoResource::mmio(0x1800, 0x100)], IrqResource::None).unwrap();
+    /// let id = manager.register_device(&bus, None, &[window], &[]).unwrap();
+    /// manager.register_device(&disk, Some(id), &[IoResource::mmio(0x1800, 0x100)], &[]).unwrap();
     ///
     /// let mut data = [0; 1];
     /// manager.read(GuestAddress(0x1800), &mut data, IoType::Mmio).unwrap();
@@ -425,15 +305,15 @@ impl IoResource {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, IoRange, IoResource, IrqResource, RangeState, Storage, SystemAllocator,
+    ///     DeviceManager, IoRange, IoResource, RangeState, Storage, SystemAllocator,
     /// };
     ///
     /// let (first, second) = (Constant("first", 1), Constant("second", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let range = IoResource::mmio(0x1000, 0x1000);
-    /// let first = manager.register_device(&first, None, &[range], IrqResource::None).unwrap();
-    /// let second = manager.register_device(&second, None, &[range.waiting()], IrqResource::None).unwrap();
+    /// let first = manager.register_device(&first, None, &[range], &[]).unwrap();
+    /// let second = manager.register_device(&second, None, &[range.waiting()], &[]).unwrap();
     /// assert_eq!(manager.range(second, 0).unwrap().state, RangeState::Waiting);
     /// manager.unregister_device(first).unwrap();
     /// assert_eq!(manager.range(second, 0).unwrap().state, RangeState::Decoded);
@@ -479,7 +359,7 @@ impl IoResource {
     }
 }
 
-/// The interrupt line a device asks for.
+/// An interrupt line that a device asks for. One that only sends messages needs none.
 ///
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -490,7 +370,7 @@ impl IoResource {
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
 /// let mut line = |device, irq| {
-///     let id = manager.register_device(device, None, &[], irq).unwrap();
+///     let id = manager.register_device(device, None, &[], &[irq]).unwrap();
 ///     manager.device(id).unwrap().gsi
 /// };
 /// assert_eq!(line(&devices[0], IrqResource::Any), Some(Gsi(0)));
@@ -498,11 +378,8 @@ impl IoResource {
 /// assert_eq!(line(&devices[2], IrqResource::Shared(Gsi(11))), Some(Gsi(11)));
 /// assert_eq!(line(&devices[3], IrqResource::Shared(Gsi(11))), Some(Gsi(11)));
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum IrqResource {
-    /// No line. (Message-signalled interrupts need none.)
-    #[default]
-    None,
     /// The lowest free line, for this device alone.
     Any,
     /// This line, for this device alone.
@@ -546,28 +423,36 @@ impl fmt::Display for Assigned {
     }
 }
 
-/// Everything a device was given: its ranges, in the order of its requests, and its interrupt.
+/// Everything a device was given: its id, its ranges and its interrupts, both in the order of its requests.
 ///
 /// ```
 /// use vm_device::{Assigned, IoRange, IoType, IrqLine, RangeState, Resources};
 ///
 /// let range = Assigned { io_type: IoType::Mmio, range: IoRange::of::<0x1000, 0x1fff>(), state: RangeState::Decoded };
 /// let ranges = [range];
-/// let resources = Resources::new(&ranges, IrqLine::DISCONNECTED);
+/// let resources = Resources::new(&ranges, &[IrqLine::DISCONNECTED]);
 /// assert_eq!(resources.ranges(), [range]);
-/// assert_eq!(resources.irq().gsi(), None);
+/// assert_eq!(resources.irq(0).gsi(), None);
 /// assert_eq!(range.to_string(), "mmio [0x1000, 0x1fff]");
 /// ```
 #[derive(Debug)]
 pub struct Resources<'a, 'd> {
-    ranges: &'a [Assigned],
-    irq: IrqLine<'d>,
+    pub(crate) id: Option<InstanceId>,
+    pub(crate) ranges: &'a [Assigned],
+    pub(crate) irqs: &'a [IrqLine<'d>],
 }
 
 impl<'a, 'd> Resources<'a, 'd> {
-    /// Resources for a test of a device without a manager.
-    pub const fn new(ranges: &'a [Assigned], irq: IrqLine<'d>) -> Self {
-        Self { ranges, irq }
+    /// Resources for a test of a device without a manager. They have no id.
+    pub const fn new(ranges: &'a [Assigned], irqs: &'a [IrqLine<'d>]) -> Self {
+        Self { id: None, ranges, irqs }
+    }
+
+    /// The id of the registration, by which the device names itself to its manager: to move its ranges, to remove itself
+    /// ([`unregister_device_deferred`](crate::DeviceManager::unregister_device_deferred)). The registration is not complete yet:
+    /// until it is, changes of the device are refused as busy. `None` in a test without a manager.
+    pub const fn id(&self) -> Option<InstanceId> {
+        self.id
     }
 
     /// The ranges, in the order in which they were asked for.
@@ -575,39 +460,16 @@ impl<'a, 'd> Resources<'a, 'd> {
         self.ranges
     }
 
-    /// The interrupt of the device: a handle to keep. A device that asked for no line gets one too, to send message-signalled
-    /// interrupts.
-    pub const fn irq(&self) -> IrqLine<'d> {
-        self.irq
+    /// The interrupt of request number `index`: a handle to keep. A device that asked for no line gets handle 0 all the same, to
+    /// send message-signalled interrupts. Any other is [`IrqLine::DISCONNECTED`].
+    pub fn irq(&self, index: usize) -> IrqLine<'d> {
+        self.irqs.get(index).copied().unwrap_or(IrqLine::DISCONNECTED)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn accepts_by_size_and_alignment() {
-        let dword = AccessSizes::DWORD;
-        assert!(dword.accepts(1, 4));
-        assert!(!dword.accepts(0, 2));
-        assert!(!dword.accepts(0, 0));
-        let aligned = AccessSizes::DWORD | AccessSizes::OTHER | AccessSizes::ALIGNED;
-        assert!(!aligned.accepts(2, 4));
-        assert!(aligned.accepts(4, 4));
-        assert!(aligned.accepts(1, 3));
-        assert!(AccessSizes::ANY.accepts(7, 16));
-    }
-
-    #[test]
-    fn pieces_are_the_largest_that_are_accepted() {
-        let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
-        assert_eq!(bytes.piece(0, 8), Some(1));
-        let both = AccessSizes::BYTE | AccessSizes::DWORD;
-        assert_eq!(both.piece(4, 8), Some(4));
-        assert_eq!(both.piece(2, 8), Some(1));
-        assert_eq!(AccessSizes::DWORD.piece(0, 3), None);
-    }
 
     #[test]
     fn an_impossible_range_is_kept_for_the_registration_to_report() {

@@ -68,7 +68,7 @@ fn an_access_is_answered_alike_by_a_handle_by_the_manager_and_from_within_a_call
     try_register(&manager, &acting, &[IoResource::mmio(0x1000, 1)]).unwrap();
 
     let (answers, calls) = (make_accesses(&mut Own(&manager)), device.take());
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     for _ in 0..2 {
         assert!((make_accesses(&mut vcpu), device.take()) == (answers.clone(), calls.clone()), "by the handle");
     }

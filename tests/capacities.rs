@@ -17,15 +17,14 @@ fn numbered(count: usize) -> Vec<Constant> {
 fn a_manager_full_of_devices_refuses_another_and_keeps_nothing_of_it() {
     let devices = numbered(DEVICES);
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
-    let ids: Vec<_> =
-        devices.iter().map(|device| manager.register_device(device, None, &[], IrqResource::None).unwrap()).collect();
+    let ids: Vec<_> = devices.iter().map(|device| manager.register_device(device, None, &[], &[]).unwrap()).collect();
     let error = RegisterError::TooManyDevices { device: "new", capacity: DEVICES };
     let words = "there is no room for \"new\": all 40 devices are in use, as many as `DEVICES` says";
     is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any)
+        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Any])
     });
     manager.unregister_device(ids[7]).unwrap();
-    let id = manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any).unwrap();
+    let id = manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Any]).unwrap();
     assert!(!ids.contains(&id));
 }
 
@@ -37,7 +36,7 @@ fn a_manager_full_of_ranges_refuses_every_request() {
     // Every second port.
     for (n, device) in (0..).zip(&devices) {
         let requests: Vec<_> = (0..16).map(|i| IoResource::pio((n * 16 + i) * 2 + 1, 1)).collect();
-        manager.register_device(device, None, &requests, IrqResource::None).unwrap();
+        manager.register_device(device, None, &requests, &[]).unwrap();
     }
     let full = RangeRefusal::Full { capacity: RANGES };
     for request in [IoResource::pio(0, 1), IoResource::mmio(0x1000, 1), IoResource::any(IoType::Pio, GuestUsize(1))] {
@@ -46,12 +45,12 @@ fn a_manager_full_of_ranges_refuses_every_request() {
             "{} request 0 of \"new\": all 48 ranges are in use, as many as `RANGES` says, those of the VMM included",
             request.io_type()
         );
-        is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[request], IrqResource::Any));
+        is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[request], &[IrqResource::Any]));
     }
     // In the middle of everything, one goes and one comes.
     manager.unregister_device(manager.find_by_path("/1").unwrap()).unwrap();
     let requests: Vec<_> = (0..16).map(|i| IoResource::pio((16 + i) * 2, 2)).collect();
-    manager.register_device(&NEW, None, &requests, IrqResource::None).unwrap();
+    manager.register_device(&NEW, None, &requests, &[]).unwrap();
     let mut data = [0; 2];
     for port in 0..96 {
         let outcome = manager.read(GuestAddress(port), &mut data[..1], IoType::Pio);
@@ -78,7 +77,7 @@ fn a_window_takes_the_room_of_one_range() {
             parent = None;
         }
         let all = IoResource::mmio(page(count), 0x1000).window();
-        match manager.register_device(&devices[count], parent, &[all], IrqResource::None) {
+        match manager.register_device(&devices[count], parent, &[all], &[]) {
             Ok(id) => (parent, count) = (Some(id), count + 1),
             Err(error) => break error,
         }
@@ -105,9 +104,9 @@ fn no_more_windows_are_around_a_range_than_the_limit() {
     let mut parent = None;
     for device in &devices {
         // A bus without a window does not count, nor does one with a window of the other space.
-        parent = Some(manager.register_device(device, parent, &all, IrqResource::None).unwrap());
+        parent = Some(manager.register_device(device, parent, &all, &[]).unwrap());
         let between = [IoResource::pio(manager.walk().count() as u16, 1)];
-        parent = Some(manager.register_device(device, parent, &between, IrqResource::None).unwrap());
+        parent = Some(manager.register_device(device, parent, &between, &[]).unwrap());
     }
     let bus = manager.device(parent.unwrap()).unwrap().parent.unwrap();
     let owner = Owner::Device { id: bus, name: "8" };
@@ -119,9 +118,9 @@ fn no_more_windows_are_around_a_range_than_the_limit() {
     // Whatever state is asked for: the range could never be placed.
     let place = IoResource::mmio(0x1000, 1);
     for request in [place, place.reserved(), place.waiting(), place.unplaced()] {
-        is_refused(&manager, error, &words, || manager.register_device(&NEW, parent, &[request], IrqResource::None));
+        is_refused(&manager, error, &words, || manager.register_device(&NEW, parent, &[request], &[]));
     }
-    manager.register_device(&NEW, parent, &[IoResource::pio(0x100, 1)], IrqResource::None).unwrap();
+    manager.register_device(&NEW, parent, &[IoResource::pio(0x100, 1)], &[]).unwrap();
     let innermost = manager.find_by_address(GuestAddress(u64::MAX), IoType::Mmio);
     assert_eq!(innermost, Some((bus, 0)));
     let depths: Vec<_> = manager.address_map(IoType::Mmio).map(|mapped| mapped.depth).collect();
@@ -136,8 +135,8 @@ fn no_device_has_more_ranges_than_the_limit() {
     let (asked, limit) = (MAX_RANGES_PER_DEVICE + 1, MAX_RANGES_PER_DEVICE);
     let error = RegisterError::TooManyRanges { device: "new", asked, limit };
     let words = "\"new\" asks for 17 ranges; a device can have 16";
-    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &requests, IrqResource::None));
-    let id = manager.register_device(&NEW, None, &requests[1..], IrqResource::None).unwrap();
+    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &requests, &[]));
+    let id = manager.register_device(&NEW, None, &requests[1..], &[]).unwrap();
     assert_eq!(manager.range(id, MAX_RANGES_PER_DEVICE - 1).unwrap().range, range(16, 16));
     assert_eq!(manager.find_by_address(GuestAddress(16), IoType::Pio), Some((id, 15)));
     assert!(manager.range(id, MAX_RANGES_PER_DEVICE).is_none());
@@ -148,16 +147,16 @@ fn no_line_is_shared_by_more_devices_than_the_limit() {
     let devices = numbered(MAX_SHARING);
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     for device in &devices {
-        manager.register_device(device, None, &[], IrqResource::Shared(Gsi(8))).unwrap();
+        manager.register_device(device, None, &[], &[IrqResource::Shared(Gsi(8))]).unwrap();
     }
     let error = RegisterError::LineFull { device: "new", gsi: Gsi(8) };
     let words = "GSI 8 has no room for \"new\": 30 devices share it, as many as can";
     is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Shared(Gsi(8)))
+        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Shared(Gsi(8))])
     });
     let first = manager.find_by_path("/0").unwrap();
     manager.unregister_device(first).unwrap();
-    manager.register_device(&NEW, None, &[], IrqResource::Shared(Gsi(8))).unwrap();
+    manager.register_device(&NEW, None, &[], &[IrqResource::Shared(Gsi(8))]).unwrap();
 }
 
 #[test]
@@ -167,7 +166,7 @@ fn a_transaction_moves_as_many_ranges_as_there_are() {
     let mut moves = Vec::new();
     for (n, device) in (0..).zip(&devices) {
         let requests: Vec<_> = (0..12).map(|i| IoResource::pio(n * 12 + i, 1)).collect();
-        let id = manager.register_device(device, None, &requests, IrqResource::None).unwrap();
+        let id = manager.register_device(device, None, &requests, &[]).unwrap();
         // All one up: each to where the next one is.
         moves.extend((0..12).map(|i| Relocation::new(id, i).to(GuestAddress(n as u64 * 12 + i as u64 + 1))));
     }

@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use vm_device::{
-    Access, Device, DispatcherError, GuestAddress, HeavyBarrier, IoError, IoRange, IoResource, IoType, IrqResource,
-    RegisterError, Rejected, RelocateError, Relocation, Resources, UnregisterError,
+    Access, Device, DispatcherError, GuestAddress, HeavyBarrier, IoError, IoRange, IoResource, IoType, RegisterError,
+    Rejected, RelocateError, Relocation, Resources, UnregisterError,
 };
 
 use fixture::{Constant, Held, manager, read, read_both_ways, register, while_inside, within_limit};
@@ -30,7 +30,7 @@ fn every_access_after_a_registration_reaches_the_device() {
         let (reply, replied) = mpsc::channel();
         let manager = &manager;
         scope.spawn(move || {
-            let mut vcpu = manager.dispatcher().unwrap();
+            let mut vcpu = manager.dispatcher(0).unwrap();
             while let Ok(present) = told.recv() {
                 let expected = if present { Ok(1) } else { Err(IoError::Unclaimed) };
                 let mut data = [0];
@@ -151,7 +151,7 @@ fn an_access_and_a_removal_that_meet_see_each_other() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut vcpu = manager.dispatcher().unwrap();
+            let mut vcpu = manager.dispatcher(0).unwrap();
             while !done.load(Ordering::Relaxed) {
                 let _ = vcpu.read(GuestAddress(0), &mut [0], IoType::Mmio);
             }
@@ -184,7 +184,7 @@ fn an_id_of_a_removed_device_is_an_error_for_good() {
     }
     // One of them has the old one's index.
     for other in &others {
-        manager.register_device(other, None, &[], IrqResource::None).unwrap();
+        manager.register_device(other, None, &[], &[]).unwrap();
     }
     let new = register(&manager, &SECOND, 0);
     let not_found = Err(UnregisterError::NotFound { id: old });
@@ -193,7 +193,7 @@ fn an_id_of_a_removed_device_is_an_error_for_good() {
     assert_eq!(manager.unregister_device_deferred(old), not_found);
     let mut moves = [Relocation::new(old, 0).to(GuestAddress(8))];
     assert_eq!(manager.relocate(&mut moves), Err(RelocateError::NotFound { id: old }));
-    let below = manager.register_device(&FIRST, Some(old), &[], IrqResource::None);
+    let below = manager.register_device(&FIRST, Some(old), &[], &[]);
     assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: old }));
     assert_eq!(read(&manager, 0), Ok(2));
     assert!(manager.device(old).is_none() && manager.range(old, 0).is_none() && manager.device(new).is_some());
@@ -203,7 +203,7 @@ fn an_id_of_a_removed_device_is_an_error_for_good() {
 #[test]
 fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
     manager!(let manager, with_removal_spins(u32::MAX));
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut see = |expected: Result<u8, IoError>| {
         let mut data = [0];
         let outcome = vcpu.read(GuestAddress(0), &mut data, IoType::Mmio);
@@ -278,9 +278,9 @@ fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_
                 assert_eq!(manager.unregister_device_deferred(id), Ok(()));
                 assert_eq!(read(&manager, 0), Err(IoError::Unclaimed), "no access enters any more");
                 assert_eq!(manager.collect(), 1);
-                let below = manager.register_device(&FIRST, Some(id), &[], IrqResource::None);
+                let below = manager.register_device(&FIRST, Some(id), &[], &[]);
                 assert_eq!(below, Err(RegisterError::NoSuchParent { device: "first", parent: id }));
-                let taken = manager.register_device(&FIRST, None, &[IoResource::mmio(0, 4)], IrqResource::None);
+                let taken = manager.register_device(&FIRST, None, &[IoResource::mmio(0, 4)], &[]);
                 assert!(matches!(taken, Err(RegisterError::Range { .. })));
                 assert!(held.is_inside());
             });
@@ -295,15 +295,15 @@ fn a_deferred_removal_does_not_wait_and_frees_nothing_before_the_callbacks_have_
 #[test]
 fn there_are_as_many_handles_as_the_manager_has_room_for_and_a_dropped_one_can_be_had_again() {
     manager!(let manager, with_removal_spins(u32::MAX));
-    let first = manager.dispatcher().unwrap();
-    let _second = manager.dispatcher().unwrap();
-    let error = manager.dispatcher().err().unwrap();
+    let first = manager.dispatcher(0).unwrap();
+    let _second = manager.dispatcher(0).unwrap();
+    let error = manager.dispatcher(0).err().unwrap();
     assert_eq!(error, DispatcherError::Exhausted { capacity: 2 });
     assert_eq!(error.to_string(), "all 2 dispatchers are in use, as many as `VCPUS` says");
     register(&manager, &FIRST, 0);
     assert_eq!(read(&manager, 0), Ok(1), "without one it works as well");
     drop(first);
-    assert!(manager.dispatcher().is_ok());
+    assert!(manager.dispatcher(0).is_ok());
 }
 
 /// C22.
@@ -318,7 +318,7 @@ fn a_removal_executes_the_heavy_barrier_once_and_nothing_else_does() {
     manager!(let manager, with_removal_spins(u32::MAX), with_asymmetric_fence(barrier));
     let executed = || EXECUTED.swap(0, Ordering::SeqCst);
     let id = register(&manager, &FIRST, 0);
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     vcpu.read(GuestAddress(0), &mut [0], IoType::Mmio).unwrap();
     manager.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(8))]).unwrap();
     assert_eq!(executed(), 0);
@@ -329,7 +329,7 @@ fn a_removal_executes_the_heavy_barrier_once_and_nothing_else_does() {
     assert_eq!((executed(), manager.collect(), executed()), (0, 0, 1), "`collect` executes it for a deferred removal");
     assert_eq!((manager.collect(), executed()), (0, 0));
     let id = register(&manager, &FIRST, 0);
-    manager.register_device(&SECOND, Some(id), &[], IrqResource::None).unwrap();
+    manager.register_device(&SECOND, Some(id), &[], &[]).unwrap();
     manager.unregister_subtree(id).unwrap();
     assert_eq!(executed(), 1);
 }

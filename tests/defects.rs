@@ -10,8 +10,8 @@ use std::thread;
 use fixture::{Constant, at, manager, range, try_register};
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, GuestUsize, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType,
-    IrqResource, Owner, RangeRefusal, RegisterError, Relocation, SystemAllocator,
+    Access, Device, DeviceManager, GuestUsize, HeavyBarrier, InstanceId, IoError, IoRange, IoResource, IoType, Owner,
+    RangeRefusal, RegisterError, Relocation, SystemAllocator,
 };
 
 const ONE: Constant = Constant { name: "one", value: 1 };
@@ -147,7 +147,7 @@ fn cloud_hypervisor_1810_identity_is_the_id_and_not_the_pointer() {
     let buses = [&ONE, &TWO].map(|bus| try_register(&manager, bus, &[]).unwrap());
     let mut ids = Vec::new();
     for ((null, bus), port) in nulls.iter().zip(buses).zip([0x10, 0x20]) {
-        ids.push(manager.register_device(null, Some(bus), &[IoResource::pio(port, 1)], IrqResource::None).unwrap());
+        ids.push(manager.register_device(null, Some(bus), &[IoResource::pio(port, 1)], &[]).unwrap());
     }
     manager.unregister_device(ids[0]).unwrap();
     assert_eq!(manager.read(at(0x10), &mut [0], IoType::Pio), Err(IoError::Unclaimed));
@@ -189,7 +189,7 @@ fn cloud_hypervisor_8695_two_bars_change_places() {
     let two =
         try_register(&manager, &TWO, &[IoResource::mmio(0x2000, 0x100), IoResource::mmio(0x3000, 0x100)]).unwrap();
     let to = |id, index, base| Relocation::new(id, index).to(at(base));
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut seen = |address| {
         let mut data = [0];
         vcpu.read(at(address), &mut data, IoType::Mmio).unwrap();
@@ -228,7 +228,7 @@ fn firecracker_6087_6088_a_relocation_from_within_an_access() {
     manager!(let manager);
     let bar = Bar(&manager, Mutex::new(None));
     *bar.1.lock() = Some(try_register(&manager, &bar, &[IoResource::mmio(0x10, 8)]).unwrap());
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     for (old, new) in [(0x10, 0x40), (0x40, 0x44), (0x44, 0x10)] {
         vcpu.write(at(old), &[new], IoType::Mmio).unwrap();
         let mut data = [0];
@@ -267,7 +267,7 @@ fn qemu_cve_2021_3750_2023_0330_a_device_that_writes_to_itself_is_bounded_and_no
     let dma = Dma { manager: &manager, busy: AtomicBool::new(false), refused: AtomicUsize::new(0) };
     let id = try_register(&manager, &dma, &[IoResource::mmio(0, 4)]).unwrap();
     manager.write(at(0), &[0], IoType::Mmio).unwrap();
-    manager.dispatcher().unwrap().write(at(0), &[0], IoType::Mmio).unwrap();
+    manager.dispatcher(0).unwrap().write(at(0), &[0], IoType::Mmio).unwrap();
     assert_eq!(dma.refused.load(Ordering::Relaxed), 4);
     manager.unregister_device(id).unwrap();
 }
@@ -279,7 +279,7 @@ fn linux_cve_2021_47060_a_removal_needs_no_memory_and_leaves_the_others() {
     manager!(let manager);
     let bus = try_register(&manager, &ONE, &[IoResource::mmio(0, 0x1000).window()]).unwrap();
     let inside: Vec<_> = (0..15).map(|i| IoResource::mmio(i * 0x10 + 0x10, 8)).collect();
-    let child = manager.register_device(&TWO, Some(bus), &inside, IrqResource::None).unwrap();
+    let child = manager.register_device(&TWO, Some(bus), &inside, &[]).unwrap();
     // Full to the last place.
     let full = try_register(&manager, &THREE, &[IoResource::mmio(0x2000, 1)]);
     assert!(matches!(full, Err(RegisterError::Range { refusal: RangeRefusal::Full { .. }, .. })));

@@ -19,7 +19,7 @@ fn firecracker_6207_1822_6183_straddling_and_odd_accesses_do_not_reach_past_a_de
     let device = Recorder::new("calls", 0);
     manager!(let manager);
     try_register(&manager, &device, &[IoResource::mmio(0x1000, 8)]).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     for address in 0xff0..0x1018 {
         for length in 1..=16 {
             let mut data = vec![0x55; length];
@@ -67,7 +67,7 @@ fn cloud_hypervisor_7415_8237_8817_every_failed_read_is_all_ones() {
     let physical = IoResource::fixed(IoType::PhysicalMmio, at(0x1000), GuestUsize(0x1000));
     let off = IoResource::mmio(0x3000, 0x100).reserved();
     try_register(&manager, &device, &[words, physical, off]).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     for (io_type, address, error) in [
         (IoType::Pio, 0x9, IoError::Unclaimed),
         (IoType::Pio, 0xf, IoError::Straddling),
@@ -139,7 +139,7 @@ fn cloud_hypervisor_8102_rep_ins_is_checked_per_element() {
     manager!(let manager);
     // Like the data port of fw_cfg: two ports, of which the second takes bytes. A burst is far longer than both.
     try_register(&manager, &device, &[IoResource::pio(0x510, 2).sizes(AccessSizes::BYTE | AccessSizes::WORD)]).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut data = [0; 64];
     for _ in 0..2 {
         assert_eq!(vcpu.read_string(0x511, 1, &mut data), Ok(()));

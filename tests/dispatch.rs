@@ -3,17 +3,15 @@
 mod fixture;
 
 use fixture::{Acting, Constant, manager, nth_name, within_limit};
-use vm_device::{
-    Access, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, OpenBus, Relocation,
-};
+use vm_device::{Access, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, OpenBus, Relocation};
 
 const DEVICE: Constant = Constant { name: "device", value: 0x5a };
 
 #[test]
 fn a_physical_access_is_not_dispatched_where_the_last_one_was_mmio() {
     manager!(let manager);
-    manager.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    manager.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 4)], &[]).unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let (mut data, at) = ([0; 1], GuestAddress(0x1000));
     assert_eq!(vcpu.read(at, &mut data, IoType::Mmio), Ok(()));
     assert_eq!(vcpu.read(at, &mut data, IoType::PhysicalMmio), Err(IoError::NotDispatched));
@@ -38,7 +36,7 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
     const BUS: Constant = Constant { name: "bus", value: 3 };
     const CHILD: Constant = Constant { name: "child", value: 4 };
     manager!(let manager);
-    let mut vcpu = manager.dispatcher_with_hints::<HINTS, HINTS>().unwrap();
+    let mut vcpu = manager.dispatcher_with_hints::<HINTS, HINTS>(0).unwrap();
     // Twice: what the first one finds is there for the second.
     let mut read = |address: u64| {
         [0, 1].map(|_| {
@@ -48,8 +46,8 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
     };
     let unclaimed = [Err(IoError::Unclaimed); 2];
     let at = |space, base, size| [IoResource::fixed(space, GuestAddress(base), GuestUsize(size))];
-    manager.register_device(&DEVICE, None, &at(io_type, 0x800, 4), IrqResource::None).unwrap();
-    let first = manager.register_device(&FIRST, None, &at(io_type, 0x100, 4), IrqResource::None).unwrap();
+    manager.register_device(&DEVICE, None, &at(io_type, 0x800, 4), &[]).unwrap();
+    let first = manager.register_device(&FIRST, None, &at(io_type, 0x100, 4), &[]).unwrap();
     assert_eq!(
         [read(0x100), read(0x103), read(0x800), read(0x100)],
         [[Ok(1); 2], [Ok(1); 2], [Ok(0x5a); 2], [Ok(1); 2]]
@@ -69,24 +67,24 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
     // Gone, and its slot in use for another place, and for a larger range.
     manager.unregister_device(first).unwrap();
     assert_eq!(read(0x100), unclaimed);
-    let second = manager.register_device(&SECOND, None, &at(io_type, 0x200, 8), IrqResource::None).unwrap();
+    let second = manager.register_device(&SECOND, None, &at(io_type, 0x200, 8), &[]).unwrap();
     assert_eq!([read(0x100), read(0x200), read(0x207), read(0x208)], [unclaimed, [Ok(2); 2], [Ok(2); 2], unclaimed]);
     manager.unregister_device(second).unwrap();
     // In use for the same addresses in the other space.
     let other = if io_type == IoType::Pio { IoType::Mmio } else { IoType::Pio };
-    let third = manager.register_device(&SECOND, None, &at(other, 0x200, 4), IrqResource::None).unwrap();
+    let third = manager.register_device(&SECOND, None, &at(other, 0x200, 4), &[]).unwrap();
     assert_eq!(read(0x200), unclaimed);
     manager.unregister_device(third).unwrap();
     let physical = at(IoType::PhysicalMmio, 0x200, 4);
-    let third = manager.register_device(&SECOND, None, &physical, IrqResource::None).unwrap();
+    let third = manager.register_device(&SECOND, None, &physical, &[]).unwrap();
     assert_eq!(read(0x200), unclaimed);
     manager.unregister_device(third).unwrap();
 
     // The slot becomes that of a window, and a child comes, moves, and goes in it.
     let window = at(io_type, 0x100, 0x40).map(IoResource::window);
-    let bus = manager.register_device(&BUS, None, &window, IrqResource::None).unwrap();
+    let bus = manager.register_device(&BUS, None, &window, &[]).unwrap();
     assert_eq!([read(0x100), read(0x110)], [[Ok(3); 2]; 2]);
-    let child = manager.register_device(&CHILD, Some(bus), &at(io_type, 0x110, 4), IrqResource::None).unwrap();
+    let child = manager.register_device(&CHILD, Some(bus), &at(io_type, 0x110, 4), &[]).unwrap();
     assert_eq!([read(0x100), read(0x110), read(0x114)], [[Ok(3); 2], [Ok(4); 2], [Ok(3); 2]]);
     relocate(Relocation::new(child, 0).to(GuestAddress(0x114)));
     assert_eq!([read(0x100), read(0x110), read(0x114)], [[Ok(3); 2], [Ok(3); 2], [Ok(4); 2]]);
@@ -108,11 +106,11 @@ fn hints_come_and_go<const HINTS: usize>(io_type: IoType) {
 #[test]
 fn a_hint_does_not_stretch_a_range() {
     manager!(let manager);
-    let mut vcpu = manager.dispatcher_with_hints::<1, 1>().unwrap();
+    let mut vcpu = manager.dispatcher_with_hints::<1, 1>(0).unwrap();
     let straddling = [Err(IoError::Straddling); 2];
     for (io_type, base) in [(IoType::Pio, 0), (IoType::Pio, 0xfffe), (IoType::Mmio, 0), (IoType::Mmio, u64::MAX - 1)] {
         let resource = [IoResource::fixed(io_type, GuestAddress(base), GuestUsize(2))];
-        let id = manager.register_device(&DEVICE, None, &resource, IrqResource::None).unwrap();
+        let id = manager.register_device(&DEVICE, None, &resource, &[]).unwrap();
         let mut read = |address: u64, length: usize| {
             [0, 1].map(|_| {
                 vcpu.read(GuestAddress(base), &mut [0], io_type).unwrap();
@@ -136,7 +134,7 @@ fn a_hint_does_not_stretch_a_range() {
         manager.unregister_device(id).unwrap();
     }
     let all = [IoResource::at(IoType::Mmio, IoRange::ALL_MEMORY)];
-    manager.register_device(&DEVICE, None, &all, IrqResource::None).unwrap();
+    manager.register_device(&DEVICE, None, &all, &[]).unwrap();
     for _ in 0..2 {
         for address in [0, u64::MAX / 2, u64::MAX] {
             assert_eq!(vcpu.read(GuestAddress(address), &mut [0], IoType::Mmio), Ok(()));
@@ -148,7 +146,7 @@ fn a_hint_does_not_stretch_a_range() {
 #[test]
 fn each_space_has_its_own_open_bus_value() {
     manager!(let manager, with_open_bus(IoType::Pio, OpenBus(0)), with_open_bus(IoType::PhysicalMmio, OpenBus(7)));
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     for (io_type, expected) in [(IoType::Pio, 0), (IoType::Mmio, 7), (IoType::PhysicalMmio, 7)] {
         for length in 0..40 {
             let mut data = vec![0x55; length];
@@ -167,7 +165,7 @@ fn each_space_has_its_own_open_bus_value() {
 #[test]
 fn an_access_longer_than_eight_bytes_is_one_call() {
     manager!(let manager);
-    manager.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
+    manager.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 0x1000)], &[]).unwrap();
     let mut data = vec![0; 0x1000];
     assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Ok(()));
     assert!(data.iter().all(|byte| *byte == 0x5a));
@@ -178,7 +176,7 @@ fn an_access_longer_than_eight_bytes_is_one_call() {
 #[test]
 fn addresses_behind_the_last_port_are_unclaimed() {
     manager!(let manager);
-    manager.register_device(&DEVICE, None, &[IoResource::pio(0, 0x1_0000)], IrqResource::None).unwrap();
+    manager.register_device(&DEVICE, None, &[IoResource::pio(0, 0x1_0000)], &[]).unwrap();
     let mut data = [0; 2];
     for address in [0x1_0000, 0x1_0001, 1 << 32, u64::MAX] {
         assert_eq!(manager.read(GuestAddress(address), &mut data[..1], IoType::Pio), Err(IoError::Unclaimed));
@@ -196,8 +194,8 @@ fn a_window_has_the_last_address_of_its_space_behind_a_child() {
         manager!(let manager);
         let at = |base, size| [IoResource::fixed(io_type, GuestAddress(base), GuestUsize(size))];
         let window = at(last - 0xf, 0x10).map(IoResource::window);
-        let bus = manager.register_device(&BUS, None, &window, IrqResource::None).unwrap();
-        manager.register_device(&DEVICE, Some(bus), &at(last - 4, 4), IrqResource::None).unwrap();
+        let bus = manager.register_device(&BUS, None, &window, &[]).unwrap();
+        manager.register_device(&DEVICE, Some(bus), &at(last - 4, 4), &[]).unwrap();
         for (address, expected) in [(last - 5, 3), (last - 4, 0x5a), (last - 1, 0x5a), (last, 3)] {
             let mut data = [0];
             assert_eq!(manager.read(GuestAddress(address), &mut data, io_type), Ok(()), "{address:#x}");
@@ -210,8 +208,8 @@ fn a_window_has_the_last_address_of_its_space_behind_a_child() {
 fn an_access_past_the_last_byte_of_memory_straddles() {
     manager!(let manager);
     let top = IoResource::mmio(u64::MAX - 7, 8);
-    manager.register_device(&DEVICE, None, &[top], IrqResource::None).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    manager.register_device(&DEVICE, None, &[top], &[]).unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut data = [0; 8];
     assert_eq!(vcpu.read(GuestAddress(u64::MAX - 7), &mut data, IoType::Mmio), Ok(()));
     for offset in 0..7 {
@@ -233,7 +231,7 @@ fn search_through_any_number_of_ranges() {
     let answers_with_its_base = |access: &Access<'_>, data: &mut [u8]| data.fill(access.base().0 as u8);
     let devices: Vec<_> = (0..32).map(|n| Acting { name: nth_name(n), act: &answers_with_its_base }).collect();
     manager!(let manager: <32, RANGES, 1>);
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut check = || {
         for n in 0..2 * PORTS {
             let address = GuestAddress(port(n));
@@ -247,7 +245,7 @@ fn search_through_any_number_of_ranges() {
     check();
     // A bus with every second device in its window, which their ranges split, and the others beside it.
     let window = IoResource::pio(0, PORTS as u32).window();
-    let bus = manager.register_device(&devices[0], None, &[window], IrqResource::None).unwrap();
+    let bus = manager.register_device(&devices[0], None, &[window], &[]).unwrap();
     let mut ids = Vec::new();
     for (n, device) in (0..).zip(&devices[1..17]) {
         let requests: Vec<_> = (0..16)
@@ -258,7 +256,7 @@ fn search_through_any_number_of_ranges() {
             })
             .collect();
         let parent = (n % 2 == 0).then_some(bus);
-        ids.push(manager.register_device(device, parent, &requests, IrqResource::None).unwrap());
+        ids.push(manager.register_device(device, parent, &requests, &[]).unwrap());
         check();
     }
     // The last port of all has an owner.
@@ -274,14 +272,14 @@ fn a_hint_does_not_lead_to_a_child_that_a_move_of_its_window_has_turned_off() {
     const BUS: Constant = Constant { name: "bus", value: 3 };
     const CHILD: Constant = Constant { name: "child", value: 4 };
     manager!(let manager);
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut read = |address: u64| {
         let mut data = [0];
         vcpu.read(GuestAddress(address), &mut data, IoType::Mmio).map(|()| data[0])
     };
     let window = IoResource::mmio(0x1000, 0x100).window();
-    let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
-    let child = manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x1010, 4)], IrqResource::None).unwrap();
+    let bus = manager.register_device(&BUS, None, &[window], &[]).unwrap();
+    let child = manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x1010, 4)], &[]).unwrap();
     assert_eq!([read(0x1010), read(0x1010)], [Ok(4); 2]);
     let mut moves = [
         Relocation::new(bus, 0).to(GuestAddress(0x2000)),

@@ -48,8 +48,8 @@ impl Device<'_> for Lengths {
 fn a_burst_is_one_access_through_read_and_one_for_each_element_through_read_string() {
     let device = Lengths(Mutex::new(Vec::new()));
     manager!(let manager);
-    manager.register_device(&device, None, &[IoResource::pio(0x1f0, 4)], IrqResource::None).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    manager.register_device(&device, None, &[IoResource::pio(0x1f0, 4)], &[]).unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let (port, mut data) = (0x1f0, [0; 3]);
     vcpu.read(port.into(), &mut data, IoType::Pio).unwrap();
     manager.write(port.into(), &data, IoType::Pio).unwrap();
@@ -61,8 +61,8 @@ fn a_burst_is_one_access_through_read_and_one_for_each_element_through_read_stri
 
 #[test]
 fn a_static_manager_dispatches_port_exits() {
-    let bus = MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any).unwrap();
-    let mut vcpu = MANAGER.dispatcher().unwrap();
+    let bus = MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(0xcf8, 8)], &[IrqResource::Any]).unwrap();
+    let mut vcpu = MANAGER.dispatcher(0).unwrap();
     let port = GuestAddress(0xcf8);
     vcpu.write(port, &0x8000_0000_u32.to_le_bytes(), IoType::Pio).unwrap();
     let mut data = [0; 4];
@@ -77,7 +77,7 @@ fn a_static_manager_dispatches_port_exits() {
 fn a_scoped_manager_borrows_its_devices() {
     manager!(let manager);
     let bridge = PciBridge { config_address: Mutex::new(7) };
-    manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], IrqResource::None).unwrap();
+    manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], &[]).unwrap();
     let mut data = [0; 1];
     manager.read(GuestAddress(0xcff), &mut data, IoType::Pio).unwrap();
     assert_eq!(data, [7]);

@@ -118,8 +118,8 @@ fn the_reset_register_lies_inside_the_configuration_address() {
     manager!(let manager);
     let bridge = try_register(&manager, &BRIDGE, &[IoResource::pio(0xcf8, 8).window()]).unwrap();
     let request = [IoResource::pio(0xcf9, 1)];
-    manager.register_device(&RESET, Some(bridge), &request, vm_device::IrqResource::None).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    manager.register_device(&RESET, Some(bridge), &request, &[]).unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     for (port, length, answer) in
         [(0xcf8, 4, 1), (0xcf9, 1, 2), (0xcf8, 2, 1), (0xcf9, 2, 1), (0xcfc, 4, 1), (0xcf8, 1, 1)]
     {

@@ -19,7 +19,7 @@ fn unregistering_takes_the_assertion_back() {
     let log = Log::default();
     manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
-    let [id_a, id_b] = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
+    let [id_a, id_b] = [&a, &b].map(|device| manager.register_device(device, None, &[], &[SHARED]).unwrap());
     a.line().assert().unwrap();
     b.line().assert().unwrap();
     log.take();
@@ -28,7 +28,7 @@ fn unregistering_takes_the_assertion_back() {
     manager.unregister_device(id_b).unwrap();
     assert_eq!(log.take(), [Told::Level(7, false)]);
     // The next device begins with a line that is not asserted.
-    manager.register_device(&a, None, &[], IrqResource::Fixed(Gsi(7))).unwrap();
+    manager.register_device(&a, None, &[], &[IrqResource::Fixed(Gsi(7))]).unwrap();
     a.line().assert().unwrap();
     assert_eq!(log.take(), [Told::Level(7, true)]);
 }
@@ -37,17 +37,17 @@ fn unregistering_takes_the_assertion_back() {
 fn a_shared_line_stays_taken_while_one_of_its_devices_is_registered() {
     manager!(let manager);
     let [a, b, c] = ["a", "b", "c"].map(Source::new);
-    let ids = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
+    let ids = [&a, &b].map(|device| manager.register_device(device, None, &[], &[SHARED]).unwrap());
     for (id, other) in [(ids[0], &b), (ids[1], &a)] {
         manager.unregister_device(id).unwrap();
         if manager.walk().next().is_some() {
             assert!(matches!(
-                manager.register_device(&c, None, &[], IrqResource::Fixed(Gsi(7))),
+                manager.register_device(&c, None, &[], &[IrqResource::Fixed(Gsi(7))]),
                 Err(RegisterError::IrqTaken { owner: Owner::Device { name, .. }, .. }) if name == other.name
             ));
         }
     }
-    assert!(manager.register_device(&c, None, &[], IrqResource::Fixed(Gsi(7))).is_ok());
+    assert!(manager.register_device(&c, None, &[], &[IrqResource::Fixed(Gsi(7))]).is_ok());
 }
 
 #[test]
@@ -55,8 +55,8 @@ fn a_subtree_takes_its_assertions_back() {
     let log = Log::default();
     manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
-    let bus = manager.register_device(&a, None, &[], SHARED).unwrap();
-    manager.register_device(&b, Some(bus), &[], IrqResource::Any).unwrap();
+    let bus = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
+    manager.register_device(&b, Some(bus), &[], &[IrqResource::Any]).unwrap();
     a.line().assert().unwrap();
     b.line().assert().unwrap();
     log.take();
@@ -69,7 +69,7 @@ fn a_deferred_removal_takes_the_assertion_back_when_it_is_collected() {
     let log = Log::default();
     manager!(let manager, with_interrupt_controller(&log));
     let a = Source::new("a");
-    let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+    let id = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
     a.line().assert().unwrap();
     manager.unregister_device_deferred(id).unwrap();
     assert_eq!(a.line().deassert(), Err(InterruptError::Removed), "from now on the device has no say");
@@ -83,13 +83,13 @@ fn a_handle_kept_after_the_removal_does_nothing() {
     let log = Log::default();
     manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
-    let id = manager.register_device(&a, None, &[], IrqResource::Fixed(Gsi(6))).unwrap();
+    let id = manager.register_device(&a, None, &[], &[IrqResource::Fixed(Gsi(6))]).unwrap();
     let kept = a.line();
     manager.unregister_device(id).unwrap();
     // Neither before nor after another device has the same place and the same line.
     for other in [false, true] {
         if other {
-            manager.register_device(&b, None, &[], IrqResource::Fixed(Gsi(6))).unwrap();
+            manager.register_device(&b, None, &[], &[IrqResource::Fixed(Gsi(6))]).unwrap();
             b.line().assert().unwrap();
             assert_eq!(log.take(), [Told::Level(6, true)]);
         }
@@ -115,14 +115,14 @@ fn a_rejected_registration_takes_the_assertion_back() {
         fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
             self.0.set_resources(resources)?;
             assert_eq!(self.0.line().assert(), Ok(()));
-            Err(Rejected)
+            Err(Rejected::new(0))
         }
     }
     let log = Log::default();
     manager!(let manager, with_interrupt_controller(&log));
     let device = Rejecting(Source::new("rejecting"));
-    let got = manager.register_device(&device, None, &[], SHARED);
-    assert_eq!(got, Err(RegisterError::Rejected { device: "rejecting" }));
+    let got = manager.register_device(&device, None, &[], &[SHARED]);
+    assert_eq!(got, Err(RegisterError::Rejected { device: "rejecting", code: 0 }));
     assert_eq!(log.take(), [Told::Level(7, true), Told::Level(7, false)]);
     assert_eq!(device.0.line().assert(), Err(InterruptError::Removed));
     assert_eq!(log.take(), []);
@@ -144,7 +144,7 @@ fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_lin
         let log = Log::default();
         manager!(let manager, with_interrupt_controller(&log));
         let (a, b) = (Source::new("a"), Source::new("b"));
-        let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
+        let id = manager.register_device(&a, None, &[], &[IrqResource::Any]).unwrap();
         a.line().assert().unwrap();
         log.take();
         log.refuse(true);
@@ -153,13 +153,13 @@ fn a_deassertion_refused_at_a_removal_is_told_again_by_collect_and_keeps_the_lin
         log.take();
         assert_eq!((manager.collect(), log.take()), (1, vec![Told::Level(5, false)]));
         // No device is given the line as a free one.
-        let other = manager.register_device(&b, None, &[], IrqResource::Any).unwrap();
+        let other = manager.register_device(&b, None, &[], &[IrqResource::Any]).unwrap();
         assert_eq!((b.line().gsi(), log.take()), (Some(Gsi(6)), vec![Told::Level(5, false)]));
         log.refuse(false);
         assert_eq!((manager.collect(), log.take()), (0, vec![Told::Level(5, false)]));
         assert_eq!((manager.collect(), log.take()), (0, vec![]));
         manager.unregister_device(other).unwrap();
-        manager.register_device(&b, None, &[], IrqResource::Any).unwrap();
+        manager.register_device(&b, None, &[], &[IrqResource::Any]).unwrap();
         assert_eq!(b.line().gsi(), Some(Gsi(5)), "the line is free");
         b.line().assert().unwrap();
         assert_eq!(log.take(), [Told::Level(5, true)]);
@@ -172,18 +172,18 @@ fn lines_that_the_controller_has_not_taken_back_leave_no_room_for_others() {
     let log = Log::default();
     manager!(let manager: <1, 1, 1>, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
-    let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
+    let id = manager.register_device(&a, None, &[], &[IrqResource::Any]).unwrap();
     a.line().assert().unwrap();
     log.refuse(true);
     let _ = manager.unregister_device(id);
-    let error = manager.register_device(&b, None, &[], IrqResource::Any).unwrap_err();
+    let error = manager.register_device(&b, None, &[], &[IrqResource::Any]).unwrap_err();
     assert_eq!(error, RegisterError::LinesOwed { device: "b" });
     let words = "no room is left for the line of \"b\": the controller has to take the deassertion of lines of removed \
                  devices first, which `collect` tells it again";
     assert_eq!(error.to_string(), words);
     log.refuse(false);
     manager.collect();
-    assert!(manager.register_device(&b, None, &[], IrqResource::Any).is_ok());
+    assert!(manager.register_device(&b, None, &[], &[IrqResource::Any]).is_ok());
 }
 
 /// C24, C25.
@@ -193,11 +193,11 @@ fn a_line_whose_deassertion_was_refused_goes_on_with_the_next_device_that_asks_f
         let log = Log::default();
         manager!(let manager, with_interrupt_controller(&log));
         let (a, b) = (Source::new("a"), Source::new("b"));
-        let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+        let id = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
         a.line().assert().unwrap();
         log.refuse(true);
         assert_eq!(remove(&manager, id, false), 1);
-        manager.register_device(&b, None, &[], irq).unwrap();
+        manager.register_device(&b, None, &[], &[irq]).unwrap();
         assert_eq!(manager.collect(), 1, "it is the device's now, and still to be told");
         log.refuse(false);
         log.take();
@@ -216,7 +216,7 @@ fn a_deassertion_refused_at_the_removal_of_a_sharer_is_told_again_by_collect() {
         let log = Log::default();
         manager!(let manager, with_interrupt_controller(&log));
         let (a, b) = (Source::new("a"), Source::new("b"));
-        let [id, _] = [&a, &b].map(|device| manager.register_device(device, None, &[], SHARED).unwrap());
+        let [id, _] = [&a, &b].map(|device| manager.register_device(device, None, &[], &[SHARED]).unwrap());
         a.line().assert().unwrap();
         log.refuse(true);
         assert_eq!(remove(&manager, id, deferred), 1, "no device asserts it, and it is asserted");
@@ -234,19 +234,19 @@ fn a_registration_that_fails_leaves_a_line_that_it_would_have_taken_over_as_it_w
     let log = Log::default();
     manager!(let manager: <1, 1, 1>, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
-    let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+    let id = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
     a.line().assert().unwrap();
     log.refuse(true);
     manager.unregister_device(id).unwrap();
-    let id = manager.register_device(&b, None, &[], IrqResource::None).unwrap();
+    let id = manager.register_device(&b, None, &[], &[]).unwrap();
     let full = RegisterError::TooManyDevices { device: "a", capacity: 1 };
-    assert_eq!(manager.register_device(&a, None, &[], SHARED), Err(full));
+    assert_eq!(manager.register_device(&a, None, &[], &[SHARED]), Err(full));
     assert_eq!(manager.collect(), 1, "the line is owed as before");
     manager.unregister_device(id).unwrap();
     log.refuse(false);
     log.take();
     // Another line, in the same place, begins without an assertion that is not its own.
-    manager.register_device(&b, None, &[], IrqResource::Fixed(Gsi(5))).unwrap();
+    manager.register_device(&b, None, &[], &[IrqResource::Fixed(Gsi(5))]).unwrap();
     assert_eq!(log.take(), [Told::Level(7, false)]);
     assert_eq!((b.line().assert(), log.take()), (Ok(()), vec![Told::Level(5, true)]));
 }
@@ -267,7 +267,7 @@ fn a_line_that_is_told_again_can_be_had_meanwhile() {
         });
         manager!(let manager, with_interrupt_controller(&controller));
         let (a, b) = (Source::new("a"), Source::new("b"));
-        let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+        let id = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
         a.line().assert().unwrap();
         refuses.store(true, SeqCst);
         manager.unregister_device(id).unwrap();
@@ -275,7 +275,7 @@ fn a_line_that_is_told_again_can_be_had_meanwhile() {
         let outcome = thread::scope(|scope| {
             scope.spawn(|| manager.collect());
             wait_for(&inside);
-            let outcome = manager.register_device(&b, None, &[], IrqResource::Fixed(Gsi(7))).map(drop);
+            let outcome = manager.register_device(&b, None, &[], &[IrqResource::Fixed(Gsi(7))]).map(drop);
             refuses.store(false, SeqCst);
             held.store(false, SeqCst);
             outcome

@@ -22,7 +22,7 @@ fn a_shared_line_is_asserted_while_any_source_asserts_it() {
     manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     for device in [&a, &b] {
-        manager.register_device(device, None, &[], SHARED).unwrap();
+        manager.register_device(device, None, &[], &[SHARED]).unwrap();
         assert_eq!(device.line().gsi(), Some(Gsi(7)));
     }
     for (line, assert, told) in [
@@ -48,8 +48,8 @@ fn edges_and_messages_go_through() {
     let log = Log::default();
     manager!(let manager, with_interrupt_controller(&log));
     let (edge, message) = (Source::new("edge"), Source::new("message"));
-    manager.register_device(&edge, None, &[], IrqResource::Any).unwrap();
-    manager.register_device(&message, None, &[], IrqResource::None).unwrap();
+    manager.register_device(&edge, None, &[], &[IrqResource::Any]).unwrap();
+    manager.register_device(&message, None, &[], &[]).unwrap();
     assert_eq!([edge.line().pulse(), edge.line().pulse()], [Ok(()); 2]);
     assert_eq!(message.line().message(GuestAddress(0xfee0_0000), 0x31), Ok(()));
     assert_eq!(edge.line().message(GuestAddress(u64::MAX), u32::MAX), Ok(()));
@@ -65,7 +65,7 @@ fn edges_and_messages_go_through() {
 fn without_a_controller_every_call_says_so() {
     manager!(let manager);
     let a = Source::new("a");
-    let id = manager.register_device(&a, None, &[], IrqResource::Any).unwrap();
+    let id = manager.register_device(&a, None, &[], &[IrqResource::Any]).unwrap();
     let line = a.line();
     let none = Err(InterruptError::NoController);
     assert_eq!([line.assert(), line.deassert(), line.pulse(), line.message(GuestAddress(0), 0)], [none; 4]);
@@ -79,7 +79,7 @@ fn a_level_that_the_controller_refused_is_told_again_until_it_is_taken() {
     manager!(let manager, with_interrupt_controller(&log));
     let (a, b) = (Source::new("a"), Source::new("b"));
     for device in [&a, &b] {
-        manager.register_device(device, None, &[], SHARED).unwrap();
+        manager.register_device(device, None, &[], &[SHARED]).unwrap();
     }
     let (refused, high, low) = (Err(InterruptError::Refused), [Told::Level(7, true)], [Told::Level(7, false)]);
     log.refuse(true);
@@ -124,7 +124,7 @@ fn a_controller_collects_in_any_call_without_waiting_for_itself() {
     });
     manager!(static MANAGER, with_interrupt_controller(&COLLECTING));
     within_limit(|| {
-        let ids = DEVICES.each_ref().map(|device| MANAGER.register_device(device, None, &[], SHARED).unwrap());
+        let ids = DEVICES.each_ref().map(|device| MANAGER.register_device(device, None, &[], &[SHARED]).unwrap());
         MANAGER.unregister_device_deferred(ids[1]).unwrap();
         let line = DEVICES[0].line();
         thread::scope(|scope| {
@@ -159,7 +159,7 @@ fn two_threads_on_one_line_end_at_the_level_they_left() {
     manager!(let manager, with_interrupt_controller(&strict));
     let devices = [Source::new("a"), Source::new("b")];
     for device in &devices {
-        manager.register_device(device, None, &[], SHARED).unwrap();
+        manager.register_device(device, None, &[], &[SHARED]).unwrap();
     }
     let together = Barrier::new(2);
     let rounds = if cfg!(miri) { 20 } else { 2000 };
@@ -224,7 +224,7 @@ fn the_controller_is_called_without_the_lock_that_writers_hold() {
     static DEVICE: Source<'static> = Source::new("device");
     within_limit(|| {
         for deferred in [false, true] {
-            let id = LOOKED_AT.register_device(&DEVICE, None, &[], IrqResource::Any).unwrap();
+            let id = LOOKED_AT.register_device(&DEVICE, None, &[], &[IrqResource::Any]).unwrap();
             let line = DEVICE.line();
             assert_eq!([line.pulse(), line.message(GuestAddress(0), 0), line.assert()], [Ok(()); 3]);
             let left = match deferred {
@@ -262,7 +262,7 @@ fn the_change_after_the_fourth_call_is_told_by_the_caller_that_made_it() {
     });
     manager!(static MANAGER, with_interrupt_controller(&OPPOSED));
     within_limit(|| {
-        MANAGER.register_device(&SOURCE, None, &[], IrqResource::Any).unwrap();
+        MANAGER.register_device(&SOURCE, None, &[], &[IrqResource::Any]).unwrap();
         assert_eq!(SOURCE.line().assert(), Err(InterruptError::Pending));
         let last = LAST.lock().take().unwrap();
         assert_eq!(last.join().unwrap(), Ok(()));
@@ -291,7 +291,7 @@ fn a_change_that_another_caller_tells_is_pending_and_not_ok() {
         manager!(let manager, with_interrupt_controller(&slow));
         let (a, b) = (Source::new("a"), Source::new("b"));
         for device in [&a, &b] {
-            manager.register_device(device, None, &[], SHARED).unwrap();
+            manager.register_device(device, None, &[], &[SHARED]).unwrap();
         }
         thread::scope(|scope| {
             let line = a.line();
@@ -313,7 +313,7 @@ fn collect_waits_for_no_call_of_a_handle() {
         let slow = slow(&inside, &go_on);
         manager!(let manager, with_interrupt_controller(&slow));
         let a = Source::new("a");
-        let id = manager.register_device(&a, None, &[], SHARED).unwrap();
+        let id = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
         thread::scope(|scope| {
             let line = a.line();
             scope.spawn(move || line.assert());
@@ -334,7 +334,7 @@ fn a_removal_waits_for_calls_of_the_handle() {
         let slow = slow(&inside, &go_on);
         manager!(let manager, with_interrupt_controller(&slow));
         let a = Source::new("a");
-        let id = manager.register_device(&a, None, &[IoResource::mmio(0, 1)], SHARED).unwrap();
+        let id = manager.register_device(&a, None, &[IoResource::mmio(0, 1)], &[SHARED]).unwrap();
         thread::scope(|scope| {
             let line = a.line();
             scope.spawn(move || line.assert());

@@ -9,9 +9,8 @@ use std::thread;
 use fixture::{BUS, CHILD, Constant, NEW, SERIAL, at, everything, range, read, try_register, unwinds, within_limit};
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, Doorbell, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource,
-    PlacedRange, RangeListener, RangeState, RegisterError, Rejected, RelocateError, Relocation, Storage,
-    UnregisterError,
+    Access, Device, DeviceManager, Doorbell, GuestUsize, InstanceId, IoRange, IoResource, IoType, PlacedRange,
+    RangeListener, RangeState, RegisterError, Rejected, RelocateError, Relocation, Storage, UnregisterError,
 };
 
 /// A call of the listener: whether it is `placed`, and the range.
@@ -55,7 +54,7 @@ impl RangeListener for Listener {
     fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
         let first = range.range.first().0;
         self.enter(Placed(first));
-        if self.refuses.lock().contains(&first) { Err(Rejected) } else { Ok(()) }
+        if self.refuses.lock().contains(&first) { Err(Rejected::new(0)) } else { Ok(()) }
     }
     fn leaving(&self, range: &PlacedRange<'_>) {
         self.enter(Leaving(range.range.first().0));
@@ -201,9 +200,9 @@ fn two_backed_ranges_swap() {
 fn a_registration_whose_place_is_refused_is_undone() {
     told(|manager, listener| {
         listener.refuses.lock().push(0x2000);
-        let error = RegisterError::ListenerRefused { device: "bus", index: 1 };
+        let error = RegisterError::ListenerRefused { device: "bus", index: 1, code: 0 };
         assert_eq!(try_register(manager, &BUS, &[backed(0x1000), backed(0x2000)]), Err(error));
-        assert_eq!(error.to_string(), "the listener has refused the place of range 1 of \"bus\"");
+        assert_eq!(error.to_string(), "the listener has refused the place of range 1 of \"bus\" (code 0)");
         assert_eq!(listener.take(), [Placed(0x1000), Placed(0x2000), Leaving(0x1000)]);
         assert_eq!((manager.walk().count(), manager.address_map(IoType::Mmio).count()), (0, 0));
         listener.refuses.lock().clear();
@@ -217,7 +216,7 @@ fn a_registration_while_another_caller_is_in_the_listener_keeps_a_place_that_is_
     struct Registering(Mutex<Option<&'static DeviceManager<'static>>>);
     impl RangeListener for Registering {
         fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
-            if range.range.first().0 == 0x9000 { Err(Rejected) } else { Ok(()) }
+            if range.range.first().0 == 0x9000 { Err(Rejected::new(0)) } else { Ok(()) }
         }
         fn leaving(&self, _: &PlacedRange<'_>) {
             if let Some(manager) = self.0.lock().take() {
@@ -229,7 +228,7 @@ fn a_registration_while_another_caller_is_in_the_listener_keeps_a_place_that_is_
     manager!(static MANAGER = everything(), with_listener(&LISTENER));
     let video = register(&MANAGER, &BUS, backed(0x1000));
     *LISTENER.0.lock() = Some(&MANAGER);
-    let refused = RelocateError::ListenerRefused { device: "serial", index: 0 };
+    let refused = RelocateError::ListenerRefused { device: "serial", index: 0, code: 0 };
     assert_eq!(MANAGER.relocate(&mut [to(video, 0x2000)]), Err(refused));
     let serial = MANAGER.find_by_path("/serial").unwrap();
     assert_eq!(MANAGER.range(serial, 0).unwrap().place(), Some(range(0x9000, 0x9fff)));
@@ -241,9 +240,12 @@ fn a_refused_place_is_kept_and_told_again_with_the_next_change() {
         let video = register(manager, &BUS, backed(0x1000));
         let serial = register(manager, &SERIAL, IoResource::mmio(0x8000, 0x1000));
         listener.refuses.lock().push(0x2000);
-        let error = RelocateError::ListenerRefused { device: "bus", index: 0 };
+        let error = RelocateError::ListenerRefused { device: "bus", index: 0, code: 0 };
         assert_eq!(manager.relocate(&mut [to(video, 0x2000)]), Err(error));
-        assert_eq!(error.to_string(), "the listener has refused the place of range 0 of \"bus\", which has it");
+        assert_eq!(
+            error.to_string(),
+            "the listener has refused the place of range 0 of \"bus\", which has it (code 0)"
+        );
         assert_eq!(manager.range(video, 0).unwrap().place(), Some(range(0x2000, 0x2fff)));
         assert_eq!(listener.take(), [Placed(0x1000), Leaving(0x1000), Placed(0x2000)]);
         // Any change tells again.
@@ -272,7 +274,7 @@ fn a_range_that_is_refused_and_moved_without_end_keeps_nobody_in_the_listener() 
             if let (Some(manager), Some(other), ..100_000) = (*self.manager.lock(), other, call) {
                 let _ = manager.relocate(&mut [to(other, 0x10_0000 + 0x1000 * call)]);
             }
-            Err(Rejected)
+            Err(Rejected::new(0))
         }
         fn leaving(&self, _: &PlacedRange<'_>) {}
     }
@@ -326,9 +328,9 @@ fn a_window_takes_what_it_no_longer_holds_away_and_nothing_else() {
         let window = IoResource::mmio(0x10_0000, 0x10_0000).window();
         let bus = register(manager, &BUS, window);
         let inner = IoResource::mmio(0x10_0000, 0x8_0000).window();
-        let inner = manager.register_device(&CHILD, Some(bus), &[inner], IrqResource::None).unwrap();
+        let inner = manager.register_device(&CHILD, Some(bus), &[inner], &[]).unwrap();
         const VIDEO: &Constant = &Constant { name: "video", value: 1 };
-        let video = manager.register_device(VIDEO, Some(inner), &[backed(0x11_0000)], IrqResource::None).unwrap();
+        let video = manager.register_device(VIDEO, Some(inner), &[backed(0x11_0000)], &[]).unwrap();
         assert_eq!(listener.take(), [Placed(0x11_0000)]);
         // It stays where it is: nothing is told.
         manager.relocate(&mut [Relocation::new(bus, 0).resized(GuestUsize(0x20_0000))]).unwrap();
@@ -358,7 +360,7 @@ fn a_window_takes_what_it_no_longer_holds_away_and_nothing_else() {
 fn what_is_to_wait_where_it_is_stays_in_its_changed_window_or_leaves_and_is_told_of_once() {
     told(|manager, listener| {
         let bus = register(manager, &BUS, IoResource::mmio(0x10_0000, 0x2000).window());
-        let child = manager.register_device(&CHILD, Some(bus), &[backed(0x10_1000)], IrqResource::None).unwrap();
+        let child = manager.register_device(&CHILD, Some(bus), &[backed(0x10_1000)], &[]).unwrap();
         assert_eq!(listener.take(), [Placed(0x10_1000)]);
         let resize = |size, state, expected: &[Told]| {
             let window = Relocation::new(bus, 0).resized(GuestUsize(size));
@@ -387,8 +389,8 @@ fn a_deferred_removal_tells_when_it_is_collected() {
 #[test]
 fn what_is_taken_is_told_when_its_device_is_registered() {
     told(|manager, listener| {
-        drop(manager.take("bus", None, &[backed(0x1000)], IrqResource::None).unwrap());
-        let taken = manager.take("bus", None, &[backed(0x1000)], IrqResource::None).unwrap();
+        drop(manager.take("bus", None, &[backed(0x1000)], &[]).unwrap());
+        let taken = manager.take("bus", None, &[backed(0x1000)], &[]).unwrap();
         assert_eq!(listener.take(), []);
         taken.register(&BUS).unwrap();
         assert_eq!(listener.take(), [Placed(0x1000)]);
@@ -530,7 +532,7 @@ fn what_waits_to_be_reserved_goes_on_to_as_a_wish() {
     acting(|first, second| {
         let bus = register(&ACTED_ON, &SERIAL, IoResource::mmio(0x10_0000, 0x2000).window());
         let inner = IoResource::mmio(0x10_1000, 0x1000).window().reserved();
-        let inner = ACTED_ON.register_device(&NEW, Some(bus), &[inner], IrqResource::None).unwrap();
+        let inner = ACTED_ON.register_device(&NEW, Some(bus), &[inner], &[]).unwrap();
         let resized = |id, size| Relocation::new(id, 0).resized(GuestUsize(size));
         ACTED_ON.relocate(&mut [resized(bus, 0x1000)]).unwrap();
         assert_eq!(ACTED_ON.range(inner, 0).unwrap().state, RangeState::Waiting);

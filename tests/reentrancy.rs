@@ -9,8 +9,8 @@ use std::thread;
 use fixture::{Acting, Constant, at, manager, nth_name, observe, range, read_both_ways, register, within_limit};
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, IoError, IoResource, IoType, IrqResource, MAX_ANONYMOUS, MAX_DEPTH, RegisterError,
-    Rejected, Relocation, Resources, UnregisterError,
+    Access, Device, DeviceManager, IoError, IoResource, IoType, MAX_ANONYMOUS, MAX_DEPTH, RegisterError, Rejected,
+    Relocation, Resources, UnregisterError,
 };
 
 /// As many as a manager of the fixture has.
@@ -70,7 +70,7 @@ fn recursion(by_nested: bool) -> [usize; 2] {
         let mut data = [0];
         on_a_small_stack(|| {
             let outcome = if handle {
-                manager.dispatcher().unwrap().read(at(0), &mut data, IoType::Mmio)
+                manager.dispatcher(0).unwrap().read(at(0), &mut data, IoType::Mmio)
             } else {
                 manager.read(at(0), &mut data, IoType::Mmio)
             };
@@ -113,7 +113,7 @@ fn endless_recursion_through_a_ring_of_devices_ends() {
     };
     let ring: Vec<_> = (0..RING).map(|n| Acting { name: nth_name(n as usize), act: &reads_the_next }).collect();
     for (n, device) in (0..).zip(&ring) {
-        manager.register_device(device, None, &[IoResource::mmio(n * 4, 4)], IrqResource::None).unwrap();
+        manager.register_device(device, None, &[IoResource::mmio(n * 4, 4)], &[]).unwrap();
     }
     on_a_small_stack(|| assert_eq!(manager.read(at(0), &mut [0], IoType::Mmio), Ok(())));
     let (depth, counted) = (depth.load(Ordering::Relaxed), RING as usize + MAX_ANONYMOUS as usize);
@@ -219,7 +219,7 @@ fn a_device_removes_itself_deferred() {
         assert_eq!(manager.nested(access).read(at(0), data, IoType::Mmio), Err(IoError::Unclaimed));
         assert_eq!(manager.collect(), 1, "its callback is running");
         // Its place is not free before it has ended.
-        let again = manager.register_device(&OTHER, None, &[IoResource::mmio(0, 4)], IrqResource::None);
+        let again = manager.register_device(&OTHER, None, &[IoResource::mmio(0, 4)], &[]);
         assert!(matches!(again, Err(RegisterError::Range { .. })));
     };
     let device = Acting { name: "ejected", act: &act };
@@ -227,7 +227,7 @@ fn a_device_removes_itself_deferred() {
         let id = register(&manager, &device, 0);
         let mut data = [0];
         if handle {
-            let mut vcpu = manager.dispatcher().unwrap();
+            let mut vcpu = manager.dispatcher(0).unwrap();
             assert_eq!(vcpu.read(at(0), &mut data, IoType::Mmio), Ok(()));
             assert_eq!(vcpu.read(at(0), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
         } else {
@@ -272,7 +272,7 @@ fn two_callbacks_that_remove_each_others_device_all_return() {
             for address in [0, 8] {
                 let manager = &manager;
                 scope.spawn(move || {
-                    let mut vcpu = manager.dispatcher().unwrap();
+                    let mut vcpu = manager.dispatcher(0).unwrap();
                     assert_eq!(vcpu.read(at(address), &mut [0], IoType::Mmio), Ok(()));
                 });
             }
@@ -307,21 +307,21 @@ fn a_device_cannot_be_reached_or_changed_while_it_is_told_its_resources() {
             assert_eq!(manager.unregister_device(id), Err(busy));
             assert_eq!(manager.unregister_device_deferred(id), Err(busy));
             assert!(manager.relocate(&mut [Relocation::new(id, 0).to(at(8))]).is_err());
-            let below = manager.register_device(&OTHER, Some(id), &[], IrqResource::None);
+            let below = manager.register_device(&OTHER, Some(id), &[], &[]);
             assert_eq!(below, Err(RegisterError::NoSuchParent { device: "other", parent: id }));
-            let beside = manager.register_device(&OTHER, None, &[], IrqResource::None).unwrap();
+            let beside = manager.register_device(&OTHER, None, &[], &[]).unwrap();
             assert_eq!(manager.unregister_device(beside), Ok(()));
-            if self.accept { Ok(()) } else { Err(Rejected) }
+            if self.accept { Ok(()) } else { Err(Rejected::new(0)) }
         }
     }
     manager!(let manager, with_removal_spins(2000));
     let (accepting, rejecting) =
         (Early { manager: &manager, accept: true }, Early { manager: &manager, accept: false });
     let requests = [IoResource::mmio(0, 4)];
-    let rejected = manager.register_device(&rejecting, None, &requests, IrqResource::None);
-    assert_eq!(rejected, Err(RegisterError::Rejected { device: "early" }));
+    let rejected = manager.register_device(&rejecting, None, &requests, &[]);
+    assert_eq!(rejected, Err(RegisterError::Rejected { device: "early", code: 0 }));
     assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
-    assert!(manager.register_device(&accepting, None, &requests, IrqResource::None).is_ok());
+    assert!(manager.register_device(&accepting, None, &requests, &[]).is_ok());
 }
 
 /// C1, C2.
@@ -370,7 +370,7 @@ fn nesting_ends_where_each_callback_has_a_handle_of_its_own() {
         let depth = depth.fetch_add(1, Ordering::SeqCst);
         // As deep as it goes through one handle, then with the next, and at last with none.
         let outcome = match manager.nested(access).read(at(0), &mut [0], IoType::Mmio) {
-            Err(IoError::TooDeep) => match manager.dispatcher_with_hints::<0, 1>() {
+            Err(IoError::TooDeep) => match manager.dispatcher_with_hints::<0, 1>(0) {
                 Ok(mut vcpu) => vcpu.read(at(0), &mut [0], IoType::Mmio),
                 Err(_) if depth < 8 * VCPUS + 8 => manager.read(at(0), &mut [0], IoType::Mmio),
                 Err(_) => Err(IoError::TooDeep),
@@ -380,10 +380,10 @@ fn nesting_ends_where_each_callback_has_a_handle_of_its_own() {
         refusals.fetch_add(usize::from(outcome == Err(IoError::TooDeep)), Ordering::SeqCst);
     };
     let device = Acting { name: "device", act: &again };
-    manager.register_device(&device, None, &[IoResource::mmio(0, 4)], IrqResource::None).unwrap();
+    manager.register_device(&device, None, &[IoResource::mmio(0, 4)], &[]).unwrap();
     thread::scope(|scope| {
         let start = || {
-            manager.dispatcher_with_hints::<0, 1>().unwrap().read(at(0), &mut [0], IoType::Mmio).unwrap();
+            manager.dispatcher_with_hints::<0, 1>(0).unwrap().read(at(0), &mut [0], IoType::Mmio).unwrap();
         };
         // Deeper than a thread's stack usually is in a debug build.
         thread::Builder::new().stack_size(16 << 20).spawn_scoped(scope, start).unwrap();

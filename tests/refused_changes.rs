@@ -48,7 +48,7 @@ fn a_removal_that_is_refused_changes_nothing() {
 fn a_subtree_goes_in_one_act() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let Platform { bus, child, serial, .. } = Platform::new(&manager);
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     assert_eq!(vcpu.read(GuestAddress(0x1_8000), &mut [0], IoType::Mmio), Ok(()));
     manager.unregister_subtree(bus).unwrap();
     for id in [bus, child] {
@@ -63,7 +63,7 @@ fn a_subtree_goes_in_one_act() {
     assert_eq!(manager.unregister_device(serial), Ok(()));
     // Everything it had is free.
     let all = IoResource::at(IoType::Mmio, range(0x1000, 0xf_ffff));
-    manager.register_device(&BUS, None, &[all], IrqResource::Fixed(Gsi(7))).unwrap();
+    manager.register_device(&BUS, None, &[all], &[IrqResource::Fixed(Gsi(7))]).unwrap();
 }
 
 #[test]

@@ -18,15 +18,15 @@ fn a_name_that_is_none_or_is_taken_is_refused() {
     let Platform { bus, serial, .. } = Platform::new(&manager);
     let error = RegisterError::InvalidName { device: "" };
     let words = "\"\" is no name for a device: it is empty or contains a '/'";
-    is_refused(&manager, error, words, || manager.register_device(&UNNAMED, None, &[], IrqResource::None));
+    is_refused(&manager, error, words, || manager.register_device(&UNNAMED, None, &[], &[]));
     let error = RegisterError::InvalidName { device: "a/b" };
     let words = "\"a/b\" is no name for a device: it is empty or contains a '/'";
-    is_refused(&manager, error, words, || manager.register_device(&PATH, None, &[], IrqResource::None));
+    is_refused(&manager, error, words, || manager.register_device(&PATH, None, &[], &[]));
     let error = RegisterError::NameTaken { device: "serial", holder: serial };
     let words = "the parent of \"serial\" has a child of that name, #2";
-    is_refused(&manager, error, words, || manager.register_device(&SERIAL, None, &[], IrqResource::None));
+    is_refused(&manager, error, words, || manager.register_device(&SERIAL, None, &[], &[]));
     // The same name on another bus is another path.
-    let second = manager.register_device(&SERIAL, Some(bus), &[], IrqResource::None).unwrap();
+    let second = manager.register_device(&SERIAL, Some(bus), &[], &[]).unwrap();
     assert_eq!(manager.find_by_path("/bus/serial"), Some(second));
 }
 
@@ -36,10 +36,10 @@ fn a_parent_that_is_gone_or_going_is_refused() {
     let Platform { child, stale, .. } = Platform::new(&manager);
     let error = RegisterError::NoSuchParent { device: "new", parent: stale };
     let words = "#3, which is to be the parent of \"new\", is not registered, or not completely";
-    is_refused(&manager, error, words, || manager.register_device(&NEW, Some(stale), &[], IrqResource::None));
+    is_refused(&manager, error, words, || manager.register_device(&NEW, Some(stale), &[], &[]));
     manager.unregister_device_deferred(child).unwrap();
     let error = RegisterError::NoSuchParent { device: "new", parent: child };
-    let got = manager.register_device(&NEW, Some(child), &[], IrqResource::None);
+    let got = manager.register_device(&NEW, Some(child), &[], &[]);
     assert_eq!(got, Err(error));
 }
 
@@ -116,21 +116,23 @@ fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     ];
     for (request, refusal, words) in cases {
         let error = RegisterError::Range { device: "new", index: 1, io_type: request.io_type(), refusal };
-        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[fine, request], IrqResource::Any));
+        is_refused(&manager, error, words, || {
+            manager.register_device(&NEW, None, &[fine, request], &[IrqResource::Any])
+        });
     }
     // At the first request, with good ones behind it.
     let refusal = overlap(wanted, range(0x3f8, 0x3ff), owned(serial, "serial"));
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": [0x3ff, 0x400] overlaps [0x3f8, 0x3ff], which belongs to \"serial\" (#2)";
     let requests = [IoResource::pio(0x3ff, 2), fine];
-    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &requests, IrqResource::Any));
+    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &requests, &[IrqResource::Any]));
     // Below the bus, among siblings.
     let refusal = overlap(range(0x1_80ff, 0x1_8100), range(0x1_8000, 0x1_80ff), owned(child, "child"));
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
     let words =
         "mmio request 0 of \"new\": [0x180ff, 0x18100] overlaps [0x18000, 0x180ff], which belongs to \"child\" (#1)";
     is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, Some(bus), &[IoResource::mmio(0x1_80ff, 2)], IrqResource::None)
+        manager.register_device(&NEW, Some(bus), &[IoResource::mmio(0x1_80ff, 2)], &[])
     });
     // A window's own device has no place in it.
     let twice = [IoResource::mmio(0x4000, 0x100).window(), IoResource::mmio(0x4008, 1)];
@@ -138,7 +140,7 @@ fn a_range_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     let error = RegisterError::Range { device: "new", index: 1, io_type: IoType::Mmio, refusal };
     let words =
         "mmio request 1 of \"new\": [0x4008, 0x4008] overlaps [0x4000, 0x40ff], which the device itself has asked for";
-    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &twice, IrqResource::None));
+    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &twice, &[]));
 }
 
 #[test]
@@ -147,13 +149,11 @@ fn a_space_that_the_allocator_was_not_given_has_nothing_to_ask_for() {
     let refusal = RangeRefusal::NoPorts;
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": the allocator was given no ports: `with_ports` gives it some";
-    is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, None, &[IoResource::pio(1, 1)], IrqResource::None)
-    });
+    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[IoResource::pio(1, 1)], &[]));
     let error = RegisterError::Irq { device: "new", error: IrqError::NoPool };
     let words = "the interrupt line of \"new\": the allocator was given no lines: `with_irqs` gives it some";
     for irq in [IrqResource::Any, IrqResource::Fixed(Gsi(1)), IrqResource::Shared(Gsi(1))] {
-        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[], irq));
+        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[], &[irq]));
     }
 }
 
@@ -178,9 +178,11 @@ fn every_request_says_what_is_wrong_with_the_bounds_of_ports_and_lines() {
         let words = format!("the interrupt line of \"new\": {words}");
         let error = RegisterError::Irq { device: "new", error };
         for irq in [IrqResource::Any, IrqResource::Fixed(first), IrqResource::Shared(last)] {
-            is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], irq));
+            is_refused(&manager, error, &words, || {
+                manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[irq])
+            });
         }
-        manager.register_device(&NEW, None, &[], IrqResource::None).unwrap();
+        manager.register_device(&NEW, None, &[], &[]).unwrap();
     }
     let bounds = range(0xff00, 0x1_0000);
     manager!(let manager: <DEVICES, RANGES, 1> = bounded().with_ports(bounds));
@@ -188,9 +190,7 @@ fn every_request_says_what_is_wrong_with_the_bounds_of_ports_and_lines() {
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": the ports that the allocator was given by `with_ports`, [0xff00, 0x10000], pass \
                  port 0xffff";
-    is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, None, &[IoResource::pio(0xff00, 1)], IrqResource::None)
-    });
+    is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[IoResource::pio(0xff00, 1)], &[]));
 }
 
 /// What is asked for besides the range itself is not ignored.
@@ -225,11 +225,11 @@ fn a_fixed_range_against_its_own_alignment_or_limits_is_refused() {
     for (request, refusal, words) in cases {
         let error = RegisterError::Range { device: "new", index: 0, io_type: request.io_type(), refusal };
         let words = format!("{} request 0 of \"new\": {words}", request.io_type());
-        is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[request], IrqResource::None));
+        is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[request], &[]));
     }
     let fine = IoResource::mmio(0x5000, 0x1000).aligned(0x1000).within(limits).last_fit();
     assert_eq!((fine.alignment(), fine.limits()), (0x1000, Some(limits)));
-    let id = manager.register_device(&NEW, None, &[fine], IrqResource::None).unwrap();
+    let id = manager.register_device(&NEW, None, &[fine], &[]).unwrap();
     assert_eq!(manager.range(id, 0).unwrap().range, range(0x5000, 0x5fff));
 }
 
@@ -238,8 +238,8 @@ fn a_fixed_range_against_its_own_alignment_or_limits_is_refused() {
 fn a_range_of_a_bus_that_is_no_window_is_in_the_way_of_its_children() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let requests = [IoResource::mmio(0x2000, 0x1000), IoResource::pio(0x40, 0x10).window()];
-    let bus = manager.register_device(&BUS, None, &requests, IrqResource::None).unwrap();
-    let child = manager.register_device(&CHILD, Some(bus), &[], IrqResource::None).unwrap();
+    let bus = manager.register_device(&BUS, None, &requests, &[]).unwrap();
+    let child = manager.register_device(&CHILD, Some(bus), &[], &[]).unwrap();
     let owner = Owner::Device { id: bus, name: "bus" };
     // For a child as for what is below a child.
     for parent in [bus, child] {
@@ -249,7 +249,7 @@ fn a_range_of_a_bus_that_is_no_window_is_in_the_way_of_its_children() {
         let words = "mmio request 0 of \"new\": [0x2800, 0x28ff] overlaps [0x2000, 0x2fff], which belongs to \"bus\" (#0), \
                      a bus above the device, and is not a window: ask for that range with `.window()`";
         is_refused(&manager, error, words, || {
-            manager.register_device(&NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
+            manager.register_device(&NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], &[])
         });
     }
     // Beside the bus there is nothing to hint at.
@@ -258,7 +258,7 @@ fn a_range_of_a_bus_that_is_no_window_is_in_the_way_of_its_children() {
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Mmio, refusal };
     let words = "mmio request 0 of \"new\": [0x2800, 0x28ff] overlaps [0x2000, 0x2fff], which belongs to \"bus\" (#0)";
     is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, None, &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
+        manager.register_device(&NEW, None, &[IoResource::at(IoType::Mmio, wanted)], &[])
     });
 }
 
@@ -267,9 +267,8 @@ fn a_range_below_a_bus_with_windows_lies_in_one_of_them() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let requests =
         [IoResource::mmio(0x2000, 0x1000), IoResource::mmio(0x4000, 0x1000).window(), IoResource::pio(0x40, 4)];
-    let bus = manager.register_device(&BUS, None, &requests, IrqResource::None).unwrap();
-    let child =
-        manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x4800, 0x10)], IrqResource::None).unwrap();
+    let bus = manager.register_device(&BUS, None, &requests, &[]).unwrap();
+    let child = manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x4800, 0x10)], &[]).unwrap();
     let (owner, window) = (Owner::Device { id: bus, name: "bus" }, range(0x4000, 0x4fff));
     for parent in [bus, child] {
         // Across its end, beside it, in another range of the bus, around it.
@@ -282,12 +281,12 @@ fn a_range_below_a_bus_with_windows_lies_in_one_of_them() {
                 "mmio request 0 of \"new\": {wanted} lies outside [0x4000, 0x4fff], the window of \"bus\" (#0)"
             );
             is_refused(&manager, error, &words, || {
-                manager.register_device(&NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
+                manager.register_device(&NEW, Some(parent), &[IoResource::at(IoType::Mmio, wanted)], &[])
             });
         }
         // The bus has no window for ports.
         let beside = [IoResource::pio(0x44, 4)];
-        let id = manager.register_device(&NEW, Some(parent), &beside, IrqResource::None).unwrap();
+        let id = manager.register_device(&NEW, Some(parent), &beside, &[]).unwrap();
         manager.unregister_device(id).unwrap();
     }
     let (wanted, taken) = (range(0x4808, 0x480b), range(0x4800, 0x480f));
@@ -296,7 +295,7 @@ fn a_range_below_a_bus_with_windows_lies_in_one_of_them() {
     let words = "mmio request 0 of \"new\": [0x4808, 0x480b] overlaps [0x4800, 0x480f], which belongs to \"child\" (#1), \
                  a bus above the device, and is not a window: ask for that range with `.window()`";
     is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, Some(child), &[IoResource::at(IoType::Mmio, wanted)], IrqResource::None)
+        manager.register_device(&NEW, Some(child), &[IoResource::at(IoType::Mmio, wanted)], &[])
     });
 }
 
@@ -309,31 +308,31 @@ fn a_line_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     let words =
         "GSI 5, which \"new\" asks for, belongs to \"serial\" (#2): to share it, both ask for `IrqResource::Shared`";
     for irq in [IrqResource::Fixed(Gsi(5)), IrqResource::Shared(Gsi(5))] {
-        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], irq));
+        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[irq]));
     }
     let owner = Owner::Device { id: bus, name: "bus" };
     let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(7), owner };
     let words =
         "GSI 7, which \"new\" asks for, belongs to \"bus\" (#0): to share it, both ask for `IrqResource::Shared`";
     is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Fixed(Gsi(7)))
+        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Fixed(Gsi(7))])
     });
     for gsi in [Gsi(4), Gsi(9), Gsi(u32::MAX)] {
         let error =
             RegisterError::Irq { device: "new", error: IrqError::OutsidePool { gsi, first: Gsi(5), last: Gsi(8) } };
         let words = format!("the interrupt line of \"new\": {gsi} is none of the allocator's lines, GSI 5 to GSI 8");
-        is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[], IrqResource::Shared(gsi)));
+        is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[], &[IrqResource::Shared(gsi)]));
     }
     // Lines 6 and 8 are left, and then none.
     let [a, b] = ["a", "b"].map(|name| Constant { name, value: 0 });
     for (device, gsi) in [(&a, 6), (&b, 8)] {
-        let id = manager.register_device(device, None, &[], IrqResource::Any).unwrap();
+        let id = manager.register_device(device, None, &[], &[IrqResource::Any]).unwrap();
         assert_eq!(manager.device(id).unwrap().gsi, Some(Gsi(gsi)));
     }
     let error = RegisterError::Irq { device: "new", error: IrqError::NoneFree { first: Gsi(5), last: Gsi(8) } };
     let words = "the interrupt line of \"new\": all of the allocator's lines, GSI 5 to GSI 8, are in use";
     is_refused(&manager, error, words, || {
-        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], IrqResource::Any)
+        manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Any])
     });
 }
 
@@ -350,17 +349,17 @@ fn a_device_that_rejects_what_it_was_given_leaves_nothing_behind() {
         fn write(&self, _: &Access<'_>, _: &[u8]) {}
         fn set_resources(&self, resources: &Resources<'_, '_>) -> Result<(), Rejected> {
             // What it does before it refuses is undone too.
-            let _ = resources.irq().assert();
-            Err(Rejected)
+            let _ = resources.irq(0).assert();
+            Err(Rejected::new(0))
         }
     }
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let Platform { bus, .. } = Platform::new(&manager);
     let requests = [IoResource::any(IoType::Mmio, GuestUsize(0x100)).window(), IoResource::pio(0, 1)];
-    let error = RegisterError::Rejected { device: "refusing" };
-    let words = "\"refusing\" does not accept its resources";
+    let error = RegisterError::Rejected { device: "refusing", code: 0 };
+    let words = "\"refusing\" does not accept its resources (code 0)";
     is_refused(&manager, error, words, || {
-        manager.register_device(&Refusing, Some(bus), &requests, IrqResource::Shared(Gsi(7)))
+        manager.register_device(&Refusing, Some(bus), &requests, &[IrqResource::Shared(Gsi(7))])
     });
-    is_refused(&manager, error, words, || manager.register_device(&Refusing, None, &requests, IrqResource::Any));
+    is_refused(&manager, error, words, || manager.register_device(&Refusing, None, &requests, &[IrqResource::Any]));
 }

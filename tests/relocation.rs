@@ -4,8 +4,7 @@ mod fixture;
 
 use fixture::{Constant, manager, observe};
 use vm_device::{
-    DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, RangeRefusal, RelocateError,
-    Relocation,
+    DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, RangeRefusal, RelocateError, Relocation,
 };
 
 fn byte(manager: &DeviceManager<'_>, address: u64) -> u8 {
@@ -22,10 +21,10 @@ fn the_order_of_a_transaction_does_not_matter() {
     let [forwards, backwards] = [false, true].map(|reversed| {
         manager!(let manager);
         let window = IoResource::mmio(0x1000, 0x100).window();
-        let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
+        let bus = manager.register_device(&BUS, None, &[window], &[]).unwrap();
         // It waits beside the window; the transaction brings both together.
         let beside = IoResource::mmio(0x8000, 0x10).waiting();
-        let child = manager.register_device(&CHILD, Some(bus), &[beside], IrqResource::None).unwrap();
+        let child = manager.register_device(&CHILD, Some(bus), &[beside], &[]).unwrap();
         let mut moves =
             [Relocation::new(bus, 0).to(GuestAddress(0x4000)), Relocation::new(child, 0).to(GuestAddress(0x4020))];
         if reversed {
@@ -43,9 +42,9 @@ fn the_order_of_a_transaction_does_not_matter() {
 fn a_moved_window_takes_along_what_is_named_with_it() {
     manager!(let manager);
     let window = IoResource::mmio(0x1000, 0x100).window();
-    let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
+    let bus = manager.register_device(&BUS, None, &[window], &[]).unwrap();
     let inside = [IoResource::mmio(0x1010, 0x10), IoResource::mmio(0x1080, 0x80)];
-    let child = manager.register_device(&CHILD, Some(bus), &inside, IrqResource::None).unwrap();
+    let child = manager.register_device(&CHILD, Some(bus), &inside, &[]).unwrap();
     let before = observe(&manager, &[]);
     // Alone, and with a part of what lies in it. The new place overlaps the old one.
     let window = Relocation::new(bus, 0).to(GuestAddress(0x1040));
@@ -78,9 +77,9 @@ fn a_moved_window_takes_along_what_is_named_with_it() {
 fn what_lies_behind_a_window_that_is_not_decoded_is_not_reached() {
     manager!(let manager);
     let window = IoResource::mmio(0, 0x100).window();
-    let bus = manager.register_device(&BUS, None, &[window], IrqResource::None).unwrap();
-    manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x80, 0x10)], IrqResource::None).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    let bus = manager.register_device(&BUS, None, &[window], &[]).unwrap();
+    manager.register_device(&CHILD, Some(bus), &[IoResource::mmio(0x80, 0x10)], &[]).unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut data = [0];
     let window = Relocation::new(bus, 0);
     for (change, [around, inside]) in [
@@ -107,8 +106,8 @@ fn a_range_keeps_the_alignment_that_it_was_asked_for_with() {
     let fixed = Constant { name: "fixed", value: 2 };
     let limits = IoRange::new(GuestAddress(0x1000), GuestAddress(0x1fff)).unwrap();
     let request = IoResource::any(IoType::Mmio, GuestUsize(0x100)).aligned(0x400).within(limits);
-    let id = manager.register_device(&device, None, &[request], IrqResource::None).unwrap();
-    let other = manager.register_device(&fixed, None, &[IoResource::mmio(0x10, 4)], IrqResource::None).unwrap();
+    let id = manager.register_device(&device, None, &[request], &[]).unwrap();
+    let other = manager.register_device(&fixed, None, &[IoResource::mmio(0x10, 4)], &[]).unwrap();
     let to = |id, base| manager.relocate(&mut [Relocation::new(id, 0).to(GuestAddress(base))]);
     for base in [0x1001, 0x1200, 0x13ff, 0x2200, u64::MAX - 0xff] {
         let error = to(id, base).unwrap_err();
@@ -126,7 +125,7 @@ fn a_range_keeps_the_alignment_that_it_was_asked_for_with() {
     // A fixed range keeps it too.
     let register = Constant { name: "register", value: 3 };
     let request = IoResource::mmio(0x40, 4).aligned(0x20);
-    let third = manager.register_device(&register, None, &[request], IrqResource::None).unwrap();
+    let third = manager.register_device(&register, None, &[request], &[]).unwrap();
     let refusal = RangeRefusal::Misaligned { wanted: GuestAddress(0x50), alignment: GuestUsize(0x20) };
     let error = RelocateError::Range { device: "register", index: 0, to: GuestAddress(0x50), refusal };
     assert_eq!((to(third, 0x50), to(third, 0x60)), (Err(error), Ok(())));
@@ -134,6 +133,6 @@ fn a_range_keeps_the_alignment_that_it_was_asked_for_with() {
     assert_eq!((to(id, 0x2400), byte(&manager, 0x2400)), (Ok(()), 1));
     assert_eq!((to(other, 0x13), byte(&manager, 0x13)), (Ok(()), 2));
     manager.unregister_device(id).unwrap();
-    let again = manager.register_device(&device, None, &[IoResource::mmio(0x100, 4)], IrqResource::None).unwrap();
+    let again = manager.register_device(&device, None, &[IoResource::mmio(0x100, 4)], &[]).unwrap();
     assert_eq!((to(again, 0x101), byte(&manager, 0x101)), (Ok(()), 1));
 }

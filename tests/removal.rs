@@ -8,8 +8,7 @@ use std::thread;
 use std::time::Duration;
 
 use vm_device::{
-    Access, DeviceManager, GuestAddress, HeavyBarrier, InstanceId, IoError, IoResource, IoType, IrqResource,
-    UnregisterError,
+    Access, DeviceManager, GuestAddress, HeavyBarrier, InstanceId, IoError, IoResource, IoType, UnregisterError,
 };
 
 use fixture::{
@@ -130,11 +129,11 @@ fn vcpus_that_hammer_an_address_delay_no_removal_once_nothing_is_there() {
             let [started, hammering] = [0; 2].map(AtomicUsize::new);
             let [go, stop] = [false; 2].map(AtomicBool::new);
             let requests = [IoResource::mmio(0x1000, 4)];
-            let id = manager.register_device(&FIRST, None, &requests, IrqResource::None).unwrap();
+            let id = manager.register_device(&FIRST, None, &requests, &[]).unwrap();
             thread::scope(|scope| {
                 for _ in 0..VCPUS {
                     scope.spawn(|| {
-                        let mut vcpu = manager.dispatcher().unwrap();
+                        let mut vcpu = manager.dispatcher(0).unwrap();
                         // It learns the hint.
                         vcpu.read(GuestAddress(0x1000), &mut [0], IoType::Mmio).unwrap();
                         started.fetch_add(1, SeqCst);
@@ -285,7 +284,7 @@ fn a_removal_looks_for_callbacks_in_every_range() {
             manager!(let manager, with_removal_spins(1000));
             let held = Held::new("held");
             let requests = [0, 8, 0x10].map(|base| IoResource::mmio(base, 4));
-            let id = manager.register_device(&held, None, &requests, IrqResource::None).unwrap();
+            let id = manager.register_device(&held, None, &requests, &[]).unwrap();
             while_inside(&manager, &held, address, false, || {
                 assert_eq!(manager.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));
                 manager.unregister_device_deferred(id).unwrap();
@@ -293,7 +292,7 @@ fn a_removal_looks_for_callbacks_in_every_range() {
             });
             assert_eq!(manager.collect(), 0);
             // Every slot is vacant again.
-            manager.register_device(&FIRST, None, &requests, IrqResource::None).unwrap();
+            manager.register_device(&FIRST, None, &requests, &[]).unwrap();
             assert_eq!([0, 8, 0x10].map(|address| read(&manager, address)), [Ok(2); 3]);
         }
     });
@@ -336,7 +335,7 @@ fn a_removal_waits_for_a_callback_that_another_managers_callback_made() {
         let bridge = Acting { name: "bridge", act: &act };
         register(&outer, &bridge, 0);
         thread::scope(|scope| {
-            scope.spawn(|| outer.dispatcher().unwrap().read(GuestAddress(0), &mut [0], IoType::Mmio).unwrap());
+            scope.spawn(|| outer.dispatcher(0).unwrap().read(GuestAddress(0), &mut [0], IoType::Mmio).unwrap());
             wait_for(&held.inside);
             let _let_go = LetGo(&held);
             assert_eq!(inner.unregister_device(id), Err(UnregisterError::InUse { device: "held" }));

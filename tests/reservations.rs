@@ -34,7 +34,7 @@ fn the_vmm_takes_and_gives_back_ranges_that_no_device_has() {
     assert_eq!(manager.release(IoType::PhysicalMmio, range(0x10_0000, 0x1f_ffff)), Ok(()));
     // The last port is free: nothing of what was refused has stayed.
     let last = IoResource::any(IoType::Pio, GuestUsize(1)).last_fit();
-    let id = manager.register_device(&NEW, None, &[last], IrqResource::None).unwrap();
+    let id = manager.register_device(&NEW, None, &[last], &[]).unwrap();
     assert_eq!(manager.range(id, 0).unwrap().range, range(0xfff, 0xfff));
 }
 
@@ -49,7 +49,7 @@ fn the_vmm_takes_a_range_wherever_there_is_room() {
     assert_eq!(port, range(0xfff, 0xfff));
     // A device is given what lies behind them, and an access to them is unclaimed.
     let page = IoResource::any(IoType::Mmio, GuestUsize(0x1000)).aligned(0x1000);
-    let id = manager.register_device(&NEW, None, &[page, page.last_fit()], IrqResource::None).unwrap();
+    let id = manager.register_device(&NEW, None, &[page, page.last_fit()], &[]).unwrap();
     let given = [0, 1].map(|index| manager.range(id, index).unwrap().range);
     assert_eq!(given, [range(0x2000, 0x2fff), range(u64::MAX - 0x1fff, u64::MAX - 0x1000)]);
     assert_eq!(manager.read(first.first(), &mut [0], IoType::Mmio), Err(IoError::Unclaimed));
@@ -79,7 +79,7 @@ fn no_device_is_given_a_line_of_the_vmm() {
     let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(6), owner: Owner::Vmm };
     let words = "GSI 6, which \"new\" asks for, belongs to the VMM";
     for irq in [IrqResource::Fixed(Gsi(6)), IrqResource::Shared(Gsi(6))] {
-        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[], irq));
+        is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[], &[irq]));
     }
 }
 
@@ -115,7 +115,7 @@ fn the_vmm_is_not_given_a_line_that_may_still_be_asserted() {
     let log = Log::default();
     manager!(let manager, with_interrupt_controller(&log));
     let source = Source::new("source");
-    let id = manager.register_device(&source, None, &[], IrqResource::Fixed(Gsi(5))).unwrap();
+    let id = manager.register_device(&source, None, &[], &[IrqResource::Fixed(Gsi(5))]).unwrap();
     source.line().assert().unwrap();
     log.refuse(true);
     manager.unregister_device(id).unwrap();

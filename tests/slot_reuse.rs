@@ -5,7 +5,7 @@ mod fixture;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use vm_device::{GuestAddress, IoError, IoResource, IoType, IrqResource};
+use vm_device::{GuestAddress, IoError, IoResource, IoType};
 
 use fixture::{Constant, manager};
 
@@ -30,7 +30,7 @@ fn two_devices_take_turns_in_one_slot() {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut vcpu = manager.dispatcher().unwrap();
+            let mut vcpu = manager.dispatcher(0).unwrap();
             while !done.load(Ordering::Relaxed) {
                 look(|address, data| vcpu.read(address, data, IoType::Mmio));
             }
@@ -42,7 +42,7 @@ fn two_devices_take_turns_in_one_slot() {
         });
         for (device, place) in devices.iter().zip(PLACES).cycle().take(rounds) {
             let request = IoResource::mmio(place, 4);
-            let id = manager.register_device(device, None, &[request], IrqResource::None).unwrap();
+            let id = manager.register_device(device, None, &[request], &[]).unwrap();
             thread::yield_now();
             manager.unregister_device(id).unwrap();
         }

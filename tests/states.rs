@@ -5,8 +5,8 @@ mod fixture;
 use fixture::states::*;
 use fixture::{Acting, Constant, Observed, at, manager, nth_name, observe, range, try_register};
 use vm_device::{
-    Access, Device, DeviceManager, GuestUsize, InstanceId, IoResource, IoType, IrqResource, Owner, RangeError,
-    RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation, Resources,
+    Access, Device, DeviceManager, GuestUsize, InstanceId, IoResource, IoType, Owner, RangeError, RangeRefusal,
+    RangeState, RegisterError, Rejected, RelocateError, Relocation, Resources,
 };
 
 use RangeState::{Decoded, Reserved, Unplaced, Waiting};
@@ -198,7 +198,7 @@ impl Device<'_> for Rejecting {
     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
     fn set_resources(&self, _: &Resources<'_, '_>) -> Result<(), Rejected> {
-        Err(Rejected)
+        Err(Rejected::new(0))
     }
 }
 
@@ -282,7 +282,7 @@ fn a_registration_that_is_undone_gives_its_place_to_what_waits_for_it() {
             // While the place is taken for this device, another one wants it.
             change(self.0, want(self.1, 0x1000));
             assert_eq!(state(self.0, self.1), Waiting);
-            Err(Rejected)
+            Err(Rejected::new(0))
         }
     }
     manager!(let manager);
@@ -290,11 +290,11 @@ fn a_registration_that_is_undone_gives_its_place_to_what_waits_for_it() {
     let device = Waits(&manager, id);
     let mut reader = Reader::new(&manager);
     let got = try_register(&manager, &device, &[IoResource::mmio(0x1000, 0x10)]);
-    assert_eq!(got, Err(RegisterError::Rejected { device: "waits" }));
+    assert_eq!(got, Err(RegisterError::Rejected { device: "waits", code: 0 }));
     assert_eq!((state(&manager, id), reader.bytes([0x1000, 0x8000])), (Decoded, [1, OPEN]));
     // One that waits itself is forgotten with the registration.
     let got = try_register(&manager, &Rejecting, &[IoResource::mmio(0x1000, 4).waiting()]);
-    assert_eq!(got, Err(RegisterError::Rejected { device: "rejecting" }));
+    assert_eq!(got, Err(RegisterError::Rejected { device: "rejecting", code: 0 }));
     change(&manager, Relocation::new(id, 0).unplaced());
     assert_eq!((manager.address_map(IoType::Mmio).count(), reader.bytes([0x1000])), (0, [OPEN]));
 }
@@ -305,7 +305,7 @@ fn what_a_device_waits_for_comes_before_it_is_registered_too() {
     let mut reader = Reader::new(&manager);
     let request = IoResource::mmio(0x1000, 4);
     let holder = try_register(&manager, &SECOND, &[request]).unwrap();
-    let taken = manager.take("first", None, &[request.waiting()], IrqResource::None).unwrap();
+    let taken = manager.take("first", None, &[request.waiting()], &[]).unwrap();
     assert_eq!((taken.range(0).unwrap().state, reader.bytes([0x1000])), (Waiting, [2]));
     manager.unregister_device(holder).unwrap();
     assert_eq!((taken.range(0).unwrap().state, reader.bytes([0x1000])), (Decoded, [OPEN]));
@@ -489,12 +489,12 @@ fn each_reason_against_a_change_says_what_to_do() {
     let got = try_register(&manager, &FIRST, &[IoResource::pio(0xfffe, 4).waiting()]);
     assert_eq!(got, Err(RegisterError::Range { device: "first", index: 0, io_type: IoType::Pio, refusal: beyond }));
     change(&manager, step(nest.bus).reserved());
-    let got = manager.register_device(&THIRD, Some(nest.bus), &[any], IrqResource::None).unwrap_err();
+    let got = manager.register_device(&THIRD, Some(nest.bus), &[any], &[]).unwrap_err();
     let words = "mmio request 0 of \"third\": no window of \"bus\" (#0), the bus above the device, is decoded now: a range that \
                  may wait for one is asked for with `.waiting()`";
     assert_eq!(got.to_string(), words);
     // A reserved one needs none that is decoded.
-    manager.register_device(&THIRD, Some(nest.bus), &[any.reserved()], IrqResource::None).unwrap();
+    manager.register_device(&THIRD, Some(nest.bus), &[any.reserved()], &[]).unwrap();
 }
 
 /// A device may change its own range from its own callback, and those of others.
@@ -513,7 +513,7 @@ fn a_callback_lets_ranges_wait_and_places_them() {
     let acting = Acting { name: "acting", act: &act };
     try_register(&manager, &acting, &[IoResource::mmio(0x1000, 4)]).unwrap();
     try_register(&manager, &FIRST, &[IoResource::mmio(0x2000, 4)]).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut byte = |address| {
         let mut data = [0];
         let _ = vcpu.read(at(address), &mut data, IoType::Mmio);

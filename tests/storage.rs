@@ -23,7 +23,7 @@ fn is_refused<'d>(manager: &'d DeviceManager<'d>, id: InstanceId) {
     let error = try_register(manager, &SECOND, &[IoResource::mmio(0x100, 4)]).unwrap_err();
     assert_eq!(error, RegisterError::StorageInUse { device: "second" });
     assert_eq!(error.to_string(), format!("\"second\" cannot be registered: {WORDS}"));
-    let error = manager.dispatcher().err().unwrap();
+    let error = manager.dispatcher(0).err().unwrap();
     assert_eq!((error, error.to_string()), (DispatcherError::StorageInUse, WORDS.into()));
     let error = manager.reserve(IoType::Mmio, range(0x200, 0x2ff)).unwrap_err();
     assert_eq!((error, error.to_string()), (RangeRefusal::StorageInUse, WORDS.into()));
@@ -58,8 +58,8 @@ fn is_refused<'d>(manager: &'d DeviceManager<'d>, id: InstanceId) {
 fn a_second_manager_of_a_storage_is_refused_and_reaches_no_device_of_the_first() {
     manager!(let [first, second]);
     let requests = [IoResource::mmio(0, 4), IoResource::pio(0, 4)];
-    let id = first.register_device(&FIRST, None, &requests, IrqResource::Any).unwrap();
-    let mut vcpu = first.dispatcher().unwrap();
+    let id = first.register_device(&FIRST, None, &requests, &[IrqResource::Any]).unwrap();
+    let mut vcpu = first.dispatcher(0).unwrap();
     let before = observe(&first, &[]);
     is_refused(&second, id);
     assert_eq!(observe(&first, &[]), before);
@@ -91,7 +91,7 @@ fn the_manager_that_uses_a_storage_first_has_it() {
         match how {
             0 => assert_eq!(manager.reserve(IoType::Mmio, range(0x200, 0x2ff)), Ok(range(0x200, 0x2ff))),
             1 => assert_eq!(manager.reserve_irq(None), Ok(Gsi(5))),
-            2 => drop(manager.dispatcher().unwrap()),
+            2 => drop(manager.dispatcher(0).unwrap()),
             3 => assert_eq!(manager.unregister_device(register(manager, &FIRST, 0)), Ok(())),
             // Refusals and look-ups are uses too.
             4 => assert!(try_register(manager, &FIRST, &[IoResource::mmio(0, 0)]).is_err()),
@@ -105,7 +105,7 @@ fn the_manager_that_uses_a_storage_first_has_it() {
         // An access is no use: there is nothing that it could reach.
         assert_eq!(read(&late, 0), Err(IoError::Unclaimed));
         use_first(&early, how);
-        assert_eq!(late.dispatcher().err(), Some(DispatcherError::StorageInUse));
+        assert_eq!(late.dispatcher(0).err(), Some(DispatcherError::StorageInUse));
         let id = register(&early, &FIRST, 0);
         is_refused(&late, id);
     }
@@ -201,7 +201,7 @@ fn one_bridge_works_with_storages_of_any_capacities() {
     manager!(let top);
     let bridges = [Bridge::new(&small), Bridge::new(&large)];
     let outer = Bridge::new(&top);
-    let mut vcpu = top.dispatcher().unwrap();
+    let mut vcpu = top.dispatcher(0).unwrap();
     let mut seen = Vec::new();
     for bridge in &bridges {
         let id = register(&top, bridge, 0);

@@ -97,7 +97,7 @@ fn a_word_to_a_port_of_one_byte_reaches_it_with_its_low_byte() {
     manager!(let manager, with_straddling(IoType::Pio, Straddling::Split));
     let post = Recorder::new("post", 7);
     try_register(&manager, &post, &[IoResource::pio(0x80, 1)]).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let call = |write| Call { write, range_index: 0, address: 0x80, base: 0x80, length: 1 };
     let partial = Err(IoError::Partial { delivered: 1 });
     assert_eq!((vcpu.write(GuestAddress(0x80), &[1, 2], IoType::Pio), post.take()), (partial, vec![call(true)]));
@@ -116,7 +116,7 @@ fn each_space_has_its_own_policy() {
     manager!(let manager, with_straddling(IoType::PhysicalMmio, Straddling::Split), with_open_bus(IoType::Mmio, OpenBus(0xff)));
     let device = Recorder::new("device", 7);
     try_register(&manager, &device, &[IoResource::pio(0x80, 1), IoResource::mmio(0x80, 1)]).unwrap();
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut data = [0; 2];
     assert_eq!(vcpu.read(GuestAddress(0x80), &mut data, IoType::Pio), Err(IoError::Straddling));
     assert_eq!((data, device.take()), ([0xff; 2], vec![]));

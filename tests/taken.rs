@@ -18,8 +18,8 @@ fn page() -> IoResource {
 #[test]
 fn what_is_taken_is_nobody_elses_and_is_the_devices_once_it_is_registered() {
     manager!(let manager);
-    let taken = manager.take("disk", None, &[page()], IrqResource::Fixed(Gsi(7))).unwrap();
-    assert_eq!((taken.range(0).unwrap().range, taken.irq().gsi()), (range(0x1000, 0x1fff), Some(Gsi(7))));
+    let taken = manager.take("disk", None, &[page()], &[IrqResource::Fixed(Gsi(7))]).unwrap();
+    assert_eq!((taken.range(0).unwrap().range, taken.irq(0).gsi()), (range(0x1000, 0x1fff), Some(Gsi(7))));
     assert_eq!(taken.range(1), None);
 
     // It is held, and not reached.
@@ -33,13 +33,13 @@ fn what_is_taken_is_nobody_elses_and_is_the_devices_once_it_is_registered() {
     assert_eq!(read(&manager, 0x1000), Ok(7));
     assert_eq!(manager.device(id).map(|info| (info.name, info.gsi)), Some(("disk", Some(Gsi(7)))));
     manager.unregister_device(id).unwrap();
-    assert!(manager.take("disk", None, &[page()], IrqResource::Fixed(Gsi(7))).is_ok());
+    assert!(manager.take("disk", None, &[page()], &[IrqResource::Fixed(Gsi(7))]).is_ok());
 }
 
 #[test]
 fn what_is_dropped_is_given_back_and_placed_where_another_waits_for_it() {
     manager!(let manager);
-    let taken = manager.take("disk", None, &[page()], IrqResource::Fixed(Gsi(7))).unwrap();
+    let taken = manager.take("disk", None, &[page()], &[IrqResource::Fixed(Gsi(7))]).unwrap();
     let waiting = try_register(&manager, &SERIAL, &[page().waiting()]).unwrap();
     assert_eq!(manager.range(waiting, 0).unwrap().state, RangeState::Waiting);
     drop(taken);
@@ -52,7 +52,7 @@ fn what_is_dropped_is_given_back_and_placed_where_another_waits_for_it() {
 #[test]
 fn a_device_of_another_name_is_refused_and_everything_is_given_back() {
     manager!(let manager);
-    let taken = manager.take("disk", None, &[page()], IrqResource::None).unwrap();
+    let taken = manager.take("disk", None, &[page()], &[]).unwrap();
     let error = taken.register(&SERIAL).unwrap_err();
     assert_eq!(error, RegisterError::OtherName { device: "serial", taken: "disk" });
     let words = "\"serial\" cannot have what was taken for \"disk\": a device keeps the name";
@@ -66,7 +66,7 @@ fn until_its_device_is_registered_nothing_else_can_be_done_with_it() {
     manager!(let manager);
     let window = IoResource::mmio(0, 0x10_0000).window();
     let bus = try_register(&manager, &BUS, &[window]).unwrap();
-    let taken = manager.take("disk", Some(bus), &[page()], IrqResource::None).unwrap();
+    let taken = manager.take("disk", Some(bus), &[page()], &[]).unwrap();
     let id = taken.id();
     assert_eq!(manager.unregister_device(id), Err(UnregisterError::Busy { device: "disk" }));
     assert_eq!(manager.unregister_device_deferred(id), Err(UnregisterError::Busy { device: "disk" }));
@@ -74,9 +74,9 @@ fn until_its_device_is_registered_nothing_else_can_be_done_with_it() {
     let error = RelocateError::Busy { device: "disk" };
     assert_eq!(manager.relocate(&mut [Relocation::new(id, 0).unplaced()]), Err(error));
     let error = RegisterError::NoSuchParent { device: "child", parent: id };
-    assert_eq!(manager.register_device(&CHILD, Some(id), &[], IrqResource::None), Err(error));
+    assert_eq!(manager.register_device(&CHILD, Some(id), &[], &[]), Err(error));
     let error = RegisterError::NameTaken { device: "disk", holder: id };
-    assert_eq!(manager.register_device(&DISK, Some(bus), &[], IrqResource::None), Err(error));
+    assert_eq!(manager.register_device(&DISK, Some(bus), &[], &[]), Err(error));
     drop(taken);
     assert_eq!(manager.unregister_device(bus), Ok(()));
 }
@@ -87,7 +87,7 @@ fn what_is_taken_moves_with_the_window_around_it() {
     let window = IoResource::mmio(0, 0x10_0000).window();
     let bus = try_register(&manager, &BUS, &[window]).unwrap();
     let device = Recorder::new("disk", 0);
-    let taken = manager.take("disk", Some(bus), &[page()], IrqResource::None).unwrap();
+    let taken = manager.take("disk", Some(bus), &[page()], &[]).unwrap();
     let away = |to| manager.relocate(&mut [Relocation::new(bus, 0).to(at(to))]);
     away(0x100_0000).unwrap();
     assert_eq!(taken.range(0).unwrap().state, RangeState::Waiting);
@@ -105,8 +105,8 @@ fn what_is_taken_moves_with_the_window_around_it() {
 #[test]
 fn what_cannot_be_taken_is_an_error_that_names_it() {
     manager!(let manager);
-    let first = manager.take("disk", None, &[page()], IrqResource::None).unwrap();
-    let none = IrqResource::None;
+    let first = manager.take("disk", None, &[page()], &[]).unwrap();
+    let none = &[];
     let refused = |name, request| manager.take(name, None, &[request], none).err().unwrap().to_string();
     let words = format!(
         "mmio request 0 of \"net\": [0x1000, 0x1fff] overlaps [0x1000, 0x1fff], which belongs to \"disk\" ({})",

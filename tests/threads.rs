@@ -80,7 +80,7 @@ impl Device<'_> for Watched {
 }
 
 fn one_device<'d>(manager: &'d DeviceManager<'d>, device: &'d dyn Device<'d>, base: u64, size: u64) -> InstanceId {
-    manager.register_device(device, None, &[IoResource::mmio(base, size)], IrqResource::None).unwrap()
+    manager.register_device(device, None, &[IoResource::mmio(base, size)], &[]).unwrap()
 }
 
 /// What the writer has done with the plugged device, told in steps: absent, being registered, present, being removed.
@@ -183,7 +183,7 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
             done.store(true, Ordering::SeqCst);
         });
         scope.spawn(|| {
-            let mut vcpu = manager.dispatcher().unwrap();
+            let mut vcpu = manager.dispatcher(0).unwrap();
             let mut read = |address, data: &mut [u8]| vcpu.read(GuestAddress(address), data, IoType::Mmio);
             while !done.load(Ordering::SeqCst) {
                 reads.fetch_add(look(&mut read, &phase), Ordering::Relaxed);
@@ -197,7 +197,7 @@ fn readers_see_one_state_or_the_next_while_a_writer_changes_everything() {
         });
         scope.spawn(|| {
             // From within the relay, which passes on what it has read, and knows no more of the outcome than that.
-            let mut vcpu = manager.dispatcher().unwrap();
+            let mut vcpu = manager.dispatcher(0).unwrap();
             let mut read = |address, data: &mut [u8]| {
                 vcpu.read(GuestAddress(RELAY + address), data, IoType::Mmio).unwrap();
                 if data.iter().all(|byte| *byte == 0xff) { Err(IoError::Unclaimed) } else { Ok(()) }
@@ -227,10 +227,10 @@ fn writers_on_several_threads_do_not_get_in_each_others_way() {
             scope.spawn(move || {
                 while !up() {
                     let window = [IoResource::mmio(bus, 0x1000).window()];
-                    let parent = manager.register_device(device, None, &window, IrqResource::Any).unwrap();
+                    let parent = manager.register_device(device, None, &window, &[IrqResource::Any]).unwrap();
                     device.registered.store(true, Ordering::SeqCst);
                     let requests = [IoResource::mmio(bus + 0x10, 4), IoResource::mmio(bus + 0x20, 4)];
-                    let child = manager.register_device(device, Some(parent), &requests, IrqResource::Any).unwrap();
+                    let child = manager.register_device(device, Some(parent), &requests, &[IrqResource::Any]).unwrap();
                     let mut data = [0; 3];
                     manager.read(GuestAddress(bus + 0x10), &mut data, IoType::Mmio).unwrap();
                     assert_eq!(data, [device.number, 0x10, 0]);

@@ -24,7 +24,7 @@ fn a_device_that_panics_leaves_the_manager_usable() {
     };
     let nested = Acting { name: "nested", act: &nested };
     let ids = [register(&manager, &inner, 0), register(&manager, &nested, 8)];
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     for address in [0, 8] {
         let mut data = [0];
         assert!(unwinds(|| manager.read(at(address), &mut data, IoType::Mmio)));
@@ -55,7 +55,7 @@ fn a_device_that_panics_over_its_resources_is_not_registered() {
     manager!(let manager, with_removal_spins(2000));
     let device = Panicking(AtomicUsize::new(0));
     let requests = [IoResource::mmio(0, 4), IoResource::pio(0, 4)];
-    let register = || manager.register_device(&device, None, &requests, IrqResource::None);
+    let register = || manager.register_device(&device, None, &requests, &[]);
     assert!(unwinds(register));
     assert_eq!(manager.walk().count() + manager.address_map(IoType::Mmio).count(), 0);
     let id = register().unwrap();
@@ -99,8 +99,8 @@ fn a_controller_that_unwinds_has_not_taken_what_it_was_told_and_the_line_lives_o
     let controller = Unwinding::default();
     manager!(let manager, with_interrupt_controller(&controller));
     let (a, b) = (Source::new("a"), Source::new("b"));
-    let id = manager.register_device(&a, None, &[], SHARED).unwrap();
-    manager.register_device(&b, None, &[], SHARED).unwrap();
+    let id = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
+    manager.register_device(&b, None, &[], &[SHARED]).unwrap();
     let unwind = || controller.times.store(1, SeqCst);
     let level = || controller.level.load(SeqCst);
     unwind();
@@ -112,7 +112,7 @@ fn a_controller_that_unwinds_has_not_taken_what_it_was_told_and_the_line_lives_o
     assert!(unwinds(|| manager.unregister_device(id)) && level(), "the last source's deassertion was not taken");
     assert!(manager.device(id).is_none(), "the removal is complete all the same");
     assert_eq!((b.line().deassert(), level()), (Ok(()), false));
-    assert_eq!(manager.register_device(&a, None, &[], SHARED).map(drop), Ok(()));
+    assert_eq!(manager.register_device(&a, None, &[], &[SHARED]).map(drop), Ok(()));
 }
 
 /// C27.
@@ -122,8 +122,8 @@ fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
         let controller = Unwinding::default();
         manager!(let manager, with_interrupt_controller(&controller));
         let (bus, child) = (Source::new("bus"), Source::new("child"));
-        let bus_id = manager.register_device(&bus, None, &[], IrqResource::Fixed(Gsi(5))).unwrap();
-        let child_id = manager.register_device(&child, Some(bus_id), &[], IrqResource::Fixed(Gsi(6))).unwrap();
+        let bus_id = manager.register_device(&bus, None, &[], &[IrqResource::Fixed(Gsi(5))]).unwrap();
+        let child_id = manager.register_device(&child, Some(bus_id), &[], &[IrqResource::Fixed(Gsi(6))]).unwrap();
         for device in [&bus, &child] {
             device.line().assert().unwrap();
         }
@@ -145,7 +145,7 @@ fn a_controller_that_unwinds_during_a_removal_leaves_nothing_half_removed() {
         assert_eq!(manager.collect(), 0);
         assert!(!controller.level.load(SeqCst));
         for gsi in [5, 6] {
-            let id = manager.register_device(&bus, None, &[], IrqResource::Fixed(Gsi(gsi))).unwrap();
+            let id = manager.register_device(&bus, None, &[], &[IrqResource::Fixed(Gsi(gsi))]).unwrap();
             manager.unregister_device(id).unwrap();
         }
     }

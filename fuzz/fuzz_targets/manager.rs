@@ -114,7 +114,7 @@ fuzz_target!(|acts: Vec<Act>| {
     let recorders: Vec<_> = (0..DEVICES).map(|number| Recorder::new(nth_name(number), 0)).collect();
     let pool = |memory| IoRange::with_size(GuestAddress(base(memory)), GuestUsize(SIZE)).unwrap();
     manager!(let manager: <5, 12, 1> = SystemAllocator::new(pool(true)).with_ports(pool(false)).with_irqs(0, 3));
-    let mut vcpu = manager.dispatcher().unwrap();
+    let mut vcpu = manager.dispatcher(0).unwrap();
     let mut known: Vec<Known> = Vec::new();
     // The ids that are gone.
     let mut stale: Vec<InstanceId> = Vec::new();
@@ -126,7 +126,7 @@ fuzz_target!(|acts: Vec<Act>| {
                 let parent = known.get(parent as usize % (known.len() + 1)).map(|parent| parent.id);
                 let windows = requests.iter().take(4).map(|request| request.window).collect();
                 let requests: Vec<_> = requests.iter().take(4).map(resource).collect();
-                let result = manager.register_device(&recorders[number], parent, &requests, IrqResource::Any);
+                let result = manager.register_device(&recorders[number], parent, &requests, &[IrqResource::Any]);
                 if let Ok(id) = result {
                     assert!(!known.iter().any(|known| known.id == id) && !stale.contains(&id), "an id came twice");
                     assert!(

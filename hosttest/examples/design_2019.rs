@@ -127,10 +127,10 @@ fn run<'d>(vmm: &'d Vmm<'d>, bridge: &'d PciHostBridge, card: &'d Card) -> Resul
 
     let window = IoResource::mmio(BUS, 0x1000_0000).window();
     let ports = IoResource::pio(CONFIG_ADDRESS, 8);
-    let bus: InstanceId = manager.register_device(bridge, None, &[ports, window], IrqResource::None)?;
+    let bus: InstanceId = manager.register_device(bridge, None, &[ports, window], &[])?;
     // Its address and its interrupt line are the manager's choice.
     let memory = IoResource::any(IoType::Mmio, GuestUsize(16)).aligned(16);
-    let id = manager.register_device(card, Some(bus), &[memory], IrqResource::Any)?;
+    let id = manager.register_device(card, Some(bus), &[memory], &[IrqResource::Any])?;
     let base = card.base.lock().expect("no callback panics").ok_or("the card was told where it is")?;
     println!("registered:");
     vmm.print();

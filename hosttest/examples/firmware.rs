@@ -80,7 +80,7 @@ impl Device<'static> for Timer {
     }
 
     fn set_resources(&self, resources: &Resources<'_, 'static>) -> Result<(), Rejected> {
-        *self.irq.lock() = resources.irq();
+        *self.irq.lock() = resources.irq(0);
         Ok(())
     }
 }
@@ -107,14 +107,14 @@ struct Seen {
 /// Registers the devices, and accesses them as the exit handler of a virtual processor does.
 fn boot() -> Result<Seen, Box<dyn Error>> {
     let port = IoResource::pio(CONSOLE_PORT, 1).sizes(AccessSizes::BYTE);
-    MANAGER.register_device(&CONSOLE, None, &[port], IrqResource::None)?;
+    MANAGER.register_device(&CONSOLE, None, &[port], &[])?;
     let page = IoResource::any(Mmio, GuestUsize(0x1000)).aligned(0x1000).sizes(AccessSizes::DWORD);
-    let timer = MANAGER.register_device(&TIMER, None, &[page], IrqResource::Any)?;
+    let timer = MANAGER.register_device(&TIMER, None, &[page], &[IrqResource::Any])?;
     let place = |index| MANAGER.range(timer, index).map(|assigned| assigned.range.first());
     let first = place(0).ok_or("the timer has a range")?;
     let line = MANAGER.device(timer).and_then(|info| info.gsi).ok_or("the timer has a line")?;
 
-    let mut vcpu = MANAGER.dispatcher()?;
+    let mut vcpu = MANAGER.dispatcher(0)?;
     for byte in b"booted" {
         vcpu.write(CONSOLE_PORT.into(), &[*byte], Pio)?;
     }

@@ -13,7 +13,7 @@ use hosttest::vmm::machine::Machine;
 use hosttest::vmm::vcpu::Ring;
 use hosttest::vmm::watchdog::Watchdog;
 use kvm_ioctls::Kvm;
-use vm_device::{DeviceManager, IoError, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+use vm_device::{DeviceManager, IoError, IoRange, IoResource, Storage, SystemAllocator};
 
 const MEMORY: u64 = 0xd000_0000;
 const DONE: u16 = 0x500;
@@ -49,12 +49,12 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn run(kvm: &Kvm) -> Result<(), Box<dyn Error>> {
-    MANAGER.register_device(&SERIAL, None, &[Serial::resource()], IrqResource::None)?;
-    MANAGER.register_device(&SCRATCH, None, &[IoResource::mmio(MEMORY, 64)], IrqResource::None)?;
+    MANAGER.register_device(&SERIAL, None, &[Serial::resource()], &[])?;
+    MANAGER.register_device(&SCRATCH, None, &[IoResource::mmio(MEMORY, 64)], &[])?;
 
     let machine = Machine::new(kvm)?;
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
-    let mut devices = MANAGER.dispatcher()?;
+    let mut devices = MANAGER.dispatcher(0)?;
     let watchdog = Watchdog::start(std::time::Duration::from_secs(60));
     let (mut exits, mut unclaimed) = (0, 0);
     let told = loop {

@@ -7,7 +7,7 @@ use spin::Mutex;
 use vm_device::IoType::{Mmio, Pio};
 use vm_device::exit::x86::instruction::decode;
 use vm_device::exit::x86::{Gpr, Mode, PortDirection, Registers, svm};
-use vm_device::{Access, Accesses, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+use vm_device::{Access, Accesses, Device, DeviceManager, IoRange, IoResource, Storage, SystemAllocator};
 
 /// A device of eight bytes, which a guest writes and reads back.
 struct Register(Mutex<[u8; 8]>);
@@ -105,8 +105,8 @@ const GUEST: [(&str, Exit, u64); 5] = [
 
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let resources = [IoResource::pio(PORT, 8), IoResource::mmio(MEMORY, 8)];
-    MANAGER.register_device(&REGISTER, None, &resources, IrqResource::None)?;
-    let mut devices = MANAGER.dispatcher()?;
+    MANAGER.register_device(&REGISTER, None, &resources, &[])?;
+    let mut devices = MANAGER.dispatcher(0)?;
 
     let mut registers = Registers { rip: 0x1000, ..Registers::default() };
     registers.set(Gpr::Rax, 0x1122_3344);

@@ -19,8 +19,7 @@ use hosttest::vmm::vm::Vm;
 use libtest_mimic::{Arguments, Failed};
 use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
 use vm_device::{
-    Assigned, DeviceManager, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Placement, RangeState, Storage,
-    SystemAllocator,
+    Assigned, DeviceManager, GuestAddress, InstanceId, IoRange, IoType, Placement, RangeState, Storage, SystemAllocator,
 };
 
 use needs::{Need, test};
@@ -93,11 +92,11 @@ fn boot() -> Result<(), Failed> {
     let vm = machine(&manager, &firmware)?;
 
     let (cmos, debug) = (Cmos::new(RAM), DebugPort::new());
-    manager.register_device(&cmos, None, &[Cmos::resource()], IrqResource::None)?;
-    manager.register_device(&debug, None, &[DebugPort::resource()], IrqResource::None)?;
+    manager.register_device(&cmos, None, &[Cmos::resource()], &[])?;
+    manager.register_device(&debug, None, &[DebugPort::resource()], &[])?;
 
     let host = HostBridge::new("pci", &manager);
-    let host_id = manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None)?;
+    let host_id = manager.register_device(&host, None, &[HostBridge::PORTS], &[])?;
     // SeaBIOS sets a machine up whose host bridge is the one of QEMU.
     let chipset = Function::new(Config::i440fx().subsystem(0x1af4, 0x1100));
     host.bus().plug(&chipset, Slot::new(0, 0), host_id)?;
@@ -127,7 +126,7 @@ fn boot() -> Result<(), Failed> {
         &[(0x10, MEMORY), (0x1c, MEMORY), (0x20, PORTS)],
     );
     let bridge = Bridge::new("bridge", 0x1b36, 1);
-    let bridge_id = manager.register_device(&bridge, None, &bridge.requests(), IrqResource::None)?;
+    let bridge_id = manager.register_device(&bridge, None, &bridge.requests(), &[])?;
     host.bus().plug(bridge.function(), Slot::new(3, 0), bridge_id)?;
     let mut cards = Vec::new();
     for (card, parent, bus, slot) in [
@@ -135,14 +134,14 @@ fn boot() -> Result<(), Failed> {
         (&network, None, host.bus(), Slot::new(2, 0)),
         (&behind, Some(bridge_id), bridge.bus(), Slot::new(0, 0)),
     ] {
-        let id = manager.register_device(&card.device, parent, &card.function.requests(), IrqResource::None)?;
+        let id = manager.register_device(&card.device, parent, &card.function.requests(), &[])?;
         bus.plug(&card.function, slot, id)?;
         cards.push((card, id));
     }
 
     let mut vcpu = Vcpu::new(&vm, 0)?;
     let with_output = |error: String| format!("{error}\n{}", debug.output());
-    run(&mut vcpu, &mut manager.dispatcher()?, LIMIT, || debug.says(AFTER_PCI))
+    run(&mut vcpu, &mut manager.dispatcher(0)?, LIMIT, || debug.says(AFTER_PCI))
         .map_err(|error| with_output(error.to_string()))?;
 
     for (card, id) in cards {

@@ -22,8 +22,8 @@ use hosttest::vmm::vcpu::{Ring, Vcpu};
 use hosttest::vmm::vm::{Slot, TSS_ADDRESS, Vm};
 use libtest_mimic::{Arguments, Failed};
 use vm_device::{
-    Accesses, DeviceManager, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, IrqResource, Relocation,
-    Storage, SystemAllocator,
+    Accesses, DeviceManager, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, Relocation, Storage,
+    SystemAllocator,
 };
 
 use needs::{Need, test};
@@ -210,7 +210,7 @@ fn moved_range() -> Outcome {
     let allocator = SystemAllocator::new(IoRange::ALL_MEMORY);
     let manager = DeviceManager::new(&storage, allocator).with_listener(&backing);
     let range = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(LOW), GuestUsize(PAGE));
-    let id = manager.register_device(&video, None, &[range], IrqResource::None).map_err(|error| error.to_string())?;
+    let id = manager.register_device(&video, None, &[range], &[]).map_err(|error| error.to_string())?;
     backing.connect(machine.vm())?;
     let memory = Arc::clone(&backing.placed()[0].memory);
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;

@@ -65,9 +65,9 @@ impl SystemAllocator {
     /// let (first, second) = (Constant("first", 1), Constant("second", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 5));
-    /// let id = manager.register_device(&first, None, &[], IrqResource::Any).unwrap();
+    /// let id = manager.register_device(&first, None, &[], &[IrqResource::Any]).unwrap();
     /// assert_eq!(manager.device(id).and_then(|info| info.gsi), Some(Gsi(5)));
-    /// let refused = manager.register_device(&second, None, &[], IrqResource::Any);
+    /// let refused = manager.register_device(&second, None, &[], &[IrqResource::Any]);
     /// assert!(matches!(refused, Err(RegisterError::Irq { device: "second", .. })));
     /// ```
     #[must_use]

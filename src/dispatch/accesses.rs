@@ -21,7 +21,7 @@ use crate::manager::DeviceManager;
 ///
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// assert_eq!(read_dword(&mut manager.dispatcher().unwrap(), 0x1000), u32::MAX);
+/// assert_eq!(read_dword(&mut manager.dispatcher(0).unwrap(), 0x1000), u32::MAX);
 /// assert_eq!(read_dword(&mut &manager, 0x1000), u32::MAX);
 /// ```
 pub trait Accesses {

@@ -10,27 +10,28 @@ use crate::manager::{DeviceManager, Occupant};
 use crate::quiescence::Reader;
 
 impl<'d> DeviceManager<'d> {
-    /// A handle of one vCPU, which dispatches faster than the manager itself.
+    /// A handle of the vCPU with this number, which dispatches faster than the manager itself. Devices see the number in
+    /// [`Access::vcpu`](crate::Access::vcpu); the manager does not use it, and two handles may have the same.
     ///
     /// ```
     /// use vm_device::{DeviceManager, DispatcherError, IoRange, Storage, SystemAllocator};
     ///
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let first = manager.dispatcher();
-    /// let second = manager.dispatcher();
+    /// let first = manager.dispatcher(0);
+    /// let second = manager.dispatcher(1);
     /// assert!(first.is_ok() && second.is_ok());
-    /// assert_eq!(manager.dispatcher().err(), Some(DispatcherError::Exhausted { capacity: 2 }));
+    /// assert_eq!(manager.dispatcher(2).err(), Some(DispatcherError::Exhausted { capacity: 2 }));
     ///
     /// // A dropped handle makes room for another.
     /// drop(first);
-    /// assert!(manager.dispatcher().is_ok());
+    /// assert!(manager.dispatcher(2).is_ok());
     /// ```
     ///
     /// # Errors
     /// [`DispatcherError`], if there are as many as the storage has room for, or if the storage is another manager's.
-    pub fn dispatcher(&'d self) -> Result<Dispatcher<'d>, DispatcherError> {
-        self.dispatcher_with_hints()
+    pub fn dispatcher(&'d self, vcpu: u16) -> Result<Dispatcher<'d>, DispatcherError> {
+        self.dispatcher_with_hints(vcpu)
     }
 
     /// A handle of one vCPU as [`dispatcher`](Self::dispatcher), with another number of hints. `PORTS` and `MEMORY` are the
@@ -42,7 +43,7 @@ impl<'d> DeviceManager<'d> {
     ///
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let small = manager.dispatcher_with_hints::<1, 64>().unwrap();
+    /// let small = manager.dispatcher_with_hints::<1, 64>(0).unwrap();
     /// assert!(size_of_val(&small) < 256);
     /// ```
     ///
@@ -50,6 +51,7 @@ impl<'d> DeviceManager<'d> {
     /// As [`dispatcher`](Self::dispatcher).
     pub fn dispatcher_with_hints<const PORTS: usize, const MEMORY: usize>(
         &'d self,
+        vcpu: u16,
     ) -> Result<Dispatcher<'d, PORTS, MEMORY>, DispatcherError> {
         if !self.acquire_storage() {
             return Err(DispatcherError::StorageInUse);
@@ -57,7 +59,7 @@ impl<'d> DeviceManager<'d> {
         let exhausted = DispatcherError::Exhausted { capacity: self.slots.vcpus() };
         let (reader, record) = self.slots.acquire_reader().ok_or(exhausted)?;
         let site = ReaderSite { record: Some(record), level: 0 };
-        let caller = Caller { manager: self.identity(), site, outer: None };
+        let caller = Caller { manager: self.identity(), site, vcpu: Some(vcpu), outer: None };
         let open_bus = [Space::Ports, Space::Memory].map(|space| self.open_bus(space));
         Ok(Dispatcher { caller, manager: self, reader, open_bus })
     }
@@ -83,19 +85,19 @@ impl<'d> DeviceManager<'d> {
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::{
-///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
 /// };
 ///
 /// static STORAGE: Storage<8, 16, 2> = Storage::new();
 /// static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY));
 /// static DEVICE: Constant = Constant("scratch", 7);
 ///
-/// MANAGER.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None)?;
+/// MANAGER.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 0x1000)], &[])?;
 /// std::thread::scope(|scope| {
 ///     // Each vCPU has its own.
-///     for _ in 0..2 {
-///         scope.spawn(|| {
-///             let mut vcpu = MANAGER.dispatcher().expect("there is room for two");
+///     for number in 0..2 {
+///         scope.spawn(move || {
+///             let mut vcpu = MANAGER.dispatcher(number).expect("there is room for two");
 ///             let mut data = [0; 8];
 ///             for offset in (0..0x1000).step_by(8) {
 ///                 assert_eq!(vcpu.read(GuestAddress(0x1000 + offset), &mut data, IoType::Mmio), Ok(()));
@@ -185,14 +187,14 @@ impl<'d, const PORTS: usize, const MEMORY: usize> Dispatcher<'d, PORTS, MEMORY> 
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoError, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, IoError, IoRange, IoResource, Storage, SystemAllocator};
     ///
     /// let device = Constant("disk", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager =
     ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
-    /// manager.register_device(&device, None, &[IoResource::pio(0x1f0, 2)], IrqResource::None).unwrap();
-    /// let mut vcpu = manager.dispatcher().unwrap();
+    /// manager.register_device(&device, None, &[IoResource::pio(0x1f0, 2)], &[]).unwrap();
+    /// let mut vcpu = manager.dispatcher(0).unwrap();
     /// let mut data = [0; 8];
     /// assert_eq!(vcpu.read_string(0x1f0, 2, &mut data), Ok(()));
     /// assert_eq!(data, [7; 8]);

@@ -16,7 +16,7 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// /// An index and data pair in front of another device's memory: a read of the data is a read at the index.
@@ -41,10 +41,10 @@ impl<'d> DeviceManager<'d> {
     /// static WINDOW: Window<'static> = Window { manager: &MANAGER, index: 0x8000 };
     /// static MEMORY: Constant = Constant("memory", 7);
     ///
-    /// MANAGER.register_device(&WINDOW, None, &[IoResource::pio(0xcfc, 4)], IrqResource::None)?;
-    /// MANAGER.register_device(&MEMORY, None, &[IoResource::mmio(0x8000, 0x1000)], IrqResource::None)?;
+    /// MANAGER.register_device(&WINDOW, None, &[IoResource::pio(0xcfc, 4)], &[])?;
+    /// MANAGER.register_device(&MEMORY, None, &[IoResource::mmio(0x8000, 0x1000)], &[])?;
     /// let mut data = [0; 4];
-    /// MANAGER.dispatcher()?.read(GuestAddress(0xcfc), &mut data, IoType::Pio)?;
+    /// MANAGER.dispatcher(0)?.read(GuestAddress(0xcfc), &mut data, IoType::Pio)?;
     /// assert_eq!(data, [7; 4]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -63,14 +63,14 @@ pub struct Nested<'a, 'd> {
 impl<'d> Nested<'_, 'd> {
     #[inline(never)]
     fn dispatch(&self, address: GuestAddress, io_type: IoType, transfer: &mut dyn Transfer) -> Result<(), IoError> {
-        let Caller { manager, site, .. } = *self.access.caller;
+        let Caller { manager, site, vcpu, .. } = *self.access.caller;
         let mut site = site.deeper();
         if manager != self.manager.identity() {
             // The record is the other manager's: under its index this one may have none, or another vCPU's, whose words are in use.
             site.record = None;
         }
         let outer = self.access.as_outer();
-        let caller = Caller { manager: self.manager.identity(), site, outer: Some(&outer) };
+        let caller = Caller { manager: self.manager.identity(), site, vcpu, outer: Some(&outer) };
         self.manager.dispatch_from(&caller, address, io_type, transfer)
     }
 
@@ -110,7 +110,7 @@ impl<'d> Nested<'_, 'd> {
     ///
     /// ```
     /// use vm_device::{
-    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
     ///     UnregisterError,
     /// };
     ///
@@ -132,8 +132,8 @@ impl<'d> Nested<'_, 'd> {
     /// static STORAGE: Storage<8, 16, 2> = Storage::new();
     /// static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// static CARD: Card<'static> = Card(&MANAGER);
-    /// MANAGER.register_device(&CARD, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None)?;
-    /// MANAGER.dispatcher()?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
+    /// MANAGER.register_device(&CARD, None, &[IoResource::mmio(0x1000, 4)], &[])?;
+    /// MANAGER.dispatcher(0)?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     ///

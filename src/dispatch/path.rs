@@ -7,7 +7,8 @@ use crate::cost;
 use crate::index::{AtomicAddress, Entry, Table};
 use crate::manager::{DeviceManager, Occupant};
 use crate::quiescence::{Reader, Refused, SlotGuard, SlotRef};
-use crate::resource::{AccessSizes, MAX_WINDOW_DEPTH};
+use crate::resource::MAX_WINDOW_DEPTH;
+use crate::sizes::AccessSizes;
 use crate::sync::cold_path;
 
 /// The result of a search: a slot, and the base of its range, under a version.
@@ -34,14 +35,14 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let device = Constant("rtc", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager =
     ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
-    /// manager.register_device(&device, None, &[IoResource::pio(0x70, 2)], IrqResource::None).unwrap();
+    /// manager.register_device(&device, None, &[IoResource::pio(0x70, 2)], &[]).unwrap();
     ///
     /// let mut data = [0; 1];
     /// assert_eq!(manager.read(GuestAddress(0x71), &mut data, IoType::Pio), Ok(()));
@@ -72,7 +73,7 @@ impl<'d> DeviceManager<'d> {
     ///
     /// ```
     /// use core::sync::atomic::{AtomicU8, Ordering};
-    /// use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{Access, Device, DeviceManager, IoRange, IoResource, Storage, SystemAllocator};
     ///
     /// /// The data port of a disk: each access takes the next value.
     /// struct Data(AtomicU8);
@@ -91,7 +92,7 @@ impl<'d> DeviceManager<'d> {
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager =
     ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
-    /// manager.register_device(&device, None, &[IoResource::pio(0x1f0, 2)], IrqResource::None).unwrap();
+    /// manager.register_device(&device, None, &[IoResource::pio(0x1f0, 2)], &[]).unwrap();
     ///
     /// // `rep insw` with a count of 3: three accesses of 2 bytes.
     /// let mut data = [0; 6];
@@ -121,7 +122,7 @@ impl<'d> DeviceManager<'d> {
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
-        let caller = Caller { manager: self.identity(), site: ReaderSite::HANDLE_LESS, outer: None };
+        let caller = Caller { manager: self.identity(), site: ReaderSite::HANDLE_LESS, vcpu: None, outer: None };
         self.dispatch_from(&caller, address, io_type, transfer)
     }
 
@@ -334,7 +335,7 @@ pub(super) fn call_device<G>(
 ) -> Result<(), IoError> {
     let occupant = guard.occupant();
     let access = Access::with_caller(address, base, occupant.target, caller);
-    if occupant.sizes != AccessSizes::ANY {
+    if occupant.target.sizes != AccessSizes::ANY {
         return call_sized(transfer, occupant, &access);
     }
     transfer.call(occupant.device, &access);
@@ -351,9 +352,9 @@ fn call_sized(mut transfer: impl Transfer, occupant: &Occupant<'_>, access: &Acc
 /// As [`call_sized`]. Its code exists once for all kinds of transfer.
 fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, length) = (access.offset(), transfer.element_len());
-    if occupant.sizes.accepts(offset, length) {
+    if occupant.target.sizes.accepts(offset, length) {
         transfer.call(occupant.device, access);
-    } else if occupant.sizes.splits(offset, length) {
+    } else if occupant.target.sizes.splits(offset, length) {
         call_split(transfer, occupant, access);
     } else {
         return Err(IoError::RefusedSize);
@@ -365,7 +366,7 @@ fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: 
 fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) {
     let length = transfer.element_len();
     let (mut at, mut next, mut left) = (0, *access, length);
-    while let Some(size) = occupant.sizes.piece(next.offset(), left)
+    while let Some(size) = occupant.target.sizes.piece(next.offset(), left)
         && transfer.call_part(occupant.device, &next, at, size)
     {
         at += size;

@@ -14,8 +14,8 @@ use crate::interrupt::{Gsi, MAX_SHARING};
 ///
 /// let storage = Storage::<8, 16, 1>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let _vcpu = manager.dispatcher();
-/// let error = manager.dispatcher().err().unwrap();
+/// let _vcpu = manager.dispatcher(0);
+/// let error = manager.dispatcher(0).err().unwrap();
 /// assert_eq!(error.to_string(), "all 1 dispatchers are in use, as many as `VCPUS` says");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,13 +49,13 @@ impl core::error::Error for DispatcherError {}
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
-/// use vm_device::{DeviceManager, IoRange, IrqResource, RegisterError, Storage, SystemAllocator};
+/// use vm_device::{DeviceManager, IoRange, RegisterError, Storage, SystemAllocator};
 ///
 /// let (first, second) = (Constant("disk", 1), Constant("disk", 2));
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let holder = manager.register_device(&first, None, &[], IrqResource::None).unwrap();
-/// let refused = manager.register_device(&second, None, &[], IrqResource::None);
+/// let holder = manager.register_device(&first, None, &[], &[]).unwrap();
+/// let refused = manager.register_device(&second, None, &[], &[]);
 /// assert_eq!(refused, Err(RegisterError::NameTaken { device: "disk", holder }));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -153,11 +153,15 @@ pub enum RegisterError<'d> {
         device: &'d str,
         /// Which of its ranges.
         index: usize,
+        /// The code of its [`Rejected`](crate::Rejected).
+        code: u32,
     },
     /// The device does not accept what it was given.
     Rejected {
         /// The device.
         device: &'d str,
+        /// The code of its [`Rejected`](crate::Rejected).
+        code: u32,
     },
 }
 
@@ -209,10 +213,12 @@ impl fmt::Display for RegisterError<'_> {
             RegisterError::OtherName { device, taken } => {
                 write!(f, "\"{device}\" cannot have what was taken for \"{taken}\": a device keeps the name")
             }
-            RegisterError::ListenerRefused { device, index } => {
-                write!(f, "the listener has refused the place of range {index} of \"{device}\"")
+            RegisterError::ListenerRefused { device, index, code } => {
+                write!(f, "the listener has refused the place of range {index} of \"{device}\" (code {code})")
             }
-            RegisterError::Rejected { device } => write!(f, "\"{device}\" does not accept its resources"),
+            RegisterError::Rejected { device, code } => {
+                write!(f, "\"{device}\" does not accept its resources (code {code})")
+            }
         }
     }
 }
@@ -224,13 +230,13 @@ impl core::error::Error for RegisterError<'_> {}
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
-/// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator, UnregisterError};
+/// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator, UnregisterError};
 ///
 /// let (bus, disk) = (Constant("bus", 1), Constant("disk", 2));
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let id = manager.register_device(&bus, None, &[], IrqResource::None).unwrap();
-/// manager.register_device(&disk, Some(id), &[], IrqResource::None).unwrap();
+/// let id = manager.register_device(&bus, None, &[], &[]).unwrap();
+/// manager.register_device(&disk, Some(id), &[], &[]).unwrap();
 /// let refused = manager.unregister_device(id);
 /// assert_eq!(refused, Err(UnregisterError::HasChildren { device: "bus", child: "disk" }));
 /// ```
@@ -299,14 +305,14 @@ impl core::error::Error for UnregisterError<'_> {}
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::{
-///     DeviceManager, GuestAddress, IoRange, IoResource, IrqResource, RelocateError, Relocation, Storage,
+///     DeviceManager, GuestAddress, IoRange, IoResource, RelocateError, Relocation, Storage,
 ///     SystemAllocator,
 /// };
 ///
 /// let device = Constant("disk", 1);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let id = manager.register_device(&device, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
+/// let id = manager.register_device(&device, None, &[IoResource::mmio(0x1000, 0x1000)], &[]).unwrap();
 /// let refused = manager.relocate(&mut [Relocation::new(id, 1).to(GuestAddress(0x2000))]);
 /// assert_eq!(refused, Err(RelocateError::NoSuchRange { device: "disk", index: 1 }));
 /// ```
@@ -344,6 +350,8 @@ pub enum RelocateError<'d> {
         device: &'d str,
         /// Which of its ranges.
         index: usize,
+        /// The code of its [`Rejected`](crate::Rejected).
+        code: u32,
     },
     /// The new place cannot be had.
     Range {
@@ -367,8 +375,11 @@ impl fmt::Display for RelocateError<'_> {
             RelocateError::NamedTwice { device, index } => {
                 write!(f, "range {index} of \"{device}\" is named twice in one transaction")
             }
-            RelocateError::ListenerRefused { device, index } => {
-                write!(f, "the listener has refused the place of range {index} of \"{device}\", which has it")
+            RelocateError::ListenerRefused { device, index, code } => {
+                write!(
+                    f,
+                    "the listener has refused the place of range {index} of \"{device}\", which has it (code {code})"
+                )
             }
             RelocateError::Range { device, index, to, refusal } => {
                 write!(f, "range {index} of \"{device}\" to {to}: {refusal}")

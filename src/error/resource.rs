@@ -14,14 +14,14 @@ use crate::resource::MAX_WINDOW_DEPTH;
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
-/// use vm_device::{DeviceManager, IoRange, IoResource, IrqResource, Storage, SystemAllocator};
+/// use vm_device::{DeviceManager, IoRange, IoResource, Storage, SystemAllocator};
 ///
 /// let (first, second) = (Constant("first", 1), Constant("second", 2));
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
 /// let page = [IoResource::mmio(0x1000, 0x1000)];
-/// manager.register_device(&first, None, &page, IrqResource::None).unwrap();
-/// let error = manager.register_device(&second, None, &page, IrqResource::None).unwrap_err();
+/// manager.register_device(&first, None, &page, &[]).unwrap();
+/// let error = manager.register_device(&second, None, &page, &[]).unwrap_err();
 /// assert_eq!(
 ///     error.to_string(),
 ///     "mmio request 0 of \"second\": [0x1000, 0x1fff] overlaps [0x1000, 0x1fff], which belongs to \"first\" (#0)",

@@ -47,7 +47,7 @@ impl LineSource<'_> {
 ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
 ///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 ///     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-///         *self.0.lock() = resources.irq();
+///         *self.0.lock() = resources.irq(0);
 ///         Ok(())
 ///     }
 /// }
@@ -58,7 +58,7 @@ impl LineSource<'_> {
 ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
 ///
 /// assert_eq!(TIMER.0.lock().assert(), Err(InterruptError::Removed));
-/// let timer = MANAGER.register_device(&TIMER, None, &[], IrqResource::Any)?;
+/// let timer = MANAGER.register_device(&TIMER, None, &[], &[IrqResource::Any])?;
 /// let line = *TIMER.0.lock();
 /// assert_eq!(line.gsi(), Some(Gsi(0)));
 /// // This manager has no interrupt controller.

@@ -27,7 +27,7 @@ use crate::sync::{AtomicBool, MutexGuard, Ordering, const_fn};
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::{
-///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
 /// };
 ///
 /// static DEVICE: Constant = Constant("rtc", 7);
@@ -35,8 +35,8 @@ use crate::sync::{AtomicBool, MutexGuard, Ordering, const_fn};
 /// static MANAGER: DeviceManager<'static> =
 ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
 ///
-/// let rtc = MANAGER.register_device(&DEVICE, None, &[IoResource::pio(0x70, 2)], IrqResource::None)?;
-/// let mut vcpu = MANAGER.dispatcher()?;
+/// let rtc = MANAGER.register_device(&DEVICE, None, &[IoResource::pio(0x70, 2)], &[])?;
+/// let mut vcpu = MANAGER.dispatcher(0)?;
 /// let mut data = [0; 1];
 /// vcpu.read(GuestAddress(0x71), &mut data, IoType::Pio)?;
 /// assert_eq!(data, [7]);
@@ -177,7 +177,7 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, Straddling, SystemAllocator,
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, Storage, Straddling, SystemAllocator,
     /// };
     ///
     /// let device = Constant("post", 7);
@@ -185,7 +185,7 @@ impl<'d> DeviceManager<'d> {
     /// let manager =
     ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS))
     ///         .with_straddling(IoType::Pio, Straddling::Split);
-    /// manager.register_device(&device, None, &[IoResource::pio(0x80, 1)], IrqResource::None).unwrap();
+    /// manager.register_device(&device, None, &[IoResource::pio(0x80, 1)], &[]).unwrap();
     ///
     /// // `inw` at a port of one byte: its low byte reaches the device.
     /// let mut data = [0; 2];
@@ -209,7 +209,7 @@ impl<'d> DeviceManager<'d> {
     ///
     /// ```
     /// use vm_device::{
-    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage,
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage,
     ///     SystemAllocator, UnregisterError,
     /// };
     ///
@@ -232,8 +232,8 @@ impl<'d> DeviceManager<'d> {
     /// static MANAGER: DeviceManager<'static> =
     ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY)).with_removal_spins(10);
     /// static DEVICE: Careless<'static> = Careless(&MANAGER);
-    /// MANAGER.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None)?;
-    /// MANAGER.dispatcher()?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
+    /// MANAGER.register_device(&DEVICE, None, &[IoResource::mmio(0x1000, 4)], &[])?;
+    /// MANAGER.dispatcher(0)?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     #[must_use]
@@ -247,7 +247,7 @@ impl<'d> DeviceManager<'d> {
     ///
     /// ```
     /// use core::sync::atomic::{AtomicU32, Ordering, fence};
-    /// use vm_device::{DeviceManager, HeavyBarrier, IoRange, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, HeavyBarrier, IoRange, Storage, SystemAllocator};
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     ///
@@ -266,7 +266,7 @@ impl<'d> DeviceManager<'d> {
     /// static STORAGE: Storage<8, 16, 2> = Storage::new();
     /// static MANAGER: DeviceManager<'static> =
     ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY)).with_asymmetric_fence(BARRIER);
-    /// let card = MANAGER.register_device(&DEVICE, None, &[], IrqResource::None)?;
+    /// let card = MANAGER.register_device(&DEVICE, None, &[], &[])?;
     /// assert_eq!(BARRIERS.load(Ordering::Relaxed), 0);
     /// MANAGER.unregister_device(card)?;
     /// assert_eq!(BARRIERS.load(Ordering::Relaxed), 1);

@@ -18,12 +18,12 @@ use crate::resource::Assigned;
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
-/// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+/// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 ///
 /// let device = Constant("timer", 7);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let id = manager.register_device(&device, None, &[], IrqResource::None).unwrap();
+/// let id = manager.register_device(&device, None, &[], &[]).unwrap();
 /// let info = manager.device(id).unwrap();
 /// assert_eq!((info.name, info.parent, info.depth, info.gsi), ("timer", None, 0, None));
 /// ```
@@ -86,12 +86,12 @@ impl<'d> DeviceManager<'d> {
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
     ///
     /// let device = Constant("timer", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let id = manager.register_device(&device, None, &[], IrqResource::None).unwrap();
+    /// let id = manager.register_device(&device, None, &[], &[]).unwrap();
     /// assert_eq!(manager.device(id).map(|info| info.name), Some("timer"));
     /// manager.unregister_device(id).unwrap();
     /// assert!(manager.device(id).is_none());
@@ -106,14 +106,14 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let device = Constant("timer", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::of::<0xc000_0000, 0xffff_ffff>()));
     /// let anywhere = IoResource::any(IoType::Mmio, GuestUsize(0x100));
-    /// let id = manager.register_device(&device, None, &[anywhere], IrqResource::None).unwrap();
+    /// let id = manager.register_device(&device, None, &[anywhere], &[]).unwrap();
     /// let assigned = manager.range(id, 0).map(|assigned| assigned.range);
     /// assert_eq!(assigned, Some(IoRange::of::<0xc000_0000, 0xc000_00ff>()));
     /// assert!(manager.range(id, 1).is_none());
@@ -130,13 +130,13 @@ impl<'d> DeviceManager<'d> {
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
     ///
     /// let (pci, serial) = (Constant("pci", 1), Constant("serial", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let bus = manager.register_device(&pci, None, &[], IrqResource::None).unwrap();
-    /// let serial = manager.register_device(&serial, Some(bus), &[], IrqResource::None).unwrap();
+    /// let bus = manager.register_device(&pci, None, &[], &[]).unwrap();
+    /// let serial = manager.register_device(&serial, Some(bus), &[], &[]).unwrap();
     /// assert_eq!(manager.find_by_path("/pci/serial"), Some(serial));
     /// assert_eq!(manager.find_by_path("/serial"), None);
     /// ```
@@ -163,14 +163,14 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let device = Constant("timer", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let ranges = [IoResource::mmio(0x1000, 0x10), IoResource::mmio(0x2000, 0x10)];
-    /// let id = manager.register_device(&device, None, &ranges, IrqResource::None).unwrap();
+    /// let id = manager.register_device(&device, None, &ranges, &[]).unwrap();
     /// assert_eq!(manager.find_by_address(GuestAddress(0x2008), IoType::Mmio), Some((id, 1)));
     /// assert_eq!(manager.find_by_address(GuestAddress(0x3000), IoType::Mmio), None);
     /// ```
@@ -186,14 +186,14 @@ impl<'d> DeviceManager<'d> {
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
     ///
     /// let (pci, disk, clock) = (Constant("pci", 1), Constant("disk", 2), Constant("clock", 3));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let bus = manager.register_device(&pci, None, &[], IrqResource::None).unwrap();
-    /// manager.register_device(&clock, None, &[], IrqResource::None).unwrap();
-    /// manager.register_device(&disk, Some(bus), &[], IrqResource::None).unwrap();
+    /// let bus = manager.register_device(&pci, None, &[], &[]).unwrap();
+    /// manager.register_device(&clock, None, &[], &[]).unwrap();
+    /// manager.register_device(&disk, Some(bus), &[], &[]).unwrap();
     /// let tree: Vec<_> = manager.walk().map(|info| (info.depth, info.name)).collect();
     /// assert_eq!(tree, [(0, "pci"), (1, "disk"), (0, "clock")]);
     /// ```
@@ -219,14 +219,14 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestAddress, GuestUsize, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let video = Constant("video", 1);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let memory = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(0xa0000), GuestUsize(0x2_0000));
-    /// manager.register_device(&video, None, &[memory], IrqResource::None).unwrap();
+    /// manager.register_device(&video, None, &[memory], &[]).unwrap();
     ///
     /// // What the VMM has to map.
     /// let map = manager.address_map(IoType::Mmio);

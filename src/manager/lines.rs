@@ -28,7 +28,6 @@ impl<'d> State<'_, 'd> {
         irq: IrqResource,
     ) -> Result<Option<LineShare>, RegisterError<'d>> {
         let (wanted, shared) = match irq {
-            IrqResource::None => return Ok(None),
             IrqResource::Any => (None, false),
             IrqResource::Fixed(gsi) => (Some(gsi), false),
             IrqResource::Shared(gsi) => (Some(gsi), true),

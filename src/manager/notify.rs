@@ -45,6 +45,7 @@ enum Step<'d> {
 pub(crate) struct RefusedPlace<'d> {
     pub(crate) device: &'d str,
     pub(crate) index: usize,
+    pub(crate) code: u32,
 }
 
 impl<'d> DeviceManager<'d> {
@@ -116,7 +117,7 @@ impl<'m, 'd> Teller<'m, 'd> {
         let refused = self.tell(turn);
         outcome?;
         match refused {
-            Some(RefusedPlace { device, index }) => Err(RelocateError::ListenerRefused { device, index }),
+            Some(RefusedPlace { device, index, code }) => Err(RelocateError::ListenerRefused { device, index, code }),
             None => Ok(()),
         }
     }
@@ -215,12 +216,12 @@ impl<'m, 'd> Teller<'m, 'd> {
         let mut told = OnDrop::new(Told::Refused, |told| {
             self.manager.with_state(|state| state.pool.set_told(slot, *told));
         });
-        if self.listener.placed(range).is_ok() {
+        let Err(rejected) = self.listener.placed(range) else {
             told.value = Told::Placed;
             return Ok(());
-        }
+        };
         let name = self.manager.with_state(|state| state.tree.get(range.id).map(|node| node.name)).flatten();
-        Err(RefusedPlace { device: name.unwrap_or(""), index: range.range_index })
+        Err(RefusedPlace { device: name.unwrap_or(""), index: range.range_index, code: rejected.code() })
     }
 
     fn tell(&self, turn: Option<Turn<'_, 'd>>) -> Option<RefusedPlace<'d>> {

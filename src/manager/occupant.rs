@@ -2,12 +2,10 @@
 
 use crate::access::Target;
 use crate::device::Device;
-use crate::resource::AccessSizes;
 
 /// What a dispatch needs of the device in a slot.
 #[derive(Clone, Copy)]
 pub(crate) struct Occupant<'d> {
     pub(crate) device: &'d dyn Device<'d>,
     pub(crate) target: Target,
-    pub(crate) sizes: AccessSizes,
 }

@@ -34,7 +34,7 @@ impl<'d> DeviceManager<'d> {
     ///     IoResource::pio(0x3f8, 8).sizes(AccessSizes::BYTE),
     ///     IoResource::any(IoType::Mmio, GuestUsize(0x1000)).aligned(0x1000).last_fit(),
     /// ];
-    /// let uart = manager.register_device(&device, None, &requests, IrqResource::Fixed(Gsi(4))).unwrap();
+    /// let uart = manager.register_device(&device, None, &requests, &[IrqResource::Fixed(Gsi(4))]).unwrap();
     /// let place = |index| manager.range(uart, index).map(|assigned| assigned.range);
     /// assert_eq!(place(0), Some(IoRange::of::<0x3f8, 0x3ff>()));
     /// assert_eq!(place(1), Some(IoRange::of::<0xffff_f000, 0xffff_ffff>()));
@@ -49,10 +49,10 @@ impl<'d> DeviceManager<'d> {
         device: &'d dyn Device<'d>,
         parent: Option<InstanceId>,
         requests: &[IoResource],
-        irq: IrqResource,
+        irqs: &[IrqResource],
     ) -> Result<InstanceId, RegisterError<'d>> {
         let name = device.name();
-        self.take_for(Request { device, name, parent, ranges: requests, irq })?.register(device)
+        self.take_for(Request { device, name, parent, ranges: requests, irqs })?.register(device)
     }
 
     /// Takes a range for the VMM itself: RAM, a local APIC. No device gets it, and an access to it is unclaimed. An [`IoRange`]
@@ -62,7 +62,7 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, IrqResource, Placement, Storage, SystemAllocator,
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, IoType, Placement, Storage, SystemAllocator,
     /// };
     ///
     /// let device = Constant("timer", 7);
@@ -71,7 +71,7 @@ impl<'d> DeviceManager<'d> {
     /// // The guest's RAM.
     /// let ram = manager.reserve(IoType::Mmio, Placement::Fixed(IoRange::of::<0, 0x3fff_ffff>())).unwrap();
     /// let page = IoResource::any(IoType::Mmio, GuestUsize(0x1000));
-    /// let timer = manager.register_device(&device, None, &[page], IrqResource::None).unwrap();
+    /// let timer = manager.register_device(&device, None, &[page], &[]).unwrap();
     /// let place = manager.range(timer, 0).unwrap().range;
     /// assert!(!place.overlaps(ram));
     /// assert_eq!(place.first().0, 0x4000_0000);

@@ -29,7 +29,7 @@ use crate::resource::{MAX_WINDOW_DEPTH, Placement, RangeState};
 ///
 /// ```
 /// use vm_device::{
-///     DeviceManager, GuestAddress, IoRange, IoResource, IrqResource, Relocation, Storage, SystemAllocator,
+///     DeviceManager, GuestAddress, IoRange, IoResource, Relocation, Storage, SystemAllocator,
 /// };
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
@@ -37,8 +37,8 @@ use crate::resource::{MAX_WINDOW_DEPTH, Placement, RangeState};
 /// let (first, second) = (Constant("first", 1), Constant("second", 2));
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let first = manager.register_device(&first, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
-/// let second = manager.register_device(&second, None, &[IoResource::mmio(0x2000, 0x1000)], IrqResource::None).unwrap();
+/// let first = manager.register_device(&first, None, &[IoResource::mmio(0x1000, 0x1000)], &[]).unwrap();
+/// let second = manager.register_device(&second, None, &[IoResource::mmio(0x2000, 0x1000)], &[]).unwrap();
 ///
 /// // Two ranges change places.
 /// let mut swap =
@@ -98,16 +98,16 @@ impl Relocation {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestUsize, IoRange, IoResource, IrqResource, RangeState, Relocation, Storage, SystemAllocator,
+    ///     DeviceManager, GuestUsize, IoRange, IoResource, RangeState, Relocation, Storage, SystemAllocator,
     /// };
     ///
     /// let (bridge, disk) = (Constant("bridge", 1), Constant("disk", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let window = IoResource::mmio(0x10_0000, 0x20_0000).window();
-    /// let bridge = manager.register_device(&bridge, None, &[window], IrqResource::None).unwrap();
+    /// let bridge = manager.register_device(&bridge, None, &[window], &[]).unwrap();
     /// let bar = IoResource::mmio(0x20_0000, 0x1000);
-    /// let disk = manager.register_device(&disk, Some(bridge), &[bar], IrqResource::None).unwrap();
+    /// let disk = manager.register_device(&disk, Some(bridge), &[bar], &[]).unwrap();
     ///
     /// // What a smaller window does not hold any more waits for a larger one.
     /// let resize = |size| manager.relocate(&mut [Relocation::new(bridge, 0).resized(GuestUsize(size))]);
@@ -129,7 +129,7 @@ impl Relocation {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Relocation, Storage,
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, Relocation, Storage,
     ///     SystemAllocator,
     /// };
     ///
@@ -137,7 +137,7 @@ impl Relocation {
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let bar = IoResource::mmio(0x1000, 0x1000).reserved();
-    /// let disk = manager.register_device(&device, None, &[bar], IrqResource::None).unwrap();
+    /// let disk = manager.register_device(&device, None, &[bar], &[]).unwrap();
     /// let mut data = [0; 1];
     /// assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
     ///
@@ -175,14 +175,14 @@ impl Relocation {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Relocation, Storage, SystemAllocator,
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, Relocation, Storage, SystemAllocator,
     /// };
     ///
     /// let (first, second) = (Constant("first", 1), Constant("second", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let first = manager.register_device(&first, None, &[IoResource::mmio(0x1000, 0x1000)], IrqResource::None).unwrap();
-    /// let second = manager.register_device(&second, None, &[IoResource::mmio(0x2000, 0x1000)], IrqResource::None).unwrap();
+    /// let first = manager.register_device(&first, None, &[IoResource::mmio(0x1000, 0x1000)], &[]).unwrap();
+    /// let second = manager.register_device(&second, None, &[IoResource::mmio(0x2000, 0x1000)], &[]).unwrap();
     ///
     /// // Two ranges change places, one after the other.
     /// manager.relocate(&mut [Relocation::new(first, 0).to(GuestAddress(0x2000)).waiting()]).unwrap();
@@ -256,16 +256,16 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Relocation, Storage, SystemAllocator,
+    ///     DeviceManager, GuestAddress, IoRange, IoResource, IoType, Relocation, Storage, SystemAllocator,
     /// };
     ///
     /// let (pci, disk) = (Constant("pci", 1), Constant("disk", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let window = IoResource::mmio(0x1000_0000, 0x1000_0000).window();
-    /// let bus = manager.register_device(&pci, None, &[window], IrqResource::None).unwrap();
+    /// let bus = manager.register_device(&pci, None, &[window], &[]).unwrap();
     /// let bar = IoResource::mmio(0x1000_0000, 0x1000);
-    /// let disk = manager.register_device(&disk, Some(bus), &[bar], IrqResource::None).unwrap();
+    /// let disk = manager.register_device(&disk, Some(bus), &[bar], &[]).unwrap();
     ///
     /// // A window moves together with what lies in it.
     /// let window = Relocation::new(bus, 0).to(GuestAddress(0x4000_0000));

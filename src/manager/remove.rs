@@ -50,20 +50,20 @@ impl<'d> DeviceManager<'d> {
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     /// use vm_device::{
-    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// let device = Constant("card", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let range = [IoResource::mmio(0x1000, 0x1000)];
-    /// let card = manager.register_device(&device, None, &range, IrqResource::None).unwrap();
+    /// let card = manager.register_device(&device, None, &range, &[]).unwrap();
     /// assert_eq!(manager.unregister_device(card), Ok(()));
     ///
     /// // No access reaches it any more, and everything it had is free.
     /// let mut data = [0; 1];
     /// assert_eq!(manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio), Err(IoError::Unclaimed));
-    /// assert!(manager.register_device(&device, None, &range, IrqResource::None).is_ok());
+    /// assert!(manager.register_device(&device, None, &range, &[]).is_ok());
     /// ```
     ///
     /// # Errors
@@ -81,13 +81,13 @@ impl<'d> DeviceManager<'d> {
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
     ///
     /// let (dock, disk) = (Constant("dock", 1), Constant("disk", 2));
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let bus = manager.register_device(&dock, None, &[], IrqResource::None).unwrap();
-    /// manager.register_device(&disk, Some(bus), &[], IrqResource::None).unwrap();
+    /// let bus = manager.register_device(&dock, None, &[], &[]).unwrap();
+    /// manager.register_device(&disk, Some(bus), &[], &[]).unwrap();
     /// assert_eq!(manager.unregister_subtree(bus), Ok(()));
     /// assert_eq!(manager.walk().count(), 0);
     /// ```
@@ -107,7 +107,7 @@ impl<'d> DeviceManager<'d> {
     ///
     /// ```
     /// use vm_device::{
-    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    ///     Access, Device, DeviceManager, GuestAddress, IoRange, IoResource, IoType, Storage, SystemAllocator,
     /// };
     ///
     /// /// A card that the guest ejects by a write to the card's own register.
@@ -129,8 +129,8 @@ impl<'d> DeviceManager<'d> {
     /// static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// static CARD: Card<'static> = Card(&MANAGER);
     ///
-    /// MANAGER.register_device(&CARD, None, &[IoResource::mmio(0x1000, 4)], IrqResource::None)?;
-    /// MANAGER.dispatcher()?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
+    /// MANAGER.register_device(&CARD, None, &[IoResource::mmio(0x1000, 4)], &[])?;
+    /// MANAGER.dispatcher(0)?.write(GuestAddress(0x1000), &[1], IoType::Mmio)?;
     /// // The callback has ended: nothing is left to wait for.
     /// assert_eq!(MANAGER.collect(), 0);
     /// assert_eq!(MANAGER.walk().count(), 0);
@@ -158,13 +158,13 @@ impl<'d> DeviceManager<'d> {
     /// ```
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, IoRange, IoResource, IoType, Storage, SystemAllocator};
     ///
     /// let device = Constant("card", 7);
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
     /// let range = [IoResource::mmio(0x1000, 0x1000)];
-    /// let card = manager.register_device(&device, None, &range, IrqResource::None).unwrap();
+    /// let card = manager.register_device(&device, None, &range, &[]).unwrap();
     /// manager.unregister_device_deferred(card).unwrap();
     /// // Its range stays taken until the removal is finished.
     /// assert_eq!(manager.address_map(IoType::Mmio).count(), 1);

@@ -17,7 +17,7 @@ pub(crate) struct Request<'r, 'd> {
     pub(crate) name: &'d str,
     pub(crate) parent: Option<InstanceId>,
     pub(crate) ranges: &'r [IoResource],
-    pub(crate) irq: IrqResource,
+    pub(crate) irqs: &'r [IrqResource],
 }
 
 /// A device that takes ranges.
@@ -51,7 +51,7 @@ impl<'d> State<'_, 'd> {
         let too_many = RegisterError::TooManyDevices { device: name, capacity: self.tree.capacity() };
         let id = self.ids.next().ok_or(too_many)?;
         let first_range = self.take_ranges(name, Taker { node: id.index, parent }, ranges)?;
-        let line = match self.take_line(name, request.irq) {
+        let line = match request.irqs.first().map_or(Ok(None), |irq| self.take_line(name, *irq)) {
             Ok(line) => line,
             Err(error) => {
                 self.give_back_ranges(first_range);

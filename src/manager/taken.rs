@@ -17,7 +17,8 @@ use crate::manager::occupant::Occupant;
 use crate::manager::state::State;
 use crate::manager::take::Request;
 use crate::manager::tree::NodeState;
-use crate::resource::{AccessSizes, Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Resources};
+use crate::resource::{Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Resources};
+use crate::sizes::AccessSizes;
 
 /// Stands in the tree for a device that does not exist yet. No access reaches it.
 struct Absent;
@@ -59,8 +60,8 @@ impl<'d> DeviceManager<'d> {
     ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::of::<0xc000_0000, 0xffff_ffff>()).with_irqs(5, 15));
     ///
     /// let range = IoResource::any(IoType::Mmio, GuestUsize(0x200)).aligned(0x200);
-    /// let taken = MANAGER.take("disk", None, &[range], IrqResource::Any)?;
-    /// let (base, gsi) = (taken.range(0).unwrap().range.first(), taken.irq().gsi().unwrap().0);
+    /// let taken = MANAGER.take("disk", None, &[range], &[IrqResource::Any])?;
+    /// let (base, gsi) = (taken.range(0).unwrap().range.first(), taken.irq(0).gsi().unwrap().0);
     /// // The guest's kernel is told where the device will be, and the device is made.
     /// assert_eq!(format!("virtio_mmio.device=0x200@{base}:{gsi}"), "virtio_mmio.device=0x200@0xc0000000:5");
     /// static DISK: Constant = Constant("disk", 7);
@@ -68,7 +69,7 @@ impl<'d> DeviceManager<'d> {
     /// assert_eq!(MANAGER.range(disk, 0).unwrap().range.first(), base);
     ///
     /// // What is not used is given back.
-    /// drop(MANAGER.take("net", None, &[range], IrqResource::Any)?);
+    /// drop(MANAGER.take("net", None, &[range], &[IrqResource::Any])?);
     /// assert_eq!(MANAGER.walk().count(), 1);
     /// # Ok::<(), vm_device::RegisterError<'static>>(())
     /// ```
@@ -80,9 +81,9 @@ impl<'d> DeviceManager<'d> {
         name: &'d str,
         parent: Option<InstanceId>,
         requests: &[IoResource],
-        irq: IrqResource,
+        irqs: &[IrqResource],
     ) -> Result<Taken<'d>, RegisterError<'d>> {
-        self.take_for(Request { device: &Absent, name, parent, ranges: requests, irq })
+        self.take_for(Request { device: &Absent, name, parent, ranges: requests, irqs })
     }
 
     /// Takes what a registration asks for.
@@ -120,9 +121,9 @@ impl<'d> Taken<'d> {
         self.manager.range(self.id, index)
     }
 
-    /// The interrupt of the device, as [`Device::set_resources`] will tell it.
-    pub fn irq(&self) -> IrqLine<'d> {
-        self.irq
+    /// Interrupt number `index` of the device, as [`Device::set_resources`] will tell it.
+    pub fn irq(&self, index: usize) -> IrqLine<'d> {
+        if index == 0 { self.irq } else { IrqLine::DISCONNECTED }
     }
 
     /// Registers the device: tells it what it has, and makes it reachable.
@@ -152,8 +153,9 @@ impl<'d> Taken<'d> {
             assigned
         });
         // No lock is held here: the device may look around, and register others.
-        if device.set_resources(&Resources::new(&assigned.unwrap_or_default(), irq)).is_err() {
-            return Err(RegisterError::Rejected { device: name });
+        let assigned = assigned.unwrap_or_default();
+        if let Err(rejected) = device.set_resources(&Resources { id: Some(id), ranges: &assigned, irqs: &[irq] }) {
+            return Err(RegisterError::Rejected { device: name, code: rejected.code() });
         }
         let has_news = |state: &mut State<'_, 'd>| state.has_untold(id.index) && manager.take_turn(state);
         let mut turn = None;
@@ -161,8 +163,8 @@ impl<'d> Taken<'d> {
             && manager.with_state(has_news) == Some(true)
         {
             turn = Some(manager.turn());
-            if let Err(RefusedPlace { device, index }) = listener.tell_registered(manager, id.index) {
-                return Err(RegisterError::ListenerRefused { device, index });
+            if let Err(RefusedPlace { device, index, code }) = listener.tell_registered(manager, id.index) {
+                return Err(RegisterError::ListenerRefused { device, index, code });
             }
         }
         // The storage is this manager's.
@@ -171,8 +173,8 @@ impl<'d> Taken<'d> {
             for (sizes, (slot, range)) in self.sizes.iter().zip(state.ranges_of(id.index)) {
                 dispatched |= range.is_dispatched();
                 if range.io_type() != IoType::PhysicalMmio {
-                    let target = Target { node: Some(id.index), range_index: range.index(), io_type: range.io_type() };
-                    let occupant = Occupant { device, target, sizes: *sizes };
+                    let target = Target::new(Some(id), range.index(), range.io_type(), *sizes);
+                    let occupant = Occupant { device, target };
                     let length = range.range.last().0.wrapping_sub(range.range.first().0).wrapping_add(1);
                     let installed = manager.slots.install(slot, occupant, length, range.is_window());
                     debug_assert!(installed, "a free range has a vacant slot");

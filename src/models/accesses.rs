@@ -155,7 +155,7 @@ fn what_waits_gets_a_place_in_the_change_that_leaves_it<const HINTS: usize>(name
         let manager = new_manager::<2>();
         let a = register(manager, Probe::new(b'a'), 0x10);
         let waiting = [IoResource::pio(0x10, 4).waiting()];
-        manager.register_device(Probe::new(b'b'), None, &waiting, IrqResource::None).unwrap();
+        manager.register_device(Probe::new(b'b'), None, &waiting, &[]).unwrap();
         let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x10);
         let reader = thread::spawn(move || {
             let letters = [0x10, 0x10].map(|port| read(&mut vcpu, port).map(|(letter, _)| letter));
@@ -189,14 +189,14 @@ fn a_child_that_has_answered_one_answers_all<const HINTS: usize>(name: &str) {
         let manager = new_manager::<2>();
         let [a, b] = [b'a', b'b'].map(Probe::new);
         let window = IoResource::pio(0x10, 16).window();
-        let bus = manager.register_device(a, None, &[window], IrqResource::None).unwrap();
+        let bus = manager.register_device(a, None, &[window], &[]).unwrap();
         let mut vcpu = new_vcpu_that_knows::<HINTS>(manager, 0x14);
         let reader = thread::spawn(move || {
             let answers = [read_anonymously(manager, 0x14), read(&mut vcpu, 0x14)];
             let [bus, child] = [Some((b'a', 4)), Some((b'b', 0))];
             assert!([[bus, bus], [bus, child], [child, child]].contains(&answers), "{answers:?}");
         });
-        manager.register_device(b, Some(bus), &[IoResource::pio(0x14, 4)], IrqResource::None).unwrap();
+        manager.register_device(b, Some(bus), &[IoResource::pio(0x14, 4)], &[]).unwrap();
         reader.join().unwrap();
     });
 }

@@ -45,7 +45,7 @@ fn two_sources(controller: &'static Controller) -> (&'static Manager, [(Instance
     let manager = share(unshared_manager::<2, 2>().with_interrupt_controller(controller));
     let sources = [b'a', b'b'].map(|letter| {
         let probe = Probe::new(letter);
-        let id = manager.register_device(probe, None, &[], IrqResource::Shared(Gsi(5))).unwrap();
+        let id = manager.register_device(probe, None, &[], &[IrqResource::Shared(Gsi(5))]).unwrap();
         (id, probe)
     });
     (manager, sources)
@@ -57,7 +57,7 @@ fn a_removal_deasserts_and_no_handle_asserts_after_it() {
         let controller = Controller::new();
         let manager = share(unshared_manager::<1, 2>().with_interrupt_controller(controller));
         let a = Probe::new(b'a');
-        let id = manager.register_device(a, None, &[], IrqResource::Any).unwrap();
+        let id = manager.register_device(a, None, &[], &[IrqResource::Any]).unwrap();
         let line = a.line();
         let device = thread::spawn(move || {
             let result = line.assert();
@@ -84,12 +84,12 @@ impl Device<'static> for Refusing {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 
     fn set_resources(&self, resources: &Resources<'_, 'static>) -> Result<(), Rejected> {
-        let line = resources.irq();
+        let line = resources.irq(0);
         *self.0.lock().unwrap() = Some(thread::spawn(move || {
             let result = line.assert();
             assert!(matches!(result, Ok(()) | Err(InterruptError::Removed)), "{result:?}");
         }));
-        Err(Rejected)
+        Err(Rejected::new(0))
     }
 }
 
@@ -99,7 +99,7 @@ fn a_rejection_deasserts_and_no_handle_asserts_after_it() {
         let controller = Controller::new();
         let manager = share(unshared_manager::<1, 2>().with_interrupt_controller(controller));
         let refusing = share(Refusing(Mutex::new(None)));
-        assert!(manager.register_device(refusing, None, &[], IrqResource::Any).is_err());
+        assert!(manager.register_device(refusing, None, &[], &[IrqResource::Any]).is_err());
         controller.calls.with_mut(|_| assert!(!controller.level()));
         let device = refusing.0.lock().unwrap().take().unwrap();
         device.join().unwrap();

@@ -29,8 +29,8 @@ use loom::thread;
 
 use crate::{
     Access, Device, DeviceManager, Dispatcher, Gsi, GuestAddress, GuestUsize, InstanceId, InterruptController,
-    InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource, Rejected, Relocation, Resources,
-    Storage, SystemAllocator,
+    InterruptError, IoError, IoRange, IoResource, IoType, IrqLine, Rejected, Relocation, Resources, Storage,
+    SystemAllocator,
 };
 
 /// Explores a model with at most `preemptions` preemptions in one execution, and says how many executions there were.
@@ -160,14 +160,14 @@ impl Device<'static> for Probe {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 
     fn set_resources(&self, resources: &Resources<'_, 'static>) -> Result<(), Rejected> {
-        *self.line.lock().unwrap() = resources.irq();
+        *self.line.lock().unwrap() = resources.irq(0);
         Ok(())
     }
 }
 
 /// Registers a device with four ports.
 fn register(manager: &'static Manager, probe: &'static Probe, port: u16) -> InstanceId {
-    manager.register_device(probe, None, &[IoResource::pio(port, 4)], IrqResource::None).unwrap()
+    manager.register_device(probe, None, &[IoResource::pio(port, 4)], &[]).unwrap()
 }
 
 /// Moves a device's ports.
@@ -185,7 +185,7 @@ fn collect_all(manager: &'static Manager, id: InstanceId) {
 
 /// A handle that has one hint for all ports, or none, so that it searches.
 fn new_vcpu<const HINTS: usize>(manager: &'static Manager) -> Vcpu<HINTS> {
-    manager.dispatcher_with_hints().unwrap()
+    manager.dispatcher_with_hints(0).unwrap()
 }
 
 /// As [`new_vcpu`], and its hint, where it has one, is about this port.

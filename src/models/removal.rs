@@ -14,8 +14,8 @@ fn bus_and_child() -> (&'static Manager, [&'static Probe; 2], [InstanceId; 2]) {
     let manager = new_manager::<2>();
     let [a, b] = [b'a', b'b'].map(Probe::new);
     let window = IoResource::pio(0x10, 16).window();
-    let bus = manager.register_device(a, None, &[window], IrqResource::None).unwrap();
-    let child = manager.register_device(b, Some(bus), &[IoResource::pio(0x14, 4)], IrqResource::None).unwrap();
+    let bus = manager.register_device(a, None, &[window], &[]).unwrap();
+    let child = manager.register_device(b, Some(bus), &[IoResource::pio(0x14, 4)], &[]).unwrap();
     (manager, [a, b], [bus, child])
 }
 
@@ -57,7 +57,7 @@ fn two_ranges() -> (&'static Manager, &'static Probe, InstanceId) {
     let manager = new_manager::<2>();
     let a = Probe::new(b'a');
     let requests = [0x10, 0x20].map(|port| IoResource::pio(port, 4));
-    (manager, a, manager.register_device(a, None, &requests, IrqResource::None).unwrap())
+    (manager, a, manager.register_device(a, None, &requests, &[]).unwrap())
 }
 
 /// C7, C11.
@@ -102,7 +102,7 @@ fn a_registration_finishes_a_deferred_removal() {
         });
         manager.unregister_device_deferred(id).unwrap();
         // There is room for one device.
-        while manager.register_device(b, None, &[IoResource::pio(0x20, 4)], IrqResource::None).is_err() {
+        while manager.register_device(b, None, &[IoResource::pio(0x20, 4)], &[]).is_err() {
             thread::yield_now();
         }
         a.destroy();
@@ -138,9 +138,9 @@ fn removal_waits_for_a_callback_of_the_next_owner_of_a_line() {
     explore("removal_waits_for_a_callback_of_the_next_owner_of_a_line", 3, || {
         let manager = share(unshared_manager::<1, 1>());
         let a = Probe::new(b'a');
-        let id = manager.register_device(a, None, &[IoResource::pio(0x10, 4)], IrqResource::None).unwrap();
+        let id = manager.register_device(a, None, &[IoResource::pio(0x10, 4)], &[]).unwrap();
         let read_once = move || {
-            if let Ok(mut vcpu) = manager.dispatcher_with_hints::<1, 0>() {
+            if let Ok(mut vcpu) = manager.dispatcher_with_hints::<1, 0>(0) {
                 let mut data = [0; 2];
                 let _ = vcpu.read(GuestAddress(0x10), &mut data, IoType::Pio);
             }

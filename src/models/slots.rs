@@ -6,7 +6,7 @@ use crate::address::Space;
 use crate::indices::SlotIndex;
 use crate::manager::Occupant;
 use crate::quiescence::{HeavyBarrier, Protect, Reader, Shared, SlotStorage, Slots};
-use crate::resource::AccessSizes;
+use crate::sizes::AccessSizes;
 
 pub(super) type Model = Slots<'static, Occupant<'static>>;
 
@@ -27,8 +27,7 @@ fn slot(position: usize) -> SlotIndex {
 }
 
 fn occupant(probe: &'static Probe) -> Occupant<'static> {
-    let target = Target { node: None, range_index: 0, io_type: IoType::Pio };
-    Occupant { device: probe, target, sizes: AccessSizes::ANY }
+    Occupant { device: probe, target: Target::new(None, 0, IoType::Pio, AccessSizes::ANY) }
 }
 
 /// Enters a slot under version 0, and is in its device for a while.

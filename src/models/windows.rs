@@ -14,8 +14,8 @@ fn bus_and_child() -> (&'static Manager, [InstanceId; 2]) {
     let manager = new_manager::<2>();
     let [a, b] = [b'a', b'b'].map(Probe::new);
     let window = IoResource::pio(0x10, 16).window();
-    let bus = manager.register_device(a, None, &[window], IrqResource::None).unwrap();
-    let child = manager.register_device(b, Some(bus), &[IoResource::pio(0x14, 4)], IrqResource::None).unwrap();
+    let bus = manager.register_device(a, None, &[window], &[]).unwrap();
+    let child = manager.register_device(b, Some(bus), &[IoResource::pio(0x14, 4)], &[]).unwrap();
     (manager, [bus, child])
 }
 
@@ -57,9 +57,9 @@ fn an_access_over_the_edge_of_a_child_goes_to_the_window_while_the_child_moves_t
     explore("an_access_over_the_edge_of_a_child_goes_to_the_window_while_the_child_moves_to_another", 1, || {
         let manager = new_manager::<3>();
         let windows = [0x10, 0x20].map(|port| IoResource::pio(port, 8).window());
-        let bus = manager.register_device(Probe::new(b'a'), None, &windows, IrqResource::None).unwrap();
+        let bus = manager.register_device(Probe::new(b'a'), None, &windows, &[]).unwrap();
         let child = [IoResource::pio(0x14, 4)];
-        let child = manager.register_device(Probe::new(b'b'), Some(bus), &child, IrqResource::None).unwrap();
+        let child = manager.register_device(Probe::new(b'b'), Some(bus), &child, &[]).unwrap();
         let mut vcpu = new_vcpu::<0>(manager);
         // Its second byte is the child's at first, and later it is not.
         let reader = thread::spawn(move || assert_eq!(read(&mut vcpu, 0x13), Some((b'a', 3))));
@@ -80,7 +80,7 @@ fn resize(manager: &'static Manager, bus: InstanceId, ports: u64, other: Option<
 fn window_and_other(ports: u32) -> (&'static Manager, [InstanceId; 2]) {
     let manager = new_manager::<2>();
     let [a, b] = [b'a', b'b'].map(Probe::new);
-    let bus = manager.register_device(a, None, &[IoResource::pio(0x10, ports).window()], IrqResource::None).unwrap();
+    let bus = manager.register_device(a, None, &[IoResource::pio(0x10, ports).window()], &[]).unwrap();
     (manager, [bus, register(manager, b, 0x30)])
 }
 

@@ -5,7 +5,7 @@ use crate::indices::SlotIndex;
 use crate::manager::Occupant;
 use crate::quiescence::Reader;
 use crate::{
-    DeviceManager, GuestAddress, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Relocation, Storage,
+    DeviceManager, GuestAddress, GuestUsize, InstanceId, IoRange, IoResource, IoType, Relocation, Storage,
     SystemAllocator,
 };
 
@@ -40,10 +40,10 @@ fn a_hint_is_right_as_long_as_the_range_is_where_it_is_and_none_lies_in_it() {
             leads(&mut reader, io_type, address)
         };
         let at = |base, size| IoResource::fixed(io_type, GuestAddress(base), GuestUsize(size));
-        let bus = manager.register_device(&BUS, None, &[at(0x100, 0x40).window()], IrqResource::None).unwrap();
+        let bus = manager.register_device(&BUS, None, &[at(0x100, 0x40).window()], &[]).unwrap();
         assert_eq!([leads(bus, 0x100), leads(bus, 0x13c), leads(bus, 0x13d)], [Some(0x100), Some(0x100), None]);
 
-        let child = manager.register_device(&CHILD, Some(bus), &[at(0x120, 4)], IrqResource::None).unwrap();
+        let child = manager.register_device(&CHILD, Some(bus), &[at(0x120, 4)], &[]).unwrap();
         assert_eq!([leads(bus, 0x100), leads(bus, 0x120), leads(child, 0x120)], [None, None, Some(0x120)]);
         let move_child = Relocation::new(child, 0).to(GuestAddress(0x130));
         manager.relocate(&mut [move_child]).unwrap();
@@ -69,7 +69,7 @@ fn a_hint_that_led_to_a_slot_that_is_closed_is_forgotten() {
     let manager = DeviceManager::new(&storage, ALLOCATOR);
     let register = || {
         let requests = [IoResource::mmio(0x100, 4)];
-        manager.register_device(&CHILD, None, &requests, IrqResource::None).unwrap()
+        manager.register_device(&CHILD, None, &requests, &[]).unwrap()
     };
     let id = register();
     let found = manager.slots.slot(slot_of(&manager, id)).unwrap();

@@ -13,8 +13,8 @@ use crate::access::ReaderSite;
 use crate::cost;
 use crate::indices::SlotIndex;
 use crate::{
-    DeviceManager, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType, IrqResource,
-    MAX_WINDOW_DEPTH, Relocation, Storage, SystemAllocator,
+    DeviceManager, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType, MAX_WINDOW_DEPTH,
+    Relocation, Storage, SystemAllocator,
 };
 
 const ALL_MEMORY: SystemAllocator = SystemAllocator::new(IoRange::ALL_MEMORY);
@@ -34,7 +34,7 @@ fn check_within(windows: usize, most: usize) {
     let storage = std::boxed::Box::new(Storage::<1030, 1030, 1>::new());
     let manager = DeviceManager::new(&storage, ALL_MEMORY);
     let register = |device: usize, bus: Option<InstanceId>, request: IoResource| -> InstanceId {
-        manager.register_device(&devices[device], bus, &[request], IrqResource::None).unwrap()
+        manager.register_device(&devices[device], bus, &[request], &[]).unwrap()
     };
     let bus = (0..windows).fold(None, |bus, window| {
         let request = IoResource::mmio(window as u64, 0x10_0000 - 2 * window as u64).window();
@@ -80,7 +80,7 @@ fn a_sweep_looks_at_the_waiting_ranges_and_not_at_each_for_each() {
     let storage = std::boxed::Box::new(Storage::<62, 1030, 1>::new());
     let manager = DeviceManager::new(&storage, ALL_MEMORY);
     let register = |device: usize, requests: &[IoResource]| -> InstanceId {
-        manager.register_device(&devices[device], None, requests, IrqResource::None).unwrap()
+        manager.register_device(&devices[device], None, requests, &[]).unwrap()
     };
     register(60, &[IoResource::mmio(0x1000, 1)]);
     let large = register(61, &[IoResource::mmio(0x10_0000, 0x10_0000)]);
@@ -105,7 +105,7 @@ fn an_access_looks_at_no_more_windows_than_stated() {
     let manager = DeviceManager::new(&storage, ALL_MEMORY);
     let register = |device: usize, bus: Option<InstanceId>, first: u64, size: u64| -> InstanceId {
         let request = IoResource::fixed(IoType::Mmio, GuestAddress(first), GuestUsize(size)).window();
-        manager.register_device(&devices[device], bus, &[request], IrqResource::None).unwrap()
+        manager.register_device(&devices[device], bus, &[request], &[]).unwrap()
     };
     let outermost = register(0, None, 0, 0x200);
     // One nest ends where the other begins.
@@ -132,11 +132,11 @@ fn an_access_goes_on_while_a_writer_stands_still_half_way() {
     static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, ALL_MEMORY);
     static DEVICES: [Named<'static>; 2] = [Named("first"), Named("second")];
     let requests = [0, 8].map(|base| [IoResource::mmio(base, 4)]);
-    let first = MANAGER.register_device(&DEVICES[0], None, &requests[0], IrqResource::None).unwrap();
+    let first = MANAGER.register_device(&DEVICES[0], None, &requests[0], &[]).unwrap();
     let (ask, asked) = mpsc::channel();
     let (answer, answered) = mpsc::channel();
     let reader = thread::spawn(move || {
-        let mut vcpu = MANAGER.dispatcher().unwrap();
+        let mut vcpu = MANAGER.dispatcher(0).unwrap();
         while let Ok(()) = asked.recv() {
             let read = |outcome: Result<(), IoError>| assert!(matches!(outcome, Ok(()) | Err(IoError::Unclaimed)));
             for address in [0, 8, 0x10].map(GuestAddress) {
@@ -154,7 +154,7 @@ fn an_access_goes_on_while_a_writer_stands_still_half_way() {
         answered.recv_timeout(Duration::from_secs(10)).expect("an access waits for the writer");
     };
     cost::meanwhile(step, || {
-        let second = MANAGER.register_device(&DEVICES[1], None, &requests[1], IrqResource::None).unwrap();
+        let second = MANAGER.register_device(&DEVICES[1], None, &requests[1], &[]).unwrap();
         MANAGER.relocate(&mut [Relocation::new(first, 0).to(GuestAddress(0x10))]).unwrap();
         MANAGER.unregister_device(first).unwrap();
         MANAGER.unregister_device(second).unwrap();
@@ -170,15 +170,14 @@ fn an_access_finds_the_old_index_until_the_new_one_is_published() {
     let storage = Storage::<2, 2, 2>::new();
     let manager = DeviceManager::new(&storage, ALL_MEMORY);
     let devices = [Named("leaving"), Named("staying")];
-    let [leaving, _] = [(&devices[0], 0), (&devices[1], 8)].map(|(device, base)| {
-        manager.register_device(device, None, &[IoResource::mmio(base, 4)], IrqResource::None).unwrap()
-    });
+    let [leaving, _] = [(&devices[0], 0), (&devices[1], 8)]
+        .map(|(device, base)| manager.register_device(device, None, &[IoResource::mmio(base, 4)], &[]).unwrap());
     let (tell, told) = mpsc::channel();
     let (reply, replied) = mpsc::channel();
     thread::scope(|scope| {
         let manager = &manager;
         scope.spawn(move || {
-            let mut vcpu = manager.dispatcher_with_hints::<0, 0>().unwrap();
+            let mut vcpu = manager.dispatcher_with_hints::<0, 0>(0).unwrap();
             while let Ok(leaving_answers) = told.recv() {
                 for (address, answer) in [(0, leaving_answers), (8, Ok(()))] {
                     assert_eq!(vcpu.read(GuestAddress(address), &mut [0], IoType::Mmio), answer);
@@ -237,7 +236,7 @@ fn the_ranges_of_a_device_share_one_spin_limit() {
     static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, ALL_MEMORY).with_removal_spins(1000);
     static DEVICE: Named<'static> = Named("occupied");
     let requests = [0, 8].map(|base| IoResource::mmio(base, 4));
-    let id = MANAGER.register_device(&DEVICE, None, &requests, IrqResource::None).unwrap();
+    let id = MANAGER.register_device(&DEVICE, None, &requests, &[]).unwrap();
     assert_eq!(turns_of_a_removal(&MANAGER, [id; 2], || MANAGER.unregister_device(id).is_ok()), 1000);
 }
 
@@ -248,7 +247,7 @@ fn the_devices_of_a_subtree_share_one_spin_limit() {
     static MANAGER: DeviceManager<'static> = DeviceManager::new(&STORAGE, ALL_MEMORY).with_removal_spins(1000);
     static DEVICES: [Named<'static>; 2] = [Named("bus"), Named("child")];
     let requests = [0, 8].map(|base| [IoResource::mmio(base, 4)]);
-    let bus = MANAGER.register_device(&DEVICES[0], None, &requests[0], IrqResource::None).unwrap();
-    let child = MANAGER.register_device(&DEVICES[1], Some(bus), &requests[1], IrqResource::None).unwrap();
+    let bus = MANAGER.register_device(&DEVICES[0], None, &requests[0], &[]).unwrap();
+    let child = MANAGER.register_device(&DEVICES[1], Some(bus), &requests[1], &[]).unwrap();
     assert_eq!(turns_of_a_removal(&MANAGER, [bus, child], || MANAGER.unregister_subtree(bus).is_ok()), 1000);
 }

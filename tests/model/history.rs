@@ -104,7 +104,7 @@ pub(crate) struct Move {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Register { parent: usize, asks: Vec<Ask>, irq: IrqResource },
+    Register { parent: usize, asks: Vec<Ask>, irq: Option<IrqResource> },
     Unregister(usize),
     Subtree(usize),
     Deferred(usize),
@@ -166,10 +166,10 @@ fn state(decoded: u32) -> impl Strategy<Value = RangeState> {
 
 fn step() -> impl Strategy<Value = Step> {
     let irq = prop_oneof![
-        3 => Just(IrqResource::None),
-        1 => Just(IrqResource::Any),
-        1 => (4..8_u32).prop_map(|gsi| IrqResource::Fixed(Gsi(gsi))),
-        2 => (4..8_u32).prop_map(|gsi| IrqResource::Shared(Gsi(gsi))),
+        3 => Just(None),
+        1 => Just(Some(IrqResource::Any)),
+        1 => (4..8_u32).prop_map(|gsi| Some(IrqResource::Fixed(Gsi(gsi)))),
+        2 => (4..8_u32).prop_map(|gsi| Some(IrqResource::Shared(Gsi(gsi)))),
     ];
     let target = prop_oneof![
         2 => Just(Target::Stay),
@@ -212,7 +212,7 @@ pub(crate) fn history(length: usize) -> impl Strategy<Value = Vec<Step>> {
     let bus = (any::<u8>(), prop::collection::vec(ask(9), 1..3)).prop_map(|(parent, asks)| Step::Register {
         parent: parent.into(),
         asks,
-        irq: IrqResource::None,
+        irq: None,
     });
     (prop::collection::vec(bus, 1..4), prop::collection::vec(step(), 4..length))
         .prop_map(|(buses, steps)| buses.into_iter().chain(steps).collect())

@@ -1,7 +1,7 @@
 //! The manager that a history begins with, and where its addresses lie.
 
 use spin::Mutex;
-use vm_device::{AccessSizes, IoResource, IoType, IrqResource, RangeState};
+use vm_device::{AccessSizes, IoResource, IoType, RangeState};
 
 use crate::fixture::{Recorder, everything, manager};
 use crate::history::Step;
@@ -28,7 +28,7 @@ pub(crate) fn run<const DEVICES: usize, const RANGES: usize, const HINTS: usize>
     let recorders: Vec<_> =
         names.zip(0..DEVICES as u8).map(|(name, number)| Recorder::new(name, number * 16)).collect();
     let relay = Relay { manager: &manager, order: Mutex::new(None), outcome: Mutex::new((Ok(()), Vec::new())) };
-    let id = manager.register_device(&relay, None, &[RELAY], IrqResource::None).unwrap();
+    let id = manager.register_device(&relay, None, &[RELAY], &[]).unwrap();
     let place = Place {
         io_type: IoType::Pio,
         first: 0x8000,
@@ -45,7 +45,7 @@ pub(crate) fn run<const DEVICES: usize, const RANGES: usize, const HINTS: usize>
         manager: &manager,
         recorders: &recorders,
         relay: &relay,
-        vcpu: manager.dispatcher_with_hints::<HINTS, HINTS>().unwrap(),
+        vcpu: manager.dispatcher_with_hints::<HINTS, HINTS>(0).unwrap(),
         model: Model { devices: DEVICES, ranges: RANGES, instances: vec![instance], reserved: vec![], time: 0 },
         stale: vec![],
         accesses: 0,

@@ -89,7 +89,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         self.model = after.find(agrees).expect("the manager has placed others than it may");
     }
 
-    pub(crate) fn register(&mut self, parent: usize, asks: &[Ask], irq: IrqResource) -> bool {
+    pub(crate) fn register(&mut self, parent: usize, asks: &[Ask], irq: Option<IrqResource>) -> bool {
         let pending = self.model.instances.iter().any(|instance| instance.deferred);
         let Some(recorder) =
             (0..self.recorders.len()).find(|n| self.model.instances.iter().all(|instance| instance.recorder != *n))
@@ -108,7 +108,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         let asks: Vec<_> = asks.iter().map(|ask| self.resolve(*ask, parent)).collect();
         let requests: Vec<_> = asks.iter().map(Ask::resource).collect();
         let device = &self.recorders[recorder];
-        let got = self.manager.register_device(device, parent, &requests, irq);
+        let got = self.manager.register_device(device, parent, &requests, irq.as_slice());
         // It has collected what was deferred before all else.
         self.collect();
         match (got, self.expect(recorder, parent, &asks, irq)) {
@@ -148,7 +148,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         recorder: usize,
         parent: Option<InstanceId>,
         asks: &[Ask],
-        irq: IrqResource,
+        irq: Option<IrqResource>,
     ) -> Option<Given> {
         let name = self.recorders[recorder].name();
         if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == self.model.devices {
@@ -215,13 +215,13 @@ impl<'d, V: Accesses> Run<'d, V> {
         }
         let taken: Vec<_> = self.model.instances.iter().filter_map(|instance| instance.irq).collect();
         let irq = match irq {
-            IrqResource::None => None,
-            IrqResource::Any => {
+            None => None,
+            Some(IrqResource::Any) => {
                 let free = (5..=7).map(Gsi).find(|gsi| taken.iter().all(|(other, _)| other != gsi));
                 Some((free?, false))
             }
-            IrqResource::Fixed(gsi) | IrqResource::Shared(gsi) => {
-                let shared = matches!(irq, IrqResource::Shared(_));
+            Some(IrqResource::Fixed(gsi) | IrqResource::Shared(gsi)) => {
+                let shared = matches!(irq, Some(IrqResource::Shared(_)));
                 let others: Vec<_> = taken.iter().filter(|(other, _)| *other == gsi).collect();
                 let free = (5..=7).contains(&gsi.0) && others.iter().all(|(_, other)| shared && *other);
                 if !free {

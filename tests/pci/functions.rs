@@ -11,8 +11,8 @@ fn bits_that_do_not_exist_read_0_and_errors_are_cleared_by_ones() {
     let (host, device) = (HostBridge::new("pci", &manager), Numbered("card"));
     let config = Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)).subsystem(0xabcd, 0xef01).interrupt_pin(1);
     let function = Function::new(config.registers(&OWN).capabilities(0x40));
-    manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
-    let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+    manager.register_device(&host, None, &[HostBridge::PORTS], &[]).unwrap();
+    let card = manager.register_device(&device, None, &function.requests(), &[]).unwrap();
     host.bus().plug(&function, Slot::new(1, 0), card).unwrap();
     let guest = Guest(&manager);
     let ones = |register| {
@@ -45,7 +45,7 @@ fn a_device_of_several_functions_says_so_in_each() {
     let manager = DeviceManager::new(&storage, everything());
     let host = HostBridge::new("pci", &manager);
     let functions = [(); 3].map(|()| Function::new(Config::new(0x1234, 1)));
-    let id = manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
+    let id = manager.register_device(&host, None, &[HostBridge::PORTS], &[]).unwrap();
     let guest = Guest(&manager);
     let header = |device| guest.config(0, device, 0x0c) >> 16;
     host.bus().plug(&functions[0], Slot::new(3, 0), id).unwrap();
@@ -64,7 +64,7 @@ fn a_function_that_cannot_be_plugged_in_is_refused_and_leaves_the_bus_as_it_was(
     let storage = Storage::<16, 48, 4>::new();
     let manager = DeviceManager::new(&storage, everything());
     let host = HostBridge::new("pci", &manager);
-    let id = manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
+    let id = manager.register_device(&host, None, &[HostBridge::PORTS], &[]).unwrap();
     let (there, other) = (Function::new(ALL_KINDS), Function::new(ALL_KINDS));
     let (bus, slot) = (host.bus(), Slot::new(3, 0));
     bus.plug(&there, slot, id).unwrap();
@@ -101,7 +101,7 @@ fn a_function_that_is_plugged_in_again_is_as_after_reset() {
     machine!(manager, guest, host);
     let (function, device) = (Function::new(ALL_KINDS), Numbered("card"));
     for turn in 0..3 {
-        let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+        let card = manager.register_device(&device, None, &function.requests(), &[]).unwrap();
         host.bus().plug(&function, Slot::new(3, 0), card).unwrap();
         assert_eq!((guest.config(0, 3, BAR0), state(&manager, card, 0)), (0, UNPLACED), "turn {turn}");
         guest.set(0, 3, BAR0, 0xc000_0000);
@@ -119,7 +119,7 @@ fn functions_are_unplugged_from_any_place_of_a_bus() {
     let storage = Storage::<16, 48, 4>::new();
     let manager = DeviceManager::new(&storage, everything());
     let host = HostBridge::new("pci", &manager);
-    let id = manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
+    let id = manager.register_device(&host, None, &[HostBridge::PORTS], &[]).unwrap();
     let functions = [(); 4].map(|()| Function::new(ALL_KINDS));
     let guest = Guest(&manager);
     for order in orders(&[0_u8, 1, 2, 3]) {

@@ -4,8 +4,8 @@ pub(crate) use vm_device::devices::pci::{
     Bar, Bridge, Command, Config, Function, HostBridge, PlugError, Register, Slot,
 };
 pub(crate) use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, InstanceId, IoRange, IoResource, IoType, IrqResource, OpenBus,
-    Placement, RangeState, Storage, SystemAllocator,
+    Access, Device, DeviceManager, GuestAddress, InstanceId, IoRange, IoResource, IoType, OpenBus, Placement,
+    RangeState, Storage, SystemAllocator,
 };
 
 /// Answers every byte with the same value.
@@ -125,10 +125,10 @@ macro_rules! machine {
         let storage = Storage::<16, 48, 4>::new();
         let $manager = DeviceManager::new(&storage, everything());
         let $host = HostBridge::new("pci", &$manager);
-        let host_id = $manager.register_device(&$host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
+        let host_id = $manager.register_device(&$host, None, &[HostBridge::PORTS], &[]).unwrap();
         $(
             let function = (Function::new($config), Numbered(stringify!($id)));
-            let $id = $manager.register_device(&function.1, None, &function.0.requests(), IrqResource::None).unwrap();
+            let $id = $manager.register_device(&function.1, None, &function.0.requests(), &[]).unwrap();
             $host.bus().plug(&function.0, Slot::new($number, 0), $id).unwrap();
         )*
         let $guest = Guest(&$manager);
@@ -168,10 +168,9 @@ macro_rules! bridged {
         let cards = [(); 2].map(|()| Function::new(CARD));
         let devices = [Numbered("near"), Numbered("far")];
         let ranges = [HostBridge::PORTS, HostBridge::ecam(ECAM, 2)];
-        $manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
-        let below = |parent, device, requests: &[IoResource]| {
-            $manager.register_device(device, parent, requests, IrqResource::None).unwrap()
-        };
+        $manager.register_device(&host, None, &ranges, &[]).unwrap();
+        let below =
+            |parent, device, requests: &[IoResource]| $manager.register_device(device, parent, requests, &[]).unwrap();
         let $outer = below(None, &bridges[0], &bridges[0].requests());
         let $near = below(Some($outer), &devices[0], &cards[0].requests());
         let $inner = below(Some($outer), &bridges[1], &bridges[1].requests());

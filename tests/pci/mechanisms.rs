@@ -46,8 +46,8 @@ fn a_byte_register_lies_inside_the_address_register() {
     let storage = Storage::<16, 48, 4>::new();
     let manager = DeviceManager::new(&storage, everything());
     let (host, card, reset) = (HostBridge::new("pci", &manager), Function::new(ALL_KINDS), Constant("reset", 6));
-    let id = manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
-    manager.register_device(&reset, Some(id), &[IoResource::pio(0xcf9, 1)], IrqResource::None).unwrap();
+    let id = manager.register_device(&host, None, &[HostBridge::PORTS], &[]).unwrap();
+    manager.register_device(&reset, Some(id), &[IoResource::pio(0xcf9, 1)], &[]).unwrap();
     host.bus().plug(&card, Slot::new(3, 0), id).unwrap();
     let guest = Guest(&manager);
     assert_eq!(guest.config(0, 3, 0), 0x5678_1234);
@@ -63,7 +63,7 @@ fn nothing_reads_all_ones_whatever_the_open_bus_reads() {
     let manager = DeviceManager::new(&storage, everything()).with_open_bus(IoType::Pio, OpenBus(0));
     let host = HostBridge::new("pci", &manager);
     let ranges = [HostBridge::PORTS, HostBridge::ecam(0xe000_0000, 1)];
-    manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
+    manager.register_device(&host, None, &ranges, &[]).unwrap();
     let guest = Guest(&manager);
     for (bus, device) in [(0, 0), (0, 31), (1, 0), (255, 31)] {
         guest.set(bus, device, 0, 0);
@@ -79,8 +79,8 @@ fn the_memory_mapped_mechanism_reaches_the_same_registers() {
     let manager = DeviceManager::new(&storage, everything());
     let (host, function, device) = (HostBridge::new("pci", &manager), Function::new(ALL_KINDS), Numbered("card"));
     let ranges = [HostBridge::ecam(0xe000_0000, 255)];
-    manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
-    let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+    manager.register_device(&host, None, &ranges, &[]).unwrap();
+    let card = manager.register_device(&device, None, &function.requests(), &[]).unwrap();
     host.bus().plug(&function, Slot::new(3, 2), card).unwrap();
     let at = |register: u32| GuestAddress(u64::from(0xe000_0000 + (3 << 15) + (2 << 12) + register));
     let write = |register, data: &[u8]| manager.write(at(register), data, IoType::Mmio).unwrap();

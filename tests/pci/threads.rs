@@ -14,14 +14,14 @@ fn a_function_is_removed_while_others_write_its_registers() {
     let manager = DeviceManager::new(&storage, everything());
     let (host, function, device) = (HostBridge::new("pci", &manager), Function::new(ALL_KINDS), Numbered("card"));
     let ranges = [HostBridge::PORTS, HostBridge::ecam(0xe000_0000, 0)];
-    manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
+    manager.register_device(&host, None, &ranges, &[]).unwrap();
     let stop = AtomicBool::new(false);
     let at = |register: u32| GuestAddress(u64::from(0xe000_0000 + (3 << 15) + register));
     thread::scope(|scope| {
         for base in [0xc000_0000_u32, 0xd000_0000] {
             let (manager, stop) = (&manager, &stop);
             scope.spawn(move || {
-                let mut vcpu = manager.dispatcher().unwrap();
+                let mut vcpu = manager.dispatcher(0).unwrap();
                 while !stop.load(Ordering::Relaxed) {
                     for (register, value) in [(BAR0, base), (COMMAND, MEMORY_ON), (COMMAND, 0)] {
                         vcpu.write(at(register), &value.to_le_bytes(), IoType::Mmio).unwrap();
@@ -33,7 +33,7 @@ fn a_function_is_removed_while_others_write_its_registers() {
             });
         }
         for _ in 0..200 {
-            let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+            let card = manager.register_device(&device, None, &function.requests(), &[]).unwrap();
             host.bus().plug(&function, Slot::new(3, 0), card).unwrap();
             thread::yield_now();
             assert!(host.bus().unplug(&function));
@@ -50,8 +50,8 @@ fn when_vcpus_write_one_register_at_once_the_map_ends_as_the_register_does() {
     let manager = DeviceManager::new(&storage, everything());
     let (host, function, device) = (HostBridge::new("pci", &manager), Function::new(ALL_KINDS), Numbered("card"));
     let ranges = [HostBridge::PORTS, HostBridge::ecam(0xe000_0000, 0)];
-    manager.register_device(&host, None, &ranges, IrqResource::None).unwrap();
-    let card = manager.register_device(&device, None, &function.requests(), IrqResource::None).unwrap();
+    manager.register_device(&host, None, &ranges, &[]).unwrap();
+    let card = manager.register_device(&device, None, &function.requests(), &[]).unwrap();
     host.bus().plug(&function, Slot::new(3, 0), card).unwrap();
     let at = |register: u32| GuestAddress(u64::from(0xe000_0000 + (3 << 15) + register));
     for round in 0..500 {
@@ -108,9 +108,9 @@ fn what_is_written_while_a_listener_is_told_is_where_the_map_ends() {
             let config = Config::new(0x1234, 1).bar(0, Bar::memory(0x1000).physical());
             let functions = [(); 2].map(|()| Function::new(config));
             let devices = [Numbered("first"), Numbered("second")];
-            manager.register_device(host, None, &[HostBridge::PORTS], IrqResource::None).unwrap();
+            manager.register_device(host, None, &[HostBridge::PORTS], &[]).unwrap();
             let register = |device, function: &Function<'_>| {
-                manager.register_device(device, None, &function.requests(), IrqResource::None).unwrap()
+                manager.register_device(device, None, &function.requests(), &[]).unwrap()
             };
             let ids = [register(&devices[0], &functions[0]), register(&devices[1], &functions[1])];
             host.bus().plug(&functions[0], Slot::new(3, 0), ids[0]).unwrap();

@@ -16,17 +16,18 @@ impl Device<'_> for Nothing {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 
     fn set_resources(&self, resources: &Resources<'_, '_>) -> Result<(), Rejected> {
-        let irq = call!(Resources::irq, resources);
+        let irq = call!(Resources::irq, resources, 0);
         let outcome = call!(IrqLine::assert, &irq).and(call!(IrqLine::deassert, &irq));
         #[cfg(feature = "all")]
         {
             call!(Resources::ranges, resources);
-            call!(Resources::new, &[], irq);
+            call!(Resources::id, resources);
+            call!(Resources::new, &[], &[irq]);
             call!(IrqLine::gsi, &irq);
             call!(IrqLine::pulse, &irq).ok();
             call!(IrqLine::message, &irq, GuestAddress(0xfee0_0000), 0).ok();
         }
-        outcome.map_err(|_| Rejected)
+        outcome.map_err(|_| Rejected::new(0))
     }
 }
 
@@ -59,7 +60,7 @@ impl RangeListener for NoListener {
         for doorbell in PlacedRange::doorbells(range) {
             core::hint::black_box(&doorbell);
         }
-        Err(Rejected)
+        Err(Rejected::new(0))
     }
 
     fn leaving(&self, _: &PlacedRange<'_>) {}

@@ -67,9 +67,9 @@ extern "C" fn _start() -> ! {
     let data = bytes.get_mut(..black_box(4)).unwrap_or_default();
     let requests = black_box([IoResource::pio(0, 8), IoResource::mmio(0, 8)]);
     for irq in black_box([IrqResource::Any, IrqResource::Shared(Gsi(7))]) {
-        topology::come_and_go(manager, black_box(None), black_box(&requests), irq);
+        topology::come_and_go(manager, black_box(None), black_box(&requests), &[irq]);
     }
-    if let Ok(mut vcpu) = call!(DeviceManager::dispatcher, manager) {
+    if let Ok(mut vcpu) = call!(DeviceManager::dispatcher, manager, 0) {
         vcpu::dispatch(&mut vcpu, address, data);
     }
     #[cfg(feature = "all")]
@@ -78,7 +78,7 @@ extern "C" fn _start() -> ! {
         let access = black_box(vm_device::Access::new(io_type, address, address, 0));
         topology::change(manager, black_box(manager.walk().next().map(|device| device.id)), &access);
         topology::look_around(manager, black_box("/nothing"), address, io_type);
-        topology::take(manager, black_box(None), black_box(&requests), black_box(IrqResource::Any));
+        topology::take(manager, black_box(None), black_box(&requests), black_box(&[IrqResource::Any]));
         topology::make(allocator::make());
         allocator::reserve(manager, io_type);
         vcpu::other_handles(manager);

@@ -3,7 +3,7 @@
 use core::hint::black_box;
 
 use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
-use vm_device::{Access, Device, IrqResource};
+use vm_device::{Access, Device};
 
 use crate::{MANAGER, Manager};
 
@@ -16,8 +16,8 @@ pub fn all(manager: &'static Manager, access: &Access<'_>, data: &mut [u8]) {
     let ranges = [HostBridge::PORTS, call!(HostBridge::ecam, 0xe000_0000, 255)];
     let slot = call!(Slot::new, 3, 0);
     let ids = [
-        manager.register_device(host, None, &ranges, IrqResource::None),
-        manager.register_device(bridge, None, &call!(Bridge::requests, bridge), IrqResource::None),
+        manager.register_device(host, None, &ranges, &[]),
+        manager.register_device(bridge, None, &call!(Bridge::requests, bridge), &[]),
     ];
     for id in ids.into_iter().flatten() {
         let _ = (host.bus().plug(bridge.function(), slot, id), bridge.bus().plug(function, slot, id));

@@ -82,7 +82,7 @@ fn vocabulary() {
     debug::<IoResource>(&IoResource::pio(0, 1));
     debug::<IrqResource>(&IrqResource::Any);
     debug::<IrqLine<'_>>(&IrqLine::DISCONNECTED);
-    debug::<Resources<'_, '_>>(&Resources::new(&[], IrqLine::DISCONNECTED));
+    debug::<Resources<'_, '_>>(&Resources::new(&[], &[]));
     // SAFETY: the image is never run.
     debug::<HeavyBarrier>(&unsafe { HeavyBarrier::new(|| {}) });
 }
@@ -97,8 +97,8 @@ fn errors() {
     debug::<IoError>(&IoError::Unclaimed);
     display::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
     debug::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
-    display::<Rejected>(&Rejected);
-    debug::<Rejected>(&Rejected);
+    display::<Rejected>(&Rejected::new(0));
+    debug::<Rejected>(&Rejected::new(0));
     display::<InterruptError>(&InterruptError::Removed);
     debug::<InterruptError>(&InterruptError::Removed);
     display::<RangeRefusal<Owner<'_>>>(&RangeRefusal::NoPorts);

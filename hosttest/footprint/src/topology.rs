@@ -16,9 +16,14 @@ use crate::device::DEVICE;
 use crate::{Room, device::CONTROLLER, device::LISTENER, vcpu};
 
 /// What every embedder does.
-pub fn come_and_go(manager: &'static Manager, parent: Option<InstanceId>, requests: &[IoResource], irq: IrqResource) {
+pub fn come_and_go(
+    manager: &'static Manager,
+    parent: Option<InstanceId>,
+    requests: &[IoResource],
+    irqs: &[IrqResource],
+) {
     let device: &dyn Device<'static> = &DEVICE;
-    if let Ok(id) = call!(DeviceManager::register_device, manager, device, parent, requests, irq) {
+    if let Ok(id) = call!(DeviceManager::register_device, manager, device, parent, requests, irqs) {
         call!(DeviceManager::unregister_device, manager, id).ok();
     }
 }
@@ -39,12 +44,12 @@ pub fn make(allocator: SystemAllocator) -> Manager {
 }
 
 #[cfg(feature = "all")]
-pub fn take(manager: &'static Manager, parent: Option<InstanceId>, requests: &[IoResource], irq: IrqResource) {
+pub fn take(manager: &'static Manager, parent: Option<InstanceId>, requests: &[IoResource], irqs: &[IrqResource]) {
     let device: &dyn Device<'static> = &DEVICE;
-    if let Ok(taken) = call!(DeviceManager::take, manager, "nothing", parent, requests, irq) {
+    if let Ok(taken) = call!(DeviceManager::take, manager, "nothing", parent, requests, irqs) {
         call!(Taken::id, &taken);
         call!(Taken::range, &taken, 0);
-        call!(Taken::irq, &taken);
+        call!(Taken::irq, &taken, 0);
         call!(Taken::register, taken, device).ok();
     }
 }

@@ -53,7 +53,7 @@ pub fn dispatch(vcpu: &mut Vcpu, address: GuestAddress, data: &mut [u8]) {
 /// With another number of hints: the accesses themselves would be the same code again.
 #[cfg(feature = "all")]
 pub fn other_handles(manager: &'static Manager) {
-    drop(call!(DeviceManager::dispatcher_with_hints::<0, 0>, manager));
+    drop(call!(DeviceManager::dispatcher_with_hints::<0, 0>, manager, 0));
 }
 
 #[cfg(feature = "all")]

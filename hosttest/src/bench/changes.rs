@@ -8,9 +8,7 @@ use std::time::Instant;
 use peer_vm_device::bus::{MmioAddress, MmioRange};
 use peer_vm_device::device_manager::{IoManager, MmioManager};
 use vm_allocator::{AddressAllocator, AllocPolicy};
-use vm_device::{
-    Device, Fit, GuestAddress, GuestUsize, IoRange, IoType, IrqResource, Placement, Relocation, SystemAllocator,
-};
+use vm_device::{Device, Fit, GuestAddress, GuestUsize, IoRange, IoType, Placement, Relocation, SystemAllocator};
 
 use super::layout::{Layout, Random};
 use super::measure::{Figure, interleaved, per_operation, pin};
@@ -163,7 +161,7 @@ fn unregister_under_load(plan: &Plan, report: &mut Report, reader: usize, writer
         let samples = std::thread::scope(|scope| {
             scope.spawn(|| {
                 pin(reader);
-                let mut vcpu = manager.dispatcher().expect("there are more handles than threads");
+                let mut vcpu = manager.dispatcher(0).expect("there are more handles than threads");
                 let mut data = [0; 4];
                 while !stop.load(Ordering::Relaxed) {
                     let _ = vcpu.read(GuestAddress(address), &mut data, IoType::Mmio);
@@ -172,7 +170,7 @@ fn unregister_under_load(plan: &Plan, report: &mut Report, reader: usize, writer
             pin(writer);
             let samples = (0..100 * plan.rounds)
                 .map(|_| {
-                    let id = manager.register_device(guest, None, &requests, IrqResource::None);
+                    let id = manager.register_device(guest, None, &requests, &[]);
                     let id = id.expect("the place is free");
                     let settled = Instant::now();
                     while settled.elapsed().as_micros() < 5 {}

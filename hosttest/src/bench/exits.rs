@@ -7,7 +7,7 @@ use std::{io, iter};
 
 use kvm_ioctls::Kvm;
 use vm_device::{
-    Accesses, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
+    Accesses, DeviceManager, GuestAddress, IoError, IoRange, IoResource, IoType, Storage, SystemAllocator,
 };
 
 use super::error::Error;
@@ -70,7 +70,7 @@ pub(super) fn run(kvm: &Kvm, processors: &[usize]) -> Result<(), Error> {
     let manager =
         DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
     let requests = [IoResource::pio(PORT, 4), IoResource::mmio(MMIO, 4)];
-    manager.register_device(&device, None, &requests, IrqResource::None).map_err(|error| failed(&error))?;
+    manager.register_device(&device, None, &requests, &[]).map_err(|error| failed(&error))?;
     writeln!(
         io::stdout(),
         "{:<10}{:>8}{:>16}{:>16}{:>16}{:>12}",
@@ -95,7 +95,7 @@ pub(super) fn run(kvm: &Kvm, processors: &[usize]) -> Result<(), Error> {
                             let ready = &ready;
                             scope.spawn(move || {
                                 pin(*processor);
-                                let mut dispatcher = manager.dispatcher().expect("there is one for each vCPU");
+                                let mut dispatcher = manager.dispatcher(0).expect("there is one for each vCPU");
                                 ready.wait();
                                 let start = Instant::now();
                                 match which {

@@ -3,8 +3,8 @@
 use std::sync::LazyLock;
 
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, IrqResource, MEMORY_HINTS,
-    PORT_HINTS, Storage, SystemAllocator,
+    Access, Device, DeviceManager, GuestAddress, HeavyBarrier, IoRange, IoResource, IoType, MEMORY_HINTS, PORT_HINTS,
+    Storage, SystemAllocator,
 };
 
 use super::layout::Layout;
@@ -67,7 +67,7 @@ pub(super) fn fill(
 ) {
     for (device, range) in devices.iter().zip(&layout.ranges) {
         manager
-            .register_device(*device, None, &[resource(layout.io_type, *range)], IrqResource::None)
+            .register_device(*device, None, &[resource(layout.io_type, *range)], &[])
             .expect("a layout's ranges are disjoint");
     }
 }
@@ -124,7 +124,7 @@ fn by_handle<const IS_PORTS: bool, const PORTS: usize, const MEMORY: usize>(
     layout: &Layout,
 ) -> Subject {
     let subject = Subject::new(name, move || {
-        let mut vcpu = manager.dispatcher_with_hints::<PORTS, MEMORY>().expect("there are more handles than threads");
+        let mut vcpu = manager.dispatcher_with_hints::<PORTS, MEMORY>(0).expect("there are more handles than threads");
         move |address: u64, data: &mut [u8; 4]| {
             let _ = vcpu.read(GuestAddress(address), data, io_type::<IS_PORTS>());
         }
@@ -147,7 +147,7 @@ fn change(manager: Own, layout: &Layout) -> impl Fn() + Sync + 'static {
     let spare = [resource(layout.io_type, layout.spare())];
     let guest: &'static dyn Device<'static> = leaked(Named::<0>::new("comes-and-goes".into()));
     move || {
-        let id = manager.register_device(guest, None, &spare, IrqResource::None).expect("the place is free");
+        let id = manager.register_device(guest, None, &spare, &[]).expect("the place is free");
         manager.unregister_device(id).expect("the device is registered");
     }
 }

@@ -83,7 +83,7 @@ impl<'d> Device<'d> for Interrupter<'d> {
     }
 
     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-        *self.irq.lock() = resources.irq();
+        *self.irq.lock() = resources.irq(0);
         Ok(())
     }
 }

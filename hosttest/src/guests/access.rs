@@ -55,8 +55,8 @@ const MMIO: u64 = DEVICE_MEMORY;
 fn example(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, bridge) = (manager(&room), Verdict::new(), DummyHostBridge::new());
-    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
-    manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], IrqResource::Any)?;
+    manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
+    manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], &[IrqResource::Any])?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::config_address())?;
     let tally = run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
     expect("the configuration address", bridge.config_address(), 0x8000_0800u32)?;
@@ -66,15 +66,10 @@ fn example(kvm: &Kvm) -> Result<Tally, Failure> {
 fn ring_0(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<8>::new("scratch"));
-    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
-    manager.register_device(
-        &scratch,
-        None,
-        &[IoResource::mmio(MMIO, 8), IoResource::pio(PORT, 4)],
-        IrqResource::None,
-    )?;
+    manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
+    manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 8), IoResource::pio(PORT, 4)], &[])?;
     let mut vcpu = Machine::new(kvm)?.start(0, Ring::Kernel, long_mode::port_and_memory::<PORT>, MMIO)?;
-    let tally = run_to_verdict(&mut vcpu, &mut manager.dispatcher()?, &verdict, LIMIT)?;
+    let tally = run_to_verdict(&mut vcpu, &mut manager.dispatcher(0)?, &verdict, LIMIT)?;
     let port = |call: Call| Call { range_index: 1, ..call.port() };
     let calls = [port(Call::write(0, 4)), port(Call::read(0, 1)), Call::write(0, 8), Call::read(4, 4)];
     expect("the calls", scratch.take_calls(), calls)?;
@@ -95,7 +90,7 @@ fn ports(kvm: &Kvm) -> Result<Tally, Failure> {
     }
     let room = Room::new();
     let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<8>::new("scratch"));
-    manager.register_device(&scratch, None, &[IoResource::pio(PORT, 8)], IrqResource::None)?;
+    manager.register_device(&scratch, None, &[IoResource::pio(PORT, 8)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let writes = [(0, 1), (1, 2), (4, 4)].map(|(offset, length)| Call::write(offset, length).port());
     let reads = [(0, 1), (1, 2), (0, 4), (4, 4), (5, 2)].map(|(offset, length)| Call::read(offset, length).port());
@@ -119,7 +114,7 @@ fn memory(kvm: &Kvm) -> Result<Tally, Failure> {
     }
     let room = Room::new();
     let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<16>::new("scratch"));
-    manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 16)], IrqResource::None)?;
+    manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 16)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let writes = [(0, 1), (1, 2), (3, 4), (8, 8)].map(|(offset, length)| Call::write(offset, length));
     let reads = [(0, 1), (1, 2), (3, 4), (8, 8), (4, 8)].map(|(offset, length)| Call::read(offset, length));
@@ -144,7 +139,7 @@ fn odd_lengths(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, scratch) =
         (manager(&room), Verdict::new(), Scratch::<{ 2 * PAGE as usize }>::new("scratch"));
-    manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 2 * PAGE)], IrqResource::None)?;
+    manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 2 * PAGE)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let mut calls = Vec::new();
     for (width, befores) in [(8, 1..8), (4, 1..4)] {
@@ -173,8 +168,8 @@ fn page_crossing(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict) = (manager(&room), Verdict::new());
     let (low, high) = (Scratch::<{ PAGE as usize }>::new("low"), Scratch::<{ PAGE as usize }>::new("high"));
-    manager.register_device(&low, None, &[IoResource::mmio(MMIO, PAGE)], IrqResource::None)?;
-    manager.register_device(&high, None, &[IoResource::mmio(MMIO + PAGE, PAGE)], IrqResource::None)?;
+    manager.register_device(&low, None, &[IoResource::mmio(MMIO, PAGE)], &[])?;
+    manager.register_device(&high, None, &[IoResource::mmio(MMIO + PAGE, PAGE)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let last = PAGE - 4;
     expect(
@@ -215,7 +210,7 @@ fn straddling(kvm: &Kvm) -> Result<Tally, Failure> {
     let (low, high) = (Scratch::<4>::new("low"), Scratch::<4>::new("high"));
     for (device, offset) in [(&low, 0), (&high, 4)] {
         let ranges = [IoResource::mmio(MMIO + u64::from(offset), 4), IoResource::pio(PORT + offset, 4)];
-        manager.register_device(device, None, &ranges, IrqResource::None)?;
+        manager.register_device(device, None, &ranges, &[])?;
     }
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     // Neither saw anything of the straddling accesses.
@@ -241,7 +236,7 @@ fn last_port(kvm: &Kvm) -> Result<Tally, Failure> {
     }
     let room = Room::new();
     let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<4>::new("last"));
-    manager.register_device(&scratch, None, &[IoResource::pio(0xfffc, 4)], IrqResource::None)?;
+    manager.register_device(&scratch, None, &[IoResource::pio(0xfffc, 4)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let calls = [Call::write(0, 4), Call::read(3, 1), Call::read(2, 2), Call::read(0, 4)].map(Call::port);
     expect("the calls", scratch.take_calls(), calls)?;
@@ -267,7 +262,7 @@ fn top_of_memory(kvm: &Kvm) -> Result<Tally, Failure> {
     let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<4>::new("top"));
     let highest = machine.vm().highest_address();
     let range = IoRange::new(GuestAddress(highest.0 - 3), highest)?;
-    manager.register_device(&scratch, None, &[IoResource::at(IoType::Mmio, range)], IrqResource::None)?;
+    manager.register_device(&scratch, None, &[IoResource::at(IoType::Mmio, range)], &[])?;
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
     let calls = [Call::write(0, 4), Call::read(0, 4), Call::read(3, 1), Call::read(0, 4)];
     expect("the calls", scratch.take_calls(), calls)?;
@@ -323,9 +318,9 @@ fn sizes(kvm: &Kvm) -> Result<Tally, Failure> {
     let (manager, verdict) = (manager(&room), Verdict::new());
     let (dwords, bytes) = (Scratch::<8>::new("dwords"), Scratch::<4>::new("bytes"));
     let only_dwords = IoResource::mmio(MMIO, 8).sizes(AccessSizes::DWORD | AccessSizes::ALIGNED);
-    manager.register_device(&dwords, None, &[only_dwords], IrqResource::None)?;
+    manager.register_device(&dwords, None, &[only_dwords], &[])?;
     let only_bytes = IoResource::pio(PORT, 4).sizes(AccessSizes::BYTE | AccessSizes::SPLIT);
-    manager.register_device(&bytes, None, &[only_bytes], IrqResource::None)?;
+    manager.register_device(&bytes, None, &[only_bytes], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     expect("the dwords", dwords.take_calls(), [Call::write(0, 4), Call::read(0, 4)])?;
     let writes = [0, 1, 2, 3].map(|offset| Call::write(offset, 1).port());
@@ -350,7 +345,7 @@ fn read_modify_write(kvm: &Kvm) -> Result<Tally, Failure> {
     }
     let room = Room::new();
     let (manager, verdict, scratch) = (manager(&room), Verdict::new(), Scratch::<8>::new("scratch"));
-    manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 8)], IrqResource::None)?;
+    manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 8)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let mut calls = vec![Call::write(0, 8)];
     for (offset, length) in [(0, 1), (2, 2), (4, 4)] {

@@ -1,7 +1,7 @@
 //! Physically backed ranges.
 
 use kvm_ioctls::Kvm;
-use vm_device::{GuestUsize, IoResource, IoType, IrqResource};
+use vm_device::{GuestUsize, IoResource, IoType};
 
 use super::scenario::{Failure, Room, Scenario, expect, manager};
 use super::verdict::run_guest;
@@ -34,7 +34,7 @@ fn backed(kvm: &Kvm) -> Result<Tally, Failure> {
     let (verdict, video) = (Verdict::new(), Scratch::<0>::new("video"));
     let manager = manager(&room).with_listener(&backing);
     let memory = IoResource::any(IoType::PhysicalMmio, GuestUsize(SIZE)).aligned(PAGE);
-    let id = manager.register_device(&video, None, &[memory], IrqResource::None)?;
+    let id = manager.register_device(&video, None, &[memory], &[])?;
     let base = manager.range(id, 0).map_or(0, |assigned| assigned.range.first().0);
     backing.connect(machine.vm())?;
     let backed = backing.placed();

@@ -6,7 +6,7 @@ use kvm_ioctls::Kvm;
 use spin::Mutex;
 use vm_device::{
     Access, AccessSizes, Accesses, Device, DeviceManager, Doorbell, GuestAddress, InstanceId, IoError, IoResource,
-    IoType, IrqResource, Relocation,
+    IoType, Relocation,
 };
 
 use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
@@ -131,11 +131,11 @@ fn run_with_doorbells<'d>(
     verdict: &'d Verdict,
     guest: extern "C" fn(u64),
 ) -> Result<(usize, Vec<String>, Tally), Failure> {
-    manager.register_device(verdict, None, &[Verdict::resource()], IrqResource::None)?;
+    manager.register_device(verdict, None, &[Verdict::resource()], &[])?;
     let refusals = doorbells.take_refusals().iter().map(ToString::to_string).collect();
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
-    let mut dispatcher = manager.dispatcher()?;
-    let mut bell_dispatcher = manager.dispatcher()?;
+    let mut dispatcher = manager.dispatcher(0)?;
+    let mut bell_dispatcher = manager.dispatcher(0)?;
     let serve = |rung: Rung| {
         // A size that the device does not accept is dropped, as it is where no doorbell is in between.
         let _ = rung.write(manager, &mut bell_dispatcher);
@@ -183,12 +183,7 @@ fn ioeventfd(kvm: &Kvm) -> Result<Tally, Failure> {
     let doorbells = Doorbells::new(machine.vm())?;
     let (verdict, queue) = (Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
     let manager = manager(&room).with_listener(&doorbells);
-    manager.register_device(
-        &queue,
-        None,
-        &[IoResource::mmio(QUEUE, 0x20), IoResource::pio(PORT, 2)],
-        IrqResource::None,
-    )?;
+    manager.register_device(&queue, None, &[IoResource::mmio(QUEUE, 0x20), IoResource::pio(PORT, 2)], &[])?;
     let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
     expect("doorbells", (count, refusals.len()), (2usize, 0usize))?;
     expect("rings of the memory doorbell", queue.written(0, false), vec![vec![0; 4]; RINGS as usize])?;
@@ -221,7 +216,7 @@ fn any_length(kvm: &Kvm) -> Result<Tally, Failure> {
     let (verdict, queue) = (Verdict::new(), Queue::new("queue", &QUEUE_DOORBELLS));
     let manager = manager(&room).with_listener(&doorbells);
     let registers = IoResource::mmio(QUEUE, 0x20).sizes(AccessSizes::DWORD);
-    manager.register_device(&queue, None, &[registers, IoResource::pio(PORT, 4)], IrqResource::None)?;
+    manager.register_device(&queue, None, &[registers, IoResource::pio(PORT, 4)], &[])?;
     let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
     expect("doorbells", (count, refusals.len()), (2usize, 0usize))?;
     expect("rings of the memory doorbell", queue.written(0, false), vec![vec![0; 4]])?;
@@ -257,8 +252,8 @@ fn refused(kvm: &Kvm) -> Result<Tally, Failure> {
     let verdict = Verdict::new();
     let (queue, other) = (Queue::new("queue", &BAD_AND_GOOD), Queue::new("other", &GOOD));
     let manager = manager(&room).with_listener(&doorbells);
-    manager.register_device(&queue, None, &[IoResource::mmio(QUEUE, 0x20)], IrqResource::None)?;
-    manager.register_device(&other, None, &[IoResource::mmio(OTHER, 0x20)], IrqResource::None)?;
+    manager.register_device(&queue, None, &[IoResource::mmio(QUEUE, 0x20)], &[])?;
+    manager.register_device(&other, None, &[IoResource::mmio(OTHER, 0x20)], &[])?;
     let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
     expect("doorbells", count, 2usize)?;
     let reasons = [
@@ -356,13 +351,12 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
     let verdict = Verdict::new();
     let [first, second, third] = ["first", "second", "third"].map(|name| Queue::new(name, &DOORBELLS));
     let manager = manager(&room).with_listener(&doorbells);
-    let register =
-        |device, place| manager.register_device(device, None, &[IoResource::mmio(place, 0x20)], IrqResource::None);
+    let register = |device, place| manager.register_device(device, None, &[IoResource::mmio(place, 0x20)], &[]);
     let devices = [register(&first, QUEUE)?, register(&second, OTHER)?, register(&third, THIRD)?];
-    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
+    manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
 
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
-    let accesses = manager.dispatcher()?;
+    let accesses = manager.dispatcher(0)?;
     let mut changing = Changing { accesses, manager: &manager, devices, failure: None };
     let tally = run_to_verdict(&mut vcpu, &mut changing, &verdict, LIMIT)?;
     if let Some(failure) = changing.failure {
@@ -402,8 +396,8 @@ fn covered(kvm: &Kvm) -> Result<Tally, Failure> {
     let (bus, child) = (Queue::new("bus", &DOORBELLS), Queue::new("child", &[]));
     let manager = manager(&room).with_listener(&doorbells);
     let window = IoResource::mmio(QUEUE, 2 * PAGE).window();
-    let id = manager.register_device(&bus, None, &[window], IrqResource::None)?;
-    manager.register_device(&child, Some(id), &[IoResource::mmio(QUEUE + NOTIFY, 4)], IrqResource::None)?;
+    let id = manager.register_device(&bus, None, &[window], &[])?;
+    manager.register_device(&child, Some(id), &[IoResource::mmio(QUEUE + NOTIFY, 4)], &[])?;
     let (count, refusals, tally) = run_with_doorbells(&machine, &doorbells, &manager, &verdict, guest)?;
     expect("doorbells", count, 0usize)?;
     let reasons = refusals.iter().filter(|refusal| refusal.contains("the range is a window")).count();

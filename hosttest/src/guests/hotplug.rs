@@ -1,7 +1,7 @@
 //! Devices that go while the guest runs.
 
 use kvm_ioctls::Kvm;
-use vm_device::{IoResource, IrqResource};
+use vm_device::IoResource;
 
 use super::scenario::{DEVICE_MEMORY, Failure, Room, Scenario, expect, manager};
 use super::verdict::run_guest;
@@ -38,14 +38,14 @@ fn eject(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict) = (manager(&room), Verdict::new());
     let (eject, card) = (Eject::new(&manager), Scratch::<16>::new("card"));
-    manager.register_device(&eject, None, &[IoResource::pio(EJECT, 1)], IrqResource::None)?;
-    let id = manager.register_device(&card, None, &[IoResource::mmio(CARD, PAGE)], IrqResource::None)?;
+    manager.register_device(&eject, None, &[IoResource::pio(EJECT, 1)], &[])?;
+    let id = manager.register_device(&card, None, &[IoResource::mmio(CARD, PAGE)], &[])?;
     eject.plug(id);
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     expect("the calls of the card", card.take_calls(), [Call::write(0, 1), Call::read(0, 1)])?;
     expect("unclaimed accesses", tally.unclaimed, 3u64)?;
     expect("the card in the topology", manager.find_by_path("/card"), None)?;
     // What it had is free again.
-    manager.register_device(&card, None, &[IoResource::mmio(CARD, PAGE)], IrqResource::None)?;
+    manager.register_device(&card, None, &[IoResource::mmio(CARD, PAGE)], &[])?;
     Ok(tally)
 }

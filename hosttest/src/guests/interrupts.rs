@@ -109,7 +109,7 @@ fn edge(kvm: &Kvm) -> Result<Tally, Failure> {
     let irqchip = connect(&machine);
     let room = Room::new();
     let (manager, verdict, device) = (manager(&room, &irqchip), Verdict::new(), Interrupter::new("timer"));
-    let id = manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], IrqResource::Any)?;
+    let id = manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], &[IrqResource::Any])?;
     let gsi = manager.device(id).and_then(|info| info.gsi).map_or(0, |gsi| gsi.0);
     let tally = run_guest(&machine, &manager, &verdict, guest, gsi.into())?;
     expect("the refusal of an interrupt", device.refused(), None::<InterruptError>)?;
@@ -152,8 +152,8 @@ fn shared_level(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict) = (manager(&room, &controller), Verdict::new());
     let (first, second) = (Interrupter::new("first"), Interrupter::new("second"));
-    manager.register_device(&first, None, &[IoResource::pio(FIRST, 8)], IrqResource::Shared(SHARED))?;
-    manager.register_device(&second, None, &[IoResource::pio(SECOND, 8)], IrqResource::Shared(SHARED))?;
+    manager.register_device(&first, None, &[IoResource::pio(FIRST, 8)], &[IrqResource::Shared(SHARED)])?;
+    manager.register_device(&second, None, &[IoResource::pio(SECOND, 8)], &[IrqResource::Shared(SHARED)])?;
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
     // Two devices made one assertion, which ended when both had taken theirs back; then one came alone.
     let levels = [true, false, true, false].map(|asserted| (SHARED, asserted));
@@ -179,7 +179,7 @@ fn message(kvm: &Kvm) -> Result<Tally, Failure> {
     let irqchip = connect(&machine);
     let room = Room::new();
     let (manager, verdict, device) = (manager(&room, &irqchip), Verdict::new(), Interrupter::new("network"));
-    manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], IrqResource::None)?;
+    manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], &[])?;
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
     expect("the refusal of an interrupt", device.refused(), None::<InterruptError>)?;
     Ok(tally)
@@ -206,9 +206,9 @@ fn removal(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, device) = (manager(&room, &controller), Verdict::new(), Interrupter::new("device"));
     let eject = crate::devices::eject::Eject::new(&manager);
-    let id = manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], IrqResource::Fixed(SHARED))?;
+    let id = manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], &[IrqResource::Fixed(SHARED)])?;
     eject.plug(id);
-    manager.register_device(&eject, None, &[IoResource::pio(SECOND, 1)], IrqResource::None)?;
+    manager.register_device(&eject, None, &[IoResource::pio(SECOND, 1)], &[])?;
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
     expect("the levels of the line", &*controller.levels.lock(), &[(SHARED, true), (SHARED, false)][..])?;
     Ok(tally)

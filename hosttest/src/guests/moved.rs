@@ -3,8 +3,7 @@
 use kvm_ioctls::Kvm;
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, Doorbell, GuestAddress, GuestUsize, InstanceId, IoResource, IoType, IrqResource,
-    Relocation,
+    Access, Device, DeviceManager, Doorbell, GuestAddress, GuestUsize, InstanceId, IoResource, IoType, Relocation,
 };
 
 use super::doorbell::run_served;
@@ -123,13 +122,13 @@ fn moved(kvm: &Kvm) -> Result<Tally, Failure> {
     let manager = manager(&room).with_listener(&listeners);
     let memory = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(MEMORY), GuestUsize(PAGE));
     let ranges = [IoResource::mmio(REGISTERS, PAGE), memory];
-    let id = manager.register_device(&card, None, &ranges, IrqResource::None)?;
+    let id = manager.register_device(&card, None, &ranges, &[])?;
     let mover = Mover { manager: &manager, card: id, failures: Mutex::default() };
-    manager.register_device(&mover, None, &[IoResource::pio(MOVE, 1)], IrqResource::None)?;
-    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
+    manager.register_device(&mover, None, &[IoResource::pio(MOVE, 1)], &[])?;
+    manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
 
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
-    let mut dispatcher = manager.dispatcher()?;
+    let mut dispatcher = manager.dispatcher(0)?;
     let mut rung = 0;
     let tally = run_served(&doorbells, |_| rung += 1, || run_to_verdict(&mut vcpu, &mut dispatcher, &verdict, LIMIT))?;
     expect("moves that failed", mover.failures.lock().clone(), Vec::<String>::new())?;

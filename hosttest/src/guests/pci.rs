@@ -2,7 +2,7 @@
 
 use kvm_ioctls::Kvm;
 use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
-use vm_device::{IoRange, IoType, IrqResource, Placement};
+use vm_device::{IoRange, IoType, Placement};
 
 use super::scenario::{DEVICE_MEMORY, Failure, Room, Scenario, expect, manager};
 use super::verdict::run_guest;
@@ -78,10 +78,10 @@ fn run_with_two_cards(kvm: &Kvm, guest: extern "C" fn(u64)) -> Result<(Tally, Ve
     let (host, witness) = (HostBridge::new("pci", &manager), Witness::new(&manager));
     let cards = ["a", "b"].map(Scratch::<16>::new);
     let functions = [1, 2].map(|device| Function::new(Config::new(0x1234, device).bar(0, Bar::memory(PAGE))));
-    manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None)?;
-    manager.register_device(&witness, None, &[Witness::resource()], IrqResource::None)?;
+    manager.register_device(&host, None, &[HostBridge::PORTS], &[])?;
+    manager.register_device(&witness, None, &[Witness::resource()], &[])?;
     for ((card, function), slot) in cards.iter().zip(&functions).zip([1, 2]) {
-        let id = manager.register_device(card, None, &function.requests(), IrqResource::None)?;
+        let id = manager.register_device(card, None, &function.requests(), &[])?;
         host.bus().plug(function, Slot::new(slot, 0), id)?;
         witness.watch(id, 0);
     }
@@ -326,13 +326,13 @@ fn bridge(kvm: &Kvm) -> Result<Tally, Failure> {
         Function::new(Config::new(0x1234, 1).bar(0, Bar::memory(PAGE)).bar(1, Bar::ports(16))),
         Function::new(Config::new(0x1234, 2).bar(0, Bar::memory(PAGE))),
     ];
-    manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None)?;
-    manager.register_device(&witness, None, &[Witness::resource()], IrqResource::None)?;
-    let bridge_id = manager.register_device(&bridge, None, &bridge.requests(), IrqResource::None)?;
+    manager.register_device(&host, None, &[HostBridge::PORTS], &[])?;
+    manager.register_device(&witness, None, &[Witness::resource()], &[])?;
+    let bridge_id = manager.register_device(&bridge, None, &bridge.requests(), &[])?;
     host.bus().plug(bridge.function(), Slot::new(BRIDGE as u8, 0), bridge_id)?;
     let mut ids = Vec::new();
     for ((card, function), slot) in cards.iter().zip(&functions).zip([0, 1]) {
-        let id = manager.register_device(card, Some(bridge_id), &function.requests(), IrqResource::None)?;
+        let id = manager.register_device(card, Some(bridge_id), &function.requests(), &[])?;
         bridge.bus().plug(function, Slot::new(slot, 0), id)?;
         ids.push(id);
     }

@@ -2,7 +2,7 @@
 
 use kvm_ioctls::Kvm;
 use vm_device::devices::pci::{Config, Function, HostBridge, Slot};
-use vm_device::{IoResource, IoType, IrqResource, Straddling};
+use vm_device::{IoResource, IoType, Straddling};
 
 use super::scenario::{Failure, Room, Scenario, expect, manager};
 use super::verdict::run_guest;
@@ -58,9 +58,9 @@ fn reset_register(kvm: &Kvm) -> Result<Tally, Failure> {
     let (manager, verdict) = (manager(&room), Verdict::new());
     let (host, reset) = (HostBridge::new("pci", &manager), Scratch::<1>::new("reset"));
     let chipset = Function::new(Config::i440fx());
-    let id = manager.register_device(&host, None, &[HostBridge::PORTS], IrqResource::None)?;
+    let id = manager.register_device(&host, None, &[HostBridge::PORTS], &[])?;
     host.bus().plug(&chipset, Slot::new(0, 0), id)?;
-    manager.register_device(&reset, Some(id), &[IoResource::pio(RESET, 1)], IrqResource::None)?;
+    manager.register_device(&reset, Some(id), &[IoResource::pio(RESET, 1)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let (read, write) = (Call::read(0, 1).port(), Call::write(0, 1).port());
     expect("the calls of the reset register", reset.take_calls(), [write, read, read, read])?;
@@ -88,9 +88,9 @@ fn split(kvm: &Kvm) -> Result<Tally, Failure> {
     let manager = manager(&room).with_straddling(IoType::Pio, Straddling::Split);
     let verdict = Verdict::new();
     let (post, low, high) = (Scratch::<1>::new("post"), Scratch::<2>::new("low"), Scratch::<2>::new("high"));
-    manager.register_device(&post, None, &[IoResource::pio(POST, 1)], IrqResource::None)?;
-    manager.register_device(&low, None, &[IoResource::pio(LOW, 2)], IrqResource::None)?;
-    manager.register_device(&high, None, &[IoResource::pio(HIGH, 2)], IrqResource::None)?;
+    manager.register_device(&post, None, &[IoResource::pio(POST, 1)], &[])?;
+    manager.register_device(&low, None, &[IoResource::pio(LOW, 2)], &[])?;
+    manager.register_device(&high, None, &[IoResource::pio(HIGH, 2)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, guest, 0)?;
     let (read, write) = (|length| Call::read(0, length).port(), |length| Call::write(0, length).port());
     let calls = [write(1), write(1), read(1), write(1), read(1), write(1), read(1)];

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use kvm_ioctls::Kvm;
-use vm_device::{Device, GuestAddress, IoResource, IrqResource};
+use vm_device::{Device, GuestAddress, IoResource};
 
 use super::scenario::{DEVICE_MEMORY, Failure, Room, Scenario, expect, manager};
 use super::verdict::run_guest;
@@ -197,7 +197,7 @@ fn random(kvm: &Kvm) -> Result<Tally, Failure> {
             0..4 => IoResource::pio(PORTS[index], SIZE as u32),
             _ => IoResource::mmio(MEMORY[index - 4], SIZE as u64),
         };
-        manager.register_device(device, None, &[range], IrqResource::None)?;
+        manager.register_device(device, None, &[range], &[])?;
     }
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
     expect("exits", tally.exits - 1, model.exits)?;

@@ -1,7 +1,7 @@
 //! String I/O: each element is a call, whatever comes in one exit.
 
 use kvm_ioctls::Kvm;
-use vm_device::{IoResource, IrqResource};
+use vm_device::IoResource;
 
 use super::scenario::{Failure, LIMIT, Room, Scenario, expect, manager};
 use super::verdict::{run_guest, run_to_verdict};
@@ -84,7 +84,7 @@ fn expect_bytes(record: &Record) -> Result<(), Failure> {
 fn strings(kvm: &Kvm, order: Order) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, stream) = (manager(&room), Verdict::new(), Stream::new());
-    manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], IrqResource::None)?;
+    manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], &[])?;
     let backwards = u64::from(order == Order::Backwards);
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, every_size, backwards)?;
     expect_elements(&stream.record())?;
@@ -102,7 +102,7 @@ fn backwards(kvm: &Kvm) -> Result<Tally, Failure> {
 fn bursts(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, device) = (manager(&room), Verdict::new(), Bursts(Stream::new()));
-    manager.register_device(&device, None, &[IoResource::pio(PORT, 4)], IrqResource::None)?;
+    manager.register_device(&device, None, &[IoResource::pio(PORT, 4)], &[])?;
     let tally = run_guest(&Machine::new(kvm)?, &manager, &verdict, every_size, 0)?;
     let record = device.0.record();
     expect_bytes(&record)?;
@@ -131,8 +131,8 @@ fn unclaimed(kvm: &Kvm) -> Result<Tally, Failure> {
 fn real_mode_strings(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, stream) = (manager(&room), Verdict::new(), Stream::new());
-    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
-    manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], IrqResource::None)?;
+    manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
+    manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], &[])?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::strings())?;
     let tally = run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
     let record = stream.record();

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use vm_device::{Accesses, DeviceManager, IrqResource};
+use vm_device::{Accesses, DeviceManager};
 
 use super::scenario::{Failure, LIMIT};
 use crate::devices::verdict::{Finding, Verdict};
@@ -62,7 +62,7 @@ pub(super) fn run_guest<'d>(
     guest: extern "C" fn(u64),
     argument: u64,
 ) -> Result<Tally, Failure> {
-    manager.register_device(verdict, None, &[Verdict::resource()], IrqResource::None)?;
+    manager.register_device(verdict, None, &[Verdict::resource()], &[])?;
     let mut vcpu = machine.start(0, Ring::User, guest, argument)?;
-    Ok(run_to_verdict(&mut vcpu, &mut manager.dispatcher()?, verdict, LIMIT)?)
+    Ok(run_to_verdict(&mut vcpu, &mut manager.dispatcher(0)?, verdict, LIMIT)?)
 }

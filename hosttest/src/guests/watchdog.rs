@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
-use vm_device::IrqResource;
 
 use super::scenario::{Failure, Room, Scenario, expect, manager};
 use super::verdict::{NotPassed, run_to_verdict};
@@ -30,7 +29,7 @@ const LIMIT: Duration = Duration::from_millis(100);
 fn expect_hung(mut vcpu: Vcpu) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict) = (manager(&room), Verdict::new());
-    manager.register_device(&verdict, None, &[Verdict::resource()], IrqResource::None)?;
+    manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
     match run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT) {
         Err(NotPassed::NoVerdict(RunError::Hung { tally, .. })) => Ok(tally),
         other => Err(Failure(format!("a guest that hangs: saw {other:?}"))),

@@ -151,16 +151,15 @@ fn build() -> Result<Anywhere, Failure> {
     MANAGER.reserve(IoType::Mmio, INTERRUPT_CONTROLLERS)?;
 
     let window = IoResource::mmio(WINDOW, WINDOW_SIZE).window();
-    let bridge =
-        MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(CONFIG_ADDRESS, 8), window], IrqResource::None)?;
-    let on_bus = |device, resource, irq| MANAGER.register_device(device, Some(bridge), &[resource], irq);
-    on_bus(&SERIAL, Serial::resource(), IrqResource::Any)?;
+    let bridge = MANAGER.register_device(&BRIDGE, None, &[IoResource::pio(CONFIG_ADDRESS, 8), window], &[])?;
+    let on_bus = |device, resource, irqs| MANAGER.register_device(device, Some(bridge), &[resource], irqs);
+    on_bus(&SERIAL, Serial::resource(), &[IrqResource::Any])?;
     let anywhere = |io_type, size| IoResource::any(io_type, GuestUsize(size)).aligned(PAGE);
-    let scratch = on_bus(&SCRATCH, anywhere(IoType::Mmio, 256), IrqResource::None)?;
-    let video = on_bus(&VIDEO, anywhere(IoType::PhysicalMmio, VIDEO_SIZE), IrqResource::None)?;
-    on_bus(&NETWORK, IoResource::pio(NETWORK_PORT, 8), IrqResource::Shared(SHARED_LINE))?;
-    on_bus(&DISK, IoResource::pio(DISK_PORT, 8), IrqResource::Shared(SHARED_LINE))?;
-    MANAGER.register_device(&VERDICT, None, &[Verdict::resource()], IrqResource::None)?;
+    let scratch = on_bus(&SCRATCH, anywhere(IoType::Mmio, 256), &[])?;
+    let video = on_bus(&VIDEO, anywhere(IoType::PhysicalMmio, VIDEO_SIZE), &[])?;
+    on_bus(&NETWORK, IoResource::pio(NETWORK_PORT, 8), &[IrqResource::Shared(SHARED_LINE)])?;
+    on_bus(&DISK, IoResource::pio(DISK_PORT, 8), &[IrqResource::Shared(SHARED_LINE)])?;
+    MANAGER.register_device(&VERDICT, None, &[Verdict::resource()], &[])?;
     Ok(Anywhere { scratch, video })
 }
 
@@ -191,7 +190,7 @@ pub fn build_and_run(kvm: &Kvm) -> Result<Report, Failure> {
     anywhere.tell(machine.ram());
     machine.set_interrupt_gate(VECTOR, quiet as *const () as u64);
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
-    let result = run_to_verdict(&mut vcpu, &mut MANAGER.dispatcher()?, VERDICT.device(), LIMIT);
+    let result = run_to_verdict(&mut vcpu, &mut MANAGER.dispatcher(0)?, VERDICT.device(), LIMIT);
     Ok(Report { result, backed_end: end(&BACKING.placed()), no_guest: None })
 }
 
@@ -205,7 +204,7 @@ pub fn build_in_process(why: Unavailable) -> Result<Report, Failure> {
     let backed = BACKING.placed();
     let ram = Memory::new(RAM)?;
     anywhere.tell(&ram);
-    let mut devices = MANAGER.dispatcher()?;
+    let mut devices = MANAGER.dispatcher(0)?;
     let mut accesses = InProcess::new(&mut devices, &LINES, &ram, &backed);
     program(&mut accesses);
     let tally = accesses.tally();

@@ -170,7 +170,7 @@ impl<'d> Processor<'d> {
 
     /// Answers the guest's accesses until it says that it has stopped.
     fn until_stopped(mut self) -> io::Result<(Tally, Reader)> {
-        let mut dispatcher = self.field.manager.dispatcher().map_err(io::Error::other)?;
+        let mut dispatcher = self.field.manager.dispatcher(0).map_err(io::Error::other)?;
         loop {
             match self.answer(&mut dispatcher) {
                 Ok(true) => {}

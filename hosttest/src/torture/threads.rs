@@ -33,7 +33,7 @@ pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
                 scope.spawn(move || {
                     let mut work = Work::new(seed, number as u64, contended);
                     if number < options.handles {
-                        let mut dispatcher = field.manager.dispatcher().expect("there is room for every reader");
+                        let mut dispatcher = field.manager.dispatcher(0).expect("there is room for every reader");
                         work.until(stop, field, &mut dispatcher, 8);
                     } else {
                         work.until(stop, field, &mut { &field.manager }, 8);
@@ -86,7 +86,7 @@ pub fn run_pair(options: &Options, barrier: Option<HeavyBarrier>) -> Report {
         let reader = scope.spawn(move || {
             pin(0);
             let mut work = Work::new(options.seed, 0, contended);
-            let mut dispatcher = field.manager.dispatcher().expect("there is room for one reader");
+            let mut dispatcher = field.manager.dispatcher(0).expect("there is room for one reader");
             work.until(stop, field, &mut dispatcher, 1);
             (work.reader.tally(), work.reader)
         });

@@ -5,8 +5,8 @@ use std::sync::{Mutex, MutexGuard};
 use std::time::Instant;
 
 use vm_device::{
-    DeviceManager, HeavyBarrier, InstanceId, IoRange, IoResource, IoType, IrqResource, Relocation, Straddling,
-    SystemAllocator, UnregisterError,
+    DeviceManager, HeavyBarrier, InstanceId, IoRange, IoResource, IoType, Relocation, Straddling, SystemAllocator,
+    UnregisterError,
 };
 
 use super::access::{Field, Room};
@@ -100,7 +100,7 @@ impl<'d> World<'d> {
     ) -> Option<InstanceId> {
         let probe = &self.probes[device];
         probe.next_generation();
-        let id = self.field.manager.register_device(probe, parent, &[request], IrqResource::None);
+        let id = self.field.manager.register_device(probe, parent, &[request], &[]);
         if id.is_err() {
             probe.next_generation();
         }

@@ -108,7 +108,7 @@ impl RangeListener for Backing {
         if range.io_type != IoType::PhysicalMmio {
             return Ok(());
         }
-        self.state().place(range).map_err(|_| Rejected)
+        self.state().place(range).map_err(|_| Rejected::new(0))
     }
 
     fn leaving(&self, range: &PlacedRange<'_>) {

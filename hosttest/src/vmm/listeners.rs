@@ -10,7 +10,7 @@ impl RangeListener for Listeners<'_> {
     fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
         let Some(refused) = self.0.iter().position(|listener| listener.placed(range).is_err()) else { return Ok(()) };
         self.0.iter().take(refused).for_each(|listener| listener.leaving(range));
-        Err(Rejected)
+        Err(Rejected::new(0))
     }
 
     fn leaving(&self, range: &PlacedRange<'_>) {

@@ -120,7 +120,7 @@ impl<'d> Device<'d> for Bell<'d> {
     }
 
     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-        *self.0.lock() = resources.irq();
+        *self.0.lock() = resources.irq(0);
         Ok(())
     }
 

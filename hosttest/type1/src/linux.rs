@@ -134,10 +134,15 @@ impl Device<'_> for Reset {
 }
 
 fn register_devices(info: &StartInfo) -> Result<(), RegisterError<'static>> {
-    const NO_IRQ: IrqResource = IrqResource::None;
+    const NO_IRQ: &[IrqResource] = &[];
     let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
     let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
-    MANAGER.register_device(&UART, Some(isa), &[IoResource::pio(0x3f8, 8).sizes(bytes)], IrqResource::Fixed(Gsi(4)))?;
+    MANAGER.register_device(
+        &UART,
+        Some(isa),
+        &[IoResource::pio(0x3f8, 8).sizes(bytes)],
+        &[IrqResource::Fixed(Gsi(4))],
+    )?;
     MANAGER.register_device(&POWER, Some(isa), &[IoResource::pio(PM1_CONTROL, 2).sizes(AccessSizes::WORD)], NO_IRQ)?;
     MANAGER.register_device(&RESET_CONTROL, Some(isa), &[IoResource::pio(RESET_CONTROL_PORT, 1)], NO_IRQ)?;
     MANAGER.register_device(&KEYBOARD, Some(isa), &[IoResource::pio(KEYBOARD_COMMAND, 1)], NO_IRQ)?;

@@ -84,7 +84,7 @@ fn run(info: u64) -> Result<(), Failure> {
     println!("topology:");
     topology::print();
 
-    let devices = MANAGER.dispatcher().map_err(|_| "no dispatcher")?;
+    let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
     let mut machine = Machine { vcpu, memory, mappings, devices, counts: Counts::new() };
     let ended = machine.run();
     println!("topology at the end:");

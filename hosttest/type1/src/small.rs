@@ -27,11 +27,11 @@ static SCRATCH: Scratch = Scratch(Mutex::new([0; 256]));
 static EJECT: Eject = Eject { paths: ["/isa/scratch", "/memory/frame buffer"] };
 
 fn register_devices() -> Result<(), RegisterError<'static>> {
-    const NO_IRQ: IrqResource = IrqResource::None;
+    const NO_IRQ: &[IrqResource] = &[];
     let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
     // The bus answers at every port that no device on it claims.
     let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
-    let on_isa = |device, ranges: &[IoResource], irq| MANAGER.register_device(device, Some(isa), ranges, irq);
+    let on_isa = |device, ranges: &[IoResource], irqs| MANAGER.register_device(device, Some(isa), ranges, irqs);
     on_isa(&POST, &[IoResource::pio(guest::POST_PORT, 1)], NO_IRQ)?;
     on_isa(&REAL_UART, &[IoResource::pio(guest::REAL_UART_PORT, 8).sizes(PortPassthrough::SIZES)], NO_IRQ)?;
     on_isa(&UART, &[IoResource::pio(guest::UART_PORT, 8).sizes(bytes)], NO_IRQ)?;
@@ -42,7 +42,7 @@ fn register_devices() -> Result<(), RegisterError<'static>> {
     ];
     on_isa(&SCRATCH, &scratch, NO_IRQ)?;
     on_isa(&FIFO, &[IoResource::pio(guest::FIFO_PORT, 4)], NO_IRQ)?;
-    on_isa(&BELL, &[IoResource::pio(guest::BELL_PORT, 1)], IrqResource::Fixed(guest::BELL_LINE))?;
+    on_isa(&BELL, &[IoResource::pio(guest::BELL_PORT, 1)], &[IrqResource::Fixed(guest::BELL_LINE)])?;
     on_isa(&EJECT, &[IoResource::pio(guest::EJECT_PORT, 1)], NO_IRQ)?;
 
     let memory = MANAGER.register_device(&MEMORY_BUS, None, &[], NO_IRQ)?;

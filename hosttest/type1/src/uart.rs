@@ -143,7 +143,7 @@ impl<'d> Device<'d> for Uart<'d> {
     }
 
     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-        self.state.lock().irq = resources.irq();
+        self.state.lock().irq = resources.irq(0);
         Ok(())
     }
 

@@ -1,7 +1,8 @@
 //! Base address registers: which bits of one can be written, and which range one asks for.
 
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType};
-use crate::resource::{AccessSizes, IoResource};
+use crate::resource::IoResource;
+use crate::sizes::AccessSizes;
 
 /// One range that a function decodes, and the base address register that says where (PCI Local Bus 3.0, 6.2.5.1).
 ///

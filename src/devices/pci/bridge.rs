@@ -17,7 +17,7 @@ use crate::device::Device;
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
-/// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+/// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 ///
 /// static STORAGE: Storage<8, 16, 2> = Storage::new();
 /// static MANAGER: DeviceManager<'static> =
@@ -27,10 +27,10 @@ use crate::device::Device;
 /// static DISK: Constant = Constant("disk", 7);
 /// static FUNCTION: Function<'static> = Function::new(Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)));
 ///
-/// MANAGER.register_device(&HOST, None, &[HostBridge::PORTS], IrqResource::None)?;
-/// let bridge = MANAGER.register_device(&BRIDGE, None, &BRIDGE.requests(), IrqResource::None)?;
+/// MANAGER.register_device(&HOST, None, &[HostBridge::PORTS], &[])?;
+/// let bridge = MANAGER.register_device(&BRIDGE, None, &BRIDGE.requests(), &[])?;
 /// HOST.bus().plug(BRIDGE.function(), Slot::new(2, 0), bridge)?;
-/// let disk = MANAGER.register_device(&DISK, Some(bridge), &FUNCTION.requests(), IrqResource::None)?;
+/// let disk = MANAGER.register_device(&DISK, Some(bridge), &FUNCTION.requests(), &[])?;
 /// BRIDGE.bus().plug(&FUNCTION, Slot::new(0, 0), disk)?;
 /// assert_eq!(MANAGER.find_by_path("/bridge/disk"), Some(disk));
 /// # Ok::<(), Box<dyn std::error::Error>>(())

@@ -51,13 +51,13 @@ impl fmt::Display for Slot {
 ///
 /// ```
 /// use vm_device::devices::pci::{Bar, Bus, Config, Function, PlugError, Slot};
-/// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+/// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 ///
 /// let (disk, storage) = (Constant("disk", 7), Storage::<8, 16, 2>::new());
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let id = manager.register_device(&disk, None, &[], IrqResource::None).unwrap();
+/// let id = manager.register_device(&disk, None, &[], &[]).unwrap();
 /// // No base address register has 24 bytes.
 /// let function = Function::new(Config::new(0x1234, 1).bar(2, Bar::memory(24)));
 /// let bus = Bus::new();
@@ -154,13 +154,13 @@ impl<'d> Bus<'d> {
     ///
     /// ```
     /// use vm_device::devices::pci::{Bus, Config, Function, Slot};
-    /// use vm_device::{DeviceManager, IoRange, IrqResource, Storage, SystemAllocator};
+    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
     /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
     /// # use constant::Constant;
     ///
     /// let (disk, storage) = (Constant("disk", 7), Storage::<8, 16, 2>::new());
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let id = manager.register_device(&disk, None, &[], IrqResource::None).unwrap();
+    /// let id = manager.register_device(&disk, None, &[], &[]).unwrap();
     /// let function = Function::new(Config::new(0x1234, 1));
     /// let bus = Bus::new();
     /// bus.plug(&function, Slot::new(3, 0), id).unwrap();

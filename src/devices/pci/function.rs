@@ -31,7 +31,7 @@ pub(super) const SIZE: usize = 4 * DWORDS;
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::devices::pci::{Bar, Config, Function, HostBridge, Slot};
-/// use vm_device::{DeviceManager, IoRange, IoType, IrqResource, RangeState, Storage, SystemAllocator};
+/// use vm_device::{DeviceManager, IoRange, IoType, RangeState, Storage, SystemAllocator};
 ///
 /// static STORAGE: Storage<8, 16, 2> = Storage::new();
 /// static MANAGER: DeviceManager<'static> =
@@ -40,8 +40,8 @@ pub(super) const SIZE: usize = 4 * DWORDS;
 /// static DISK: Constant = Constant("disk", 7);
 /// static FUNCTION: Function<'static> = Function::new(Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)));
 ///
-/// MANAGER.register_device(&HOST, None, &[HostBridge::PORTS], IrqResource::None)?;
-/// let disk = MANAGER.register_device(&DISK, None, &FUNCTION.requests(), IrqResource::None)?;
+/// MANAGER.register_device(&HOST, None, &[HostBridge::PORTS], &[])?;
+/// let disk = MANAGER.register_device(&DISK, None, &FUNCTION.requests(), &[])?;
 /// HOST.bus().plug(&FUNCTION, Slot::new(3, 0), disk)?;
 ///
 /// // The guest writes an address into the register at 0x10 of device 3, and turns decoding of memory on.
@@ -279,7 +279,7 @@ mod tests {
     use crate::allocator::SystemAllocator;
     use crate::device::Device;
     use crate::manager::Storage;
-    use crate::resource::{IrqResource, RangeState};
+    use crate::resource::RangeState;
 
     struct Card;
 
@@ -302,7 +302,7 @@ mod tests {
             let storage = Storage::<2, 2, 1>::new();
             let $manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
             let (bus, $function) = (Bus::new(), Function::new(CONFIG));
-            let id = $manager.register_device(&Card, None, &$function.requests(), IrqResource::None).unwrap();
+            let id = $manager.register_device(&Card, None, &$function.requests(), &[]).unwrap();
             bus.plug(&$function, Slot::new(1, 0), id).unwrap();
             for (register, value) in [(BAR0, 0xc000_0000), (BAR1, 0xd000_0000), (COMMAND, 2)] {
                 $function.write(&$manager, register, &u32::to_le_bytes(value));

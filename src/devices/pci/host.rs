@@ -23,7 +23,7 @@ use crate::resource::IoResource;
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
 /// # use constant::Constant;
 /// use vm_device::devices::pci::{Config, Function, HostBridge, Slot};
-/// use vm_device::{DeviceManager, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator};
+/// use vm_device::{DeviceManager, IoRange, IoResource, IoType, Storage, SystemAllocator};
 ///
 /// static STORAGE: Storage<8, 16, 2> = Storage::new();
 /// static MANAGER: DeviceManager<'static> =
@@ -33,9 +33,9 @@ use crate::resource::IoResource;
 /// static RESET: Constant = Constant("reset", 0);
 ///
 /// let ranges = [HostBridge::PORTS, HostBridge::ecam(0xe000_0000, 255)];
-/// let host = MANAGER.register_device(&HOST, None, &ranges, IrqResource::None)?;
+/// let host = MANAGER.register_device(&HOST, None, &ranges, &[])?;
 /// HOST.bus().plug(&I440FX, Slot::new(0, 0), host)?;
-/// MANAGER.register_device(&RESET, Some(host), &[IoResource::pio(0xcf9, 1)], IrqResource::None)?;
+/// MANAGER.register_device(&RESET, Some(host), &[IoResource::pio(0xcf9, 1)], &[])?;
 ///
 /// let mut data = [0; 4];
 /// MANAGER.write(0xcf8_u16.into(), &0x8000_0000_u32.to_le_bytes(), IoType::Pio)?;
