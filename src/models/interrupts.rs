@@ -1,6 +1,7 @@
 //! Models of interrupt handles: what the controller is told, against removals, rejections and other sources.
 
 use super::*;
+use crate::IrqResource;
 
 /// An interrupt controller that knows the level it was told last.
 struct Controller {
