@@ -1,5 +1,6 @@
 //! The device manager: registration, removal, relocation, inspection, and the state that their callers share.
 
+mod calls;
 mod device_manager;
 mod inspect;
 mod line;
@@ -17,6 +18,7 @@ mod sweep;
 mod take;
 mod taken;
 mod tree;
+mod wait;
 
 pub use device_manager::DeviceManager;
 pub use inspect::{DeviceInfo, MappedRange};

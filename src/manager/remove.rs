@@ -9,8 +9,6 @@
 //!    that such a callback calls finds the caller's own callback running, and gives up in its first step.
 //! 4. Everything that the device had is given back.
 
-use heapless::Vec;
-
 use crate::access::{Access, OuterAccess};
 use crate::error::UnregisterError;
 use crate::indices::NodeIndex;
@@ -21,6 +19,7 @@ use crate::manager::notify::Turn;
 use crate::manager::on_drop::OnDrop;
 use crate::manager::state::State;
 use crate::manager::tree::{Node, NodeState};
+use crate::manager::wait::Wait;
 use crate::sync::spin_once;
 
 /// What a removal removes.
@@ -257,10 +256,11 @@ impl<'d> DeviceManager<'d> {
         fenced.value = NodeState::DEFERRED;
     }
 
-    /// Takes over the removal of a deferred node without children, the first from position `from` on. With its parent.
+    /// Takes over the removal of a deferred node without children and calls under way, the first from position `from` on. With its parent.
     fn take_deferred(&self, from: usize) -> Option<(NodeIndex, Option<NodeIndex>)> {
         let is_ready = |node: &&mut Node<'d>| {
-            node.state == NodeState::DEFERRED && node.first_child.is_none() && node.index().position() >= from
+            let is_idle = node.first_child.is_none() && node.calls == 0;
+            node.state == NodeState::DEFERRED && is_idle && node.index().position() >= from
         };
         self.with_state(|state| {
             if state.left.deferred == 0 {
@@ -340,11 +340,10 @@ impl<'d> DeviceManager<'d> {
         scope: Scope,
         within: Option<&Access<'_>>,
     ) -> Result<Option<Turn<'_, 'd>>, UnregisterError<'d>> {
-        let mut spins = self.removal_spins;
-        // Nodes are waited for in the order in which they were linked: others that come and go meanwhile do not change it.
-        let (mut waited_for, mut linked) = (0, None);
+        let mut wait = Wait::new(self.removal_spins);
+        let in_use = |device| UnregisterError::InUse { device };
         loop {
-            let (name, slots) = {
+            let running = {
                 let mut locked = self.lock().ok_or(UnregisterError::NotFound { id })?;
                 let mut state = locked.state();
                 check(&state, id, scope)?;
@@ -358,18 +357,8 @@ impl<'d> DeviceManager<'d> {
                 if let Some(own) = subtree().find(is_own) {
                     return Err(UnregisterError::InOwnCallback { device: own.name });
                 }
-                let linked = *linked.get_or_insert(state.tree.linked());
-                let next = subtree().filter(|node| node.sequence > waited_for).min_by_key(|node| node.sequence);
-                match next {
-                    Some(next) => {
-                        waited_for = next.sequence;
-                        if next.sequence > linked {
-                            // Registered after the call: the spin limit bounds the number of these.
-                            let in_use = UnregisterError::InUse { device: next.name };
-                            spins = spins.checked_sub(1).ok_or(in_use)?;
-                        }
-                        (Some(next.name), state.slots_of(next.index()))
-                    }
+                match wait.next(&state, subtree()).map_err(in_use)? {
+                    Some(running) => running,
                     None => {
                         let is_told = self.listener.is_some() && state.has_told(id.index);
                         if !is_told || self.take_turn(&mut state) {
@@ -377,19 +366,12 @@ impl<'d> DeviceManager<'d> {
                             return Ok(is_told.then(|| self.turn()));
                         }
                         // Another caller is in the listener: it is waited for as the callbacks are.
-                        let in_use = UnregisterError::InUse { device: state.tree.get(id).map_or("", |node| node.name) };
-                        spins = spins.checked_sub(1).ok_or(in_use)?;
-                        (None, Vec::new())
+                        let device = state.tree.get(id).map_or("", |node| node.name);
+                        wait.spend(device).map_err(in_use)?
                     }
                 }
             };
-            let Some(device) = name else {
-                spin_once();
-                continue;
-            };
-            if !slots.iter().all(|slot| self.slots.wait_for_current_readers(*slot, &mut spins)) {
-                return Err(UnregisterError::InUse { device });
-            }
+            self.wait_for(&running, &mut wait).map_err(in_use)?;
         }
     }
 

@@ -39,6 +39,8 @@ pub(crate) struct Node<'d> {
     index: NodeIndex,
     generation: u32,
     pub(crate) state: NodeState,
+    /// How many calls of the device are under way that are no accesses.
+    pub(crate) calls: u8,
     /// How many nodes had been linked when this one was, itself included: a node that is linked later has a greater number.
     pub(crate) sequence: u64,
     pub(crate) parent: Option<NodeIndex>,
@@ -129,6 +131,11 @@ impl<'d> Tree<'_, 'd> {
         self.node(id.index).filter(|node| node.id() == id)
     }
 
+    /// As [`get`](Self::get), to change.
+    pub(crate) fn get_mut(&mut self, id: InstanceId) -> Option<&mut Node<'d>> {
+        self.node_mut(id.index).filter(|node| node.id() == id)
+    }
+
     /// The child of `parent`, or the root, with that name.
     pub(crate) fn child(&self, parent: Option<NodeIndex>, name: &str) -> Option<&Node<'d>> {
         let mut next = *self.chains.get(chain_of(parent, name, self.chains.len()))?;
@@ -164,6 +171,7 @@ impl<'d> Tree<'_, 'd> {
                 index,
                 generation: id.generation,
                 state: NodeState::REGISTERING,
+                calls: 0,
                 sequence,
                 parent,
                 first_child: None,

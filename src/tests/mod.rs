@@ -1,5 +1,6 @@
 //! Tests that look inside: at slots, hints and counts of work. All others are in `tests/`.
 
+mod calls;
 mod hints;
 mod worst_case;
 

@@ -1,0 +1,50 @@
+//! Calls of devices that are no accesses: no slot knows of them, so that they are counted in the node of the device.
+//!
+//! A removal waits for them as it does for callbacks, and `collect` finishes a deferred removal when there are none.
+
+use crate::device::Device;
+use crate::instance::InstanceId;
+use crate::manager::device_manager::DeviceManager;
+use crate::manager::state::State;
+use crate::manager::tree::NodeState;
+
+/// A call of a device that is under way, until it is dropped, at a return or while unwinding. The manager's lock is not held
+/// meanwhile.
+pub(crate) struct Call<'m, 'd> {
+    manager: &'m DeviceManager<'d>,
+    pub(crate) id: InstanceId,
+    pub(crate) device: &'d dyn Device<'d>,
+}
+
+impl<'d> DeviceManager<'d> {
+    /// Begins a call of the device with this id; see [`State::begin_call`].
+    pub(crate) fn begin_call(&self, id: InstanceId) -> Option<Call<'_, 'd>> {
+        let device = self.with_state(|state| state.begin_call(id))??;
+        Some(Call { manager: self, id, device })
+    }
+}
+
+impl Drop for Call<'_, '_> {
+    fn drop(&mut self) {
+        self.manager.with_state(|state| state.end_call(self.id));
+    }
+}
+
+impl<'d> State<'_, 'd> {
+    /// Counts a call of a device that begins, and returns the device. `None` if no device with this id is registered, or it is
+    /// being removed, or as many calls of it are under way as are counted, which are 255.
+    ///
+    /// Until [`end_call`](Self::end_call), the node stays in the tree.
+    pub(crate) fn begin_call(&mut self, id: InstanceId) -> Option<&'d dyn Device<'d>> {
+        let node = self.tree.get_mut(id).filter(|node| node.state == NodeState::LIVE)?;
+        node.calls = node.calls.checked_add(1)?;
+        Some(node.device)
+    }
+
+    /// Counts a call that [`begin_call`](Self::begin_call) has counted as ended.
+    pub(crate) fn end_call(&mut self, id: InstanceId) {
+        if let Some(node) = self.tree.get_mut(id) {
+            node.calls = node.calls.saturating_sub(1);
+        }
+    }
+}
