@@ -77,6 +77,13 @@ pub trait Device<'d>: Sync {
         Ok(())
     }
 
+    /// The guest has ended an interrupt of the line that interrupt number `index` of the device has, be it this device's or
+    /// another's on the line: see [`DeviceManager::end_of_interrupt`](crate::DeviceManager::end_of_interrupt). A timer that
+    /// makes up for lost ticks counts these; most devices need not know.
+    fn end_of_interrupt(&self, index: usize) {
+        let _ = index;
+    }
+
     /// The writes that the device would rather have as events than as calls of [`write`](Self::write).
     fn doorbells(&self) -> &[Doorbell] {
         &[]

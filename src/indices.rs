@@ -38,20 +38,30 @@ index! {
     LineIndex
 }
 index! {
+    /// A connection: one interrupt of a device.
+    ConnectionIndex
+}
+index! {
     /// The hazard record of a vCPU.
     RecordIndex
 }
 
-impl SlotIndex {
-    /// The index with this [`number`](Self::number); 0 is the number of none.
-    #[inline(always)]
-    pub(crate) fn from_number(number: u16) -> Option<Self> {
-        NonZeroU16::new(number).map(Self)
-    }
+macro_rules! numbered {
+    ($($name:ident)*) => {
+        $(impl $name {
+            /// The index with this [`number`](Self::number); 0 is the number of none.
+            #[inline(always)]
+            pub(crate) fn from_number(number: u16) -> Option<Self> {
+                NonZeroU16::new(number).map(Self)
+            }
 
-    /// The index as a number, for a word in which 0 says "none": one more than the position.
-    #[inline(always)]
-    pub(crate) fn number(self) -> u16 {
-        self.0.get()
-    }
+            /// The index as a number, for a word in which 0 says "none": one more than the position.
+            #[inline(always)]
+            pub(crate) fn number(self) -> u16 {
+                self.0.get()
+            }
+        })*
+    };
 }
+
+numbered! { SlotIndex LineIndex }

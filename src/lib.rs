@@ -141,7 +141,7 @@ pub use allocator::SystemAllocator;
 pub use device::{Device, Doorbell, Rejected};
 pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
 pub use error::{
-    DispatcherError, IrqError, MAX_LINES, Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError,
+    DispatcherError, IrqError, IrqRefusal, MAX_LINES, Owner, RangeRefusal, RegisterError, RelocateError, RerouteError, UnregisterError,
 };
 pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
@@ -151,7 +151,7 @@ pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage, T
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};
 pub use resource::{
-    Assigned, Fit, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState, Resources,
+    Assigned, AssignedIrq, Fit, IoResource, IrqResource, MAX_IRQS_PER_DEVICE, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState, Resources,
 };
 pub use sizes::AccessSizes;
 

@@ -76,6 +76,15 @@ pub(crate) const HOLD_BACK: bool = !cfg!(vm_device_mutation = "no_hold_back");
 /// A removal waits for the calls of the device's interrupt handles.
 pub(crate) const GATE_WAIT: bool = !cfg!(vm_device_mutation = "no_gate_wait");
 
+/// A connection that moves to another line is barred to new drives.
+pub(crate) const MOVE_BARS: bool = !cfg!(vm_device_mutation = "no_move_bars");
+
+/// A move of a connection waits for the drives that are under way.
+pub(crate) const MOVE_WAIT: bool = !cfg!(vm_device_mutation = "no_move_wait");
+
+/// The end of an interrupt is noted for the caller that is telling the controller.
+pub(crate) const END_NOTED: bool = !cfg!(vm_device_mutation = "no_end_noted");
+
 /// The caller that tells the controller a level looks at the level again afterwards.
 pub(crate) const SECOND_LOOK: bool = !cfg!(vm_device_mutation = "no_second_look");
 

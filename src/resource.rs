@@ -20,6 +20,9 @@ pub enum Fit {
 /// How many ranges one device can have.
 pub const MAX_RANGES_PER_DEVICE: usize = 16;
 
+/// How many interrupts one device can have.
+pub const MAX_IRQS_PER_DEVICE: usize = 16;
+
 /// How many windows, one in another, may lie around a range.
 pub const MAX_WINDOW_DEPTH: usize = 8;
 
@@ -371,7 +374,7 @@ impl IoResource {
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
 /// let mut line = |device, irq| {
 ///     let id = manager.register_device(device, None, &[], &[irq]).unwrap();
-///     manager.device(id).unwrap().gsi
+///     manager.irq(id, 0).unwrap().gsi
 /// };
 /// assert_eq!(line(&devices[0], IrqResource::Any), Some(Gsi(0)));
 /// assert_eq!(line(&devices[1], IrqResource::Fixed(Gsi(4))), Some(Gsi(4)));
@@ -387,6 +390,9 @@ pub enum IrqResource {
     /// This line, together with every other device that asks for it in this way: level-triggered, and asserted while
     /// any of them asserts it.
     Shared(Gsi),
+    /// No line as yet: [`reroute`](crate::DeviceManager::reroute) gives it one, which it may share. An interrupt pin of a PCI
+    /// slot before firmware has programmed where it goes.
+    Unrouted,
 }
 
 /// One range that a device was given.
@@ -420,6 +426,32 @@ impl fmt::Display for Assigned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.io_type, self.range)?;
         if self.state == RangeState::Decoded { Ok(()) } else { write!(f, " ({})", self.state) }
+    }
+}
+
+/// One interrupt that a device was given.
+///
+/// ```
+/// use vm_device::{AssignedIrq, Gsi};
+///
+/// assert_eq!(AssignedIrq { gsi: Some(Gsi(5)), shared: true }.to_string(), "GSI 5 (shared)");
+/// assert_eq!(AssignedIrq { gsi: None, shared: true }.to_string(), "no GSI (shared)");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AssignedIrq {
+    /// The line that it has; `None` until [`reroute`](crate::DeviceManager::reroute) gives it one.
+    pub gsi: Option<Gsi>,
+    /// Whether others may have the same line.
+    pub shared: bool,
+}
+
+impl fmt::Display for AssignedIrq {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.gsi {
+            Some(gsi) => gsi.fmt(f)?,
+            None => f.write_str("no GSI")?,
+        }
+        if self.shared { f.write_str(" (shared)") } else { Ok(()) }
     }
 }
 

@@ -4,7 +4,7 @@ mod fixture;
 
 use fixture::{Constant, DEVICES, NEW, Platform, RANGES, bounded, is_refused, manager, nth_name, range};
 use vm_device::{
-    Gsi, GuestAddress, GuestUsize, IoResource, IoType, IrqResource, MAX_RANGES_PER_DEVICE, MAX_SHARING,
+    Gsi, GuestAddress, GuestUsize, IoResource, IoType, IrqRefusal, IrqResource, MAX_RANGES_PER_DEVICE, MAX_SHARING,
     MAX_WINDOW_DEPTH, Owner, RangeRefusal, RegisterError, Relocation,
 };
 
@@ -149,8 +149,8 @@ fn no_line_is_shared_by_more_devices_than_the_limit() {
     for device in &devices {
         manager.register_device(device, None, &[], &[IrqResource::Shared(Gsi(8))]).unwrap();
     }
-    let error = RegisterError::LineFull { device: "new", gsi: Gsi(8) };
-    let words = "GSI 8 has no room for \"new\": 30 devices share it, as many as can";
+    let error = RegisterError::Irq { device: "new", index: 0, refusal: IrqRefusal::LineFull { gsi: Gsi(8) } };
+    let words = "interrupt request 0 of \"new\": 29 interrupts share GSI 8, as many as can";
     is_refused(&manager, error, words, || {
         manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Shared(Gsi(8))])
     });

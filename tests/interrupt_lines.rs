@@ -8,8 +8,8 @@ use std::thread;
 
 use fixture::{Log, OnLevel, Source, Told, manager, wait_for, within_limit};
 use vm_device::{
-    Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptError, IrqLine, IrqResource, Owner,
-    RegisterError, Rejected, Resources,
+    Access, Device, DeviceManager, Gsi, GuestAddress, InstanceId, InterruptError, IrqLine, IrqRefusal, IrqResource,
+    Owner, RegisterError, Rejected, Resources,
 };
 
 const SHARED: IrqResource = IrqResource::Shared(Gsi(7));
@@ -43,7 +43,8 @@ fn a_shared_line_stays_taken_while_one_of_its_devices_is_registered() {
         if manager.walk().next().is_some() {
             assert!(matches!(
                 manager.register_device(&c, None, &[], &[IrqResource::Fixed(Gsi(7))]),
-                Err(RegisterError::IrqTaken { owner: Owner::Device { name, .. }, .. }) if name == other.name
+                Err(RegisterError::Irq { refusal: IrqRefusal::Taken { owner: Owner::Device { name, .. }, .. }, .. })
+                    if name == other.name
             ));
         }
     }
@@ -177,9 +178,10 @@ fn lines_that_the_controller_has_not_taken_back_leave_no_room_for_others() {
     log.refuse(true);
     let _ = manager.unregister_device(id);
     let error = manager.register_device(&b, None, &[], &[IrqResource::Any]).unwrap_err();
-    assert_eq!(error, RegisterError::LinesOwed { device: "b" });
-    let words = "no room is left for the line of \"b\": the controller has to take the deassertion of lines of removed \
-                 devices first, which `collect` tells it again";
+    let refusal = IrqRefusal::TooManyLines { capacity: 1, owed: 1 };
+    assert_eq!(error, RegisterError::Irq { device: "b", index: 0, refusal });
+    let words = "interrupt request 0 of \"b\": all 1 lines are in use, as many as `DEVICES` says; the controller has to \
+                 take the deassertion of 1 of them, lines of removed devices, which `collect` tells it again";
     assert_eq!(error.to_string(), words);
     log.refuse(false);
     manager.collect();

@@ -4,8 +4,8 @@ mod fixture;
 
 use fixture::{BUS, CHILD, Constant, DEVICES, NEW, Platform, RANGES, SERIAL, bounded, is_refused, manager, range};
 use vm_device::{
-    Access, Device, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqError, IrqResource, MAX_LINES,
-    Owner, RangeError, RangeRefusal, RegisterError, Rejected, Resources, SystemAllocator,
+    Access, Device, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType, IrqError, IrqRefusal, IrqResource,
+    MAX_LINES, Owner, RangeError, RangeRefusal, RegisterError, Rejected, Resources, SystemAllocator,
 };
 
 const UNNAMED: Constant = Constant { name: "", value: 5 };
@@ -150,8 +150,8 @@ fn a_space_that_the_allocator_was_not_given_has_nothing_to_ask_for() {
     let error = RegisterError::Range { device: "new", index: 0, io_type: IoType::Pio, refusal };
     let words = "pio request 0 of \"new\": the allocator was given no ports: `with_ports` gives it some";
     is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[IoResource::pio(1, 1)], &[]));
-    let error = RegisterError::Irq { device: "new", error: IrqError::NoPool };
-    let words = "the interrupt line of \"new\": the allocator was given no lines: `with_irqs` gives it some";
+    let error = RegisterError::Irq { device: "new", index: 0, refusal: IrqRefusal::Pool(IrqError::NoPool) };
+    let words = "interrupt request 0 of \"new\": the allocator was given no lines: `with_irqs` gives it some";
     for irq in [IrqResource::Any, IrqResource::Fixed(Gsi(1)), IrqResource::Shared(Gsi(1))] {
         is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[], &[irq]));
     }
@@ -175,8 +175,8 @@ fn every_request_says_what_is_wrong_with_the_bounds_of_ports_and_lines() {
     for (error, words) in cases {
         let IrqError::BadBounds { first, last } = error else { unreachable!() };
         manager!(let manager: <DEVICES, RANGES, 1> = bounded().with_irqs(first.0, last.0));
-        let words = format!("the interrupt line of \"new\": {words}");
-        let error = RegisterError::Irq { device: "new", error };
+        let words = format!("interrupt request 0 of \"new\": {words}");
+        let error = RegisterError::Irq { device: "new", index: 0, refusal: IrqRefusal::Pool(error) };
         for irq in [IrqResource::Any, IrqResource::Fixed(first), IrqResource::Shared(last)] {
             is_refused(&manager, error, &words, || {
                 manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[irq])
@@ -304,33 +304,32 @@ fn a_line_that_cannot_be_had_is_refused_and_nothing_is_kept() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     let Platform { bus, serial, .. } = Platform::new(&manager);
     let owner = Owner::Device { id: serial, name: "serial" };
-    let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(5), owner };
-    let words =
-        "GSI 5, which \"new\" asks for, belongs to \"serial\" (#2): to share it, both ask for `IrqResource::Shared`";
+    let error = RegisterError::Irq { device: "new", index: 0, refusal: IrqRefusal::Taken { gsi: Gsi(5), owner } };
+    let words = "interrupt request 0 of \"new\": GSI 5 belongs to \"serial\" (#2): to share it, both ask for `IrqResource::Shared`";
     for irq in [IrqResource::Fixed(Gsi(5)), IrqResource::Shared(Gsi(5))] {
         is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[irq]));
     }
     let owner = Owner::Device { id: bus, name: "bus" };
-    let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(7), owner };
-    let words =
-        "GSI 7, which \"new\" asks for, belongs to \"bus\" (#0): to share it, both ask for `IrqResource::Shared`";
+    let error = RegisterError::Irq { device: "new", index: 0, refusal: IrqRefusal::Taken { gsi: Gsi(7), owner } };
+    let words = "interrupt request 0 of \"new\": GSI 7 belongs to \"bus\" (#0): to share it, both ask for `IrqResource::Shared`";
     is_refused(&manager, error, words, || {
         manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Fixed(Gsi(7))])
     });
     for gsi in [Gsi(4), Gsi(9), Gsi(u32::MAX)] {
-        let error =
-            RegisterError::Irq { device: "new", error: IrqError::OutsidePool { gsi, first: Gsi(5), last: Gsi(8) } };
-        let words = format!("the interrupt line of \"new\": {gsi} is none of the allocator's lines, GSI 5 to GSI 8");
+        let refusal = IrqRefusal::Pool(IrqError::OutsidePool { gsi, first: Gsi(5), last: Gsi(8) });
+        let error = RegisterError::Irq { device: "new", index: 0, refusal };
+        let words = format!("interrupt request 0 of \"new\": {gsi} is none of the allocator's lines, GSI 5 to GSI 8");
         is_refused(&manager, error, &words, || manager.register_device(&NEW, None, &[], &[IrqResource::Shared(gsi)]));
     }
     // Lines 6 and 8 are left, and then none.
     let [a, b] = ["a", "b"].map(|name| Constant { name, value: 0 });
     for (device, gsi) in [(&a, 6), (&b, 8)] {
         let id = manager.register_device(device, None, &[], &[IrqResource::Any]).unwrap();
-        assert_eq!(manager.device(id).unwrap().gsi, Some(Gsi(gsi)));
+        assert_eq!(manager.irq(id, 0).unwrap().gsi, Some(Gsi(gsi)));
     }
-    let error = RegisterError::Irq { device: "new", error: IrqError::NoneFree { first: Gsi(5), last: Gsi(8) } };
-    let words = "the interrupt line of \"new\": all of the allocator's lines, GSI 5 to GSI 8, are in use";
+    let refusal = IrqRefusal::Pool(IrqError::NoneFree { first: Gsi(5), last: Gsi(8) });
+    let error = RegisterError::Irq { device: "new", index: 0, refusal };
+    let words = "interrupt request 0 of \"new\": all of the allocator's lines, GSI 5 to GSI 8, are in use";
     is_refused(&manager, error, words, || {
         manager.register_device(&NEW, None, &[IoResource::pio(0, 1)], &[IrqResource::Any])
     });

@@ -4,8 +4,8 @@ mod fixture;
 
 use fixture::{DEVICES, Log, NEW, Platform, RANGES, Source, Told, bounded, is_refused, manager, observe, range};
 use vm_device::{
-    Fit, Gsi, GuestUsize, IoError, IoResource, IoType, IrqError, IrqResource, Owner, Placement, RangeRefusal,
-    RegisterError,
+    Fit, Gsi, GuestUsize, IoError, IoResource, IoType, IrqError, IrqRefusal, IrqResource, Owner, Placement,
+    RangeRefusal, RegisterError,
 };
 
 #[test]
@@ -76,8 +76,9 @@ fn the_vmm_takes_a_range_wherever_there_is_room() {
 fn no_device_is_given_a_line_of_the_vmm() {
     manager!(let manager: <DEVICES, RANGES, 1> = bounded());
     assert_eq!(manager.reserve_irq(Some(Gsi(6))), Ok(Gsi(6)));
-    let error = RegisterError::IrqTaken { device: "new", gsi: Gsi(6), owner: Owner::Vmm };
-    let words = "GSI 6, which \"new\" asks for, belongs to the VMM";
+    let error =
+        RegisterError::Irq { device: "new", index: 0, refusal: IrqRefusal::Taken { gsi: Gsi(6), owner: Owner::Vmm } };
+    let words = "interrupt request 0 of \"new\": GSI 6 belongs to the VMM";
     for irq in [IrqResource::Fixed(Gsi(6)), IrqResource::Shared(Gsi(6))] {
         is_refused(&manager, error, words, || manager.register_device(&NEW, None, &[], &[irq]));
     }

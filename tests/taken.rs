@@ -31,7 +31,7 @@ fn what_is_taken_is_nobody_elses_and_is_the_devices_once_it_is_registered() {
     let id = taken.id();
     assert_eq!(taken.register(&DISK), Ok(id));
     assert_eq!(read(&manager, 0x1000), Ok(7));
-    assert_eq!(manager.device(id).map(|info| (info.name, info.gsi)), Some(("disk", Some(Gsi(7)))));
+    assert_eq!(manager.irq(id, 0).map(|irq| irq.gsi), Some(Some(Gsi(7))));
     manager.unregister_device(id).unwrap();
     assert!(manager.take("disk", None, &[page()], &[IrqResource::Fixed(Gsi(7))]).is_ok());
 }

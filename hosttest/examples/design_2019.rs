@@ -104,7 +104,9 @@ impl<'d> Vmm<'d> {
             for assigned in (0..).map_while(|index| self.device_manager.range(info.id, index)) {
                 print!(", {assigned}");
             }
-            info.gsi.inspect(|gsi| print!(", {gsi}"));
+            for irq in (0..).map_while(|index| self.device_manager.irq(info.id, index)) {
+                print!(", {irq}");
+            }
             println!();
         }
     }

@@ -112,7 +112,7 @@ fn boot() -> Result<Seen, Box<dyn Error>> {
     let timer = MANAGER.register_device(&TIMER, None, &[page], &[IrqResource::Any])?;
     let place = |index| MANAGER.range(timer, index).map(|assigned| assigned.range.first());
     let first = place(0).ok_or("the timer has a range")?;
-    let line = MANAGER.device(timer).and_then(|info| info.gsi).ok_or("the timer has a line")?;
+    let line = MANAGER.irq(timer, 0).and_then(|irq| irq.gsi).ok_or("the timer has a line")?;
 
     let mut vcpu = MANAGER.dispatcher(0)?;
     for byte in b"booted" {

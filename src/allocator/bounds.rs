@@ -66,7 +66,7 @@ impl SystemAllocator {
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 5));
     /// let id = manager.register_device(&first, None, &[], &[IrqResource::Any]).unwrap();
-    /// assert_eq!(manager.device(id).and_then(|info| info.gsi), Some(Gsi(5)));
+    /// assert_eq!(manager.irq(id, 0).and_then(|irq| irq.gsi), Some(Gsi(5)));
     /// let refused = manager.register_device(&second, None, &[], &[IrqResource::Any]);
     /// assert!(matches!(refused, Err(RegisterError::Irq { device: "second", .. })));
     /// ```

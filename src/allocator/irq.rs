@@ -38,6 +38,10 @@ pub(crate) struct IrqPool<'s> {
 }
 
 impl IrqPool<'_> {
+    pub(crate) fn first(&self) -> Gsi {
+        Gsi(self.first)
+    }
+
     /// Takes the lowest free line.
     ///
     /// # Errors

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-use super::{IrqError, Owner, RangeRefusal, STORAGE_IN_USE};
+use super::{IrqRefusal, Owner, RangeRefusal, STORAGE_IN_USE};
 use crate::address::{GuestAddress, IoType};
 use crate::instance::InstanceId;
-use crate::interrupt::{Gsi, MAX_SHARING};
+use crate::interrupt::{Gsi, InterruptError};
 
 /// Why there is no further [`Dispatcher`](crate::Dispatcher).
 ///
@@ -100,33 +100,23 @@ pub enum RegisterError<'d> {
         /// Why not.
         refusal: RangeRefusal<Owner<'d>>,
     },
-    /// The line is in use, and at least one of the two devices did not request it as shared.
-    IrqTaken {
+    /// More interrupts than one device can have.
+    TooManyIrqs {
         /// The device.
         device: &'d str,
-        /// The line.
-        gsi: Gsi,
-        /// A device that holds it.
-        owner: Owner<'d>,
+        /// How many it asks for.
+        asked: usize,
+        /// How many it can have: [`MAX_IRQS_PER_DEVICE`](crate::MAX_IRQS_PER_DEVICE).
+        limit: usize,
     },
-    /// Any other reason why the device gets no line: the line is not one of the allocator's, none is free, or there are none.
+    /// An interrupt cannot be had.
     Irq {
         /// The device.
         device: &'d str,
-        /// Why.
-        error: IrqError,
-    },
-    /// Lines of removed devices fill the room for lines: the controller has not taken their deassertion yet.
-    LinesOwed {
-        /// The device.
-        device: &'d str,
-    },
-    /// As many devices share the line as can: [`MAX_SHARING`].
-    LineFull {
-        /// The device.
-        device: &'d str,
-        /// The line.
-        gsi: Gsi,
+        /// Which of its requests.
+        index: usize,
+        /// Why not.
+        refusal: IrqRefusal<'d>,
     },
     /// The manager has no room for another device.
     TooManyDevices {
@@ -183,23 +173,11 @@ impl fmt::Display for RegisterError<'_> {
             RegisterError::Range { device, index, io_type, refusal } => {
                 write!(f, "{io_type} request {index} of \"{device}\": {refusal}")
             }
-            RegisterError::IrqTaken { device, gsi, owner } => {
-                write!(f, "{gsi}, which \"{device}\" asks for, belongs to {owner}")?;
-                match owner {
-                    Owner::Device { .. } => f.write_str(": to share it, both ask for `IrqResource::Shared`"),
-                    Owner::Vmm => Ok(()),
-                }
+            RegisterError::TooManyIrqs { device, asked, limit } => {
+                write!(f, "\"{device}\" asks for {asked} interrupts; a device can have {limit}")
             }
-            RegisterError::Irq { device, error } => write!(f, "the interrupt line of \"{device}\": {error}"),
-            RegisterError::LinesOwed { device } => {
-                write!(
-                    f,
-                    "no room is left for the line of \"{device}\": the controller has to take the deassertion of lines of "
-                )?;
-                f.write_str("removed devices first, which `collect` tells it again")
-            }
-            RegisterError::LineFull { device, gsi } => {
-                write!(f, "{gsi} has no room for \"{device}\": {MAX_SHARING} devices share it, as many as can")
+            RegisterError::Irq { device, index, refusal } => {
+                write!(f, "interrupt request {index} of \"{device}\": {refusal}")
             }
             RegisterError::TooManyDevices { device, capacity } => {
                 write!(
@@ -389,3 +367,77 @@ impl fmt::Display for RelocateError<'_> {
 }
 
 impl core::error::Error for RelocateError<'_> {}
+
+/// Why an interrupt was not moved to another line. It has kept its line then.
+///
+/// ```
+/// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+/// # use constant::Constant;
+/// use vm_device::{DeviceManager, Gsi, IoRange, IrqResource, RerouteError, Storage, SystemAllocator};
+///
+/// let card = Constant("card", 1);
+/// let storage = Storage::<8, 16, 2>::new();
+/// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 23));
+/// let id = manager.register_device(&card, None, &[], &[IrqResource::Any]).unwrap();
+/// let refused = manager.reroute(id, 1, Some(Gsi(4)));
+/// assert_eq!(refused, Err(RerouteError::NoSuchInterrupt { device: "card", index: 1 }));
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum RerouteError<'d> {
+    /// No device has the id any more, or ever had.
+    NotFound {
+        /// The id.
+        id: InstanceId,
+    },
+    /// The device is being registered or removed, or another caller moves the same interrupt.
+    Busy {
+        /// The device.
+        device: &'d str,
+    },
+    /// The device has fewer interrupts.
+    NoSuchInterrupt {
+        /// The device.
+        device: &'d str,
+        /// The number that was given.
+        index: usize,
+    },
+    /// The line cannot be had.
+    Line {
+        /// The device.
+        device: &'d str,
+        /// Which of its interrupts.
+        index: usize,
+        /// Why not.
+        refusal: IrqRefusal<'d>,
+    },
+    /// The interrupt is asserted, and the interrupt controller has not taken that on the new line.
+    Controller {
+        /// The device.
+        device: &'d str,
+        /// Which of its interrupts.
+        index: usize,
+        /// The new line.
+        gsi: Gsi,
+        /// What the controller has said.
+        error: InterruptError,
+    },
+}
+
+impl fmt::Display for RerouteError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RerouteError::NotFound { id } => write!(f, "no device has the id {id}"),
+            RerouteError::Busy { device } => {
+                write!(f, "\"{device}\" is being registered or removed, or another caller moves the same interrupt")
+            }
+            RerouteError::NoSuchInterrupt { device, index } => write!(f, "\"{device}\" has no interrupt {index}"),
+            RerouteError::Line { device, index, refusal } => write!(f, "interrupt {index} of \"{device}\": {refusal}"),
+            RerouteError::Controller { device, index, gsi, error } => {
+                write!(f, "interrupt {index} of \"{device}\", which is asserted, to {gsi}: {error}")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RerouteError<'_> {}

@@ -5,8 +5,8 @@ mod resource;
 
 use core::fmt;
 
-pub use change::{DispatcherError, RegisterError, RelocateError, UnregisterError};
-pub use resource::{IrqError, MAX_LINES, RangeRefusal};
+pub use change::{DispatcherError, RegisterError, RelocateError, RerouteError, UnregisterError};
+pub use resource::{IrqError, IrqRefusal, MAX_LINES, RangeRefusal};
 
 use crate::instance::InstanceId;
 

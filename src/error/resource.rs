@@ -2,9 +2,9 @@
 
 use core::fmt;
 
-use super::STORAGE_IN_USE;
+use super::{Owner, STORAGE_IN_USE};
 use crate::address::{GuestAddress, GuestUsize, IoRange, RangeError};
-use crate::interrupt::Gsi;
+use crate::interrupt::{Gsi, MAX_SHARING};
 use crate::resource::MAX_WINDOW_DEPTH;
 
 /// Why a range could not be had, or not be given back. Nothing has changed then.
@@ -302,3 +302,66 @@ impl fmt::Display for IrqError {
 }
 
 impl core::error::Error for IrqError {}
+
+/// Why a device does not get an interrupt line. Nothing has changed then.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum IrqRefusal<'d> {
+    /// The line is in use, and at least one of the two devices did not request it as shared.
+    Taken {
+        /// The line.
+        gsi: Gsi,
+        /// A device that holds it, or the VMM.
+        owner: Owner<'d>,
+    },
+    /// As many interrupts share the line as can: [`MAX_SHARING`](crate::MAX_SHARING).
+    LineFull {
+        /// The line.
+        gsi: Gsi,
+    },
+    /// There is no room for another line.
+    TooManyLines {
+        /// For how many lines there is room.
+        capacity: usize,
+        /// How many of them have no device any more, but a level that the controller has not taken yet.
+        owed: usize,
+    },
+    /// There is no room for another interrupt.
+    TooManyInterrupts {
+        /// For how many interrupts there is room.
+        capacity: usize,
+    },
+    /// The line is not one of the allocator's, none is free, or there are none.
+    Pool(IrqError),
+}
+
+impl fmt::Display for IrqRefusal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Taken { gsi, owner } => {
+                write!(f, "{gsi} belongs to {owner}")?;
+                match owner {
+                    Owner::Device { .. } => f.write_str(": to share it, both ask for `IrqResource::Shared`"),
+                    Owner::Vmm => Ok(()),
+                }
+            }
+            Self::LineFull { gsi } => write!(f, "{MAX_SHARING} interrupts share {gsi}, as many as can"),
+            Self::TooManyLines { capacity, owed: 0 } => {
+                write!(f, "all {capacity} lines are in use, as many as `DEVICES` says")
+            }
+            Self::TooManyLines { capacity, owed } => {
+                write!(
+                    f,
+                    "all {capacity} lines are in use, as many as `DEVICES` says; the controller has to take the "
+                )?;
+                write!(f, "deassertion of {owed} of them, lines of removed devices, which `collect` tells it again")
+            }
+            Self::TooManyInterrupts { capacity } => {
+                write!(f, "all {capacity} interrupts are in use, as many as `RANGES` says")
+            }
+            Self::Pool(error) => error.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for IrqRefusal<'_> {}

@@ -112,5 +112,5 @@ impl fmt::Display for InterruptError {
 
 impl core::error::Error for InterruptError {}
 
-/// How many devices can share one line.
-pub const MAX_SHARING: usize = 30;
+/// How many interrupts of devices can share one line.
+pub const MAX_SHARING: usize = 29;

@@ -39,7 +39,7 @@ impl HandleGate {
         }
     }
 
-    pub(super) fn enter(&self, generation: u32) -> Result<Passage<'_>, InterruptError> {
+    pub(crate) fn enter(&self, generation: u32) -> Result<Passage<'_>, InterruptError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if (word >> 32) as u32 != generation {
@@ -54,7 +54,7 @@ impl HandleGate {
 }
 
 /// A call of a handle that is under way.
-pub(super) struct Passage<'a>(&'a HandleGate);
+pub(crate) struct Passage<'a>(&'a HandleGate);
 
 impl Drop for Passage<'_> {
     fn drop(&mut self) {

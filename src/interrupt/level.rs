@@ -6,9 +6,9 @@ use crate::sync::{AtomicU32, Ordering, const_fn, spin_once};
 
 /// A line, as its controller knows it.
 #[derive(Clone, Copy)]
-pub(super) struct ControllerLine<'d> {
-    pub(super) controller: &'d dyn InterruptController,
-    pub(super) gsi: Gsi,
+pub(crate) struct ControllerLine<'d> {
+    pub(crate) controller: &'d dyn InterruptController,
+    pub(crate) gsi: Gsi,
 }
 
 /// The level of one line: which sources assert it, and what the controller has taken.
@@ -19,6 +19,9 @@ pub(super) struct ControllerLine<'d> {
 /// removal that finds it leaves the line owed. So no change is lost, and no caller tells the changes of others without bound.
 ///
 /// A level that the controller refuses is not taken: the next drive of any source tells it again.
+///
+/// The end of an interrupt says that the controller may have let an asserted level go: it is told again. While there is a teller,
+/// it is the teller that does so.
 pub(crate) struct LineLevel {
     word: AtomicU32,
 }
@@ -34,7 +37,9 @@ const HIGH: u32 = 0b01 << 30;
 const TELLING: u32 = 0b10 << 30;
 /// A caller tells the controller the level for the last time.
 const LAST_TELLING: u32 = 0b11 << 30;
-const SOURCES: u32 = !STATE;
+/// Beside `TELLING`: an interrupt has ended meanwhile, so that an asserted level is to be told again.
+const ENDED: u32 = 1 << 29;
+const SOURCES: u32 = ENDED - 1;
 
 /// How often one caller calls the controller, at most.
 const MAX_TELLINGS: u32 = 4;
@@ -59,20 +64,68 @@ impl LineLevel {
         word & STATE == taken(word & SOURCES != 0)
     }
 
-    pub(super) fn drive(&self, source: u32, asserted: bool, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+    /// Whether the source asserts the line.
+    pub(crate) fn is_asserted_by(&self, source: u32) -> bool {
+        self.word.load(Ordering::Acquire) & source & SOURCES != 0
+    }
+
+    /// Sets what the source asserts, without telling the controller.
+    pub(crate) fn set(&self, source: u32, asserted: bool) {
         if asserted {
             self.word.fetch_or(source & SOURCES, Ordering::AcqRel);
         } else {
             self.word.fetch_and(!(source & SOURCES), Ordering::AcqRel);
         }
+    }
+
+    pub(super) fn drive(&self, source: u32, asserted: bool, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+        self.set(source, asserted);
         self.settle(to, true)
+    }
+
+    /// As [`drive`](Self::drive) with an assertion, but waits for a caller that is telling the controller: `Ok` says that the
+    /// controller has taken it.
+    pub(crate) fn assert_taken(&self, source: u32, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+        self.set(source, true);
+        loop {
+            match self.settle(to, true) {
+                Err(InterruptError::Pending) => spin_once(),
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// An interrupt of the line has ended: if the line is asserted still, the controller is told so again.
+    pub(super) fn end_interrupt(&self, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+        let mut word = self.word.load(Ordering::Acquire);
+        loop {
+            let (state, level) = (word & STATE, word & SOURCES != 0);
+            let changed = match state {
+                LAST_TELLING => {
+                    spin_once();
+                    word = self.word.load(Ordering::Acquire);
+                    continue;
+                }
+                TELLING if orderings::END_NOTED => {
+                    self.begin(word, TELLING | ENDED).map(|()| Err(InterruptError::Pending))
+                }
+                HIGH if level => self
+                    .begin(word, TELLING)
+                    .map(|()| Teller { line: self, state: TELLING, taken: false }.tell(true, to)),
+                _ => return self.settle(to, true),
+            };
+            match changed {
+                Ok(outcome) => return outcome,
+                Err(now) => word = now,
+            }
+        }
     }
 
     /// Takes an assertion back as [`drive`](Self::drive) does, but never waits: the caller looks afterwards whether the line is
     /// settled. It must not wait, because a controller may remove devices and collect from within the very call that would be
     /// waited for.
-    pub(super) fn release(&self, source: u32, to: ControllerLine<'_>) {
-        self.word.fetch_and(!(source & SOURCES), Ordering::AcqRel);
+    pub(crate) fn release(&self, source: u32, to: ControllerLine<'_>) {
+        self.set(source, false);
         let _ = self.settle(to, false);
     }
 
@@ -128,9 +181,11 @@ impl Teller<'_> {
             let mut word = self.line.word.load(Ordering::Acquire);
             loop {
                 let now = word & SOURCES != 0;
+                // An assertion that the controller has taken it may have let go at the end of an interrupt.
+                let is_taken = self.taken && !(now && word & ENDED != 0);
                 let refused = told.is_err() && now == level;
-                let next = if now == self.taken || refused || tellings == MAX_TELLINGS {
-                    taken(self.taken)
+                let next = if now == is_taken || refused || tellings == MAX_TELLINGS {
+                    taken(is_taken)
                 } else if tellings + 1 == MAX_TELLINGS {
                     LAST_TELLING
                 } else {
@@ -140,8 +195,8 @@ impl Teller<'_> {
                     word = changed;
                     continue;
                 }
-                self.state = next;
-                if now == self.taken {
+                (self.state, self.taken) = (next, is_taken);
+                if now == is_taken {
                     return Ok(());
                 }
                 if refused {
@@ -160,9 +215,12 @@ impl Teller<'_> {
 
 impl Drop for Teller<'_> {
     fn drop(&mut self) {
-        // No other caller changes the state while the controller is called.
+        // No other caller changes the state while the controller is called, but for the end of an interrupt.
         if self.state & TELLING != 0 {
-            self.line.word.fetch_xor(self.state ^ taken(self.taken), Ordering::AcqRel);
+            let mut word = self.line.word.load(Ordering::Acquire);
+            while let Err(now) = self.line.begin(word, taken(self.taken && word & ENDED == 0)) {
+                word = now;
+            }
         }
     }
 }

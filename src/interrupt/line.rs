@@ -1,34 +1,44 @@
-//! The handle by which a device drives its interrupt line.
+//! The handle by which a device drives an interrupt.
 
 use core::fmt;
 
+use super::connection::{Connection, LineShare};
 use super::controller::{Gsi, InterruptController, InterruptError};
 use super::gate::HandleGate;
 use super::level::{ControllerLine, LineLevel};
 use crate::address::GuestAddress;
+use crate::indices::LineIndex;
 
-/// One source of a line.
-#[derive(Clone, Copy)]
-pub(crate) struct LineSource<'d> {
-    pub(crate) level: &'d LineLevel,
-    /// The bit of this source in the level's word.
-    pub(crate) bit: u32,
-    pub(crate) gsi: Gsi,
-    pub(crate) shared: bool,
+/// The lines of a manager, as its handles find them.
+pub(crate) trait Wires: Sync {
+    /// The level of a line.
+    fn level(&self, line: LineIndex) -> Option<&LineLevel>;
+    /// Which of the allocator's lines it is, counted from the first.
+    fn number(&self, line: LineIndex) -> u16;
 }
 
-impl LineSource<'_> {
-    /// Takes the source's assertion back, once its gate is closed and idle. Afterwards the level knows whether the controller
-    /// has taken that.
-    pub(crate) fn release(&self, controller: Option<&dyn InterruptController>) {
-        if let Some(controller) = controller {
-            self.level.release(self.bit, ControllerLine { controller, gsi: self.gsi });
-        }
+/// An interrupt of a device, as the handle knows it.
+#[derive(Clone, Copy)]
+pub(crate) struct Wiring<'d> {
+    pub(crate) connection: &'d Connection,
+    pub(crate) wires: &'d dyn Wires,
+    /// The first line of the allocator.
+    pub(crate) first: Gsi,
+}
+
+impl<'d> Wiring<'d> {
+    /// The level of a line, and its GSI.
+    pub(crate) fn line(&self, line: LineIndex) -> Option<(&'d LineLevel, Gsi)> {
+        let gsi = self.first.0.checked_add(self.wires.number(line).into())?;
+        Some((self.wires.level(line)?, Gsi(gsi)))
     }
 }
 
-/// The interrupt of one device, which the device gets with its [`Resources`](crate::Resources). It may be kept, copied and used
+/// An interrupt of a device, which the device gets with its [`Resources`](crate::Resources). It may be kept, copied and used
 /// from any thread. Once the device is unregistered, every method returns [`InterruptError::Removed`] and does nothing.
+///
+/// It follows its interrupt to another line: each call goes to the line that the interrupt has then
+/// ([`reroute`](crate::DeviceManager::reroute)). While it has none, the level is kept, and told when it gets one.
 ///
 /// ```
 /// use spin::Mutex;
@@ -72,7 +82,7 @@ impl LineSource<'_> {
 #[derive(Clone, Copy)]
 pub struct IrqLine<'d> {
     gate: Option<(&'d HandleGate, u32)>,
-    source: Option<LineSource<'d>>,
+    wiring: Option<Wiring<'d>>,
     controller: Option<&'d dyn InterruptController>,
 }
 
@@ -85,19 +95,23 @@ impl fmt::Debug for IrqLine<'_> {
 impl<'d> IrqLine<'d> {
     /// A handle that belongs to no device: each method returns [`InterruptError::Removed`]. What a device holds before
     /// its registration, and what a test hands it.
-    pub const DISCONNECTED: Self = Self { gate: None, source: None, controller: None };
+    pub const DISCONNECTED: Self = Self { gate: None, wiring: None, controller: None };
 
     pub(crate) fn new(
         gate: &'d HandleGate,
-        source: Option<LineSource<'d>>,
+        wiring: Option<Wiring<'d>>,
         controller: Option<&'d dyn InterruptController>,
     ) -> Self {
-        Self { gate: Some((gate, gate.generation())), source, controller }
+        Self { gate: Some((gate, gate.generation())), wiring, controller }
     }
 
-    /// The line, if the device asked for one.
+    /// The line that it has now. `None` if the device asked for none, while the interrupt has no line, and once the device is
+    /// unregistered.
     pub fn gsi(&self) -> Option<Gsi> {
-        self.source.as_ref().map(|source| source.gsi)
+        let (gate, generation) = self.gate?;
+        let _passage = gate.enter(generation).ok()?;
+        let wiring = self.wiring?;
+        wiring.line(wiring.connection.share()?.line).map(|(_, gsi)| gsi)
     }
 
     /// Asserts the line: it stays asserted until this device, and every other that shares it, has taken its assertion
@@ -108,7 +122,10 @@ impl<'d> IrqLine<'d> {
     ///
     /// If another caller is already telling the controller a change of this line, that caller tells it this change too, and the
     /// method returns [`Pending`](InterruptError::Pending) at once. If the line has changed during each of that caller's first
-    /// 3 calls of the controller, the method waits for the fourth instead, and then tells the level itself.
+    /// 3 calls of the controller, the method waits for the fourth instead, and then tells the level itself. While the interrupt
+    /// moves to another line, the method waits for the end of the move.
+    ///
+    /// While the interrupt has no line, `Ok` says that the level is kept.
     ///
     /// # Errors
     /// [`InterruptError`], all but `SharedLine`.
@@ -130,11 +147,14 @@ impl<'d> IrqLine<'d> {
     /// [`InterruptError`], all but `Pending`; `SharedLine` if the device asked for a shared line.
     pub fn pulse(&self) -> Result<(), InterruptError> {
         self.with_gate(|line| {
-            let source = line.source.ok_or(InterruptError::NoLine)?;
-            if source.shared {
+            let wiring = line.wiring.ok_or(InterruptError::NoLine)?;
+            if wiring.connection.is_shared() {
                 return Err(InterruptError::SharedLine);
             }
-            line.controller()?.pulse(source.gsi)
+            let controller = line.controller()?;
+            let drive = wiring.connection.enter(None).ok_or(InterruptError::NoLine)?;
+            let (_, gsi) = wiring.line(drive.share.line).ok_or(InterruptError::NoLine)?;
+            controller.pulse(gsi)
         })
     }
 
@@ -147,10 +167,31 @@ impl<'d> IrqLine<'d> {
     }
 
     fn drive(&self, asserted: bool) -> Result<(), InterruptError> {
+        self.with_line(Some(asserted), |level, share, to| level.drive(share.bit(), asserted, to))
+    }
+
+    /// An interrupt of the line has ended. `None` if this interrupt does not have the line.
+    pub(crate) fn end_interrupt(&self, gsi: Gsi) -> Option<Result<(), InterruptError>> {
+        let mut ended = None;
+        let _ = self.with_line(None, |level, _, to| {
+            ended = (to.gsi == gsi).then(|| level.end_interrupt(to));
+            Ok(())
+        });
+        ended
+    }
+
+    /// Calls `act` with the line that the interrupt has, which it keeps meanwhile. Without one, a level that is given is kept.
+    fn with_line(
+        &self,
+        asserted: Option<bool>,
+        act: impl FnOnce(&LineLevel, LineShare, ControllerLine<'_>) -> Result<(), InterruptError>,
+    ) -> Result<(), InterruptError> {
         self.with_gate(|line| {
-            let source = line.source.ok_or(InterruptError::NoLine)?;
-            let to = ControllerLine { controller: line.controller()?, gsi: source.gsi };
-            source.level.drive(source.bit, asserted, to)
+            let wiring = line.wiring.ok_or(InterruptError::NoLine)?;
+            let controller = line.controller()?;
+            let Some(drive) = wiring.connection.enter(asserted) else { return Ok(()) };
+            let (level, gsi) = wiring.line(drive.share.line).ok_or(InterruptError::NoLine)?;
+            act(level, drive.share, ControllerLine { controller, gsi })
         })
     }
 

@@ -4,10 +4,10 @@ use crate::access::{OpenBus, Straddling};
 use crate::address::{IoType, Space};
 use crate::allocator::SystemAllocator;
 use crate::index::Index;
-use crate::indices::{LineIndex, NodeIndex};
-use crate::interrupt::{HandleGate, InterruptController, LineLevel, LineSource};
+use crate::indices::NodeIndex;
+use crate::instance::InstanceId;
+use crate::interrupt::{Connection, HandleGate, InterruptController, IrqLine, Wiring};
 use crate::listener::RangeListener;
-use crate::manager::line::LineShare;
 use crate::manager::notify::Telling;
 use crate::manager::occupant::Occupant;
 use crate::manager::state::{State, StateCells};
@@ -320,7 +320,7 @@ impl<'d> DeviceManager<'d> {
             self.index.fill();
             self.owns_storage.store(true, Ordering::Release);
         }
-        Some(Locked { cells, allocator: &self.allocator })
+        Some(Locked { cells, parts: self.parts, allocator: &self.allocator })
     }
 
     /// Calls `act` under the lock, unless the storage is another manager's.
@@ -332,32 +332,27 @@ impl<'d> DeviceManager<'d> {
         self.parts.gates().get(node.position())
     }
 
-    fn level(&self, line: LineIndex) -> Option<&'d LineLevel> {
-        self.parts.levels().get(line.position())
-    }
-
-    /// A node as a source of its interrupt line, if it has one.
-    #[inline(never)]
-    pub(crate) fn source_of(&self, state: &State<'_, 'd>, node: NodeIndex) -> Option<LineSource<'d>> {
-        self.source(state, state.tree.node(node)?.line?)
-    }
-
-    /// The source with this share of an interrupt line.
-    pub(crate) fn source(&self, state: &State<'_, 'd>, share: LineShare) -> Option<LineSource<'d>> {
-        let record = state.line(share.line)?;
-        let level = self.level(share.line)?;
-        Some(LineSource { level, bit: share.source(), gsi: record.gsi, shared: record.shared })
+    /// A handle of interrupt number `index` of a device; of one without interrupts, for number 0, a handle for messages alone.
+    pub(crate) fn handle(&self, state: &State<'_, 'd>, id: InstanceId, index: usize) -> Option<IrqLine<'d>> {
+        let mut connections = state.connections_of(state.tree.get(id)?.index());
+        let connection = connections.nth(index);
+        if connection.is_none() && index != 0 {
+            return None;
+        }
+        let wiring = |connection: &'d Connection| Wiring { connection, wires: self.parts, first: state.first_gsi() };
+        Some(IrqLine::new(self.gate(id.index)?, connection.map(wiring), self.controller))
     }
 }
 
 /// The writers' state; the lock is held until this is dropped.
 pub(crate) struct Locked<'m, 'd> {
     cells: MutexGuard<'m, dyn StateCells<'d> + 'd>,
+    parts: &'d (dyn Parts<'d> + 'd),
     allocator: &'m SystemAllocator,
 }
 
 impl<'d> Locked<'_, 'd> {
     pub(crate) fn state(&mut self) -> State<'_, 'd> {
-        self.cells.state(self.allocator)
+        self.cells.state(self.parts, self.allocator)
     }
 }

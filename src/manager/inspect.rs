@@ -7,11 +7,10 @@ use crate::address::{GuestAddress, IoType};
 use crate::device::Device;
 use crate::error::Owner;
 use crate::instance::InstanceId;
-use crate::interrupt::Gsi;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
 use crate::manager::tree::Node;
-use crate::resource::Assigned;
+use crate::resource::{Assigned, AssignedIrq};
 
 /// A bus or a device in the topology.
 ///
@@ -25,7 +24,7 @@ use crate::resource::Assigned;
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
 /// let id = manager.register_device(&device, None, &[], &[]).unwrap();
 /// let info = manager.device(id).unwrap();
-/// assert_eq!((info.name, info.parent, info.depth, info.gsi), ("timer", None, 0, None));
+/// assert_eq!((info.name, info.parent, info.depth), ("timer", None, 0));
 /// ```
 #[derive(Clone, Copy)]
 pub struct DeviceInfo<'d> {
@@ -39,8 +38,6 @@ pub struct DeviceInfo<'d> {
     pub parent: Option<InstanceId>,
     /// How many buses are above it.
     pub depth: usize,
-    /// Its interrupt line.
-    pub gsi: Option<Gsi>,
 }
 
 impl core::fmt::Debug for DeviceInfo<'_> {
@@ -50,7 +47,6 @@ impl core::fmt::Debug for DeviceInfo<'_> {
             .field("name", &self.name)
             .field("parent", &self.parent)
             .field("depth", &self.depth)
-            .field("gsi", &self.gsi)
             .finish_non_exhaustive()
     }
 }
@@ -122,6 +118,30 @@ impl<'d> DeviceManager<'d> {
         self.with_state(|state| {
             state.tree.get(id)?;
             state.ranges_of(id.index).nth(index).map(|(_, range)| range.assigned())
+        })?
+    }
+
+    /// Interrupt number `index` of a device.
+    ///
+    /// ```
+    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
+    /// # use constant::Constant;
+    /// use vm_device::{AssignedIrq, DeviceManager, Gsi, IoRange, IrqResource, Storage, SystemAllocator};
+    ///
+    /// let device = Constant("keyboard", 7);
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
+    /// let lines = [IrqResource::Fixed(Gsi(1)), IrqResource::Shared(Gsi(12))];
+    /// let id = manager.register_device(&device, None, &[], &lines).unwrap();
+    /// assert_eq!(manager.irq(id, 1), Some(AssignedIrq { gsi: Some(Gsi(12)), shared: true }));
+    /// assert_eq!(manager.irq(id, 2), None);
+    /// ```
+    pub fn irq(&self, id: InstanceId, index: usize) -> Option<AssignedIrq> {
+        self.with_state(|state| {
+            let node = state.tree.get(id)?;
+            let connection = state.connections_of(node.index()).nth(index)?;
+            let source = connection.share().and_then(|share| state.source(share));
+            Some(AssignedIrq { gsi: source.map(|source| source.gsi), shared: connection.is_shared() })
         })?
     }
 
@@ -258,6 +278,5 @@ fn info<'d>(state: &State<'_, 'd>, node: &Node<'d>) -> DeviceInfo<'d> {
         device: node.device,
         parent: node.parent.and_then(|parent| state.tree.node(parent)).map(|parent| parent.id()),
         depth: state.tree.ancestors(node.index()).count(),
-        gsi: node.line.and_then(|share| state.line(share.line)).map(|record| record.gsi),
     }
 }

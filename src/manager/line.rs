@@ -1,47 +1,68 @@
-//! An interrupt line that is in use, and a device's share of it.
+//! An interrupt line that is in use.
 
-use crate::indices::LineIndex;
-use crate::interrupt::{Gsi, MAX_SHARING};
+use crate::interrupt::{LineShare, MAX_SHARING};
 
-/// A device's share of an interrupt line.
+/// One interrupt line: which of its sources are given out, one bit for each, and what it is in besides.
 #[derive(Clone, Copy)]
-pub(crate) struct LineShare {
-    pub(crate) line: LineIndex,
-    /// The number of the device among the line's sources.
-    source: u8,
-}
-
-impl LineShare {
-    /// The share of source number `source`, at most [`MAX_SHARING`].
-    pub(crate) fn new(line: LineIndex, source: u32) -> Self {
-        Self { line, source: source as u8 }
-    }
-
-    /// The bit of the source in the line's sources.
-    pub(crate) fn source(self) -> u32 {
-        1_u32.wrapping_shl(self.source.into())
-    }
-}
-
-/// One interrupt line in use.
-#[derive(Clone, Copy)]
-pub(crate) struct LineRecord {
-    pub(crate) gsi: Gsi,
-    /// The sources given out, one bit for each.
-    pub(crate) sources: u32,
-    pub(crate) shared: bool,
-    /// The controller had not taken the line's level when a device was taken off the line: `collect` tells it again.
-    pub(crate) owed: bool,
-}
+pub(crate) struct LineRecord(u32);
 
 impl LineRecord {
     /// All zeros.
-    pub(crate) const FREE: Self = Self { gsi: Gsi(0), sources: 0, shared: false, owed: false };
+    pub(crate) const FREE: Self = Self(0);
 
-    /// The source of a caller that tells the controller an owed level. It asserts nothing, and no device has it.
-    pub(crate) const COLLECTOR: u32 = 1 << MAX_SHARING;
+    const SOURCES: u32 = (1 << MAX_SHARING) - 1;
+    /// The number of the source of a caller that tells the controller an owed level. It asserts nothing, and no device has it.
+    pub(crate) const COLLECTOR: u32 = MAX_SHARING as u32;
+    /// Others may have a source of it too.
+    const SHARED: u32 = 1 << (MAX_SHARING + 1);
+    /// The controller had not taken the line's level when a source was given back: `collect` tells it again.
+    const OWED: u32 = 1 << (MAX_SHARING + 2);
 
-    pub(crate) fn is_free(&self) -> bool {
-        self.sources == 0 && !self.owed
+    pub(crate) fn is_free(self) -> bool {
+        self.0 & !Self::SHARED == 0
+    }
+
+    /// Whether a device has a source of it.
+    pub(crate) fn has_sources(self) -> bool {
+        self.0 & Self::SOURCES != 0
+    }
+
+    pub(crate) fn is_shared(self) -> bool {
+        self.0 & Self::SHARED != 0
+    }
+
+    pub(crate) fn is_owed(self) -> bool {
+        self.0 & Self::OWED != 0
+    }
+
+    /// Whether a caller tells the controller the owed level.
+    pub(crate) fn is_collected(self) -> bool {
+        self.0 & 1 << Self::COLLECTOR != 0
+    }
+
+    /// The number of a source that is free, if one is.
+    pub(crate) fn free_source(self) -> Option<u32> {
+        let free = (self.0 & Self::SOURCES).trailing_ones();
+        (free < MAX_SHARING as u32).then_some(free)
+    }
+
+    /// Gives the source out; the first one says whether others may follow.
+    pub(crate) fn give(&mut self, share: LineShare, shared: bool) {
+        if !self.has_sources() {
+            self.0 = self.0 & !Self::SHARED | if shared { Self::SHARED } else { 0 };
+        }
+        self.0 |= share.bit();
+    }
+
+    pub(crate) fn claim_for_collector(&mut self) {
+        self.0 |= 1 << Self::COLLECTOR;
+    }
+
+    pub(crate) fn give_back(&mut self, share: LineShare) {
+        self.0 &= !share.bit();
+    }
+
+    pub(crate) fn set_owed(&mut self, owed: bool) {
+        self.0 = if owed { self.0 | Self::OWED } else { self.0 & !Self::OWED };
     }
 }

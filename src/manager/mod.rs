@@ -2,6 +2,7 @@
 
 mod calls;
 mod device_manager;
+mod end_of_interrupt;
 mod inspect;
 mod line;
 mod lines;
@@ -12,6 +13,7 @@ mod publish;
 mod register;
 mod relocate;
 mod remove;
+mod reroute;
 mod state;
 mod storage;
 mod sweep;

@@ -146,7 +146,7 @@ impl<'d> DeviceManager<'d> {
     pub fn release_irq(&self, gsi: Gsi) -> Result<(), IrqError> {
         let mut locked = self.lock().ok_or(IrqError::StorageInUse)?;
         let mut state = locked.state();
-        if state.lines.iter().any(|line| line.gsi == gsi && !line.is_free()) {
+        if state.line_at(gsi).is_some() {
             return Err(IrqError::NotAllocated { gsi });
         }
         state.free_irq(gsi)

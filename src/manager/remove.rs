@@ -13,7 +13,7 @@ use crate::access::{Access, OuterAccess};
 use crate::error::UnregisterError;
 use crate::indices::NodeIndex;
 use crate::instance::InstanceId;
-use crate::interrupt::{HandleGate, LineSource};
+use crate::interrupt::HandleGate;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::notify::Turn;
 use crate::manager::on_drop::OnDrop;
@@ -177,14 +177,11 @@ impl<'d> DeviceManager<'d> {
         self.fence_deferred();
         let mut from = 0;
         while let Some((index, parent)) = self.take_deferred(from) {
-            let Some((slots, source)) = self.with_state(|state| (state.slots_of(index), self.source_of(state, index)))
-            else {
-                break;
-            };
+            let Some(slots) = self.with_state(|state| state.slots_of(index)) else { break };
             let is_idle = self.gate(index).is_none_or(HandleGate::is_idle);
             let next = index.position().saturating_add(1);
             if is_idle && slots.iter().all(|slot| self.slots.reclaim(*slot)) && self.tell_deferred_leaving(index) {
-                self.finish(index, source, true);
+                self.finish(index, true);
                 // This may have been the last child of a bus that is deferred too: its turn is next.
                 from = parent.map_or(next, |parent| parent.position().min(next));
             } else {
@@ -281,13 +278,13 @@ impl<'d> DeviceManager<'d> {
                     return None;
                 }
                 let share = state.take_owed(after)?;
-                Some((share, self.source(state, share)))
+                Some((share, state.source(share)))
             })
         };
         while let Some(Some((share, source))) = take(after) {
             after = Some(share.line);
             let _give_back = OnDrop::new((), |()| {
-                self.with_state(|state| state.give_back_owed(share, is_settled(source)));
+                self.with_state(|state| state.give_back_owed(share));
             });
             if let Some(source) = source {
                 source.release(self.controller);
@@ -313,16 +310,16 @@ impl<'d> DeviceManager<'d> {
         loop {
             let leaf = self.with_state(|state| {
                 let leaf = first_leaf(state, id.index);
-                (leaf, state.slots_of(leaf), self.source_of(state, leaf))
+                (leaf, state.slots_of(leaf))
             });
-            let Some((leaf, slots, source)) = leaf else { return Ok(()) };
+            let Some((leaf, slots)) = leaf else { return Ok(()) };
             for &slot in &slots {
                 while !self.slots.reclaim(slot) {
                     spin_once();
                 }
             }
             self.tell_all_leaving(leaf);
-            self.finish(leaf, source, false);
+            self.finish(leaf, false);
             if leaf == id.index {
                 left.value = false;
                 let _ = self.tell(turn.take());
@@ -411,10 +408,10 @@ impl<'d> DeviceManager<'d> {
 
     /// The last step, for a node without readers and with a closed gate. The node is given back even if the controller unwinds.
     /// `deferred` says that the node counts among the deferred ones.
-    pub(crate) fn finish(&self, index: NodeIndex, source: Option<LineSource<'d>>, deferred: bool) {
+    pub(crate) fn finish(&self, index: NodeIndex, deferred: bool) {
         let _give_back = OnDrop::new((), |()| {
             self.with_state(|state| {
-                state.give_back(index, is_settled(source));
+                state.give_back(index);
                 state.left.deferred = state.left.deferred.saturating_sub(deferred.into());
                 self.sweep(state);
             });
@@ -422,8 +419,15 @@ impl<'d> DeviceManager<'d> {
         if let Some(gate) = self.gate(index) {
             gate.wait_idle();
         }
-        if let Some(source) = source {
-            source.release(self.controller);
+        let mut interrupts = 0..;
+        // No handle is in use any more, and no move is under way: what is read here stays.
+        while let Some(connection) =
+            self.with_state(|state| state.connections_of(index).nth(interrupts.next()?)).flatten()
+        {
+            let source = self.with_state(|state| state.source(connection.share()?)).flatten();
+            if let Some(source) = source {
+                source.release(self.controller);
+            }
         }
     }
 }
@@ -461,12 +465,6 @@ impl State<'_, '_> {
             next = self.tree.next_in_walk(index, Some(top.index));
         }
     }
-}
-
-/// Whether the controller has taken the level of a line. For the last device on it, only what is seen under the lock counts:
-/// until then another one may be driving the line.
-fn is_settled(source: Option<LineSource<'_>>) -> bool {
-    source.is_none_or(|source| source.level.is_settled())
 }
 
 /// The first node without children in a depth-first walk of the subtree.

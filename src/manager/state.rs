@@ -4,8 +4,9 @@ use heapless::Vec;
 
 use crate::allocator::{IdPool, IdStorage, IrqPool, IrqStorage, Pool, PoolStorage, RangeRecord, SystemAllocator};
 use crate::error::{IrqError, Owner};
-use crate::indices::{LineIndex, NodeIndex, SlotIndex};
+use crate::indices::{ConnectionIndex, NodeIndex, SlotIndex};
 use crate::manager::line::LineRecord;
+use crate::manager::storage::Parts;
 use crate::manager::tree::{NodeState, Tree, TreeStorage};
 use crate::resource::MAX_RANGES_PER_DEVICE;
 
@@ -16,6 +17,8 @@ pub(crate) struct StateStorage<'d, const DEVICES: usize, const RANGES: usize> {
     irqs: IrqStorage,
     tree: TreeStorage<'d, DEVICES>,
     lines: [LineRecord; DEVICES],
+    /// Of each connection, the next one of the same device.
+    next_connections: [Option<ConnectionIndex>; RANGES],
     left: Left,
     is_used: bool,
 }
@@ -39,6 +42,7 @@ impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES
             irqs: IrqStorage::new(),
             tree: TreeStorage::new(),
             lines: [LineRecord::FREE; DEVICES],
+            next_connections: [None; RANGES],
             left: Left { deferred: 0, owed: 0, telling: false },
             is_used: false,
         }
@@ -48,17 +52,26 @@ impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES
 /// A [`StateStorage`] of any capacity.
 pub(crate) trait StateCells<'d>: Send {
     /// The state in it, of a virtual machine with these resources.
-    fn state(&mut self, allocator: &SystemAllocator) -> State<'_, 'd>;
+    fn state(&mut self, parts: &'d (dyn Parts<'d> + 'd), allocator: &SystemAllocator) -> State<'_, 'd>;
 
     /// Whether a manager uses it. From now on one does.
     fn replace_is_used(&mut self) -> bool;
 }
 
 impl<'d, const DEVICES: usize, const RANGES: usize> StateCells<'d> for StateStorage<'d, DEVICES, RANGES> {
-    fn state(&mut self, allocator: &SystemAllocator) -> State<'_, 'd> {
-        let Self { pool, ids, irqs, tree, lines, left, .. } = self;
+    fn state(&mut self, parts: &'d (dyn Parts<'d> + 'd), allocator: &SystemAllocator) -> State<'_, 'd> {
+        let Self { pool, ids, irqs, tree, lines, next_connections, left, .. } = self;
         let irqs = allocator.irqs().and_then(|(first, last)| irqs.pool(first, last));
-        State { pool: pool.pool(allocator), ids: ids.pool(), irqs, tree: tree.tree(), lines, left }
+        State {
+            pool: pool.pool(allocator),
+            ids: ids.pool(),
+            irqs,
+            tree: tree.tree(),
+            lines,
+            next_connections,
+            left,
+            parts,
+        }
     }
 
     fn replace_is_used(&mut self) -> bool {
@@ -73,7 +86,10 @@ pub(crate) struct State<'s, 'd> {
     pub(crate) irqs: Result<IrqPool<'s>, IrqError>,
     pub(crate) tree: Tree<'s, 'd>,
     pub(crate) lines: &'s mut [LineRecord],
+    pub(crate) next_connections: &'s mut [Option<ConnectionIndex>],
     pub(crate) left: &'s mut Left,
+    /// What readers and handles use of the lines.
+    pub(crate) parts: &'d (dyn Parts<'d> + 'd),
 }
 
 impl<'d> State<'_, 'd> {
@@ -102,10 +118,6 @@ impl<'d> State<'_, 'd> {
         slots
     }
 
-    pub(crate) fn line(&self, index: LineIndex) -> Option<&LineRecord> {
-        self.lines.get(index.position())
-    }
-
     /// Whether the device of a range is registered, and not being removed.
     pub(crate) fn is_live(&self, range: &RangeRecord) -> bool {
         range.node.and_then(|node| self.tree.node(node)).is_some_and(|node| node.state == NodeState::LIVE)
@@ -132,11 +144,11 @@ impl<'d> State<'_, 'd> {
         }
     }
 
-    /// Gives back everything that a node has, and the node. The node has no children, and no reader is in its slots.
-    /// `is_settled` says that the controller has taken the level of the node's line.
-    pub(crate) fn give_back(&mut self, index: NodeIndex, is_settled: bool) {
+    /// Gives back everything that a node has, and the node. The node has no children, no reader is in its slots, and no handle
+    /// is in use.
+    pub(crate) fn give_back(&mut self, index: NodeIndex) {
         let Some(node) = self.tree.unlink(index) else { return };
-        self.give_back_line(node.line, is_settled);
+        self.give_back_interrupts(node.first_connection);
         self.give_back_ranges(node.first_range);
         // The id is current as long as the node is linked.
         let _ = self.ids.free(node.id());

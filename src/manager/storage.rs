@@ -1,14 +1,16 @@
 //! The memory of a manager, and its capacities.
 
 use crate::index::TableStorage;
-use crate::interrupt::{HandleGate, LineLevel};
+use crate::indices::LineIndex;
+use crate::interrupt::{Connection, HandleGate, LineLevel, Wires};
 use crate::manager::occupant::Occupant;
 use crate::manager::state::{StateCells, StateStorage};
 use crate::quiescence::{Shared, SlotStorage};
-use crate::sync::{AtomicU16, AtomicU64, Mutex, array, const_fn};
+use crate::sync::{AtomicU16, AtomicU64, Mutex, Ordering, array, const_fn};
 
 /// The memory of one [`DeviceManager`](crate::DeviceManager): room for `DEVICES` devices (buses included), `RANGES` ranges
-/// in both spaces together, those that the VMM takes itself included, and `VCPUS` [`Dispatcher`](crate::Dispatcher)s.
+/// in both spaces together, those that the VMM takes itself included, and `VCPUS` [`Dispatcher`](crate::Dispatcher)s. There is
+/// room for as many interrupts of devices as for ranges, on as many lines as there may be devices.
 ///
 /// Capacities are in its type and nowhere else. It is all zeros at first: as a `static` it lies in `.bss` and adds nothing
 /// to an image. The manager that uses it first keeps it for good. A second one is refused, as
@@ -31,6 +33,9 @@ pub struct Storage<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: u
     pub(super) memory: TableStorage<AtomicU64, RANGES>,
     gates: [HandleGate; DEVICES],
     levels: [LineLevel; DEVICES],
+    /// Of each line in use, which of the allocator's it is.
+    numbers: [AtomicU16; DEVICES],
+    connections: [Connection; RANGES],
     state: Mutex<StateStorage<'d, DEVICES, RANGES>>,
 }
 
@@ -47,6 +52,8 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Storage<'_, 
                 memory: TableStorage::<AtomicU64, RANGES>::new(),
                 gates: array![HandleGate::new(); DEVICES],
                 levels: array![LineLevel::new(); DEVICES],
+                numbers: array![AtomicU16::new(0); DEVICES],
+                connections: array![Connection::new(); RANGES],
                 state: Mutex::new(StateStorage::new()),
             }
         }
@@ -60,9 +67,11 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Default for 
 }
 
 /// The parts of a [`Storage`] of any capacity that no dispatch uses.
-pub(super) trait Parts<'d>: Sync {
+pub(crate) trait Parts<'d>: Wires {
     fn gates(&self) -> &[HandleGate];
     fn levels(&self) -> &[LineLevel];
+    fn numbers(&self) -> &[AtomicU16];
+    fn connections(&self) -> &[Connection];
     fn state(&self) -> &Mutex<dyn StateCells<'d> + 'd>;
 }
 
@@ -75,7 +84,22 @@ impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Parts<'d
     fn levels(&self) -> &[LineLevel] {
         &self.levels
     }
+    fn numbers(&self) -> &[AtomicU16] {
+        &self.numbers
+    }
+    fn connections(&self) -> &[Connection] {
+        &self.connections
+    }
     fn state(&self) -> &Mutex<dyn StateCells<'d> + 'd> {
         &self.state
+    }
+}
+
+impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Wires for Storage<'_, DEVICES, RANGES, VCPUS> {
+    fn level(&self, line: LineIndex) -> Option<&LineLevel> {
+        self.levels.get(line.position())
+    }
+    fn number(&self, line: LineIndex) -> u16 {
+        self.numbers.get(line.position()).map_or(0, |number| number.load(Ordering::Relaxed))
     }
 }

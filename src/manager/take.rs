@@ -8,7 +8,9 @@ use crate::indices::{NodeIndex, SlotIndex};
 use crate::instance::InstanceId;
 use crate::manager::state::State;
 use crate::manager::tree::{NewNode, NodeState};
-use crate::resource::{IoResource, IrqResource, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState};
+use crate::resource::{
+    IoResource, IrqResource, MAX_IRQS_PER_DEVICE, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState,
+};
 
 /// What a registration asks for.
 #[derive(Clone, Copy)]
@@ -48,19 +50,23 @@ impl<'d> State<'_, 'd> {
             let (asked, limit) = (ranges.len(), MAX_RANGES_PER_DEVICE);
             return Err(RegisterError::TooManyRanges { device: name, asked, limit });
         }
+        if request.irqs.len() > MAX_IRQS_PER_DEVICE {
+            let (asked, limit) = (request.irqs.len(), MAX_IRQS_PER_DEVICE);
+            return Err(RegisterError::TooManyIrqs { device: name, asked, limit });
+        }
         let too_many = RegisterError::TooManyDevices { device: name, capacity: self.tree.capacity() };
         let id = self.ids.next().ok_or(too_many)?;
         let first_range = self.take_ranges(name, Taker { node: id.index, parent }, ranges)?;
-        let line = match request.irqs.first().map_or(Ok(None), |irq| self.take_line(name, *irq)) {
-            Ok(line) => line,
-            Err(error) => {
+        let first_connection = match self.take_interrupts(request.irqs) {
+            Ok(first) => first,
+            Err((index, refusal)) => {
                 self.give_back_ranges(first_range);
-                return Err(error);
+                return Err(RegisterError::Irq { device: name, index, refusal });
             }
         };
         // It is the id that `next` has named.
         let _ = self.ids.allocate();
-        self.tree.link(NewNode { id, device, name, parent, first_range, line });
+        self.tree.link(NewNode { id, device, name, parent, first_range, first_connection });
         Ok(id)
     }
 

@@ -10,14 +10,14 @@ use crate::device::{Device, Doorbell};
 use crate::error::RegisterError;
 use crate::indices::NodeIndex;
 use crate::instance::InstanceId;
-use crate::interrupt::{IrqLine, LineSource};
+use crate::interrupt::IrqLine;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::notify::RefusedPlace;
 use crate::manager::occupant::Occupant;
 use crate::manager::state::State;
 use crate::manager::take::Request;
 use crate::manager::tree::NodeState;
-use crate::resource::{Assigned, IoResource, IrqResource, MAX_RANGES_PER_DEVICE, Resources};
+use crate::resource::{Assigned, IoResource, IrqResource, MAX_IRQS_PER_DEVICE, MAX_RANGES_PER_DEVICE, Resources};
 use crate::sizes::AccessSizes;
 
 /// Stands in the tree for a device that does not exist yet. No access reaches it.
@@ -38,8 +38,6 @@ pub struct Taken<'d> {
     manager: &'d DeviceManager<'d>,
     id: InstanceId,
     name: &'d str,
-    source: Option<LineSource<'d>>,
-    irq: IrqLine<'d>,
     sizes: Vec<AccessSizes, MAX_RANGES_PER_DEVICE>,
 }
 
@@ -90,23 +88,13 @@ impl<'d> DeviceManager<'d> {
     pub(crate) fn take_for(&'d self, request: Request<'_, 'd>) -> Result<Taken<'d>, RegisterError<'d>> {
         self.collect();
         let Request { name, ranges, .. } = request;
-        let (id, source) = {
-            let mut locked = self.lock().ok_or(RegisterError::StorageInUse { device: name })?;
-            let mut state = locked.state();
-            let id = state.take(&request)?;
-            (id, self.source_of(&state, id.index))
-        };
-        let irq = match self.gate(id.index) {
-            Some(gate) => IrqLine::new(gate, source, self.controller),
-            // There are as many gates as ids.
-            None => IrqLine::DISCONNECTED,
-        };
+        let id = self.lock().ok_or(RegisterError::StorageInUse { device: name })?.state().take(&request)?;
         let mut sizes = Vec::new();
         for range in ranges {
             // A device has no more ranges than there is room for.
             let _ = sizes.push(range.access_sizes());
         }
-        Ok(Taken { manager: self, id, name, source, irq, sizes })
+        Ok(Taken { manager: self, id, name, sizes })
     }
 }
 
@@ -123,7 +111,8 @@ impl<'d> Taken<'d> {
 
     /// Interrupt number `index` of the device, as [`Device::set_resources`] will tell it.
     pub fn irq(&self, index: usize) -> IrqLine<'d> {
-        if index == 0 { self.irq } else { IrqLine::DISCONNECTED }
+        let handle = self.manager.with_state(|state| self.manager.handle(state, self.id, index));
+        handle.flatten().unwrap_or(IrqLine::DISCONNECTED)
     }
 
     /// Registers the device: tells it what it has, and makes it reachable.
@@ -132,29 +121,33 @@ impl<'d> Taken<'d> {
     /// [`RegisterError::OtherName`] if the device's name is not the one that was given, [`RegisterError::Rejected`] if the
     /// device does not accept what it has. Everything is given back then.
     pub fn register(self, device: &'d dyn Device<'d>) -> Result<InstanceId, RegisterError<'d>> {
-        let Self { manager, id, name, irq, .. } = self;
+        let Self { manager, id, name, .. } = self;
         if !device.name().bytes().eq(name.bytes()) {
             return Err(RegisterError::OtherName { device: device.name(), taken: name });
         }
         // The device's own code, without the lock.
         let doorbells = manager.listener.map(|_| device.doorbells());
-        let assigned = manager.with_state(|state| {
+        let given = manager.with_state(|state| {
             if let Some(node) = state.tree.node_mut(id.index) {
                 node.device = device;
             }
             if let Some(doorbells) = doorbells {
                 state.set_listened(id.index, doorbells);
             }
-            let mut assigned = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
+            let mut ranges = Vec::<Assigned, MAX_RANGES_PER_DEVICE>::new();
             for (_, range) in state.ranges_of(id.index) {
                 // A device has no more ranges than there is room for.
-                let _ = assigned.push(range.assigned());
+                let _ = ranges.push(range.assigned());
             }
-            assigned
+            let mut irqs = Vec::<IrqLine<'d>, MAX_IRQS_PER_DEVICE>::new();
+            for handle in (0..MAX_IRQS_PER_DEVICE).map_while(|index| manager.handle(state, id, index)) {
+                let _ = irqs.push(handle);
+            }
+            (ranges, irqs)
         });
         // No lock is held here: the device may look around, and register others.
-        let assigned = assigned.unwrap_or_default();
-        if let Err(rejected) = device.set_resources(&Resources { id: Some(id), ranges: &assigned, irqs: &[irq] }) {
+        let (ranges, irqs) = given.unwrap_or_default();
+        if let Err(rejected) = device.set_resources(&Resources { id: Some(id), ranges: &ranges, irqs: &irqs }) {
             return Err(RegisterError::Rejected { device: name, code: rejected.code() });
         }
         let has_news = |state: &mut State<'_, 'd>| state.has_untold(id.index) && manager.take_turn(state);
@@ -202,7 +195,7 @@ impl<'d> Taken<'d> {
 /// Gives everything back: what was taken is not used, or the device has rejected it, or has unwound out of `set_resources`.
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
-        let Self { manager, id, source, .. } = *self;
+        let Self { manager, id, .. } = *self;
         if let Some(gate) = manager.gate(id.index) {
             gate.close();
         }
@@ -215,7 +208,7 @@ impl Drop for Taken<'_> {
             is_left
         });
         if is_left != Some(true) {
-            manager.finish(id.index, source, false);
+            manager.finish(id.index, false);
         }
         let _ = manager.tell(None);
     }

@@ -6,9 +6,8 @@
 //! - Siblings have different names, and stand in the order of their registration.
 
 use crate::device::Device;
-use crate::indices::{NodeIndex, SlotIndex};
+use crate::indices::{ConnectionIndex, NodeIndex, SlotIndex};
 use crate::instance::InstanceId;
-use crate::manager::line::LineShare;
 
 /// What a node is in, from its registration to the end of its removal. A number and not an enum: the `None` of an
 /// `Option<Node>` would be an unused value of the enum, and not all zeros.
@@ -52,7 +51,8 @@ pub(crate) struct Node<'d> {
     next_in_chain: Option<NodeIndex>,
     /// The first of the node's ranges, which are linked in the order of the requests.
     pub(crate) first_range: Option<SlotIndex>,
-    pub(crate) line: Option<LineShare>,
+    /// The first of the node's interrupts, which are linked in the order of the requests.
+    pub(crate) first_connection: Option<ConnectionIndex>,
 }
 
 impl Node<'_> {
@@ -73,7 +73,8 @@ pub(crate) struct NewNode<'d> {
     pub(crate) name: &'d str,
     pub(crate) parent: Option<NodeIndex>,
     pub(crate) first_range: Option<SlotIndex>,
-    pub(crate) line: Option<LineShare>,
+    /// The first of the node's interrupts, which are linked in the order of the requests.
+    pub(crate) first_connection: Option<ConnectionIndex>,
 }
 
 /// The memory of the tree; all zeros at first.
@@ -152,7 +153,7 @@ impl<'d> Tree<'_, 'd> {
     /// Links a new node as the last child of its parent. The caller has checked that the name is free, and allocated the
     /// id.
     pub(crate) fn link(&mut self, new: NewNode<'d>) {
-        let NewNode { id, device, name, parent, first_range, line } = new;
+        let NewNode { id, device, name, parent, first_range, first_connection } = new;
         let index = id.index;
         self.roots.linked = self.roots.linked.wrapping_add(1);
         let sequence = self.roots.linked;
@@ -179,7 +180,7 @@ impl<'d> Tree<'_, 'd> {
                 previous_sibling: last.or(Some(index)),
                 next_in_chain,
                 first_range,
-                line,
+                first_connection,
             });
         }
     }

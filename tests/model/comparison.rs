@@ -17,7 +17,7 @@ impl<V: Accesses> Run<'_, V> {
         for (seen, (id, path)) in seen.devices.iter().zip(walk) {
             let instance = self.model.instance(id);
             assert_eq!((seen.id, &seen.path, seen.parent), (id, &path, instance.parent));
-            assert_eq!(seen.gsi, instance.irq.map(|(gsi, _)| gsi));
+            assert_eq!(seen.irqs, instance.irqs);
             assert_eq!(seen.ranges, instance.places.iter().map(assigned).collect::<Vec<_>>(), "{:?}", self.model);
         }
         for (space, map) in [IoType::Pio, IoType::Mmio].into_iter().zip(&seen.maps) {

@@ -104,7 +104,7 @@ pub(crate) struct Move {
 
 #[derive(Clone, Debug)]
 pub(crate) enum Step {
-    Register { parent: usize, asks: Vec<Ask>, irq: Option<IrqResource> },
+    Register { parent: usize, asks: Vec<Ask>, irqs: Vec<IrqResource> },
     Unregister(usize),
     Subtree(usize),
     Deferred(usize),
@@ -112,6 +112,7 @@ pub(crate) enum Step {
     Relocate(Vec<Move>),
     Reserve(IoType, u64, u64),
     Release(usize),
+    Reroute(usize, usize, Option<u32>),
 }
 
 pub(crate) fn io_type() -> impl Strategy<Value = IoType> {
@@ -166,11 +167,13 @@ fn state(decoded: u32) -> impl Strategy<Value = RangeState> {
 
 fn step() -> impl Strategy<Value = Step> {
     let irq = prop_oneof![
-        3 => Just(None),
-        1 => Just(Some(IrqResource::Any)),
-        1 => (4..8_u32).prop_map(|gsi| Some(IrqResource::Fixed(Gsi(gsi)))),
-        2 => (4..8_u32).prop_map(|gsi| Some(IrqResource::Shared(Gsi(gsi)))),
+        2 => Just(IrqResource::Any),
+        2 => (4..8_u32).prop_map(|gsi| IrqResource::Fixed(Gsi(gsi))),
+        4 => (4..8_u32).prop_map(|gsi| IrqResource::Shared(Gsi(gsi))),
+        2 => Just(IrqResource::Unrouted),
     ];
+    let irqs = prop_oneof![4 => Just(0..1), 4 => Just(1..2), 1 => Just(2..4)];
+    let irqs = irqs.prop_flat_map(move |number| prop::collection::vec(irq.clone(), number));
     let target = prop_oneof![
         2 => Just(Target::Stay),
         3 => (0..2 * HALF).prop_map(Target::Cell),
@@ -195,8 +198,8 @@ fn step() -> impl Strategy<Value = Step> {
         state,
     });
     prop_oneof![
-        16 => (any::<u8>(), prop::collection::vec(ask(3), 0..4), irq)
-            .prop_map(|(parent, asks, irq)| Step::Register { parent: parent.into(), asks, irq }),
+        16 => (any::<u8>(), prop::collection::vec(ask(3), 0..4), irqs)
+            .prop_map(|(parent, asks, irqs)| Step::Register { parent: parent.into(), asks, irqs }),
         2 => any::<u8>().prop_map(|pick| Step::Unregister(pick.into())),
         1 => any::<u8>().prop_map(|pick| Step::Subtree(pick.into())),
         1 => any::<u8>().prop_map(|pick| Step::Deferred(pick.into())),
@@ -204,6 +207,8 @@ fn step() -> impl Strategy<Value = Step> {
         10 => prop::collection::vec(relocation, 1..5).prop_map(Step::Relocate),
         1 => (io_type(), 0..2 * HALF, 1..6_u64).prop_map(|(io_type, first, size)| Step::Reserve(io_type, first, size)),
         1 => any::<u8>().prop_map(|pick| Step::Release(pick.into())),
+        3 => (any::<u8>(), 0..3_usize, prop::option::weighted(0.8, 4..8_u32))
+            .prop_map(|(pick, index, gsi)| Step::Reroute(pick.into(), index, gsi)),
     ]
 }
 
@@ -212,7 +217,7 @@ pub(crate) fn history(length: usize) -> impl Strategy<Value = Vec<Step>> {
     let bus = (any::<u8>(), prop::collection::vec(ask(9), 1..3)).prop_map(|(parent, asks)| Step::Register {
         parent: parent.into(),
         asks,
-        irq: None,
+        irqs: vec![],
     });
     (prop::collection::vec(bus, 1..4), prop::collection::vec(step(), 4..length))
         .prop_map(|(buses, steps)| buses.into_iter().chain(steps).collect())

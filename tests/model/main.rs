@@ -8,6 +8,7 @@ mod comparison;
 #[path = "../fixture/mod.rs"]
 mod fixture;
 mod history;
+mod interrupts;
 mod moves;
 mod plain;
 mod platform;

@@ -1,7 +1,8 @@
 //! The model: a list of devices with their ranges, and every question answered by looking at all of them.
 
 use vm_device::{
-    AccessSizes, Assigned, Gsi, GuestAddress, InstanceId, IoError, IoRange, IoType, MAX_WINDOW_DEPTH, RangeState,
+    AccessSizes, Assigned, AssignedIrq, GuestAddress, InstanceId, IoError, IoRange, IoType, MAX_WINDOW_DEPTH,
+    RangeState,
 };
 
 use crate::fixture::Call;
@@ -45,12 +46,15 @@ pub(crate) struct Instance {
     pub(crate) recorder: usize,
     pub(crate) parent: Option<InstanceId>,
     pub(crate) places: Vec<Place>,
-    pub(crate) irq: Option<(Gsi, bool)>,
+    pub(crate) irqs: Vec<Irq>,
     pub(crate) deferred: bool,
 }
 
-/// What a registration gives: the ranges, and the line and whether it is shared.
-pub(crate) type Given = (Vec<Place>, Option<(Gsi, bool)>);
+/// An interrupt of a device: its line, if it has one, and whether others may have the same.
+pub(crate) type Irq = AssignedIrq;
+
+/// What a registration gives: the ranges and the interrupts.
+pub(crate) type Given = (Vec<Place>, Vec<Irq>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Model {

@@ -5,6 +5,7 @@ use vm_device::{AccessSizes, IoResource, IoType, RangeState};
 
 use crate::fixture::{Recorder, everything, manager};
 use crate::history::Step;
+use crate::interrupts::LINES;
 use crate::plain::{Instance, Model, Place};
 use crate::relay::Relay;
 use crate::steps::Run;
@@ -23,7 +24,7 @@ pub(crate) fn address(io_type: IoType, cell: u64) -> u64 {
 ///
 /// The manager has room for these, and its handle has so many hints for each space.
 pub(crate) fn run<const DEVICES: usize, const RANGES: usize, const HINTS: usize>(steps: &[Step]) {
-    manager!(let manager: <DEVICES, RANGES, 1> = everything().with_irqs(5, 7));
+    manager!(let manager: <DEVICES, RANGES, 1> = everything().with_irqs(LINES[0], LINES[1]));
     let names = ["a", "b", "c"].into_iter().cycle();
     let recorders: Vec<_> =
         names.zip(0..DEVICES as u8).map(|(name, number)| Recorder::new(name, number * 16)).collect();
@@ -40,7 +41,8 @@ pub(crate) fn run<const DEVICES: usize, const RANGES: usize, const HINTS: usize>
         align: 1,
         sizes: AccessSizes::ANY,
     };
-    let instance = Instance { id, recorder: usize::MAX, parent: None, places: vec![place], irq: None, deferred: false };
+    let instance =
+        Instance { id, recorder: usize::MAX, parent: None, places: vec![place], irqs: vec![], deferred: false };
     let mut run = Run {
         manager: &manager,
         recorders: &recorders,

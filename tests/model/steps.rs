@@ -1,8 +1,8 @@
 //! Each step, made by the manager and by the model.
 
 use vm_device::{
-    AccessSizes, Accesses, Device, DeviceManager, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Owner,
-    RangeRefusal, RangeState, RegisterError, UnregisterError,
+    AccessSizes, Accesses, Device, DeviceManager, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqRefusal,
+    IrqResource, Owner, RangeRefusal, RangeState, RegisterError, UnregisterError,
 };
 
 use crate::fixture::{Observed, Recorder, observe};
@@ -38,7 +38,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         self.model.time += 1;
         let before = self.observe();
         let failed = match step {
-            Step::Register { parent, asks, irq } => self.register(*parent, asks, *irq),
+            Step::Register { parent, asks, irqs } => self.register(*parent, asks, irqs),
             Step::Unregister(pick) => self.unregister(*pick, false),
             Step::Subtree(pick) => self.unregister(*pick, true),
             Step::Deferred(pick) => self.defer(*pick),
@@ -50,6 +50,7 @@ impl<'d, V: Accesses> Run<'d, V> {
             Step::Relocate(moves) => self.relocate(moves),
             Step::Reserve(io_type, first, size) => self.reserve(*io_type, *first, *size),
             Step::Release(pick) => self.release(*pick),
+            Step::Reroute(pick, index, gsi) => self.reroute(*pick, *index, gsi.map(Gsi)),
         };
         let after = self.observe();
         if failed {
@@ -89,7 +90,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         self.model = after.find(agrees).expect("the manager has placed others than it may");
     }
 
-    pub(crate) fn register(&mut self, parent: usize, asks: &[Ask], irq: Option<IrqResource>) -> bool {
+    pub(crate) fn register(&mut self, parent: usize, asks: &[Ask], irqs: &[IrqResource]) -> bool {
         let pending = self.model.instances.iter().any(|instance| instance.deferred);
         let Some(recorder) =
             (0..self.recorders.len()).find(|n| self.model.instances.iter().all(|instance| instance.recorder != *n))
@@ -108,16 +109,16 @@ impl<'d, V: Accesses> Run<'d, V> {
         let asks: Vec<_> = asks.iter().map(|ask| self.resolve(*ask, parent)).collect();
         let requests: Vec<_> = asks.iter().map(Ask::resource).collect();
         let device = &self.recorders[recorder];
-        let got = self.manager.register_device(device, parent, &requests, irq.as_slice());
+        let got = self.manager.register_device(device, parent, &requests, irqs);
         // It has collected what was deferred before all else.
         self.collect();
-        match (got, self.expect(recorder, parent, &asks, irq)) {
-            (Ok(id), Some((places, irq))) => {
+        match (got, self.expect(recorder, parent, &asks, irqs)) {
+            (Ok(id), Some((places, irqs))) => {
                 assert!(!self.stale.contains(&id) && self.model.instances.iter().all(|instance| instance.id != id));
                 let told = places.iter().map(assigned).collect::<Vec<_>>();
                 assert_eq!(device.assigned(), told);
                 self.model.time += places.len();
-                self.model.instances.push(Instance { id, recorder, parent, places, irq, deferred: false });
+                self.model.instances.push(Instance { id, recorder, parent, places, irqs, deferred: false });
                 false
             }
             (Err(error), None) => {
@@ -148,7 +149,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         recorder: usize,
         parent: Option<InstanceId>,
         asks: &[Ask],
-        irq: Option<IrqResource>,
+        irqs: &[IrqResource],
     ) -> Option<Given> {
         let name = self.recorders[recorder].name();
         if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == self.model.devices {
@@ -213,24 +214,7 @@ impl<'d, V: Accesses> Run<'d, V> {
             model.reserved.push(place);
             places.push(place);
         }
-        let taken: Vec<_> = self.model.instances.iter().filter_map(|instance| instance.irq).collect();
-        let irq = match irq {
-            None => None,
-            Some(IrqResource::Any) => {
-                let free = (5..=7).map(Gsi).find(|gsi| taken.iter().all(|(other, _)| other != gsi));
-                Some((free?, false))
-            }
-            Some(IrqResource::Fixed(gsi) | IrqResource::Shared(gsi)) => {
-                let shared = matches!(irq, Some(IrqResource::Shared(_)));
-                let others: Vec<_> = taken.iter().filter(|(other, _)| *other == gsi).collect();
-                let free = (5..=7).contains(&gsi.0) && others.iter().all(|(_, other)| shared && *other);
-                if !free {
-                    return None;
-                }
-                Some((gsi, shared))
-            }
-        };
-        Some((places, irq))
+        Some((places, self.model.give_all(irqs)?))
     }
 
     pub(crate) fn name(&self, instance: &Instance) -> &'d str {
@@ -241,8 +225,8 @@ impl<'d, V: Accesses> Run<'d, V> {
     pub(crate) fn check_refusal(&self, error: &RegisterError<'_>, parent: Option<InstanceId>) {
         match *error {
             RegisterError::Range { refusal, .. } => self.check_range(refusal),
-            RegisterError::IrqTaken { gsi, owner: Owner::Device { id, .. }, .. } => {
-                assert_eq!(self.model.instance(id).irq.unwrap().0, gsi);
+            RegisterError::Irq { refusal: IrqRefusal::Taken { gsi, owner: Owner::Device { id, .. } }, .. } => {
+                assert!(self.model.instance(id).irqs.iter().any(|irq| irq.gsi == Some(gsi)));
             }
             RegisterError::NameTaken { device, holder } => {
                 let holder = self.model.instance(holder);

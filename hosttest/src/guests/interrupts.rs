@@ -110,7 +110,7 @@ fn edge(kvm: &Kvm) -> Result<Tally, Failure> {
     let room = Room::new();
     let (manager, verdict, device) = (manager(&room, &irqchip), Verdict::new(), Interrupter::new("timer"));
     let id = manager.register_device(&device, None, &[IoResource::pio(FIRST, 8)], &[IrqResource::Any])?;
-    let gsi = manager.device(id).and_then(|info| info.gsi).map_or(0, |gsi| gsi.0);
+    let gsi = manager.irq(id, 0).and_then(|irq| irq.gsi).map_or(0, |gsi| gsi.0);
     let tally = run_guest(&machine, &manager, &verdict, guest, gsi.into())?;
     expect("the refusal of an interrupt", device.refused(), None::<InterruptError>)?;
     expect("accesses: one for each edge, and the verdict's", tally.exits, 11u64)?;

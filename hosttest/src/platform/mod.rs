@@ -237,8 +237,8 @@ impl fmt::Display for Report {
         writeln!(f, "Topology")?;
         for info in MANAGER.walk() {
             write!(f, "  {:indent$}{} ({})", "", info.name, info.id, indent = 2 * info.depth)?;
-            if let Some(gsi) = info.gsi {
-                write!(f, ", {gsi}")?;
+            for irq in (0..).map_while(|index| MANAGER.irq(info.id, index)) {
+                write!(f, ", {irq}")?;
             }
             writeln!(f)?;
         }

@@ -18,8 +18,8 @@ fn print_device(device: &DeviceInfo<'_>) {
     for range in (0..).map_while(|index| MANAGER.range(device.id, index)) {
         let _ = write!(Serial, " {range}");
     }
-    match device.gsi {
-        Some(gsi) => println!(" {gsi}"),
-        None => println!(),
+    for irq in (0..).map_while(|index| MANAGER.irq(device.id, index)) {
+        let _ = write!(Serial, " {irq}");
     }
+    println!();
 }
