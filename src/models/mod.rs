@@ -13,6 +13,7 @@ mod accesses;
 mod interrupts;
 mod nested;
 mod removal;
+mod rerouting;
 mod searches;
 mod slots;
 mod windows;
@@ -71,7 +72,7 @@ type Vcpu<const HINTS: usize> = Dispatcher<'static, HINTS, 0>;
 
 /// A manager with room for so many devices, as many ranges, and so many vCPUs, which has not been shared yet.
 fn unshared_manager<const DEVICES: usize, const VCPUS: usize>() -> Manager {
-    let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 5);
+    let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 6);
     DeviceManager::new(share(Storage::<DEVICES, DEVICES, VCPUS>::new()), allocator)
 }
 
