@@ -125,38 +125,6 @@ impl<'d> DeviceManager<'d> {
         })?
     }
 
-    /// The device at a path of names from the root: `/pci/serial`.
-    ///
-    /// ```
-    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
-    /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
-    ///
-    /// let (pci, serial) = (Constant("pci", 1), Constant("serial", 2));
-    /// let storage = Storage::<8, 16, 2>::new();
-    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let bus = manager.register_device(&pci, None, &[], &[]).unwrap();
-    /// let serial = manager.register_device(&serial, Some(bus), &[], &[]).unwrap();
-    /// assert_eq!(manager.find_by_path("/pci/serial"), Some(serial));
-    /// assert_eq!(manager.find_by_path("/serial"), None);
-    /// ```
-    pub fn find_by_path(&self, path: &str) -> Option<InstanceId> {
-        self.with_state(|state| {
-            let mut parent = None;
-            let mut rest = path.strip_prefix('/')?;
-            loop {
-                // Byte by byte: the code of `str`'s search for a character is longer than this whole function.
-                let end = rest.bytes().position(|byte| byte == b'/');
-                let (name, more) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
-                let node = state.tree.child(parent, name)?;
-                match more.get(1..) {
-                    Some(more) => (parent, rest) = (Some(node.index()), more),
-                    None => return Some(node.id()),
-                }
-            }
-        })?
-    }
-
     /// The device that has the innermost range around an address, and which of its ranges that is, decoded or not.
     ///
     /// ```

@@ -111,7 +111,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         let got = self.manager.register_device(device, parent, &requests, irq.as_slice());
         // It has collected what was deferred before all else.
         self.collect();
-        match (got, self.expect(recorder, parent, &asks, irq)) {
+        match (got, self.expect(parent, &asks, irq)) {
             (Ok(id), Some((places, irq))) => {
                 assert!(!self.stale.contains(&id) && self.model.instances.iter().all(|instance| instance.id != id));
                 let told = places.iter().map(assigned).collect::<Vec<_>>();
@@ -121,7 +121,7 @@ impl<'d, V: Accesses> Run<'d, V> {
                 false
             }
             (Err(error), None) => {
-                self.check_refusal(&error, parent);
+                self.check_refusal(&error);
                 !pending
             }
             (got, expected) => panic!("{got:?} where the model has {expected:?}"),
@@ -143,18 +143,8 @@ impl<'d, V: Accesses> Run<'d, V> {
     }
 
     /// What the registration is to give.
-    pub(crate) fn expect(
-        &self,
-        recorder: usize,
-        parent: Option<InstanceId>,
-        asks: &[Ask],
-        irq: Option<IrqResource>,
-    ) -> Option<Given> {
-        let name = self.recorders[recorder].name();
+    pub(crate) fn expect(&self, parent: Option<InstanceId>, asks: &[Ask], irq: Option<IrqResource>) -> Option<Given> {
         if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == self.model.devices {
-            return None;
-        }
-        if self.model.children(parent).iter().any(|other| self.name(other) == name) {
             return None;
         }
         // The ranges one after the other, each with the ones before it in place, under an id that is no device's parent.
@@ -238,15 +228,11 @@ impl<'d, V: Accesses> Run<'d, V> {
     }
 
     /// What a refusal names exists.
-    pub(crate) fn check_refusal(&self, error: &RegisterError<'_>, parent: Option<InstanceId>) {
+    pub(crate) fn check_refusal(&self, error: &RegisterError<'_>) {
         match *error {
             RegisterError::Range { refusal, .. } => self.check_range(refusal),
             RegisterError::IrqTaken { gsi, owner: Owner::Device { id, .. }, .. } => {
                 assert_eq!(self.model.instance(id).irq.unwrap().0, gsi);
-            }
-            RegisterError::NameTaken { device, holder } => {
-                let holder = self.model.instance(holder);
-                assert_eq!((self.name(holder), holder.parent), (device, parent));
             }
             RegisterError::NoSuchParent { parent, .. } => assert!(!self.is_live(parent)),
             _ => {}
