@@ -146,7 +146,7 @@ pub use error::{
 pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
 pub use listener::{PlacedRange, RangeListener};
-pub use manager::{DeviceInfo, DeviceManager, DevicePath, MappedRange, Relocation, Storage, Taken};
+pub use manager::{DeviceInfo, DeviceManager, DevicePath, MapText, MappedRange, Relocation, Storage, Taken};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};

@@ -119,9 +119,14 @@ impl<'d> DeviceManager<'d> {
     /// assert!(manager.range(id, 1).is_none());
     /// ```
     pub fn range(&self, id: InstanceId, index: usize) -> Option<Assigned> {
+        self.range_and_kind(id, index).map(|(assigned, _)| assigned)
+    }
+
+    /// The same, and whether it is a window.
+    pub(super) fn range_and_kind(&self, id: InstanceId, index: usize) -> Option<(Assigned, bool)> {
         self.with_state(|state| {
             state.tree.get(id)?;
-            state.ranges_of(id.index).nth(index).map(|(_, range)| range.assigned())
+            state.ranges_of(id.index).nth(index).map(|(_, range)| (range.assigned(), range.is_window()))
         })?
     }
 

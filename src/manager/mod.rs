@@ -5,6 +5,7 @@ mod device_manager;
 mod inspect;
 mod line;
 mod lines;
+mod map_text;
 mod notify;
 mod occupant;
 mod on_drop;
@@ -23,6 +24,7 @@ mod wait;
 
 pub use device_manager::DeviceManager;
 pub use inspect::{DeviceInfo, MappedRange};
+pub use map_text::MapText;
 pub(crate) use occupant::Occupant;
 pub use path::DevicePath;
 pub use relocate::Relocation;

@@ -14,8 +14,8 @@ use vm_device::exit::x86::{
 use vm_device::{
     Access, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize,
     HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
-    OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected,
-    RelocateError, Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
+    MapText, OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError,
+    Rejected, RelocateError, Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -52,6 +52,7 @@ pub fn all(manager: &'static Manager) {
         let (id, device, io_type, range) = (device.id, &crate::device::DEVICE, IoType::Pio, IoRange::ALL_PORTS);
         debug::<PlacedRange<'_>>(&PlacedRange { id, device, range_index: 0, io_type, range, window: false });
     }
+    display::<MapText<'_, '_>>(&manager.map());
     for range in DeviceManager::address_map(manager, IoType::Mmio) {
         display::<Assigned>(&range.assigned);
         debug::<Assigned>(&range.assigned);

@@ -77,6 +77,7 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
 #[cfg(feature = "all")]
 pub fn look_around(manager: &'static Manager, path: &str, address: GuestAddress, io_type: IoType) {
     call!(DeviceManager::find_by_path, manager, path).ok();
+    call!(DeviceManager::map, manager);
     call!(DeviceManager::find_by_address, manager, address, io_type);
     for device in DeviceManager::walk(manager) {
         black_box(&device);
