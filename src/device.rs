@@ -39,7 +39,8 @@ use crate::resource::Resources;
 /// that uses neither has to be ready for each, or is registered with the sizes that it accepts
 /// ([`IoResource::sizes`](crate::IoResource::sizes)).
 pub trait Device<'d>: Sync {
-    /// The name, unique among the children of one parent. Part of paths, so without a `/`.
+    /// The name, which stands in paths ([`find_by_path`](crate::DeviceManager::find_by_path)): not empty, and without a `/` and a `@`.
+    /// Siblings may have the same name. A path tells them apart by their addresses.
     fn name(&self) -> &str;
 
     /// The guest reads. `data` comes filled with the open-bus value and may be left so; it is never empty.

@@ -141,12 +141,12 @@ pub use allocator::SystemAllocator;
 pub use device::{Device, Doorbell, Rejected};
 pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
 pub use error::{
-    DispatcherError, IrqError, IrqRefusal, MAX_LINES, Owner, RangeRefusal, RegisterError, RelocateError, RerouteError, UnregisterError,
+    DispatcherError, IrqError, IrqRefusal, MAX_LINES, Owner, PathError, RangeRefusal, RegisterError, RelocateError, RerouteError, UnregisterError,
 };
 pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
 pub use listener::{PlacedRange, RangeListener};
-pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage, Taken};
+pub use manager::{DeviceInfo, DeviceManager, DevicePath, MapText, MappedRange, Relocation, Storage, Taken};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};

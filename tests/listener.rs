@@ -9,8 +9,9 @@ use std::thread;
 use fixture::{BUS, CHILD, Constant, NEW, SERIAL, at, everything, range, read, try_register, unwinds, within_limit};
 use spin::Mutex;
 use vm_device::{
-    Access, Device, DeviceManager, Doorbell, GuestUsize, InstanceId, IoRange, IoResource, IoType, PlacedRange,
-    RangeListener, RangeState, RegisterError, Rejected, RelocateError, Relocation, Storage, UnregisterError,
+    Access, Device, DeviceManager, Doorbell, GuestUsize, InstanceId, IoRange, IoResource, IoType, PathError,
+    PlacedRange, RangeListener, RangeState, RegisterError, Rejected, RelocateError, Relocation, Storage,
+    UnregisterError,
 };
 
 /// A call of the listener: whether it is `placed`, and the range.
@@ -649,7 +650,7 @@ fn a_call_that_unwinds_leaves_the_old_place_and_is_made_again() {
         assert!(unwinds(|| try_register(&ACTED_ON, &SERIAL, &[backed(0x6000), backed(0x7000)])));
         assert_eq!(ACTED_ON.collect(), 0);
         assert_eq!(ACTING.take(), [Placed(0x6000), Placed(0x7000), Leaving(0x6000)]);
-        assert_eq!(ACTED_ON.find_by_path("/serial"), None);
+        assert_eq!(ACTED_ON.find_by_path("/serial"), Err(PathError::NotFound));
 
         // A removal is left to `collect`.
         ACTING.act(|_| panic!("unwinding"));

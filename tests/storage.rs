@@ -39,7 +39,7 @@ fn is_refused<'d>(manager: &'d DeviceManager<'d>, id: InstanceId) {
     let mut moves = [Relocation::new(id, 0).to(at(0x300))];
     assert_eq!(manager.relocate(&mut moves), Err(RelocateError::NotFound { id }));
     assert!(manager.device(id).is_none() && manager.range(id, 0).is_none());
-    assert_eq!((manager.find_by_path("/first"), manager.find_by_address(at(0), IoType::Mmio)), (None, None));
+    assert_eq!((manager.find_by_path("/first").ok(), manager.find_by_address(at(0), IoType::Mmio)), (None, None));
     assert_eq!((manager.walk().count(), manager.address_map(IoType::Mmio).count(), manager.collect()), (0, 0, 0));
     // A guest that it was given for reaches nothing.
     for io_type in [IoType::Pio, IoType::Mmio] {

@@ -75,8 +75,6 @@ fn until_its_device_is_registered_nothing_else_can_be_done_with_it() {
     assert_eq!(manager.relocate(&mut [Relocation::new(id, 0).unplaced()]), Err(error));
     let error = RegisterError::NoSuchParent { device: "child", parent: id };
     assert_eq!(manager.register_device(&CHILD, Some(id), &[], &[]), Err(error));
-    let error = RegisterError::NameTaken { device: "disk", holder: id };
-    assert_eq!(manager.register_device(&DISK, Some(bus), &[], &[]), Err(error));
     drop(taken);
     assert_eq!(manager.unregister_device(bus), Ok(()));
 }
@@ -114,6 +112,6 @@ fn what_cannot_be_taken_is_an_error_that_names_it() {
     );
     assert_eq!(refused("net", page()), words);
     let other = IoResource::any(IoType::Mmio, GuestUsize(1));
-    assert!(manager.take("disk", None, &[other], none).is_err());
+    assert!(manager.take("disk", None, &[other], none).is_ok(), "another device may have the name");
     assert!(manager.take("a/b", None, &[other], none).is_err());
 }

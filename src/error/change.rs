@@ -51,27 +51,22 @@ impl core::error::Error for DispatcherError {}
 /// # use constant::Constant;
 /// use vm_device::{DeviceManager, IoRange, RegisterError, Storage, SystemAllocator};
 ///
-/// let (first, second) = (Constant("disk", 1), Constant("disk", 2));
-/// let storage = Storage::<8, 16, 2>::new();
+/// let (first, second) = (Constant("disk", 1), Constant("sd/a", 2));
+/// let storage = Storage::<1, 16, 2>::new();
 /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-/// let holder = manager.register_device(&first, None, &[], &[]).unwrap();
+/// manager.register_device(&first, None, &[], &[]).unwrap();
 /// let refused = manager.register_device(&second, None, &[], &[]);
-/// assert_eq!(refused, Err(RegisterError::NameTaken { device: "disk", holder }));
+/// assert_eq!(refused, Err(RegisterError::InvalidName { device: "sd/a" }));
+/// let refused = manager.register_device(&first, None, &[], &[]);
+/// assert_eq!(refused, Err(RegisterError::TooManyDevices { device: "disk", capacity: 1 }));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum RegisterError<'d> {
-    /// The name is empty or contains a `/`.
+    /// The name is empty or contains a `/` or a `@`, which stand between the parts of a path.
     InvalidName {
         /// The name.
         device: &'d str,
-    },
-    /// The parent has a child of that name.
-    NameTaken {
-        /// The name.
-        device: &'d str,
-        /// The device that has the name.
-        holder: InstanceId,
     },
     /// The parent is not registered, or is being registered or removed.
     NoSuchParent {
@@ -159,10 +154,7 @@ impl fmt::Display for RegisterError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RegisterError::InvalidName { device } => {
-                write!(f, "\"{device}\" is no name for a device: it is empty or contains a '/'")
-            }
-            RegisterError::NameTaken { device, holder } => {
-                write!(f, "the parent of \"{device}\" has a child of that name, {holder}")
+                write!(f, "\"{device}\" is no name for a device: it is empty or contains a '/' or a '@'")
             }
             RegisterError::NoSuchParent { device, parent } => {
                 write!(f, "{parent}, which is to be the parent of \"{device}\", is not registered, or not completely")

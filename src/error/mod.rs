@@ -1,11 +1,13 @@
 //! The errors of changes of the topology. Each names both parties.
 
 mod change;
+mod path;
 mod resource;
 
 use core::fmt;
 
 pub use change::{DispatcherError, RegisterError, RelocateError, RerouteError, UnregisterError};
+pub use path::PathError;
 pub use resource::{IrqError, IrqRefusal, MAX_LINES, RangeRefusal};
 
 use crate::instance::InstanceId;

@@ -115,10 +115,7 @@ impl<'d> DeviceManager<'d> {
     /// assert!(manager.range(id, 1).is_none());
     /// ```
     pub fn range(&self, id: InstanceId, index: usize) -> Option<Assigned> {
-        self.with_state(|state| {
-            state.tree.get(id)?;
-            state.ranges_of(id.index).nth(index).map(|(_, range)| range.assigned())
-        })?
+        self.range_and_kind(id, index).map(|(assigned, _)| assigned)
     }
 
     /// Interrupt number `index` of a device.
@@ -145,35 +142,11 @@ impl<'d> DeviceManager<'d> {
         })?
     }
 
-    /// The device at a path of names from the root: `/pci/serial`.
-    ///
-    /// ```
-    /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
-    /// # use constant::Constant;
-    /// use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
-    ///
-    /// let (pci, serial) = (Constant("pci", 1), Constant("serial", 2));
-    /// let storage = Storage::<8, 16, 2>::new();
-    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
-    /// let bus = manager.register_device(&pci, None, &[], &[]).unwrap();
-    /// let serial = manager.register_device(&serial, Some(bus), &[], &[]).unwrap();
-    /// assert_eq!(manager.find_by_path("/pci/serial"), Some(serial));
-    /// assert_eq!(manager.find_by_path("/serial"), None);
-    /// ```
-    pub fn find_by_path(&self, path: &str) -> Option<InstanceId> {
+    /// The same, and whether it is a window.
+    pub(super) fn range_and_kind(&self, id: InstanceId, index: usize) -> Option<(Assigned, bool)> {
         self.with_state(|state| {
-            let mut parent = None;
-            let mut rest = path.strip_prefix('/')?;
-            loop {
-                // Byte by byte: the code of `str`'s search for a character is longer than this whole function.
-                let end = rest.bytes().position(|byte| byte == b'/');
-                let (name, more) = rest.split_at_checked(end.unwrap_or(rest.len()))?;
-                let node = state.tree.child(parent, name)?;
-                match more.get(1..) {
-                    Some(more) => (parent, rest) = (Some(node.index()), more),
-                    None => return Some(node.id()),
-                }
-            }
+            state.tree.get(id)?;
+            state.ranges_of(id.index).nth(index).map(|(_, range)| (range.assigned(), range.is_window()))
         })?
     }
 

@@ -101,8 +101,8 @@ impl<'d> DeviceManager<'d> {
     /// remove each other. When the call returns, no access will enter the device again, and callbacks that are running go on.
     ///
     /// What the device had stays taken until these callbacks have ended and the next [`collect`](Self::collect), or
-    /// registration, finds that: its node in the topology, its ranges in the address map, its name, and its interrupt line,
-    /// asserted if it was.
+    /// registration, finds that: its node in the topology, its ranges in the address map, and its interrupt line, asserted if it
+    /// was.
     ///
     /// ```
     /// use vm_device::{
@@ -118,7 +118,7 @@ impl<'d> DeviceManager<'d> {
     ///     }
     ///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
     ///     fn write(&self, _: &Access<'_>, _: &[u8]) {
-    ///         if let Some(card) = self.0.find_by_path("/card") {
+    ///         if let Ok(card) = self.0.find_by_path("/card") {
     ///             let _ = self.0.unregister_device_deferred(card);
     ///         }
     ///     }

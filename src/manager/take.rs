@@ -1,4 +1,4 @@
-//! A registration takes its name, ranges, line and id, or nothing.
+//! A registration takes its ranges, line and id, or nothing.
 
 use crate::address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError, Space};
 use crate::allocator::{FreeRange, Holder, RangeRecord, Refusal};
@@ -33,7 +33,7 @@ impl<'d> State<'_, 'd> {
     /// Takes everything a device asks for and links its node, or takes nothing.
     pub(crate) fn take(&mut self, request: &Request<'_, 'd>) -> Result<InstanceId, RegisterError<'d>> {
         let Request { device, name, ranges, .. } = *request;
-        if name.is_empty() || name.bytes().any(|byte| byte == b'/') {
+        if name.is_empty() || name.bytes().any(|byte| matches!(byte, b'/' | b'@')) {
             return Err(RegisterError::InvalidName { device: name });
         }
         let parent = match request.parent {
@@ -43,9 +43,6 @@ impl<'d> State<'_, 'd> {
                 _ => return Err(RegisterError::NoSuchParent { device: name, parent: id }),
             },
         };
-        if let Some(holder) = self.tree.child(parent, name) {
-            return Err(RegisterError::NameTaken { device: name, holder: holder.id() });
-        }
         if ranges.len() > MAX_RANGES_PER_DEVICE {
             let (asked, limit) = (ranges.len(), MAX_RANGES_PER_DEVICE);
             return Err(RegisterError::TooManyRanges { device: name, asked, limit });

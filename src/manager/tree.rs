@@ -1,9 +1,8 @@
 //! The tree of buses and devices, in a fixed array.
 //!
 //! # Invariants
-//! - A node is linked in the tree and in its name's chain, or it is neither.
 //! - A node's parent is linked as long as the node is.
-//! - Siblings have different names, and stand in the order of their registration.
+//! - Siblings stand in the order of their registration. They may have one name.
 
 use crate::device::Device;
 use crate::indices::{ConnectionIndex, NodeIndex, SlotIndex};
@@ -47,8 +46,6 @@ pub(crate) struct Node<'d> {
     pub(crate) next_sibling: Option<NodeIndex>,
     /// The sibling before; for the first child, the last one.
     previous_sibling: Option<NodeIndex>,
-    /// The next node in the same chain of names.
-    next_in_chain: Option<NodeIndex>,
     /// The first of the node's ranges, which are linked in the order of the requests.
     pub(crate) first_range: Option<SlotIndex>,
     /// The first of the node's interrupts, which are linked in the order of the requests.
@@ -80,7 +77,6 @@ pub(crate) struct NewNode<'d> {
 /// The memory of the tree; all zeros at first.
 pub(crate) struct TreeStorage<'d, const DEVICES: usize> {
     nodes: [Option<Node<'d>>; DEVICES],
-    chains: [Option<NodeIndex>; DEVICES],
     roots: Roots,
 }
 
@@ -93,20 +89,17 @@ struct Roots {
 impl<'d, const DEVICES: usize> TreeStorage<'d, DEVICES> {
     pub(crate) const fn new() -> Self {
         let roots = Roots { first: None, linked: 0 };
-        Self { nodes: [None; DEVICES], chains: [None; DEVICES], roots }
+        Self { nodes: [None; DEVICES], roots }
     }
 
     pub(crate) fn tree(&mut self) -> Tree<'_, 'd> {
-        Tree { nodes: &mut self.nodes, chains: &mut self.chains, roots: &mut self.roots }
+        Tree { nodes: &mut self.nodes, roots: &mut self.roots }
     }
 }
 
 /// The nodes, by their indices, which are those of their instance ids.
 pub(crate) struct Tree<'s, 'd> {
     nodes: &'s mut [Option<Node<'d>>],
-    /// A hash table of names, by the heads of its chains: so that neither a registration nor a look-up by path scans the
-    /// siblings.
-    chains: &'s mut [Option<NodeIndex>],
     roots: &'s mut Roots,
 }
 
@@ -137,21 +130,17 @@ impl<'d> Tree<'_, 'd> {
         self.node_mut(id.index).filter(|node| node.id() == id)
     }
 
-    /// The child of `parent`, or the root, with that name.
-    pub(crate) fn child(&self, parent: Option<NodeIndex>, name: &str) -> Option<&Node<'d>> {
-        let mut next = *self.chains.get(chain_of(parent, name, self.chains.len()))?;
-        while let Some(node) = self.node(next?) {
-            // Byte by byte: names are short, and `memcmp` adds more code than this whole function has.
-            if node.parent == parent && node.name.bytes().eq(name.bytes()) {
-                return Some(node);
-            }
-            next = node.next_in_chain;
-        }
-        None
+    /// The children of `parent`, or the roots, in the order of their registration.
+    pub(crate) fn children(&self, parent: Option<NodeIndex>) -> impl Iterator<Item = &Node<'d>> {
+        let mut next = self.first_child_of(parent);
+        core::iter::from_fn(move || {
+            let node = self.node(next?)?;
+            next = node.next_sibling;
+            Some(node)
+        })
     }
 
-    /// Links a new node as the last child of its parent. The caller has checked that the name is free, and allocated the
-    /// id.
+    /// Links a new node as the last child of its parent. The caller has allocated the id.
     pub(crate) fn link(&mut self, new: NewNode<'d>) {
         let NewNode { id, device, name, parent, first_range, first_connection } = new;
         let index = id.index;
@@ -159,8 +148,6 @@ impl<'d> Tree<'_, 'd> {
         let sequence = self.roots.linked;
         let first = self.first_child_of(parent);
         let last = first.and_then(|first| self.node(first)?.previous_sibling);
-        let chain = chain_of(parent, name, self.chains.len());
-        let next_in_chain = self.chains.get_mut(chain).and_then(|head| head.replace(index));
         self.set_next(last, parent, Some(index));
         if let Some(first) = first.and_then(|first| self.node_mut(first)) {
             first.previous_sibling = Some(index);
@@ -178,7 +165,6 @@ impl<'d> Tree<'_, 'd> {
                 first_child: None,
                 next_sibling: None,
                 previous_sibling: last.or(Some(index)),
-                next_in_chain,
                 first_range,
                 first_connection,
             });
@@ -194,18 +180,6 @@ impl<'d> Tree<'_, 'd> {
         let after = node.next_sibling.or_else(|| self.first_child_of(node.parent));
         if let Some(after) = after.and_then(|after| self.node_mut(after)) {
             after.previous_sibling = node.previous_sibling;
-        }
-        let chain = chain_of(node.parent, node.name, self.chains.len());
-        let head = self.chains.get_mut(chain)?;
-        let mut before = *head;
-        if before == Some(index) {
-            *head = node.next_in_chain;
-        }
-        while let Some(other) = before.and_then(|before| self.node_mut(before)) {
-            before = other.next_in_chain;
-            if before == Some(index) {
-                other.next_in_chain = node.next_in_chain;
-            }
         }
         Some(node)
     }
@@ -284,16 +258,6 @@ impl<'d> Tree<'_, 'd> {
     pub(crate) fn is_within(&self, index: NodeIndex, ancestor: NodeIndex) -> bool {
         index == ancestor || self.ancestors(index).any(|above| above == ancestor)
     }
-}
-
-/// The chain that has the name of a child of `parent`: FNV-1a over both.
-#[inline(never)]
-fn chain_of(parent: Option<NodeIndex>, name: &str, chains: usize) -> usize {
-    let mut hash = 0x811c_9dc5_u32 ^ parent.map_or(u32::MAX, |parent| parent.position() as u32);
-    for byte in name.bytes() {
-        hash = (hash ^ byte as u32).wrapping_mul(0x0100_0193);
-    }
-    (hash as usize).checked_rem(chains).unwrap_or(0)
 }
 
 const _: () = assert!(size_of::<Option<Node<'_>>>() <= 64, "a node has no gaps");

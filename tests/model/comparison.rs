@@ -3,7 +3,7 @@
 use vm_device::{Accesses, GuestAddress, InstanceId, IoType, Owner};
 
 use crate::fixture::Observed;
-use crate::plain::assigned;
+use crate::plain::{Instance, assigned};
 use crate::platform::{HALF, address};
 use crate::relay::Io;
 use crate::steps::Run;
@@ -73,9 +73,20 @@ impl<V: Accesses> Run<'_, V> {
 
     pub(crate) fn walk(&self, parent: Option<InstanceId>, above: &str, into: &mut Vec<(InstanceId, String)>) {
         for child in self.model.children(parent) {
-            let path = format!("{above}/{}", self.name(child));
+            let path = format!("{above}/{}", self.path_part(child));
             into.push((child.id, path.clone()));
             self.walk(Some(child.id), &path, into);
+        }
+    }
+
+    /// The name, and where a sibling has the same one, the first address if there is any.
+    fn path_part(&self, instance: &Instance) -> String {
+        let name = self.name(instance);
+        let is_alone =
+            self.model.children(instance.parent).iter().filter(|other| self.name(other) == name).count() == 1;
+        match instance.places.iter().find(|place| place.state.is_placed()) {
+            Some(place) if !is_alone => format!("{name}@{:x}", place.first),
+            _ => name.into(),
         }
     }
 

@@ -112,7 +112,7 @@ impl<'d, V: Accesses> Run<'d, V> {
         let got = self.manager.register_device(device, parent, &requests, irqs);
         // It has collected what was deferred before all else.
         self.collect();
-        match (got, self.expect(recorder, parent, &asks, irqs)) {
+        match (got, self.expect(parent, &asks, irqs)) {
             (Ok(id), Some((places, irqs))) => {
                 assert!(!self.stale.contains(&id) && self.model.instances.iter().all(|instance| instance.id != id));
                 let told = places.iter().map(assigned).collect::<Vec<_>>();
@@ -122,7 +122,7 @@ impl<'d, V: Accesses> Run<'d, V> {
                 false
             }
             (Err(error), None) => {
-                self.check_refusal(&error, parent);
+                self.check_refusal(&error);
                 !pending
             }
             (got, expected) => panic!("{got:?} where the model has {expected:?}"),
@@ -144,18 +144,8 @@ impl<'d, V: Accesses> Run<'d, V> {
     }
 
     /// What the registration is to give.
-    pub(crate) fn expect(
-        &self,
-        recorder: usize,
-        parent: Option<InstanceId>,
-        asks: &[Ask],
-        irqs: &[IrqResource],
-    ) -> Option<Given> {
-        let name = self.recorders[recorder].name();
+    pub(crate) fn expect(&self, parent: Option<InstanceId>, asks: &[Ask], irqs: &[IrqResource]) -> Option<Given> {
         if parent.is_some_and(|parent| !self.is_live(parent)) || self.model.instances.len() == self.model.devices {
-            return None;
-        }
-        if self.model.children(parent).iter().any(|other| self.name(other) == name) {
             return None;
         }
         // The ranges one after the other, each with the ones before it in place, under an id that is no device's parent.
@@ -222,15 +212,11 @@ impl<'d, V: Accesses> Run<'d, V> {
     }
 
     /// What a refusal names exists.
-    pub(crate) fn check_refusal(&self, error: &RegisterError<'_>, parent: Option<InstanceId>) {
+    pub(crate) fn check_refusal(&self, error: &RegisterError<'_>) {
         match *error {
             RegisterError::Range { refusal, .. } => self.check_range(refusal),
             RegisterError::Irq { refusal: IrqRefusal::Taken { gsi, owner: Owner::Device { id, .. } }, .. } => {
                 assert!(self.model.instance(id).irqs.iter().any(|irq| irq.gsi == Some(gsi)));
-            }
-            RegisterError::NameTaken { device, holder } => {
-                let holder = self.model.instance(holder);
-                assert_eq!((self.name(holder), holder.parent), (device, parent));
             }
             RegisterError::NoSuchParent { parent, .. } => assert!(!self.is_live(parent)),
             _ => {}

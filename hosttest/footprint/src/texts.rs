@@ -12,10 +12,10 @@ use vm_device::exit::x86::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, Assigned, DeviceManager, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
-    InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, OpenBus, Owner,
-    PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation,
-    Resources, Straddling, SystemAllocator, UnregisterError,
+    Access, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize,
+    HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
+    MapText, OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError,
+    Rejected, RelocateError, Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -46,10 +46,13 @@ pub fn all(manager: &'static Manager) {
     for device in DeviceManager::walk(manager) {
         display::<InstanceId>(&device.id);
         debug::<InstanceId>(&device.id);
+        display::<DevicePath<'_, '_>>(&manager.path(device.id));
+        debug::<DevicePath<'_, '_>>(&manager.path(device.id));
         debug::<Relocation>(&Relocation::new(device.id, 0));
         let (id, device, io_type, range) = (device.id, &crate::device::DEVICE, IoType::Pio, IoRange::ALL_PORTS);
         debug::<PlacedRange<'_>>(&PlacedRange { id, device, range_index: 0, io_type, range, window: false });
     }
+    display::<MapText<'_, '_>>(&manager.map());
     for range in DeviceManager::address_map(manager, IoType::Mmio) {
         display::<Assigned>(&range.assigned);
         debug::<Assigned>(&range.assigned);
@@ -97,6 +100,8 @@ fn errors() {
     debug::<IoError>(&IoError::Unclaimed);
     display::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
     debug::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
+    display::<PathError>(&PathError::NotFound);
+    debug::<PathError>(&PathError::NotFound);
     display::<Rejected>(&Rejected::new(0));
     debug::<Rejected>(&Rejected::new(0));
     display::<InterruptError>(&InterruptError::Removed);

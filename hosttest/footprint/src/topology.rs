@@ -67,6 +67,7 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
     call!(DeviceManager::relocate, manager, &mut [relocation]).ok();
     call!(DeviceManager::device, manager, id);
     call!(DeviceManager::range, manager, id, 0);
+    call!(DeviceManager::path, manager, id);
     call!(DeviceManager::unregister_subtree, manager, id).ok();
     call!(DeviceManager::unregister_device_deferred, manager, id).ok();
     call!(DeviceManager::collect, manager);
@@ -75,7 +76,8 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
 
 #[cfg(feature = "all")]
 pub fn look_around(manager: &'static Manager, path: &str, address: GuestAddress, io_type: IoType) {
-    call!(DeviceManager::find_by_path, manager, path);
+    call!(DeviceManager::find_by_path, manager, path).ok();
+    call!(DeviceManager::map, manager);
     call!(DeviceManager::find_by_address, manager, address, io_type);
     for device in DeviceManager::walk(manager) {
         black_box(&device);

@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use clap::Args;
 use hosttest::guests;
 use hosttest::guests::scenario::Scenario;
+use hosttest::guests::shown::with_maps;
 
 use super::error::CommandError;
 use super::kvm_device::KvmDevice;
@@ -14,6 +15,9 @@ pub(super) struct Arguments {
     /// A guest, as `hosttest list` names them; a topic, which is what comes before the slash; or `all`
     #[arg(required = true, value_name = "NAME", value_parser = guests)]
     guests: Vec<Guests>,
+    /// Show the map of each guest's devices, as it is when the guest has ended
+    #[arg(long)]
+    map: bool,
     #[command(flatten)]
     device: KvmDevice,
 }
@@ -34,7 +38,11 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     let mut out = io::stdout().lock();
     let mut passed = true;
     for scenario in arguments.guests.iter().flat_map(|guests| &guests.0) {
-        match (scenario.run)(&kvm) {
+        let (result, maps) = match arguments.map {
+            true => with_maps(|| (scenario.run)(&kvm)),
+            false => ((scenario.run)(&kvm), String::new()),
+        };
+        match result {
             Ok(tally) => {
                 writeln!(out, "{:<28}passed, {} exits in {:.1?}", scenario.name, tally.exits, tally.elapsed)?;
             }
@@ -43,6 +51,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
                 writeln!(out, "{:<28}FAILED: {failure}", scenario.name)?;
             }
         }
+        write!(out, "{maps}")?;
     }
     Ok(passed)
 }

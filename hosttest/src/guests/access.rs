@@ -4,6 +4,7 @@ use kvm_ioctls::Kvm;
 use vm_device::{AccessSizes, GuestAddress, IoRange, IoResource, IoType, IrqResource};
 
 use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
+use super::shown::keep_map;
 use super::verdict::{run_guest, run_to_verdict};
 use crate::check;
 use crate::devices::pci::DummyHostBridge;
@@ -59,6 +60,7 @@ fn example(kvm: &Kvm) -> Result<Tally, Failure> {
     manager.register_device(&bridge, None, &[IoResource::pio(0xcf8, 8)], &[IrqResource::Any])?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::config_address())?;
     let tally = run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
+    keep_map(&manager);
     expect("the configuration address", bridge.config_address(), 0x8000_0800u32)?;
     Ok(tally)
 }
@@ -70,6 +72,7 @@ fn ring_0(kvm: &Kvm) -> Result<Tally, Failure> {
     manager.register_device(&scratch, None, &[IoResource::mmio(MMIO, 8), IoResource::pio(PORT, 4)], &[])?;
     let mut vcpu = Machine::new(kvm)?.start(0, Ring::Kernel, long_mode::port_and_memory::<PORT>, MMIO)?;
     let tally = run_to_verdict(&mut vcpu, &mut manager.dispatcher(0)?, &verdict, LIMIT)?;
+    keep_map(&manager);
     let port = |call: Call| Call { range_index: 1, ..call.port() };
     let calls = [port(Call::write(0, 4)), port(Call::read(0, 1)), Call::write(0, 8), Call::read(4, 4)];
     expect("the calls", scratch.take_calls(), calls)?;

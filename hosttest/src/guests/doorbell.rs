@@ -10,6 +10,7 @@ use vm_device::{
 };
 
 use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
+use super::shown::keep_map;
 use super::verdict::run_to_verdict;
 use crate::check;
 use crate::devices::verdict::Verdict;
@@ -141,6 +142,7 @@ fn run_with_doorbells<'d>(
         let _ = rung.write(manager, &mut bell_dispatcher);
     };
     let tally = run_served(doorbells, serve, || run_to_verdict(&mut vcpu, &mut dispatcher, verdict, LIMIT))?;
+    keep_map(manager);
     Ok((doorbells.count(), refusals, tally))
 }
 
@@ -359,6 +361,7 @@ fn relocated(kvm: &Kvm) -> Result<Tally, Failure> {
     let accesses = manager.dispatcher(0)?;
     let mut changing = Changing { accesses, manager: &manager, devices, failure: None };
     let tally = run_to_verdict(&mut vcpu, &mut changing, &verdict, LIMIT)?;
+    keep_map(&manager);
     if let Some(failure) = changing.failure {
         return Err(failure);
     }

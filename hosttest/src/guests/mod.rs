@@ -15,6 +15,7 @@ pub mod pci;
 pub mod ports;
 pub mod random;
 pub mod scenario;
+pub mod shown;
 pub mod string_io;
 pub mod verdict;
 pub mod watchdog;

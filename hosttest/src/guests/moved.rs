@@ -8,6 +8,7 @@ use vm_device::{
 
 use super::doorbell::run_served;
 use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
+use super::shown::keep_map;
 use super::verdict::run_to_verdict;
 use crate::check;
 use crate::devices::verdict::Verdict;
@@ -131,6 +132,7 @@ fn moved(kvm: &Kvm) -> Result<Tally, Failure> {
     let mut dispatcher = manager.dispatcher(0)?;
     let mut rung = 0;
     let tally = run_served(&doorbells, |_| rung += 1, || run_to_verdict(&mut vcpu, &mut dispatcher, &verdict, LIMIT))?;
+    keep_map(&manager);
     expect("moves that failed", mover.failures.lock().clone(), Vec::<String>::new())?;
     expect("writes to the card that exited", card.0.lock().clone(), Vec::<u64>::new())?;
     expect("accesses to nothing", tally.unclaimed, UNCLAIMED)?;

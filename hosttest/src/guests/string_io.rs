@@ -4,6 +4,7 @@ use kvm_ioctls::Kvm;
 use vm_device::IoResource;
 
 use super::scenario::{Failure, LIMIT, Room, Scenario, expect, manager};
+use super::shown::keep_map;
 use super::verdict::{run_guest, run_to_verdict};
 use crate::check;
 use crate::devices::stream::{Bursts, Record, Stream, stream_byte};
@@ -135,6 +136,7 @@ fn real_mode_strings(kvm: &Kvm) -> Result<Tally, Failure> {
     manager.register_device(&stream, None, &[IoResource::pio(PORT, 4)], &[])?;
     let mut vcpu = Machine::new(kvm)?.start_real_mode(real_mode::strings())?;
     let tally = run_to_verdict(&mut vcpu, &mut &manager, &verdict, LIMIT)?;
+    keep_map(&manager);
     let record = stream.record();
     expect("the reads", record.reads, [1; 8])?;
     expect("the writes", record.writes, [1; 8])?;

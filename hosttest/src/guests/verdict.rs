@@ -6,6 +6,7 @@ use std::time::Duration;
 use vm_device::{Accesses, DeviceManager};
 
 use super::scenario::{Failure, LIMIT};
+use super::shown::keep_map;
 use crate::devices::verdict::{Finding, Verdict};
 use crate::vmm::machine::Machine;
 use crate::vmm::run::{RunError, Tally, run};
@@ -64,5 +65,7 @@ pub(super) fn run_guest<'d>(
 ) -> Result<Tally, Failure> {
     manager.register_device(verdict, None, &[Verdict::resource()], &[])?;
     let mut vcpu = machine.start(0, Ring::User, guest, argument)?;
-    Ok(run_to_verdict(&mut vcpu, &mut manager.dispatcher(0)?, verdict, LIMIT)?)
+    let result = run_to_verdict(&mut vcpu, &mut manager.dispatcher(0)?, verdict, LIMIT);
+    keep_map(manager);
+    Ok(result?)
 }

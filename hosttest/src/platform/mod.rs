@@ -11,8 +11,7 @@ use std::io;
 
 use kvm_ioctls::Kvm;
 use vm_device::{
-    DeviceManager, Gsi, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Owner, Storage,
-    SystemAllocator,
+    DeviceManager, Gsi, GuestUsize, InstanceId, IoRange, IoResource, IoType, IrqResource, Storage, SystemAllocator,
 };
 
 use in_process::InProcess;
@@ -234,31 +233,7 @@ impl fmt::Display for Report {
                 "  What follows is the same platform; its accesses were made in this process, without a guest.\n"
             )?;
         }
-        writeln!(f, "Topology")?;
-        for info in MANAGER.walk() {
-            write!(f, "  {:indent$}{} ({})", "", info.name, info.id, indent = 2 * info.depth)?;
-            for irq in (0..).map_while(|index| MANAGER.irq(info.id, index)) {
-                write!(f, ", {irq}")?;
-            }
-            writeln!(f)?;
-        }
-        for (title, io_type) in [("Ports", IoType::Pio), ("Memory", IoType::Mmio)] {
-            writeln!(f, "\n{title}")?;
-            for entry in MANAGER.address_map(io_type) {
-                let owner = match entry.owner {
-                    Owner::Device { name, .. } => name,
-                    Owner::Vmm => "reserved",
-                };
-                let kind = match (entry.window, entry.assigned.io_type) {
-                    (true, _) => " (window)",
-                    (_, IoType::PhysicalMmio) => " (backed by memory)",
-                    _ => "",
-                };
-                let range = entry.assigned.range;
-                let addresses = format!("{:#x} - {:#x}", range.first().0, range.last().0);
-                writeln!(f, "  {:indent$}{addresses:<36}{owner}{kind}", "", indent = 2 * entry.depth)?;
-            }
-        }
+        write!(f, "{}", MANAGER.map())?;
         writeln!(f, "\nSerial port")?;
         for line in SERIAL.device().output().lines() {
             writeln!(f, "  {line}")?;

@@ -168,7 +168,7 @@ impl Device<'_> for Eject {
 
     fn write(&self, _: &Access<'_>, _: &[u8]) {
         for path in self.paths {
-            if MANAGER.find_by_path(path).is_some_and(|id| MANAGER.unregister_device(id).is_ok()) {
+            if MANAGER.find_by_path(path).is_ok_and(|id| MANAGER.unregister_device(id).is_ok()) {
                 TOPOLOGY_CHANGED.store(true, Ordering::Relaxed);
             }
         }

@@ -75,6 +75,6 @@ pub fn judge(counts: &Counts) -> Result<(), Failure> {
     let held = |condition: bool, what| if condition { Ok(()) } else { Err(Failure::Told(what)) };
     held(UART.transcript().as_bytes() == guest::TEXT.as_bytes(), "the UART did not send what the guest wrote")?;
     held(frame_is_filled(), "the frame buffer is not what the guest drew")?;
-    held(EJECT.paths.iter().all(|path| MANAGER.find_by_path(path).is_none()), "a removed device is still there")?;
+    held(EJECT.paths.iter().all(|path| MANAGER.find_by_path(path).is_err()), "a removed device is still there")?;
     held(counts.of(FRAME_BUFFER.0) == 0, "an access to the frame buffer exited")
 }

@@ -32,7 +32,7 @@ use crate::device::Device;
 /// HOST.bus().plug(BRIDGE.function(), Slot::new(2, 0), bridge)?;
 /// let disk = MANAGER.register_device(&DISK, Some(bridge), &FUNCTION.requests(), &[])?;
 /// BRIDGE.bus().plug(&FUNCTION, Slot::new(0, 0), disk)?;
-/// assert_eq!(MANAGER.find_by_path("/bridge/disk"), Some(disk));
+/// assert_eq!(MANAGER.find_by_path("/bridge/disk"), Ok(disk));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Bridge<'d> {
