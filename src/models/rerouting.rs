@@ -126,6 +126,8 @@ fn a_line_that_is_asserted_when_its_interrupt_ends_is_told_again() {
         let (_, a) = source(manager, b'a');
         let line = a.line();
         let device = thread::spawn(move || told(line.assert()));
+        // The device may have come into the controller by now.
+        thread::yield_now();
         controller.levels[0].store(false, Ordering::Relaxed);
         told(manager.end_of_interrupt(Gsi(5)));
         device.join().unwrap();
