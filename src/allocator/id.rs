@@ -93,6 +93,11 @@ impl IdPool<'_> {
         true
     }
 
+    /// The id with this index that is in use, or was used last.
+    pub(crate) fn current(&self, index: NodeIndex) -> InstanceId {
+        InstanceId { index, generation: self.generations.get(index.position()).map_or(0, |generation| *generation) }
+    }
+
     /// Whether `id` is in use.
     pub(crate) fn is_current(&self, id: InstanceId) -> bool {
         let position = id.index.position();

@@ -9,13 +9,11 @@ const WORDS: usize = MAX_LINES as usize / u64::BITS as usize;
 pub(crate) struct IrqStorage {
     /// One bit for each line that is in use, counted from the first line.
     in_use: [u64; WORDS],
-    /// One bit for each word of `in_use` that is all ones.
-    full: u16,
 }
 
 impl IrqStorage {
     pub(crate) const fn new() -> Self {
-        Self { in_use: [0; WORDS], full: 0 }
+        Self { in_use: [0; WORDS] }
     }
 
     /// The lines from `first` to `last`.
@@ -30,7 +28,7 @@ impl IrqStorage {
     }
 }
 
-/// Up to [`MAX_LINES`] lines, in a bitmap of two levels: every operation takes constant time.
+/// Up to [`MAX_LINES`] lines, in a bitmap: every operation takes constant time.
 pub(crate) struct IrqPool<'s> {
     first: u32,
     last: u32,
@@ -48,10 +46,10 @@ impl IrqPool<'_> {
     /// [`IrqError::NoneFree`].
     pub(crate) fn allocate_any(&mut self) -> Result<Gsi, IrqError> {
         let none_free = IrqError::NoneFree { first: Gsi(self.first), last: Gsi(self.last) };
-        let word = self.storage.full.trailing_ones();
-        let bits = self.storage.in_use.get(word as usize).ok_or(none_free)?;
-        // `word` is below 16 here, and `bits` has a zero. Bits past the last line are always zero.
-        let line = word.wrapping_mul(u64::BITS).wrapping_add(bits.trailing_ones());
+        let word = self.storage.in_use.iter().position(|word| *word != u64::MAX).ok_or(none_free)?;
+        let bits = self.storage.in_use.get(word).ok_or(none_free)?;
+        // Bits past the last line are always zero.
+        let line = (word as u32).wrapping_mul(u64::BITS).wrapping_add(bits.trailing_ones());
         let gsi = self.first.checked_add(line).filter(|gsi| *gsi <= self.last).ok_or(none_free)?;
         self.allocate(Gsi(gsi))?;
         Ok(Gsi(gsi))
@@ -62,14 +60,11 @@ impl IrqPool<'_> {
     /// # Errors
     /// [`IrqError::InUse`], [`IrqError::OutsidePool`].
     pub(crate) fn allocate(&mut self, gsi: Gsi) -> Result<(), IrqError> {
-        let (word, bit, summary) = self.bit_of(gsi)?;
+        let (word, bit) = self.bit_of(gsi)?;
         if *word & bit != 0 {
             return Err(IrqError::InUse { gsi });
         }
         *word |= bit;
-        if *word == u64::MAX {
-            self.storage.full |= summary;
-        }
         Ok(())
     }
 
@@ -78,22 +73,21 @@ impl IrqPool<'_> {
     /// # Errors
     /// [`IrqError::NotAllocated`], [`IrqError::OutsidePool`].
     pub(crate) fn free(&mut self, gsi: Gsi) -> Result<(), IrqError> {
-        let (word, bit, summary) = self.bit_of(gsi)?;
+        let (word, bit) = self.bit_of(gsi)?;
         if *word & bit == 0 {
             return Err(IrqError::NotAllocated { gsi });
         }
         *word &= !bit;
-        self.storage.full &= !summary;
         Ok(())
     }
 
-    /// The word of a line, its bit in there, and the bit of the word in the summary.
-    fn bit_of(&mut self, gsi: Gsi) -> Result<(&mut u64, u64, u16), IrqError> {
+    /// The word of a line, and its bit in there.
+    fn bit_of(&mut self, gsi: Gsi) -> Result<(&mut u64, u64), IrqError> {
         let outside = IrqError::OutsidePool { gsi, first: Gsi(self.first), last: Gsi(self.last) };
         let line = gsi.0.checked_sub(self.first).filter(|_| gsi.0 <= self.last).ok_or(outside)?;
         let word = line / u64::BITS;
         let bits = self.storage.in_use.get_mut(word as usize).ok_or(outside)?;
-        Ok((bits, 1u64.wrapping_shl(line), 1u16.wrapping_shl(word)))
+        Ok((bits, 1u64.wrapping_shl(line)))
     }
 }
 
@@ -147,7 +141,7 @@ mod tests {
             assert_eq!(pool.allocate(gsi), Err(outside));
             assert_eq!(pool.free(gsi), Err(outside));
         }
-        assert_eq!((pool.storage.in_use, pool.storage.full), (before, 0));
+        assert_eq!(pool.storage.in_use, before);
     }
 
     #[test]

@@ -80,7 +80,7 @@ impl State<'_, '_> {
             for (index, connection) in (0..).zip(self.connections_of(node.index())) {
                 if connection.share().is_some_and(|share| share.line == line) {
                     // A line has no more sources than there is room for.
-                    let _ = found.push((node.id(), index));
+                    let _ = found.push((self.tree.id(node.index()), index));
                 }
             }
         }

@@ -170,7 +170,7 @@ impl<'d> DeviceManager<'d> {
     pub fn find_by_address(&self, address: GuestAddress, io_type: IoType) -> Option<(InstanceId, usize)> {
         self.with_state(|state| {
             let (_, range) = state.pool.innermost(io_type.space(), address)?;
-            Some((state.tree.node(range.node?)?.id(), range.index().into()))
+            Some((state.tree.id(range.node?), range.index().into()))
         })?
     }
 
@@ -199,7 +199,7 @@ impl<'d> DeviceManager<'d> {
                     Some(id) => state.tree.next_in_walk(state.tree.get(id)?.index(), None),
                 };
                 let node = state.tree.node(next?)?;
-                previous = Some(node.id());
+                previous = Some(state.tree.id(node.index()));
                 Some(info(state, node))
             })?
         })
@@ -246,10 +246,10 @@ impl<'d> DeviceManager<'d> {
 
 fn info<'d>(state: &State<'_, 'd>, node: &Node<'d>) -> DeviceInfo<'d> {
     DeviceInfo {
-        id: node.id(),
+        id: state.tree.id(node.index()),
         name: node.name,
         device: node.device,
-        parent: node.parent.and_then(|parent| state.tree.node(parent)).map(|parent| parent.id()),
+        parent: node.parent.map(|parent| state.tree.id(parent)),
         depth: state.tree.ancestors(node.index()).count(),
     }
 }

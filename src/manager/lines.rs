@@ -179,7 +179,7 @@ impl<'d> State<'_, 'd> {
         let mut next = self.tree.first_root();
         while let Some((index, node)) = next.and_then(|index| Some((index, self.tree.node(index)?))) {
             if self.connections_of(index).any(has_it) {
-                return Owner::Device { id: node.id(), name: node.name };
+                return Owner::Device { id: self.tree.id(index), name: node.name };
             }
             next = self.tree.next_in_walk(index, None);
         }

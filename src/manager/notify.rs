@@ -270,7 +270,7 @@ impl<'d> State<'_, 'd> {
         let range = self.range(slot)?;
         let node = self.tree.node(range.node?)?;
         Some(PlacedRange {
-            id: node.id(),
+            id: self.tree.id(node.index()),
             device: node.device,
             range_index: range.index().into(),
             io_type: range.io_type(),

@@ -52,7 +52,7 @@ impl<'d> DeviceManager<'d> {
                 let node = state.find_child(parent, part)?;
                 match more {
                     Some(more) => (parent, rest) = (Some(node.index()), more),
-                    None => return Ok(node.id()),
+                    None => return Ok(state.tree.id(node.index())),
                 }
             }
         })

@@ -425,7 +425,7 @@ impl<'d> State<'_, 'd> {
     /// change of the range takes its place.
     pub(crate) fn first_wish(&self) -> Option<Relocation> {
         let (slot, wish) = self.pool.first_wish()?;
-        let device = self.tree.node(wish.node?)?.id();
+        let device = self.tree.id(wish.node?);
         let index = self.range(slot)?.index().into();
         let size = if wish.is_window() { wish.range.size() } else { None };
         // What waits is placed at once if it can be.

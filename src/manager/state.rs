@@ -2,7 +2,7 @@
 
 use heapless::Vec;
 
-use crate::allocator::{IdPool, IdStorage, IrqPool, IrqStorage, Pool, PoolStorage, RangeRecord, SystemAllocator};
+use crate::allocator::{IdStorage, IrqPool, IrqStorage, Pool, PoolStorage, RangeRecord, SystemAllocator};
 use crate::error::{IrqError, Owner};
 use crate::indices::{ConnectionIndex, NodeIndex, SlotIndex};
 use crate::manager::line::LineRecord;
@@ -62,16 +62,7 @@ impl<'d, const DEVICES: usize, const RANGES: usize> StateCells<'d> for StateStor
     fn state(&mut self, parts: &'d (dyn Parts<'d> + 'd), allocator: &SystemAllocator) -> State<'_, 'd> {
         let Self { pool, ids, irqs, tree, lines, next_connections, left, .. } = self;
         let irqs = allocator.irqs().and_then(|(first, last)| irqs.pool(first, last));
-        State {
-            pool: pool.pool(allocator),
-            ids: ids.pool(),
-            irqs,
-            tree: tree.tree(),
-            lines,
-            next_connections,
-            left,
-            parts,
-        }
+        State { pool: pool.pool(allocator), irqs, tree: tree.tree(ids.pool()), lines, next_connections, left, parts }
     }
 
     fn replace_is_used(&mut self) -> bool {
@@ -82,7 +73,6 @@ impl<'d, const DEVICES: usize, const RANGES: usize> StateCells<'d> for StateStor
 /// The writers' state, whatever its capacity.
 pub(crate) struct State<'s, 'd> {
     pub(crate) pool: Pool<'s>,
-    pub(crate) ids: IdPool<'s>,
     pub(crate) irqs: Result<IrqPool<'s>, IrqError>,
     pub(crate) tree: Tree<'s, 'd>,
     pub(crate) lines: &'s mut [LineRecord],
@@ -126,7 +116,7 @@ impl<'d> State<'_, 'd> {
     /// The owner of what belongs to this node, or to the VMM.
     pub(crate) fn owner(&self, node: Option<NodeIndex>) -> Owner<'d> {
         match node.and_then(|node| self.tree.node(node)) {
-            Some(node) => Owner::Device { id: node.id(), name: node.name },
+            Some(node) => Owner::Device { id: self.tree.id(node.index()), name: node.name },
             None => Owner::Vmm,
         }
     }
@@ -151,7 +141,7 @@ impl<'d> State<'_, 'd> {
         self.give_back_interrupts(node.first_connection);
         self.give_back_ranges(node.first_range);
         // The id is current as long as the node is linked.
-        let _ = self.ids.free(node.id());
+        let _ = self.tree.ids.free(self.tree.id(index));
     }
 
     #[inline(never)]

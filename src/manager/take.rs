@@ -52,7 +52,7 @@ impl<'d> State<'_, 'd> {
             return Err(RegisterError::TooManyIrqs { device: name, asked, limit });
         }
         let too_many = RegisterError::TooManyDevices { device: name, capacity: self.tree.capacity() };
-        let id = self.ids.next().ok_or(too_many)?;
+        let id = self.tree.ids.next().ok_or(too_many)?;
         let first_range = self.take_ranges(name, Taker { node: id.index, parent }, ranges)?;
         let first_connection = match self.take_interrupts(request.irqs) {
             Ok(first) => first,
@@ -62,7 +62,7 @@ impl<'d> State<'_, 'd> {
             }
         };
         // It is the id that `next` has named.
-        let _ = self.ids.allocate();
+        let _ = self.tree.ids.allocate();
         self.tree.link(NewNode { id, device, name, parent, first_range, first_connection });
         Ok(id)
     }

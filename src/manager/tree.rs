@@ -4,6 +4,7 @@
 //! - A node's parent is linked as long as the node is.
 //! - Siblings stand in the order of their registration. They may have one name.
 
+use crate::allocator::IdPool;
 use crate::device::Device;
 use crate::indices::{ConnectionIndex, NodeIndex, SlotIndex};
 use crate::instance::InstanceId;
@@ -33,9 +34,7 @@ impl NodeState {
 pub(crate) struct Node<'d> {
     pub(crate) device: &'d dyn Device<'d>,
     pub(crate) name: &'d str,
-    /// The two parts of the id, side by side with other fields so that the node has no gaps.
     index: NodeIndex,
-    generation: u32,
     pub(crate) state: NodeState,
     /// How many calls of the device are under way that are no accesses.
     pub(crate) calls: u8,
@@ -55,10 +54,6 @@ pub(crate) struct Node<'d> {
 impl Node<'_> {
     pub(crate) fn index(&self) -> NodeIndex {
         self.index
-    }
-
-    pub(crate) fn id(&self) -> InstanceId {
-        InstanceId { index: self.index, generation: self.generation }
     }
 }
 
@@ -92,8 +87,8 @@ impl<'d, const DEVICES: usize> TreeStorage<'d, DEVICES> {
         Self { nodes: [None; DEVICES], roots }
     }
 
-    pub(crate) fn tree(&mut self) -> Tree<'_, 'd> {
-        Tree { nodes: &mut self.nodes, roots: &mut self.roots }
+    pub(crate) fn tree<'s>(&'s mut self, ids: IdPool<'s>) -> Tree<'s, 'd> {
+        Tree { nodes: &mut self.nodes, roots: &mut self.roots, ids }
     }
 }
 
@@ -101,6 +96,8 @@ impl<'d, const DEVICES: usize> TreeStorage<'d, DEVICES> {
 pub(crate) struct Tree<'s, 'd> {
     nodes: &'s mut [Option<Node<'d>>],
     roots: &'s mut Roots,
+    /// A node has an id that is in use, and the pool has its generation.
+    pub(crate) ids: IdPool<'s>,
 }
 
 impl<'d> Tree<'_, 'd> {
@@ -120,14 +117,19 @@ impl<'d> Tree<'_, 'd> {
         self.nodes.get_mut(index.position())?.as_mut()
     }
 
+    /// The id of the node at an index.
+    pub(crate) fn id(&self, index: NodeIndex) -> InstanceId {
+        self.ids.current(index)
+    }
+
     /// The node that the id names; `None` if it is stale.
     pub(crate) fn get(&self, id: InstanceId) -> Option<&Node<'d>> {
-        self.node(id.index).filter(|node| node.id() == id)
+        self.node(id.index).filter(|_| self.ids.is_current(id))
     }
 
     /// As [`get`](Self::get), to change.
     pub(crate) fn get_mut(&mut self, id: InstanceId) -> Option<&mut Node<'d>> {
-        self.node_mut(id.index).filter(|node| node.id() == id)
+        if self.ids.is_current(id) { self.node_mut(id.index) } else { None }
     }
 
     /// The children of `parent`, or the roots, in the order of their registration.
@@ -157,7 +159,6 @@ impl<'d> Tree<'_, 'd> {
                 device,
                 name,
                 index,
-                generation: id.generation,
                 state: NodeState::REGISTERING,
                 calls: 0,
                 sequence,
@@ -260,4 +261,4 @@ impl<'d> Tree<'_, 'd> {
     }
 }
 
-const _: () = assert!(size_of::<Option<Node<'_>>>() <= 64, "a node has no gaps");
+const _: () = assert!(size_of::<Option<Node<'_>>>() <= 56, "a node has no gaps");
