@@ -22,10 +22,10 @@ devices
     bridge #1, GSI 5
       mmio [0xc0000000, 0xc00fffff], window
       mmio 0x100000 bytes, unplaced, window
-      disk@c0000000 #2, GSI 7
+      disk@c0000000 #2, GSI 7 (shared)
         mmio [0xc0000000, 0xc0000fff]
         pio [0x1f0, 0x1f7], waiting
-      disk@c0002000 #3, GSI 7
+      disk@c0002000 #3, GSI 7 (shared)
         mmio 0x1000 bytes, unplaced
         mmio [0xc0002000, 0xc0002fff], reserved
     video #4
