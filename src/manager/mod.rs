@@ -14,6 +14,7 @@ mod publish;
 mod register;
 mod relocate;
 mod remove;
+mod reset;
 mod state;
 mod storage;
 mod sweep;
