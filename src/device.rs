@@ -85,6 +85,13 @@ pub trait Device<'d>: Sync {
         let _ = index;
     }
 
+    /// The device takes the state that it has after power-on. By default it has none to take.
+    ///
+    /// It is called by [`DeviceManager::reset`](crate::DeviceManager::reset), for a bus before what is on it. The ranges and the
+    /// lines of the device stay its own; a line that it asserts, it deasserts here. A removal of the device waits for the call as
+    /// for a callback.
+    fn reset(&self) {}
+
     /// The writes that the device would rather have as events than as calls of [`write`](Self::write).
     fn doorbells(&self) -> &[Doorbell] {
         &[]

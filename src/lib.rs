@@ -126,6 +126,7 @@ mod models;
 mod orderings;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;
+mod power;
 mod quiescence;
 #[cfg(doctest)]
 mod refused;
@@ -141,7 +142,7 @@ pub use allocator::SystemAllocator;
 pub use device::{Device, Doorbell, Rejected};
 pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
 pub use error::{
-    DispatcherError, IrqError, IrqRefusal, MAX_LINES, Owner, PathError, RangeRefusal, RegisterError, RelocateError, RerouteError, UnregisterError,
+    DispatcherError, IrqError, IrqRefusal, MAX_LINES, Owner, PathError, RangeRefusal, RegisterError, RelocateError, RerouteError, ResetError, UnregisterError,
 };
 pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
@@ -149,6 +150,7 @@ pub use listener::{PlacedRange, RangeListener};
 pub use manager::{DeviceInfo, DeviceManager, DevicePath, MapText, MappedRange, Relocation, Storage, Taken};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
+pub use power::PowerControl;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};
 pub use resource::{
     Assigned, AssignedIrq, Fit, IoResource, IrqResource, MAX_IRQS_PER_DEVICE, MAX_RANGES_PER_DEVICE, MAX_WINDOW_DEPTH, Placement, RangeState, Resources,

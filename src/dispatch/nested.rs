@@ -3,7 +3,7 @@
 use super::transfer::{Read, ReadString, Transfer, Write, WriteString};
 use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
-use crate::error::UnregisterError;
+use crate::error::{ResetError, UnregisterError};
 use crate::instance::InstanceId;
 use crate::manager::{DeviceManager, Scope};
 
@@ -150,5 +150,14 @@ impl<'d> Nested<'_, 'd> {
     /// As [`unregister_device`](Self::unregister_device), `HasChildren` excepted.
     pub fn unregister_subtree(&self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
         self.manager.remove(id, Scope::Subtree, Some(self.access))
+    }
+
+    /// As [`DeviceManager::reset`], but refused at once: it would wait for the caller itself.
+    ///
+    /// # Errors
+    /// [`InOwnCallback`](ResetError::InOwnCallback) if the access, or one that it is nested in, is of the same manager; otherwise
+    /// as [`DeviceManager::reset`].
+    pub fn reset(&self) -> Result<(), ResetError<'d>> {
+        self.manager.reset_within(Some(self.access))
     }
 }

@@ -2,12 +2,14 @@
 
 mod change;
 mod path;
+mod reset;
 mod resource;
 
 use core::fmt;
 
 pub use change::{DispatcherError, RegisterError, RelocateError, RerouteError, UnregisterError};
 pub use path::PathError;
+pub use reset::ResetError;
 pub use resource::{IrqError, IrqRefusal, MAX_LINES, RangeRefusal};
 
 use crate::instance::InstanceId;

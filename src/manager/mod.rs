@@ -16,6 +16,7 @@ mod register;
 mod relocate;
 mod remove;
 mod reroute;
+mod reset;
 mod state;
 mod storage;
 mod sweep;

@@ -474,6 +474,6 @@ fn first_leaf(state: &State<'_, '_>, top: NodeIndex) -> NodeIndex {
 }
 
 /// The access, the access it is nested in, and so on up to the guest's.
-fn outer_accesses<'a>(access: Option<&Access<'a>>) -> impl Iterator<Item = OuterAccess<'a>> {
+pub(super) fn outer_accesses<'a>(access: Option<&Access<'a>>) -> impl Iterator<Item = OuterAccess<'a>> {
     core::iter::successors(access.map(Access::as_outer), |access| access.caller.outer.copied())
 }

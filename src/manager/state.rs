@@ -23,7 +23,7 @@ pub(crate) struct StateStorage<'d, const DEVICES: usize, const RANGES: usize> {
     is_used: bool,
 }
 
-/// What is left for `collect`, and for the caller that calls the listener.
+/// What is left for `collect`, and for the caller that calls the listener; and what one caller at a time does.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     /// How many removals.
@@ -32,6 +32,8 @@ pub(crate) struct Left {
     pub(crate) owed: u16,
     /// Whether a caller has the turn to call the listener.
     pub(crate) telling: bool,
+    /// Whether a caller resets the devices.
+    pub(crate) resetting: bool,
 }
 
 impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES> {
@@ -43,7 +45,7 @@ impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES
             tree: TreeStorage::new(),
             lines: [LineRecord::FREE; DEVICES],
             next_connections: [None; RANGES],
-            left: Left { deferred: 0, owed: 0, telling: false },
+            left: Left { deferred: 0, owed: 0, telling: false, resetting: false },
             is_used: false,
         }
     }

@@ -15,7 +15,7 @@ use vm_device::{
     Access, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize,
     HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
     MapText, OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError,
-    Rejected, RelocateError, Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
+    Rejected, RelocateError, Relocation, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -108,6 +108,7 @@ fn errors() {
     debug::<InterruptError>(&InterruptError::Removed);
     display::<RangeRefusal<Owner<'_>>>(&RangeRefusal::NoPorts);
     display::<RegisterError<'_>>(&RegisterError::InvalidName { device: "" });
+    display::<ResetError<'_>>(&ResetError::UnderWay);
     display::<UnregisterError<'_>>(&UnregisterError::Busy { device: "" });
     display::<RelocateError<'_>>(&RelocateError::Busy { device: "" });
 }

@@ -71,6 +71,7 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
     call!(DeviceManager::unregister_subtree, manager, id).ok();
     call!(DeviceManager::unregister_device_deferred, manager, id).ok();
     call!(DeviceManager::collect, manager);
+    call!(DeviceManager::reset, manager).ok();
     vcpu::remove_nested(manager, access, id);
 }
 

@@ -78,4 +78,5 @@ pub fn remove_nested(manager: &'static Manager, access: &Access<'_>, id: Instanc
     let nested = call!(DeviceManager::nested, manager, access);
     call!(Nested::unregister_device, &nested, id).ok();
     call!(Nested::unregister_subtree, &nested, id).ok();
+    call!(Nested::reset, &nested).ok();
 }

@@ -86,4 +86,16 @@ impl<'d> Device<'d> for Interrupter<'d> {
         *self.irq.lock() = resources.irq(0);
         Ok(())
     }
+
+    /// It asserts nothing, and its registers are 0.
+    fn reset(&self) {
+        let irq = *self.irq.lock();
+        self.message.store(0, Ordering::Release);
+        if self.asserted.swap(0, Ordering::AcqRel) != 0
+            && let Err(error) = irq.deassert()
+            && error != InterruptError::Pending
+        {
+            *self.refused.lock() = Some(error);
+        }
+    }
 }

@@ -5,6 +5,7 @@ pub mod eject;
 pub mod firmware;
 pub mod interrupter;
 pub mod pci;
+pub mod reset_control;
 pub mod scratch;
 pub mod serial;
 pub mod stream;

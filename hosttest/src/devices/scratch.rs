@@ -92,4 +92,9 @@ impl<const SIZE: usize> Device<'_> for Scratch<SIZE> {
     fn write(&self, access: &Access<'_>, data: &[u8]) {
         access.store(&mut self.called(Direction::Write, access, data.len()).bytes, data);
     }
+
+    /// Its bytes are registers, all zeros after power-on. The calls are not the device's own, and stay.
+    fn reset(&self) {
+        self.state.lock().bytes = [0; SIZE];
+    }
 }

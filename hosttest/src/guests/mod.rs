@@ -14,6 +14,7 @@ pub mod moved;
 pub mod pci;
 pub mod ports;
 pub mod random;
+pub mod reset;
 pub mod scenario;
 pub mod shown;
 pub mod string_io;
@@ -35,6 +36,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         pci::ALL,
         ports::ALL,
         random::ALL,
+        reset::ALL,
         watchdog::ALL,
     ];
     topics.into_iter().flatten()

@@ -24,6 +24,7 @@ use kvm_bindings::kvm_mp_state;
 use kvm_ioctls::Kvm;
 use vm_device::GuestAddress;
 
+use crate::vmm::exit::Exit;
 use crate::vmm::image;
 use crate::vmm::memory::{Memory, PAGE};
 use crate::vmm::paging::{LARGE_PAGE, PageTables};
@@ -135,6 +136,43 @@ impl Machine {
     /// What KVM refuses.
     pub fn start(&self, id: u64, ring: Ring, function: extern "C" fn(u64), argument: u64) -> io::Result<Vcpu> {
         assert!(id < MAX_VCPUS, "processor {id} of {MAX_VCPUS}");
+        let mut vcpu = self.runnable(id)?;
+        self.enter(&mut vcpu, id, ring, function, argument)?;
+        Ok(vcpu)
+    }
+
+    /// Processor number `id` again, as [`start`](Self::start) has made it: after a reset of the machine. RAM stays as it is.
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn restart(
+        &self,
+        vcpu: &mut Vcpu,
+        id: u64,
+        ring: Ring,
+        function: extern "C" fn(u64),
+        argument: u64,
+    ) -> io::Result<()> {
+        // An instruction that has exited ends at the next run (Linux, Documentation/virt/kvm/api.rst, KVM_RUN), and may change
+        // registers then: it ends first, by a run that does not enter the guest.
+        vcpu.kvm_run().immediate_exit = 1;
+        let ended = matches!(vcpu.run(), Exit::Interrupted);
+        vcpu.kvm_run().immediate_exit = 0;
+        if !ended {
+            return Err(io::Error::other("the processor cannot be stopped"));
+        }
+        self.enter(vcpu, id, ring, function, argument)
+    }
+
+    /// Lets a processor begin with a function.
+    fn enter(
+        &self,
+        vcpu: &mut Vcpu,
+        id: u64,
+        ring: Ring,
+        function: extern "C" fn(u64),
+        argument: u64,
+    ) -> io::Result<()> {
         let gdt = GDT + 0x40 * id;
         let tss = TSS + 0x80 * id;
         let tss_limit = (IO_BITMAP - tss + IO_BITMAP_LENGTH) as u16;
@@ -153,10 +191,9 @@ impl Machine {
             tss: GuestAddress(tss),
             tss_limit,
         };
-        let mut vcpu = self.runnable(id)?;
         let stack = STACKS + STACK * (id + 1);
         vcpu.start_long_mode(tables, ring, function as usize as u64, stack, argument)?;
-        Ok(vcpu)
+        Ok(())
     }
 
     /// Processor number 0, about to run `code` in real mode from 0x7c00.

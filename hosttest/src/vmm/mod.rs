@@ -9,6 +9,7 @@
 //! - [`backing`] is a [`RangeListener`](vm_device::RangeListener): memory slots for physically backed ranges;
 //! - [`doorbell`] is another: it gives the writes that a device declares as doorbells to KVM, as ioeventfds; [`listeners`] makes
 //!   one of several;
+//! - [`power`] notes what a guest asks of the whole machine: its reset, its end;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
 //!
 //! What a guest runs on: [`host`] opens KVM, [`vm`] is the machine with its [`memory`] slots, [`machine`] adds RAM, the
@@ -27,6 +28,7 @@ pub mod machine;
 pub mod membarrier;
 pub mod memory;
 pub mod paging;
+pub mod power;
 pub mod run;
 pub mod vcpu;
 pub mod vm;
