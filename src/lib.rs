@@ -144,7 +144,7 @@ pub use error::{
     DispatcherError, IrqError, MAX_LINES, Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError,
 };
 pub use instance::InstanceId;
-pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
+pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING, Message, Messages};
 pub use listener::{PlacedRange, RangeListener};
 pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage, Taken};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]

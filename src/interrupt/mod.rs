@@ -2,15 +2,19 @@
 //!
 //! A *line* is an input of the interrupt controller, named by its GSI (global system interrupt, ACPI 6.5, 5.2.13). A
 //! line may have several *sources*, one for each device that shares it; it is asserted while any of them asserts it.
-//! This crate knows no vectors: a local APIC delivers them, and the VMM's controller knows them.
+//! A *message* is a write of the device's by which it
+//! interrupts without a line. This crate knows no vectors: a local APIC delivers them, and the VMM's controller knows them.
 
 mod controller;
 mod gate;
 mod level;
 mod line;
+mod message_list;
+mod messages;
 
 pub use controller::{Gsi, InterruptController, InterruptError, MAX_SHARING};
 pub(crate) use gate::HandleGate;
 pub(crate) use level::LineLevel;
 pub use line::IrqLine;
 pub(crate) use line::LineSource;
+pub use messages::{Message, Messages};

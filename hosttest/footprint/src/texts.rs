@@ -13,9 +13,9 @@ use vm_device::exit::x86::{
 };
 use vm_device::{
     Access, Assigned, DeviceManager, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
-    InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, OpenBus, Owner,
-    PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation,
-    Resources, Straddling, SystemAllocator, UnregisterError,
+    InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, Message, OpenBus,
+    Owner, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError,
+    Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -82,6 +82,7 @@ fn vocabulary() {
     debug::<IoResource>(&IoResource::pio(0, 1));
     debug::<IrqResource>(&IrqResource::Any);
     debug::<IrqLine<'_>>(&IrqLine::DISCONNECTED);
+    debug::<Message>(&Message { address, data: 0, masked: false });
     debug::<Resources<'_, '_>>(&Resources::new(&[], &[]));
     // SAFETY: the image is never run.
     debug::<HeavyBarrier>(&unsafe { HeavyBarrier::new(|| {}) });
