@@ -12,6 +12,9 @@ use vm_device::{
 
 use fixture::{Log, Told, manager, unwinds, wait_for, within_limit};
 
+/// Something that a test does.
+type Act<'a> = &'a dyn Fn();
+
 /// A device with `N` messages.
 #[derive(Default)]
 struct Card<'d, const N: usize>(Messages<'d, N>);
@@ -90,7 +93,7 @@ fn a_signal_sends_the_message_as_it_is_now() {
 fn what_may_not_be_sent_is_remembered_and_sent_once_in_order_when_it_may() {
     let log = Log::default();
     card!(messages: 4, &log);
-    let hinder: [(&dyn Fn(), &dyn Fn()); 3] = [
+    let hinder: [(Act<'_>, Act<'_>); 3] = [
         (&|| messages.set_enabled(false), &|| messages.set_enabled(true)),
         (&|| messages.set_masked(true), &|| messages.set_masked(false)),
         (&|| (0..4).for_each(|number| messages.set(number, message(number, true))), &|| {
@@ -111,7 +114,7 @@ fn what_may_not_be_sent_is_remembered_and_sent_once_in_order_when_it_may() {
     // One of them stays masked when all are let.
     messages.set_masked(true);
     messages.set(1, message(1, true));
-    [0, 1, 2].map(|number| messages.signal(number).unwrap());
+    [0, 1, 2].into_iter().for_each(|number| messages.signal(number).unwrap());
     messages.set_masked(false);
     assert_eq!((log.take(), messages.is_pending(1)), (told([0, 2]), true));
     messages.signal(0).unwrap();
@@ -131,7 +134,7 @@ fn a_refused_message_is_tried_again_by_the_next_signal_or_unmasking_of_any() {
         assert_eq!((log.take(), messages.is_pending(number)), (told([number]), true), "it is tried once");
         log.refuse(false);
     };
-    let again: [(&dyn Fn(), &[usize]); 6] = [
+    let again: [(Act<'_>, &[usize]); 6] = [
         (&|| messages.signal(2).unwrap(), &[2]),
         (&|| messages.signal(0).unwrap(), &[0, 2]),
         (&|| messages.set_masked(false), &[2]),
@@ -181,7 +184,7 @@ fn what_is_withdrawn_or_reset_is_not_sent() {
     let log = Log::default();
     card!(messages: 2, &log);
     messages.set_masked(true);
-    [0, 1].map(|number| messages.signal(number).unwrap());
+    [0, 1].into_iter().for_each(|number| messages.signal(number).unwrap());
     messages.withdraw(0);
     messages.set_masked(false);
     assert_eq!(log.take(), told([1]));
@@ -192,7 +195,7 @@ fn what_is_withdrawn_or_reset_is_not_sent() {
     let reset = Message { address: GuestAddress(0), data: 0, masked: true };
     assert_eq!([0, 1].map(|number| messages.get(number)), [Some(reset); 2]);
     messages.set_enabled(true);
-    [0, 1].map(|number| messages.set(number, message(number, false)));
+    [0, 1].into_iter().for_each(|number| messages.set(number, message(number, false)));
     assert_eq!(log.take(), []);
 }
 
@@ -233,7 +236,7 @@ fn a_message_of_which_the_controller_unwinds_is_pending_and_so_are_those_behind_
     });
     card!(messages: 3, &controller);
     messages.set_masked(true);
-    [0, 1, 2].map(|number| messages.signal(number).unwrap());
+    [0, 1, 2].into_iter().for_each(|number| messages.signal(number).unwrap());
     assert!(unwinds(|| messages.set_masked(false)));
     assert_eq!([0, 1, 2].map(|number| messages.is_pending(number)), [false, true, true]);
     unwind.store(false, SeqCst);
@@ -429,7 +432,7 @@ fn threads_that_signal_mask_and_unmask_lose_no_message_and_send_none_that_was_no
         let [signalled, seen, sent] = [(); 3].map(|()| [(); N].map(|()| AtomicUsize::new(0)));
         let turn = AtomicUsize::new(0);
         let controller = OnMessage(|data| {
-            if turn.fetch_add(1, SeqCst) % 5 == 0 {
+            if turn.fetch_add(1, SeqCst).is_multiple_of(5) {
                 return false;
             }
             let number = data as usize;

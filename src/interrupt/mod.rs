@@ -17,4 +17,6 @@ pub(crate) use gate::HandleGate;
 pub(crate) use level::LineLevel;
 pub use line::IrqLine;
 pub(crate) use line::LineSource;
+#[cfg(feature = "devices")]
+pub(crate) use message_list::{Control, Entry, MessageList};
 pub use messages::{Message, Messages};
