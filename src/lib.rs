@@ -145,7 +145,7 @@ pub use error::{
     DispatcherError, IrqError, IrqRefusal, MAX_LINES, Owner, PathError, RangeRefusal, RegisterError, RelocateError, RerouteError, ResetError, UnregisterError,
 };
 pub use instance::InstanceId;
-pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
+pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING, Message, Messages};
 pub use listener::{PlacedRange, RangeListener};
 pub use manager::{DeviceInfo, DeviceManager, DevicePath, MapText, MappedRange, Relocation, Storage, Taken};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]

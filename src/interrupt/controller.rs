@@ -86,6 +86,8 @@ pub enum InterruptError {
     Removed,
     /// The device asked for no line.
     NoLine,
+    /// The device has no message of this number.
+    NoMessage,
     /// The manager was given no interrupt controller.
     NoController,
     /// An edge on a line that several devices share: a shared line is level-triggered.
@@ -102,6 +104,7 @@ impl fmt::Display for InterruptError {
         f.write_str(match self {
             InterruptError::Removed => "the device is not registered any more",
             InterruptError::NoLine => "the device has no interrupt line",
+            InterruptError::NoMessage => "the device has no interrupt message of this number",
             InterruptError::NoController => "the manager has no interrupt controller",
             InterruptError::SharedLine => "an edge cannot be signalled on a shared line",
             InterruptError::Refused => "the interrupt controller did not take the interrupt",

@@ -11,6 +11,7 @@
 
 mod accesses;
 mod interrupts;
+mod messages;
 mod nested;
 mod removal;
 mod rerouting;

@@ -6,5 +6,6 @@ mod bridges;
 mod functions;
 mod machine;
 mod mechanisms;
+mod messages;
 mod random;
 mod threads;

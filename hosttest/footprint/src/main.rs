@@ -29,6 +29,8 @@ mod allocator;
 mod device;
 #[cfg(feature = "all")]
 mod exits;
+#[cfg(feature = "all")]
+mod messages;
 #[cfg(feature = "devices")]
 mod pci;
 #[cfg(feature = "texts")]
@@ -87,6 +89,7 @@ extern "C" fn _start() -> ! {
         values::ranges(black_box(IoRange::ALL_PORTS), address);
         values::requests(black_box(IoResource::pio(0, 8)));
         values::access(&access, data);
+        messages::all(data);
         exits::ports(data);
         exits::memory();
         exits::operands();

@@ -2,13 +2,14 @@
 
 use core::hint::black_box;
 
-use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
-use vm_device::{Access, Device};
+use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, InBar, Slot};
+use vm_device::{Access, Device, Messages};
 
 use crate::{MANAGER, Manager};
 
 static HOST: HostBridge<'static> = HostBridge::new("pci", &MANAGER);
 static BRIDGE: Bridge<'static> = Bridge::new("bridge", 0x1b36, 1);
+static MESSAGES: [Messages<'static, 4>; 2] = [Messages::new(), Messages::new()];
 static FUNCTION: Function<'static> = Function::new(Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)));
 
 pub fn all(manager: &'static Manager, access: &Access<'_>, data: &mut [u8]) {
@@ -29,12 +30,16 @@ pub fn all(manager: &'static Manager, access: &Access<'_>, data: &mut [u8]) {
     call!(Function::register, function, 0);
     call!(Function::set_register, function, 0, 0, 0);
     call!(Function::command, function);
+    call!(Function::may_use_pin, function);
     call!(Function::reset, function, manager);
     let bar = call!(Bar::sizes, call!(Bar::memory64, 1 << 20), black_box(vm_device::AccessSizes::ANY));
     let config = call!(Config::bar, call!(Config::i440fx), 2, call!(Bar::physical, call!(Bar::prefetchable, bar)));
     let config = call!(Config::bar, config, 1, call!(Bar::ports, 4)).rom(0x800).class(1).revision(1).subsystem(1, 1);
     let config = config.interrupt_pin(1).capabilities(0x40);
     black_box(call!(Config::requests, &config).len());
-    black_box(call!(Function::new, config));
+    let [msi, msix] = black_box(&MESSAGES);
+    let (table, pending) = (call!(InBar::new, 2, 0), call!(InBar::new, 2, 0x800));
+    let function = call!(Function::with_msi, call!(Function::new, config), 0x50, msi);
+    black_box(call!(Function::with_msix, function, 0x70, msix, table, pending));
     let _ = host.bus().unplug(bridge.function());
 }

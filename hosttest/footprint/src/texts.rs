@@ -14,7 +14,7 @@ use vm_device::exit::x86::{
 use vm_device::{
     Access, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize,
     HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
-    MapText, OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError,
+    MapText, Message, OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError,
     Rejected, RelocateError, Relocation, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
@@ -85,6 +85,7 @@ fn vocabulary() {
     debug::<IoResource>(&IoResource::pio(0, 1));
     debug::<IrqResource>(&IrqResource::Any);
     debug::<IrqLine<'_>>(&IrqLine::DISCONNECTED);
+    debug::<Message>(&Message { address, data: 0, masked: false });
     debug::<Resources<'_, '_>>(&Resources::new(&[], &[]));
     // SAFETY: the image is never run.
     debug::<HeavyBarrier>(&unsafe { HeavyBarrier::new(|| {}) });

@@ -4,6 +4,7 @@ pub mod counted;
 pub mod eject;
 pub mod firmware;
 pub mod interrupter;
+pub mod messenger;
 pub mod pci;
 pub mod reset_control;
 pub mod scratch;

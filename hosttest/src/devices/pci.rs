@@ -15,6 +15,8 @@ pub const BAR0: u32 = 0x10;
 pub const PORTS_ENABLE: u32 = 1 << 0;
 /// In the command register: accesses to memory are decoded.
 pub const MEMORY_ENABLE: u32 = 1 << 1;
+/// In the command register: the function may write messages.
+pub const BUS_MASTER_ENABLE: u32 = 1 << 2;
 
 /// The address register's value for a dword of the configuration space of function 0 of a device.
 pub const fn config_address(bus: u32, device: u32, register: u32) -> u32 {

@@ -10,6 +10,7 @@ pub mod backed;
 pub mod doorbell;
 pub mod hotplug;
 pub mod interrupts;
+pub mod messages;
 pub mod moved;
 pub mod pci;
 pub mod ports;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         backed::ALL,
         string_io::ALL,
         interrupts::ALL,
+        messages::ALL,
         hotplug::ALL,
         doorbell::ALL,
         moved::ALL,

@@ -51,14 +51,16 @@ fn select(bus: u32, device: u32, register: u32) {
     port::write(CONFIG_ADDRESS, config_address(bus, device, register));
 }
 
+/// Reads a dword of the configuration space of function 0 of a device.
 #[inline(always)]
-fn read_config(bus: u32, device: u32, register: u32) -> u32 {
+pub(super) fn read_config(bus: u32, device: u32, register: u32) -> u32 {
     select(bus, device, register);
     port::read(CONFIG_DATA)
 }
 
+/// Writes one.
 #[inline(always)]
-fn write_config(bus: u32, device: u32, register: u32, value: u32) {
+pub(super) fn write_config(bus: u32, device: u32, register: u32, value: u32) {
     select(bus, device, register);
     port::write(CONFIG_DATA, value);
 }

@@ -89,6 +89,13 @@ pub enum PlugError {
         /// Which; 6 for the expansion ROM.
         index: usize,
     },
+    /// There cannot be such a capability: its offset is below 0x40 or no multiple of 4; it is in the place of another register, or
+    /// behind the last; it is the second of its kind; it has no message, or too many; or a table of MSI-X is not in memory that the
+    /// function decodes.
+    BadCapability {
+        /// Where it is in the configuration space.
+        offset: u8,
+    },
 }
 
 impl fmt::Display for PlugError {
@@ -100,6 +107,7 @@ impl fmt::Display for PlugError {
             PlugError::BadBar { index } => {
                 write!(f, "there can be no base address register {index} of this size and kind")
             }
+            PlugError::BadCapability { offset } => write!(f, "there can be no such capability at {offset:#x}"),
         }
     }
 }
@@ -134,6 +142,9 @@ impl<'d> Bus<'d> {
         }
         if let Some(index) = function.bad_bar() {
             return Err(PlugError::BadBar { index });
+        }
+        if let Some(offset) = function.bad_capability() {
+            return Err(PlugError::BadCapability { offset });
         }
         let mut first = self.first.lock();
         let holder = find(*first, |_, state| state.plugged.filter(|(taken, _)| *taken == slot));

@@ -333,6 +333,21 @@ impl<'d> Config<'d> {
         self.bad_bar.or_else(|| bars().find_map(is_bad)).or(rom)
     }
 
+    /// Where the list of capabilities starts; 0: there is none.
+    pub(super) const fn first_capability(&self) -> u8 {
+        self.capabilities
+    }
+
+    /// The base address registers, of which some may not be there.
+    pub(super) const fn bars(&self) -> &[Bar] {
+        &self.bars
+    }
+
+    /// Whether a dword is a register of the function's own.
+    pub(super) fn is_own(&self, register: usize) -> bool {
+        self.own(register).is_some()
+    }
+
     fn own(&self, register: usize) -> Option<&Register> {
         self.registers.iter().find(|own| register >= dword::OWN && usize::from(own.offset / 4) == register)
     }

@@ -9,9 +9,11 @@
 use spin::Mutex;
 
 use super::bus::{Bus, Slot};
+use super::capability::{Capabilities, InBar};
 use super::config::{Command, Config, DWORDS, Places, Ranges, Requests, collect, dword};
 use crate::address::{GuestUsize, IoRange};
 use crate::instance::InstanceId;
+use crate::interrupt::Messages;
 use crate::manager::{DeviceManager, Relocation};
 
 /// How often a relocation is made because another vCPU has changed the same registers meanwhile. Only a guest that writes them
@@ -56,6 +58,7 @@ pub(super) const SIZE: usize = 4 * DWORDS;
 /// ```
 pub struct Function<'d> {
     config: Config<'d>,
+    capabilities: Capabilities<'d>,
     pub(super) state: Mutex<State<'d>>,
     /// The bus behind a bridge. Nothing is plugged into that of another function.
     pub(super) secondary: Bus<'d>,
@@ -77,7 +80,83 @@ impl<'d> Function<'d> {
     /// A function with this configuration space, not plugged in.
     pub const fn new(config: Config<'d>) -> Self {
         let state = State { changed: [0; DWORDS], unsettled: 0, plugged: None, next: None };
-        Self { config, state: Mutex::new(state), secondary: Bus::new() }
+        Self { config, capabilities: Capabilities::NONE, state: Mutex::new(state), secondary: Bus::new() }
+    }
+
+    /// The function interrupts by messages, as the capability MSI at `offset` says (PCI Local Bus 3.0, 6.8.1): 24 bytes, with an
+    /// address of 64 bits, and a mask and a pending bit for each message. It comes first in the list of capabilities.
+    ///
+    /// `messages` are those of the device, 1 to 32, and belong to this function alone. They follow its registers: what the device
+    /// [signals](Messages::signal) goes to the address that the guest has written, with the number of the message in the lowest bits
+    /// of the data. Where the guest allocates fewer messages than there are, each that it allocates stands for several.
+    ///
+    /// ```
+    /// use vm_device::Messages;
+    /// use vm_device::devices::pci::{Config, Function};
+    ///
+    /// static MESSAGES: Messages<'static, 4> = Messages::new();
+    /// static CARD: Function<'static> = Function::new(Config::new(0x1234, 1)).with_msi(0x50, &MESSAGES);
+    /// // The list of capabilities starts there; it is MSI, which asks for 2 to the power of 2 messages.
+    /// assert_eq!((CARD.register(0x34), CARD.register(0x50)), (0x50, 0x0184_0005));
+    /// assert!(!MESSAGES.is_enabled());
+    /// ```
+    #[must_use]
+    pub const fn with_msi<const N: usize>(mut self, offset: u8, messages: &'d Messages<'d, N>) -> Self {
+        self.capabilities.add_msi(offset, self.config.first_capability(), messages);
+        self.config = self.config.capabilities(offset);
+        self
+    }
+
+    /// The function interrupts by messages, as the capability MSI-X at `offset` says (PCI Local Bus 3.0, 6.8.2): 12 bytes, which say
+    /// where in the memory of the function its table and its pending bits lie. It comes first in the list of capabilities.
+    ///
+    /// `messages` are those of the device, 1 to 2,048, and belong to this function alone. There the device answers itself, by
+    /// [`load_table`](Messages::load_table), [`store_table`](Messages::store_table) and [`load_pending`](Messages::load_pending): 16
+    /// bytes for each message, and 8 for each 64.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Bar, Config, Function, InBar};
+    /// use vm_device::{Access, Device, Messages, Rejected, Resources};
+    ///
+    /// /// Memory with the table at its base, and the pending bits at 0x800.
+    /// struct Card<'d>(Messages<'d, 16>);
+    ///
+    /// impl<'d> Device<'d> for Card<'d> {
+    ///     fn name(&self) -> &str {
+    ///         "card"
+    ///     }
+    ///     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+    ///         match access.offset() {
+    ///             offset @ 0..0x800 => self.0.load_table(offset, data),
+    ///             offset => self.0.load_pending(offset - 0x800, data),
+    ///         }
+    ///     }
+    ///     fn write(&self, access: &Access<'_>, data: &[u8]) {
+    ///         self.0.store_table(access.offset(), data);
+    ///     }
+    ///     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+    ///         self.0.connect(resources.irq(0));
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// static CARD: Card<'static> = Card(Messages::new());
+    /// static FUNCTION: Function<'static> = Function::new(Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)))
+    ///     .with_msix(0x60, &CARD.0, InBar::new(0, 0), InBar::new(0, 0x800));
+    /// // 16 messages; the table at 0, and the pending bits at 0x800, of base address register 0.
+    /// assert_eq!([0x60, 0x64, 0x68].map(|offset| FUNCTION.register(offset)), [0x000f_0011, 0, 0x800]);
+    /// ```
+    #[must_use]
+    pub const fn with_msix<const N: usize>(
+        mut self,
+        offset: u8,
+        messages: &'d Messages<'d, N>,
+        table: InBar,
+        pending: InBar,
+    ) -> Self {
+        self.capabilities.add_msix(offset, self.config.first_capability(), messages, [table, pending]);
+        self.config = self.config.capabilities(offset);
+        self
     }
 
     /// What its device has to be registered with: see [`Config::requests`].
@@ -108,6 +187,19 @@ impl<'d> Function<'d> {
     /// ```
     pub fn command(&self) -> Command {
         Command::from_bits_truncate(self.register(4 * dword::COMMAND) as u16)
+    }
+
+    /// Whether the device may assert its interrupt pin: the command register does not disable it, and the guest has not enabled
+    /// messages (PCI Local Bus 3.0, 6.2.2, 6.8.1.3 and 6.8.2.3). Otherwise the device interrupts by messages, or not at all.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Config, Function};
+    ///
+    /// let function = Function::new(Config::new(0x1234, 0x5678).interrupt_pin(1));
+    /// assert!(function.may_use_pin());
+    /// ```
+    pub fn may_use_pin(&self) -> bool {
+        !self.command().contains(Command::INTERRUPT_DISABLE) && !self.capabilities.is_enabled()
     }
 
     /// The device changes the bits of `mask` in the 4 bytes around `offset`: in a register of its own, or in the status register:
@@ -146,12 +238,20 @@ impl<'d> Function<'d> {
     /// assert_eq!(function.register(0x40), 1);
     /// ```
     pub fn reset(&self, manager: &DeviceManager<'d>) {
-        self.change(manager, |state| state.changed = [0; DWORDS]);
+        self.change(manager, |state| {
+            state.changed = [0; DWORDS];
+            self.capabilities.reset();
+        });
     }
 
     /// Why the function cannot be plugged in, as far as that depends on its configuration space.
     pub(super) fn bad_bar(&self) -> Option<usize> {
         self.config.bad_bar()
+    }
+
+    /// As [`bad_bar`](Self::bad_bar), of the capabilities.
+    pub(super) fn bad_capability(&self) -> Option<u8> {
+        self.capabilities.bad(self.config.bars(), |register| self.config.is_own(register))
     }
 
     pub(super) fn is_bridge(&self) -> bool {
@@ -161,6 +261,8 @@ impl<'d> Function<'d> {
     /// Puts the function into a slot, in front of those that are on the bus, with its registers as after reset.
     pub(super) fn plug_in(&self, state: &mut State<'d>, slot: Slot, id: InstanceId, next: Option<&'d Function<'d>>) {
         *state = State { changed: [0; DWORDS], unsettled: 0, plugged: Some((slot, id)), next };
+        self.capabilities.reset();
+        self.capabilities.follow(|register| self.value(state, register));
     }
 
     /// Takes the function out of its slot, and returns the next on its bus. The caller holds the lock of the bus.
@@ -186,7 +288,7 @@ impl<'d> Function<'d> {
             for (at, byte) in (offset..SIZE).zip(data) {
                 let (register, shift) = (at / 4, 8 * (at % 4));
                 let (lane, byte) = (0xff << shift, u32::from(*byte) << shift);
-                let writable = self.config.writable(register) & lane;
+                let writable = self.writable(register) & lane;
                 let cleared = self.config.clearable(register) & byte;
                 let new = (self.value(state, register) & !writable | byte & writable) & !cleared;
                 self.store(state, register, new);
@@ -195,12 +297,23 @@ impl<'d> Function<'d> {
     }
 
     pub(super) fn value(&self, state: &State<'d>, register: usize) -> u32 {
-        self.config.reset_value(register) ^ state.changed.get(register).copied().unwrap_or_default()
+        let stored = |register| self.reset_value(register) ^ state.changed.get(register).copied().unwrap_or_default();
+        self.capabilities.pending(register, stored).unwrap_or_else(|| stored(register))
+    }
+
+    /// The value of a dword after reset.
+    fn reset_value(&self, register: usize) -> u32 {
+        self.capabilities.reset_value(register).unwrap_or_else(|| self.config.reset_value(register))
+    }
+
+    /// The bits of a dword that a guest can write.
+    fn writable(&self, register: usize) -> u32 {
+        self.capabilities.writable(register).unwrap_or_else(|| self.config.writable(register))
     }
 
     fn store(&self, state: &mut State<'d>, register: usize, value: u32) {
         if let Some(changed) = state.changed.get_mut(register) {
-            *changed = self.config.reset_value(register) ^ value;
+            *changed = self.reset_value(register) ^ value;
         }
     }
 
@@ -208,12 +321,14 @@ impl<'d> Function<'d> {
         self.config.places(|register| self.value(state, register))
     }
 
-    /// Changes registers under the lock, and then, without it, has those ranges follow whose places have changed.
+    /// Changes registers under the lock, and then, without it, has those ranges follow whose places have changed, and sends the
+    /// messages that may be sent now.
     fn change(&self, manager: &DeviceManager<'d>, act: impl FnOnce(&mut State<'d>)) {
         let (ranges, wanted) = {
             let mut state = self.state.lock();
             let before = self.places(&state);
             act(&mut state);
+            self.capabilities.follow(|register| self.value(&state, register));
             let unsettled = core::mem::take(&mut state.unsettled);
             let ranges = unsettled | differing(&before, &self.places(&state));
             (ranges, self.wanted(&state, ranges))
@@ -221,6 +336,7 @@ impl<'d> Function<'d> {
         if ranges != 0 {
             self.settle(manager, ranges, wanted);
         }
+        self.capabilities.settle();
     }
 
     /// Relocates ranges, a bit for each, in one transaction: to where the registers said when the caller looked, and then to

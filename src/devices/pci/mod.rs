@@ -5,6 +5,7 @@
 //! |---|---|
 //! | [`HostBridge`] | configuration mechanism 1, the enhanced (memory-mapped) mechanism, and bus 0 |
 //! | [`Function`] | a configuration space and the ranges that follow it, made of a [`Config`] with [`Bar`]s and [`Register`]s |
+//! | [`Messages`](crate::Messages) | what a function with the capability MSI or MSI-X interrupts by ([`Function::with_msi`], [`Function::with_msix`]) |
 //! | [`Bridge`] | a PCI-to-PCI bridge: a function, windows, and a bus behind it |
 //! | [`Bus`] | the functions that are plugged in, each in a [`Slot`] |
 //!
@@ -21,12 +22,25 @@
 //!   the place when that changes. So base address registers can be written in any order, through each other's places.
 //! - A write to the command register, or of several registers at once, is one transaction.
 //!
-//! No lock is held while ranges are moved. When several vCPUs write registers of one function at once, the map ends as the
+//! # Interrupts
+//!
+//! A function that interrupts by messages has the capability MSI, MSI-X, or both, each with [`Messages`](crate::Messages) of the
+//! device. The guest enables one of them, by then without the pin: [`Function::may_use_pin`] tells the device, and so does
+//! [`Messages::is_enabled`](crate::Messages::is_enabled), without the function. A device looks each time before it interrupts, and takes an
+//! assertion of its pin back when it finds messages enabled.
+//!
+//! Messages are written by the function as a bus master. While the command register does not enable that
+//! ([`Command::BUS_MASTER`]), they are pending.
+//!
+//! # What is locked
+//!
+//! No lock is held while ranges are moved, or messages sent. When several vCPUs write registers of one function at once, the map ends as the
 //! registers do.
 
 mod bar;
 mod bridge;
 mod bus;
+mod capability;
 mod config;
 mod function;
 mod host;
@@ -35,6 +49,7 @@ mod window;
 pub use bar::Bar;
 pub use bridge::Bridge;
 pub use bus::{Bus, PlugError, Slot};
+pub use capability::InBar;
 pub use config::{Command, Config, Register, Requests};
 pub use function::Function;
 pub use host::HostBridge;
