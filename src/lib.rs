@@ -138,7 +138,7 @@ mod tests;
 pub use access::{Access, IoError, MAX_DEPTH, OpenBus, Straddling};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 pub use allocator::SystemAllocator;
-pub use device::{Device, Doorbell, Rejected};
+pub use device::{Device, Doorbell, Failed, Rejected};
 pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
 pub use error::{
     DispatcherError, IrqError, MAX_LINES, Owner, RangeRefusal, RegisterError, RelocateError, UnregisterError,

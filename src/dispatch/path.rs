@@ -52,7 +52,8 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
+    /// [`IoError`] tells why the access did not reach a device, or that the device has [`Failed`](IoError::Failed). For the guest
+    /// it is complete all the same, unless the VMM stops the guest.
     #[inline]
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
         self.dispatch_without_handle(address, io_type, &mut Read { data })
@@ -338,8 +339,7 @@ pub(super) fn call_device<G>(
     if occupant.target.sizes != AccessSizes::ANY {
         return call_sized(transfer, occupant, &access);
     }
-    transfer.call(occupant.device, &access);
-    Ok(())
+    transfer.call(occupant.device, &access)
 }
 
 /// Calls a device that does not accept every size.
@@ -353,22 +353,23 @@ fn call_sized(mut transfer: impl Transfer, occupant: &Occupant<'_>, access: &Acc
 fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, length) = (access.offset(), transfer.element_len());
     if occupant.target.sizes.accepts(offset, length) {
-        transfer.call(occupant.device, access);
+        transfer.call(occupant.device, access)
     } else if occupant.target.sizes.splits(offset, length) {
-        call_split(transfer, occupant, access);
+        call_split(transfer, occupant, access)
     } else {
-        return Err(IoError::RefusedSize);
+        Err(IoError::RefusedSize)
     }
-    Ok(())
 }
 
-/// Calls a device for each piece of an access, in sizes that it accepts. The caller has checked that there are such sizes.
-fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) {
+/// Calls a device for each piece of an access, in sizes that it accepts, up to the first that fails. The caller has
+/// checked that there are such sizes.
+fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let length = transfer.element_len();
     let (mut at, mut next, mut left) = (0, *access, length);
     while let Some(size) = occupant.target.sizes.piece(next.offset(), left)
-        && transfer.call_part(occupant.device, &next, at, size)
+        && let Some(outcome) = transfer.call_part(occupant.device, &next, at, size)
     {
+        outcome?;
         at += size;
         left -= size;
         next = next.offset_by(size as u64);
@@ -377,4 +378,5 @@ fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Acc
             (next, left) = (*access, length);
         }
     }
+    Ok(())
 }

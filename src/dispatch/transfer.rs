@@ -1,6 +1,6 @@
 //! The data of an access: a read or a write, of one element or of a string.
 
-use crate::access::{Access, fill};
+use crate::access::{Access, IoError, fill};
 use crate::device::Device;
 
 /// The data of an access, in one direction.
@@ -18,9 +18,15 @@ pub(crate) trait Transfer {
         false
     }
     /// Calls the device once, with all of the data.
-    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>);
-    /// Calls the device with a part of the data: `size` bytes from position `at` on. `false` if the data ends before.
-    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool;
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError>;
+    /// Calls the device with a part of the data: `size` bytes from position `at` on. `None` if the data ends before.
+    fn call_part<'d>(
+        &mut self,
+        device: &dyn Device<'d>,
+        access: &Access<'_>,
+        at: usize,
+        size: usize,
+    ) -> Option<Result<(), IoError>>;
 }
 
 pub(crate) struct Read<'b> {
@@ -70,14 +76,19 @@ impl Transfer for Read<'_> {
         !self.data.is_empty()
     }
     #[inline(always)]
-    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.read(access, self.data);
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError> {
+        Ok(device.try_read(access, self.data)?)
     }
     #[inline(never)]
-    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
-        let Some(piece) = self.data.get_mut(at..at.saturating_add(size)) else { return false };
-        device.read(access, piece);
-        true
+    fn call_part<'d>(
+        &mut self,
+        device: &dyn Device<'d>,
+        access: &Access<'_>,
+        at: usize,
+        size: usize,
+    ) -> Option<Result<(), IoError>> {
+        let piece = self.data.get_mut(at..at.saturating_add(size))?;
+        Some(device.try_read(access, piece).map_err(IoError::from))
     }
 }
 
@@ -96,14 +107,19 @@ impl Transfer for Write<'_> {
         !self.data.is_empty()
     }
     #[inline(always)]
-    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.write(access, self.data);
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError> {
+        Ok(device.try_write(access, self.data)?)
     }
     #[inline(never)]
-    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
-        let Some(piece) = self.data.get(at..at.saturating_add(size)) else { return false };
-        device.write(access, piece);
-        true
+    fn call_part<'d>(
+        &mut self,
+        device: &dyn Device<'d>,
+        access: &Access<'_>,
+        at: usize,
+        size: usize,
+    ) -> Option<Result<(), IoError>> {
+        let piece = self.data.get(at..at.saturating_add(size))?;
+        Some(device.try_write(access, piece).map_err(IoError::from))
     }
 }
 
@@ -120,10 +136,16 @@ impl Transfer for ReadString<'_> {
     fn has_valid_len(&self) -> bool {
         !self.bytes.data.is_empty() && self.bytes.data.len().is_multiple_of(self.element)
     }
-    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.read_string(access, self.element, self.bytes.data);
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError> {
+        Ok(device.read_string(access, self.element, self.bytes.data)?)
     }
-    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+    fn call_part<'d>(
+        &mut self,
+        device: &dyn Device<'d>,
+        access: &Access<'_>,
+        at: usize,
+        size: usize,
+    ) -> Option<Result<(), IoError>> {
         self.bytes.call_part(device, access, at, size)
     }
 }
@@ -140,10 +162,16 @@ impl Transfer for WriteString<'_> {
     fn has_valid_len(&self) -> bool {
         !self.bytes.data.is_empty() && self.bytes.data.len().is_multiple_of(self.element)
     }
-    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        device.write_string(access, self.element, self.bytes.data);
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError> {
+        Ok(device.write_string(access, self.element, self.bytes.data)?)
     }
-    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+    fn call_part<'d>(
+        &mut self,
+        device: &dyn Device<'d>,
+        access: &Access<'_>,
+        at: usize,
+        size: usize,
+    ) -> Option<Result<(), IoError>> {
         self.bytes.call_part(device, access, at, size)
     }
 }
@@ -164,10 +192,16 @@ impl<T: Transfer + ?Sized> Transfer for &mut T {
     fn is_piece(&self) -> bool {
         (**self).is_piece()
     }
-    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        (**self).call(device, access);
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError> {
+        (**self).call(device, access)
     }
-    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
+    fn call_part<'d>(
+        &mut self,
+        device: &dyn Device<'d>,
+        access: &Access<'_>,
+        at: usize,
+        size: usize,
+    ) -> Option<Result<(), IoError>> {
         (**self).call_part(device, access, at, size)
     }
 }

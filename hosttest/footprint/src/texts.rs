@@ -12,10 +12,10 @@ use vm_device::exit::x86::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, Assigned, DeviceManager, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier,
-    InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource, OpenBus, Owner,
-    PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation,
-    Resources, Straddling, SystemAllocator, UnregisterError,
+    Access, Assigned, DeviceManager, DispatcherError, Doorbell, Failed, Fit, Gsi, GuestAddress, GuestUsize,
+    HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
+    OpenBus, Owner, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected,
+    RelocateError, Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -97,6 +97,8 @@ fn errors() {
     debug::<IoError>(&IoError::Unclaimed);
     display::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
     debug::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
+    display::<Failed>(&Failed::new(0));
+    debug::<Failed>(&Failed::new(0));
     display::<Rejected>(&Rejected::new(0));
     debug::<Rejected>(&Rejected::new(0));
     display::<InterruptError>(&InterruptError::Removed);
