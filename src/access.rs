@@ -64,6 +64,11 @@ impl Target {
     pub(crate) fn id(self) -> Option<InstanceId> {
         self.node.map(|index| InstanceId { index, generation: self.generation })
     }
+
+    /// Which of its ranges.
+    pub(crate) const fn range_index(self) -> usize {
+        (self.range.0 >> 1) as usize
+    }
 }
 
 /// Where an access protects its slot, and so where a removal finds it: at this depth of a vCPU's hazard record, or in a stripe.
@@ -171,7 +176,7 @@ impl<'a> Access<'a> {
 
     /// Which of the device's ranges is accessed: the index of the request it was given for.
     pub const fn range_index(&self) -> usize {
-        (self.target.range.0 >> 1) as usize
+        self.target.range_index()
     }
 
     /// The id of the device that is accessed: its own, as [`Resources::id`](crate::Resources::id) told it. `None` for an access

@@ -123,6 +123,7 @@ mod listener;
 mod manager;
 #[cfg(all(test, vm_device_loom))]
 mod models;
+mod observer;
 mod orderings;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;
@@ -134,6 +135,7 @@ mod sizes;
 mod sync;
 #[cfg(all(test, not(vm_device_loom)))]
 mod tests;
+mod transfer;
 
 pub use access::{Access, IoError, MAX_DEPTH, OpenBus, Straddling};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
@@ -147,6 +149,7 @@ pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING};
 pub use listener::{PlacedRange, RangeListener};
 pub use manager::{DeviceInfo, DeviceManager, MappedRange, Relocation, Storage, Taken};
+pub use observer::{AccessDirection, AccessObserver, ObservedAccess};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
 pub use quiescence::{HeavyBarrier, MAX_ANONYMOUS};

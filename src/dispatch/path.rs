@@ -1,6 +1,5 @@
 //! The fast path and the slow path of an access.
 
-use super::transfer::{Read, ReadString, Transfer, Write, WriteString};
 use crate::access::{Access, Caller, IoError, ReaderSite};
 use crate::address::{GuestAddress, IoType, Space};
 use crate::cost;
@@ -10,6 +9,7 @@ use crate::quiescence::{Reader, Refused, SlotGuard, SlotRef};
 use crate::resource::MAX_WINDOW_DEPTH;
 use crate::sizes::AccessSizes;
 use crate::sync::cold_path;
+use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
 /// The result of a search: a slot, and the base of its range, under a version.
 struct Lookup<'d> {
@@ -127,9 +127,23 @@ impl<'d> DeviceManager<'d> {
         self.dispatch_from(&caller, address, io_type, transfer)
     }
 
-    /// Slow path: no hints. Repeats the search until it completes under an unchanged version.
+    /// Slow path: no hints. The observer, if there is one, is told of the access.
     #[inline(never)]
     pub(super) fn dispatch_from(
+        &self,
+        caller: &Caller<'_>,
+        address: GuestAddress,
+        io_type: IoType,
+        transfer: &mut dyn Transfer,
+    ) -> Result<(), IoError> {
+        match self.observer {
+            None => self.dispatch_unobserved(caller, address, io_type, transfer),
+            Some(observer) => observer.dispatch(self, caller, address, io_type, transfer),
+        }
+    }
+
+    /// Repeats the search until it completes under an unchanged version.
+    pub(super) fn dispatch_unobserved(
         &self,
         caller: &Caller<'_>,
         address: GuestAddress,
@@ -187,14 +201,17 @@ impl<'d> DeviceManager<'d> {
     ) -> Result<Result<(), IoError>, T> {
         match self.find(table, address, transfer.element_len()) {
             Ok(Some(Lookup { version, base, found })) => {
-                reader.remember(A::SPACE, address, found);
+                if !reader.remember(A::SPACE, address, found) {
+                    cold_path();
+                    return Err(transfer);
+                }
                 match self.slots.enter(reader.record(), version, found) {
                     Ok(guard) => Ok(call_device(&guard, caller, base, address, transfer)),
                     Err(_) => Err(transfer),
                 }
             }
-            Ok(None) => Err(transfer),
-            Err(error) => Ok(Err(error)),
+            Err(error) if self.observer.is_none() => Ok(Err(error)),
+            _ => Err(transfer),
         }
     }
 
@@ -355,8 +372,10 @@ fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: 
     if occupant.target.sizes.accepts(offset, length) {
         transfer.call(occupant.device, access)
     } else if occupant.target.sizes.splits(offset, length) {
+        transfer.is_for(access);
         call_split(transfer, occupant, access)
     } else {
+        transfer.is_for(access);
         Err(IoError::RefusedSize)
     }
 }

@@ -1,10 +1,11 @@
 //! The policy for an access that no range holds whole: open bus, or pieces that are accesses of their own.
 
-use super::transfer::Transfer;
 use crate::access::{Access, Caller, IoError, Straddling};
 use crate::address::{GuestAddress, IoType, Space};
 use crate::device::Device;
 use crate::manager::DeviceManager;
+use crate::observer::AccessDirection;
+use crate::transfer::Transfer;
 
 impl DeviceManager<'_> {
     /// Serves an access that no range holds whole, and that has been prepared: its policy is that of the space. A piece of an
@@ -102,8 +103,11 @@ struct Part<'t> {
 
 impl Transfer for Part<'_> {
     fn fill(&mut self, _: [u8; 4]) {}
-    fn len(&self) -> usize {
-        self.size
+    fn data(&self) -> &[u8] {
+        self.transfer.data().get(self.at..self.at.saturating_add(self.size)).unwrap_or_default()
+    }
+    fn direction(&self) -> AccessDirection {
+        self.transfer.direction()
     }
     fn element_len(&self) -> usize {
         self.size

@@ -5,6 +5,7 @@ mod inspect;
 mod line;
 mod lines;
 mod notify;
+mod observing;
 mod occupant;
 mod on_drop;
 mod publish;
@@ -20,6 +21,7 @@ mod tree;
 
 pub use device_manager::DeviceManager;
 pub use inspect::{DeviceInfo, MappedRange};
+pub(crate) use observing::Observing;
 pub(crate) use occupant::Occupant;
 pub use relocate::Relocation;
 pub(crate) use remove::Scope;

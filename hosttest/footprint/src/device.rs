@@ -2,7 +2,7 @@
 
 use vm_device::{Access, Device, Gsi, GuestAddress, InterruptController, InterruptError, IrqLine, Rejected, Resources};
 #[cfg(feature = "all")]
-use vm_device::{Failed, IoError, PlacedRange, RangeListener};
+use vm_device::{AccessObserver, Failed, IoError, ObservedAccess, PlacedRange, RangeListener};
 
 pub struct Nothing;
 
@@ -78,3 +78,18 @@ impl RangeListener for NoListener {
 
 #[cfg(feature = "all")]
 pub static LISTENER: NoListener = NoListener;
+
+#[cfg(feature = "all")]
+pub struct NoObserver;
+
+#[cfg(feature = "all")]
+impl AccessObserver for NoObserver {
+    fn observe(&self, access: &ObservedAccess<'_>) {
+        core::hint::black_box(access);
+        #[cfg(feature = "texts")]
+        crate::texts::observed(access);
+    }
+}
+
+#[cfg(feature = "all")]
+pub static OBSERVER: NoObserver = NoObserver;

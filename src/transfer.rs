@@ -2,13 +2,19 @@
 
 use crate::access::{Access, IoError, fill};
 use crate::device::Device;
+use crate::observer::AccessDirection;
 
 /// The data of an access, in one direction.
 pub(crate) trait Transfer {
     /// Gives every byte of a read the open-bus value. It comes before everything that can fail.
     fn fill(&mut self, open_bus: [u8; 4]);
+    /// What is written, or what was read.
+    fn data(&self) -> &[u8];
+    fn direction(&self) -> AccessDirection;
     /// The length in bytes of the data.
-    fn len(&self) -> usize;
+    fn len(&self) -> usize {
+        self.data().len()
+    }
     /// The length in bytes of one element: the whole of a plain access, or one element of a string.
     fn element_len(&self) -> usize;
     /// Whether the data is a whole number of elements, and not empty.
@@ -16,6 +22,10 @@ pub(crate) trait Transfer {
     /// Whether it is a piece of an access, which is not split further.
     fn is_piece(&self) -> bool {
         false
+    }
+    /// Tells which range it is for, where no [`call`](Self::call) does: the device is called for parts, or refuses the size.
+    fn is_for(&mut self, access: &Access<'_>) {
+        let _ = access;
     }
     /// Calls the device once, with all of the data.
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError>;
@@ -60,8 +70,11 @@ impl<'b> WriteString<'b> {
 }
 
 impl Transfer for Read<'_> {
-    fn len(&self) -> usize {
-        self.data.len()
+    fn data(&self) -> &[u8] {
+        self.data
+    }
+    fn direction(&self) -> AccessDirection {
+        AccessDirection::Read
     }
     #[inline(always)]
     fn fill(&mut self, open_bus: [u8; 4]) {
@@ -93,8 +106,11 @@ impl Transfer for Read<'_> {
 }
 
 impl Transfer for Write<'_> {
-    fn len(&self) -> usize {
-        self.data.len()
+    fn data(&self) -> &[u8] {
+        self.data
+    }
+    fn direction(&self) -> AccessDirection {
+        AccessDirection::Write
     }
     #[inline(always)]
     fn fill(&mut self, _: [u8; 4]) {}
@@ -124,8 +140,11 @@ impl Transfer for Write<'_> {
 }
 
 impl Transfer for ReadString<'_> {
-    fn len(&self) -> usize {
-        self.bytes.data.len()
+    fn data(&self) -> &[u8] {
+        self.bytes.data
+    }
+    fn direction(&self) -> AccessDirection {
+        AccessDirection::Read
     }
     fn fill(&mut self, [byte, ..]: [u8; 4]) {
         self.bytes.data.fill(byte);
@@ -151,8 +170,11 @@ impl Transfer for ReadString<'_> {
 }
 
 impl Transfer for WriteString<'_> {
-    fn len(&self) -> usize {
-        self.bytes.data.len()
+    fn data(&self) -> &[u8] {
+        self.bytes.data
+    }
+    fn direction(&self) -> AccessDirection {
+        AccessDirection::Write
     }
     #[inline(always)]
     fn fill(&mut self, _: [u8; 4]) {}
@@ -177,8 +199,11 @@ impl Transfer for WriteString<'_> {
 }
 
 impl<T: Transfer + ?Sized> Transfer for &mut T {
-    fn len(&self) -> usize {
-        (**self).len()
+    fn data(&self) -> &[u8] {
+        (**self).data()
+    }
+    fn direction(&self) -> AccessDirection {
+        (**self).direction()
     }
     fn fill(&mut self, open_bus: [u8; 4]) {
         (**self).fill(open_bus);
@@ -191,6 +216,9 @@ impl<T: Transfer + ?Sized> Transfer for &mut T {
     }
     fn is_piece(&self) -> bool {
         (**self).is_piece()
+    }
+    fn is_for(&mut self, access: &Access<'_>) {
+        (**self).is_for(access);
     }
     fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError> {
         (**self).call(device, access)
