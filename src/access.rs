@@ -64,6 +64,11 @@ impl Target {
     pub(crate) fn id(self) -> Option<InstanceId> {
         self.node.map(|index| InstanceId { index, generation: self.generation })
     }
+
+    /// Which of its ranges.
+    pub(crate) const fn range_index(self) -> usize {
+        (self.range.0 >> 1) as usize
+    }
 }
 
 /// Where an access protects its slot, and so where a removal finds it: at this depth of a vCPU's hazard record, or in a stripe.
@@ -171,7 +176,7 @@ impl<'a> Access<'a> {
 
     /// Which of the device's ranges is accessed: the index of the request it was given for.
     pub const fn range_index(&self) -> usize {
-        (self.target.range.0 >> 1) as usize
+        self.target.range_index()
     }
 
     /// The id of the device that is accessed: its own, as [`Resources::id`](crate::Resources::id) told it. `None` for an access
@@ -322,10 +327,10 @@ impl fmt::Debug for Access<'_> {
     }
 }
 
-/// Why an access did not reach a device whole. In each case but [`Partial`](Self::Partial) the buffer of a read holds the
-/// open-bus value, and nothing was written anywhere.
+/// Why an access did not reach a device whole, or failed there. In each case but [`Partial`](Self::Partial) and
+/// [`Failed`](Self::Failed) the buffer of a read holds the open-bus value, and nothing was written anywhere.
 ///
-/// A VMM may ignore it: for the guest the access is complete. It is for logs and counters.
+/// A VMM may ignore it, except for [`Failed`](Self::Failed): for the guest the access is complete. It is for logs and counters.
 ///
 /// ```
 /// # mod constant { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/constant.rs")); }
@@ -365,6 +370,13 @@ pub enum IoError {
         /// How many bytes have reached a device; of a string, in all of its elements.
         delivered: u32,
     },
+    /// A device has failed ([`Failed`](crate::Failed)): the VMM stops the guest, or goes on as if the access were complete. Of an
+    /// access that is several calls of devices, the calls after this one are not made. What no device has put into the buffer of a
+    /// read holds the open-bus value.
+    Failed {
+        /// The device's code.
+        code: u32,
+    },
     /// The device does not accept an access of this size, or not at this alignment.
     RefusedSize,
     /// The access is 0 bytes long, or its length is no multiple of the element size.
@@ -385,6 +397,7 @@ impl fmt::Display for IoError {
                     "the access is not wholly inside one range, and {delivered} of its bytes reached a device"
                 );
             }
+            IoError::Failed { code } => return write!(f, "the device failed (code {code})"),
             IoError::Unclaimed => "no device claims the address",
             IoError::Straddling => "the access is not wholly inside one range",
             IoError::RefusedSize => "the device does not accept an access of this size and alignment",
@@ -414,7 +427,7 @@ pub enum Straddling {
     /// naturally aligned, at most 4 ports or 8 bytes of memory, that one range holds whole or no range has any of.
     ///
     /// Each piece is an access of its own, in order. A piece that is nobody's or that is refused reads as open bus, and the
-    /// later ones go on. Nothing wraps at the end of the space: bytes behind it are nobody's. Of a string, each element is split
+    /// later ones go on; the first one that fails in its device ends the access. Nothing wraps at the end of the space: bytes behind it are nobody's. Of a string, each element is split
     /// so. The outcome is `Ok` if all bytes have reached devices, and [`IoError::Partial`] otherwise.
     Split,
 }

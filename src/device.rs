@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use crate::access::Access;
+use crate::access::{Access, IoError};
 use crate::resource::Resources;
 
 /// A device, or a bus: a bus is a device that others name as their parent.
@@ -38,6 +38,9 @@ use crate::resource::Resources;
 /// A guest chooses offset and length of its accesses. [`Access::load`] and [`Access::store`] serve all of them; a device
 /// that uses neither has to be ready for each, or is registered with the sizes that it accepts
 /// ([`IoResource::sizes`](crate::IoResource::sizes)).
+///
+/// A device whose accesses can fail implements [`try_read`](Self::try_read) and [`try_write`](Self::try_write) in the place of
+/// [`read`](Self::read) and [`write`](Self::write). A device without ranges, such as a bus, implements none of them.
 pub trait Device<'d>: Sync {
     /// The name, which stands in paths ([`find_by_path`](crate::DeviceManager::find_by_path)): not empty, and without a `/` and a `@`.
     /// Siblings may have the same name. A path tells them apart by their addresses.
@@ -45,28 +48,79 @@ pub trait Device<'d>: Sync {
 
     /// The guest reads. `data` comes filled with the open-bus value and may be left so; it is never empty.
     ///
-    /// It is called from within the VM exit: it should not wait.
-    fn read(&self, access: &Access<'_>, data: &mut [u8]);
+    /// It is called from within the VM exit: it should not wait. Unless a device has its own, the read has the open-bus value.
+    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
+        let _ = (access, data);
+    }
 
     /// The guest writes `data`, which is never empty.
     ///
-    /// It is called from within the VM exit: it should not wait.
-    fn write(&self, access: &Access<'_>, data: &[u8]);
+    /// It is called from within the VM exit: it should not wait. Unless a device has its own, the write is ignored.
+    fn write(&self, access: &Access<'_>, data: &[u8]) {
+        let _ = (access, data);
+    }
+
+    /// The guest reads, and the device can fail: as [`read`](Self::read), which it calls unless a device has its own. The manager
+    /// calls this method, and not `read`.
+    ///
+    /// ```
+    /// use vm_device::{
+    ///     Access, Device, DeviceManager, Failed, GuestAddress, IoError, IoRange, IoResource, IoType, Storage,
+    ///     SystemAllocator,
+    /// };
+    ///
+    /// /// Memory of another process, which has ended.
+    /// struct Remote;
+    ///
+    /// impl Device<'_> for Remote {
+    ///     fn name(&self) -> &str {
+    ///         "remote"
+    ///     }
+    ///     fn try_read(&self, _: &Access<'_>, _: &mut [u8]) -> Result<(), Failed> {
+    ///         Err(Failed::new(32))
+    ///     }
+    /// }
+    ///
+    /// let storage = Storage::<8, 16, 2>::new();
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY));
+    /// manager.register_device(&Remote, None, &[IoResource::mmio(0x1000, 4)], &[]).unwrap();
+    /// let mut data = [0; 4];
+    /// let outcome = manager.read(GuestAddress(0x1000), &mut data, IoType::Mmio);
+    /// assert_eq!((outcome, data), (Err(IoError::Failed { code: 32 }), [0xff; 4]));
+    /// ```
+    ///
+    /// # Errors
+    /// [`Failed`] ends the access: what follows of it is not made.
+    fn try_read(&self, access: &Access<'_>, data: &mut [u8]) -> Result<(), Failed> {
+        self.read(access, data);
+        Ok(())
+    }
+
+    /// The guest writes, and the device can fail: as [`try_read`](Self::try_read), the other way.
+    ///
+    /// # Errors
+    /// As [`try_read`](Self::try_read).
+    fn try_write(&self, access: &Access<'_>, data: &[u8]) -> Result<(), Failed> {
+        self.write(access, data);
+        Ok(())
+    }
 
     /// The guest reads a string of ports (`REP INS`): `data` holds elements of `element` bytes each, all from the same
     /// port, in the order in which they are read. Unless a device takes the burst in one piece by its own method,
-    /// each element is a [`read`](Self::read).
-    fn read_string(&self, access: &Access<'_>, element: usize, data: &mut [u8]) {
-        for item in data.chunks_mut(element.max(1)) {
-            self.read(access, item);
-        }
+    /// each element is a [`try_read`](Self::try_read), up to the first that fails.
+    ///
+    /// # Errors
+    /// As [`try_read`](Self::try_read).
+    fn read_string(&self, access: &Access<'_>, element: usize, data: &mut [u8]) -> Result<(), Failed> {
+        data.chunks_mut(element.max(1)).try_for_each(|item| self.try_read(access, item))
     }
 
     /// The guest writes a string of ports (`REP OUTS`): as [`read_string`](Self::read_string), the other way.
-    fn write_string(&self, access: &Access<'_>, element: usize, data: &[u8]) {
-        for item in data.chunks(element.max(1)) {
-            self.write(access, item);
-        }
+    ///
+    /// # Errors
+    /// As [`try_read`](Self::try_read).
+    fn write_string(&self, access: &Access<'_>, element: usize, data: &[u8]) -> Result<(), Failed> {
+        data.chunks(element.max(1)).try_for_each(|item| self.try_write(access, item))
     }
 
     /// Tells the device what it was given: once for each registration, before any access can reach the device.
@@ -106,7 +160,7 @@ pub trait Device<'d>: Sync {
 /// It lies at an offset in a range, not at an address: a doorbell moves with its range.
 ///
 /// ```
-/// use vm_device::{Access, Device, Doorbell};
+/// use vm_device::{Device, Doorbell};
 ///
 /// /// A queue: a write of its index at offset 0x10 of its first range says that there is work.
 /// struct Queue;
@@ -115,8 +169,6 @@ pub trait Device<'d>: Sync {
 ///     fn name(&self) -> &str {
 ///         "queue"
 ///     }
-///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 ///     fn doorbells(&self) -> &[Doorbell] {
 ///         &[Doorbell { range_index: 0, offset: 0x10, size: 2, value: Some(0) }]
 ///     }
@@ -140,8 +192,7 @@ pub struct Doorbell {
 ///
 /// ```
 /// use vm_device::{
-///     Access, Device, DeviceManager, IoRange, RegisterError, Rejected, Resources, Storage,
-///     SystemAllocator,
+///     Device, DeviceManager, IoRange, RegisterError, Rejected, Resources, Storage, SystemAllocator,
 /// };
 ///
 /// /// A device that cannot do without an interrupt line.
@@ -151,8 +202,6 @@ pub struct Doorbell {
 ///     fn name(&self) -> &str {
 ///         "clock"
 ///     }
-///     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-///     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 ///     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
 ///         resources.irq(0).gsi().map(drop).ok_or(Rejected::new(19))
 ///     }
@@ -189,3 +238,87 @@ impl fmt::Display for Rejected {
 }
 
 impl core::error::Error for Rejected {}
+
+/// A device cannot make an access that a guest makes: what is behind the device has failed. The VMM gets the code as
+/// [`IoError::Failed`], and as a rule stops the guest.
+///
+/// It is not for what a guest does wrong, which a device answers as its hardware would.
+///
+/// ```
+/// use vm_device::{Failed, IoError};
+///
+/// assert_eq!(Failed::new(5).code(), 5);
+/// assert_eq!(IoError::from(Failed::new(5)), IoError::Failed { code: 5 });
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Failed(
+    /// It is [`IoError::Failed`]. So a `Result` of a device is that of the dispatch as it is, and no instruction makes one of the
+    /// other.
+    IoError,
+);
+
+impl Failed {
+    /// With a code that says why, in numbers of the device's own: an `errno` of the host, for one. It stands in the error of
+    /// the access.
+    pub const fn new(code: u32) -> Self {
+        Self(IoError::Failed { code })
+    }
+
+    /// The code.
+    pub const fn code(self) -> u32 {
+        match self.0 {
+            IoError::Failed { code } => code,
+            _ => 0,
+        }
+    }
+
+    /// Passes on what a nested access ended with: a failure fails the access that it was made for. Any other outcome is `Ok`,
+    /// because for the guest the access is complete.
+    ///
+    /// ```
+    /// use vm_device::{Access, Device, DeviceManager, Failed, GuestAddress, IoType};
+    ///
+    /// /// Shows the first 64 KiB of the memory space at another place.
+    /// struct Mirror<'d>(&'d DeviceManager<'d>);
+    ///
+    /// impl<'d> Device<'d> for Mirror<'d> {
+    ///     fn name(&self) -> &str {
+    ///         "mirror"
+    ///     }
+    ///     fn try_read(&self, access: &Access<'_>, data: &mut [u8]) -> Result<(), Failed> {
+    ///         let address = GuestAddress(access.offset());
+    ///         Failed::pass_on(self.0.nested(access).read(address, data, IoType::Mmio))
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    /// [`Failed`] with the code of an [`IoError::Failed`].
+    pub const fn pass_on(outcome: Result<(), IoError>) -> Result<(), Self> {
+        match outcome {
+            Err(error @ IoError::Failed { .. }) => Err(Self(error)),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl From<Failed> for IoError {
+    #[inline(always)]
+    fn from(failed: Failed) -> Self {
+        failed.0
+    }
+}
+
+impl fmt::Debug for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failed").field("code", &self.code()).finish()
+    }
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl core::error::Error for Failed {}

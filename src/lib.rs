@@ -123,6 +123,7 @@ mod listener;
 mod manager;
 #[cfg(all(test, vm_device_loom))]
 mod models;
+mod observer;
 mod orderings;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;
@@ -135,11 +136,12 @@ mod sizes;
 mod sync;
 #[cfg(all(test, not(vm_device_loom)))]
 mod tests;
+mod transfer;
 
 pub use access::{Access, IoError, MAX_DEPTH, OpenBus, Straddling};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 pub use allocator::SystemAllocator;
-pub use device::{Device, Doorbell, Rejected};
+pub use device::{Device, Doorbell, Failed, Rejected};
 pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
 pub use error::{
     DispatcherError, IrqError, IrqRefusal, MAX_LINES, Owner, PathError, RangeRefusal, RegisterError, RelocateError, RerouteError, ResetError, UnregisterError,
@@ -148,6 +150,7 @@ pub use instance::InstanceId;
 pub use interrupt::{Gsi, InterruptController, InterruptError, IrqLine, MAX_SHARING, Message, Messages};
 pub use listener::{PlacedRange, RangeListener};
 pub use manager::{DeviceInfo, DeviceManager, DevicePath, MapText, MappedRange, Relocation, Storage, Taken};
+pub use observer::{AccessDirection, AccessObserver, ObservedAccess};
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 pub use passthrough::PortPassthrough;
 pub use power::PowerControl;

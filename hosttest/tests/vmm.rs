@@ -22,8 +22,8 @@ use hosttest::vmm::vcpu::{Ring, Vcpu};
 use hosttest::vmm::vm::{Slot, TSS_ADDRESS, Vm};
 use libtest_mimic::{Arguments, Failed};
 use vm_device::{
-    Accesses, DeviceManager, GuestAddress, GuestUsize, IoError, IoRange, IoResource, IoType, Relocation, Storage,
-    SystemAllocator,
+    self as device, Access, Accesses, Device, DeviceManager, GuestAddress, GuestUsize, IoError, IoRange, IoResource,
+    IoType, Relocation, Storage, SystemAllocator,
 };
 
 use needs::{Need, test};
@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         test("the_pit_answers_without_exits_and_interrupts", &needs, pit),
         test("the_address_of_the_task_state_segment_is_a_choice", &needs, tss_address),
         test("an_exit_is_completed_by_a_run_that_ends_at_once", &needs, immediate_exit),
+        test("a_device_that_fails_ends_the_run_with_its_code", &needs, failed_device),
         test("a_run_ends_where_its_caller_says_or_tells_why_not", &needs, endings),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
@@ -322,4 +323,29 @@ fn endings() -> Outcome {
     equal((looks, tally.exits, tally.unclaimed), (1, 1, 1))?;
     let ended = run(&mut vcpu, &mut host, LIMIT, || false);
     equal(matches!(ended, Err(RunError::Halted { .. })), true)
+}
+
+fn failed_device() -> Outcome {
+    struct Broken;
+    impl Device<'_> for Broken {
+        fn name(&self) -> &str {
+            "broken"
+        }
+        fn try_read(&self, _: &Access<'_>, _: &mut [u8]) -> Result<(), device::Failed> {
+            Err(device::Failed::new(5))
+        }
+    }
+    let storage = Storage::<1, 1, 1>::new();
+    let manager =
+        DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    manager.register_device(&Broken, None, &[IoResource::pio(DONE, 1)], &[])?;
+    let machine = Machine::new(&kvm()?)?;
+    let mut vcpu = machine.start_real_mode(READ_A_PORT)?;
+    let ended = run(&mut vcpu, &mut manager.dispatcher(0)?, LIMIT, || false);
+    match &ended {
+        Err(RunError::Failed { code: 5, tally, .. }) => equal((tally.exits, tally.refused), (1, 1))?,
+        other => return Err(format!("{other:?}").into()),
+    }
+    let told = ended.map_err(|error| error.to_string()).err().unwrap_or_default();
+    equal(told.starts_with("a device failed (code 5), the guest is at rip "), true)
 }

@@ -1,13 +1,13 @@
 //! The handle of a vCPU.
 
 use super::path::{call_device, prepare};
-use super::transfer::{Read, ReadString, Transfer, Write, WriteString};
 use crate::access::{Caller, IoError, ReaderSite};
 use crate::address::{GuestAddress, IoType, Space};
 use crate::error::DispatcherError;
 use crate::index::{AtomicAddress, Index, Table};
 use crate::manager::{DeviceManager, Occupant};
 use crate::quiescence::Reader;
+use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
 impl<'d> DeviceManager<'d> {
     /// A handle of the vCPU with this number, which dispatches faster than the manager itself. Devices see the number in
@@ -57,7 +57,11 @@ impl<'d> DeviceManager<'d> {
             return Err(DispatcherError::StorageInUse);
         }
         let exhausted = DispatcherError::Exhausted { capacity: self.slots.vcpus() };
-        let (reader, record) = self.slots.acquire_reader().ok_or(exhausted)?;
+        let (mut reader, record) = self.slots.acquire_reader().ok_or(exhausted)?;
+        if self.observer.is_some() {
+            // No hint matches, and what is searched for is left to the slow path.
+            reader.keep_no_hints();
+        }
         let site = ReaderSite { record: Some(record), level: 0 };
         let caller = Caller { manager: self.identity(), site, vcpu: Some(vcpu), outer: None };
         let open_bus = [Space::Ports, Space::Memory].map(|space| self.open_bus(space));
@@ -150,8 +154,11 @@ impl<'d, const PORTS: usize, const MEMORY: usize> Dispatcher<'d, PORTS, MEMORY> 
         io_type: IoType,
         mut transfer: impl Transfer,
     ) -> Result<(), IoError> {
-        let length = prepare(open_bus, io_type, &mut transfer)?;
         let Self { caller, manager, reader, .. } = self;
+        let Ok(length) = prepare(open_bus, io_type, &mut transfer) else {
+            // With the same error, of which an observer is told there.
+            return manager.dispatch_from(caller, address, io_type, &mut transfer);
+        };
         if let Some((guard, base)) = reader.enter_by_hint(A::SPACE, address.0, length) {
             return call_device(&guard, caller, base, address.0, transfer);
         }

@@ -3,9 +3,9 @@
 mod accesses;
 mod handle;
 mod nested;
+mod observed;
 mod path;
 mod straddling;
-mod transfer;
 
 pub use accesses::Accesses;
 pub use handle::{Dispatcher, MEMORY_HINTS, PORT_HINTS};

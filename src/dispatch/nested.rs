@@ -1,11 +1,11 @@
 //! Accesses, and removals, from within a callback.
 
-use super::transfer::{Read, ReadString, Transfer, Write, WriteString};
 use crate::access::{Access, Caller, IoError};
 use crate::address::{GuestAddress, IoType};
 use crate::error::{ResetError, UnregisterError};
 use crate::instance::InstanceId;
 use crate::manager::{DeviceManager, Scope};
+use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
 impl<'d> DeviceManager<'d> {
     /// The manager as seen from within the callback that `access` is handed to. Accesses through it use the vCPU's hazard

@@ -1,6 +1,5 @@
 //! The fast path and the slow path of an access.
 
-use super::transfer::{Read, ReadString, Transfer, Write, WriteString};
 use crate::access::{Access, Caller, IoError, ReaderSite};
 use crate::address::{GuestAddress, IoType, Space};
 use crate::cost;
@@ -10,6 +9,7 @@ use crate::quiescence::{Reader, Refused, SlotGuard, SlotRef};
 use crate::resource::MAX_WINDOW_DEPTH;
 use crate::sizes::AccessSizes;
 use crate::sync::cold_path;
+use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
 /// The result of a search: a slot, and the base of its range, under a version.
 struct Lookup<'d> {
@@ -52,7 +52,8 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`IoError`] tells why the access did not reach a device. For the guest it is complete all the same.
+    /// [`IoError`] tells why the access did not reach a device, or that the device has [`Failed`](IoError::Failed). For the guest
+    /// it is complete all the same, unless the VMM stops the guest.
     #[inline]
     pub fn read(&self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
         self.dispatch_without_handle(address, io_type, &mut Read { data })
@@ -126,9 +127,23 @@ impl<'d> DeviceManager<'d> {
         self.dispatch_from(&caller, address, io_type, transfer)
     }
 
-    /// Slow path: no hints. Repeats the search until it completes under an unchanged version.
+    /// Slow path: no hints. The observer, if there is one, is told of the access.
     #[inline(never)]
     pub(super) fn dispatch_from(
+        &self,
+        caller: &Caller<'_>,
+        address: GuestAddress,
+        io_type: IoType,
+        transfer: &mut dyn Transfer,
+    ) -> Result<(), IoError> {
+        match self.observer {
+            None => self.dispatch_unobserved(caller, address, io_type, transfer),
+            Some(observer) => observer.dispatch(self, caller, address, io_type, transfer),
+        }
+    }
+
+    /// Repeats the search until it completes under an unchanged version.
+    pub(super) fn dispatch_unobserved(
         &self,
         caller: &Caller<'_>,
         address: GuestAddress,
@@ -186,14 +201,17 @@ impl<'d> DeviceManager<'d> {
     ) -> Result<Result<(), IoError>, T> {
         match self.find(table, address, transfer.element_len()) {
             Ok(Some(Lookup { version, base, found })) => {
-                reader.remember(A::SPACE, address, found);
+                if !reader.remember(A::SPACE, address, found) {
+                    cold_path();
+                    return Err(transfer);
+                }
                 match self.slots.enter(reader.record(), version, found) {
                     Ok(guard) => Ok(call_device(&guard, caller, base, address, transfer)),
                     Err(_) => Err(transfer),
                 }
             }
-            Ok(None) => Err(transfer),
-            Err(error) => Ok(Err(error)),
+            Err(error) if self.observer.is_none() => Ok(Err(error)),
+            _ => Err(transfer),
         }
     }
 
@@ -338,8 +356,7 @@ pub(super) fn call_device<G>(
     if occupant.target.sizes != AccessSizes::ANY {
         return call_sized(transfer, occupant, &access);
     }
-    transfer.call(occupant.device, &access);
-    Ok(())
+    transfer.call(occupant.device, &access)
 }
 
 /// Calls a device that does not accept every size.
@@ -353,22 +370,25 @@ fn call_sized(mut transfer: impl Transfer, occupant: &Occupant<'_>, access: &Acc
 fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, length) = (access.offset(), transfer.element_len());
     if occupant.target.sizes.accepts(offset, length) {
-        transfer.call(occupant.device, access);
+        transfer.call(occupant.device, access)
     } else if occupant.target.sizes.splits(offset, length) {
-        call_split(transfer, occupant, access);
+        transfer.is_for(access);
+        call_split(transfer, occupant, access)
     } else {
-        return Err(IoError::RefusedSize);
+        transfer.is_for(access);
+        Err(IoError::RefusedSize)
     }
-    Ok(())
 }
 
-/// Calls a device for each piece of an access, in sizes that it accepts. The caller has checked that there are such sizes.
-fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) {
+/// Calls a device for each piece of an access, in sizes that it accepts, up to the first that fails. The caller has
+/// checked that there are such sizes.
+fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let length = transfer.element_len();
     let (mut at, mut next, mut left) = (0, *access, length);
     while let Some(size) = occupant.target.sizes.piece(next.offset(), left)
-        && transfer.call_part(occupant.device, &next, at, size)
+        && let Some(outcome) = transfer.call_part(occupant.device, &next, at, size)
     {
+        outcome?;
         at += size;
         left -= size;
         next = next.offset_by(size as u64);
@@ -377,4 +397,5 @@ fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Acc
             (next, left) = (*access, length);
         }
     }
+    Ok(())
 }

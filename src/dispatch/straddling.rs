@@ -1,10 +1,11 @@
 //! The policy for an access that no range holds whole: open bus, or pieces that are accesses of their own.
 
-use super::transfer::Transfer;
 use crate::access::{Access, Caller, IoError, Straddling};
 use crate::address::{GuestAddress, IoType, Space};
 use crate::device::Device;
 use crate::manager::DeviceManager;
+use crate::observer::AccessDirection;
+use crate::transfer::Transfer;
 
 impl DeviceManager<'_> {
     /// Serves an access that no range holds whole, and that has been prepared: its policy is that of the space. A piece of an
@@ -25,7 +26,7 @@ impl DeviceManager<'_> {
         let mut delivered = Delivered { bytes: 0, is_claimed: false };
         let mut at = 0;
         while at < total {
-            self.dispatch_pieces(caller, address, io_type, Part { transfer, at, size: element }, &mut delivered);
+            self.dispatch_pieces(caller, address, io_type, Part { transfer, at, size: element }, &mut delivered)?;
             at = at.saturating_add(element);
         }
         match delivered {
@@ -38,7 +39,7 @@ impl DeviceManager<'_> {
         }
     }
 
-    /// Serves one element of such an access, from its lowest byte on.
+    /// Serves one element of such an access, from its lowest byte on, up to a piece that fails in its device.
     fn dispatch_pieces(
         &self,
         caller: &Caller<'_>,
@@ -46,7 +47,7 @@ impl DeviceManager<'_> {
         io_type: IoType,
         element: Part<'_>,
         delivered: &mut Delivered,
-    ) {
+    ) -> Result<(), IoError> {
         let Part { transfer, at: first, size: length } = element;
         let space = io_type.space();
         let mut at = 0;
@@ -62,12 +63,16 @@ impl DeviceManager<'_> {
                     outcome => break outcome,
                 }
             };
+            if let Err(IoError::Failed { .. }) = outcome {
+                return outcome;
+            }
             if outcome.is_ok() {
                 delivered.bytes = delivered.bytes.saturating_add(size);
             }
             delivered.is_claimed |= outcome != Err(IoError::Unclaimed);
             at = at.saturating_add(size);
         }
+        Ok(())
     }
 }
 
@@ -98,8 +103,11 @@ struct Part<'t> {
 
 impl Transfer for Part<'_> {
     fn fill(&mut self, _: [u8; 4]) {}
-    fn len(&self) -> usize {
-        self.size
+    fn data(&self) -> &[u8] {
+        self.transfer.data().get(self.at..self.at.saturating_add(self.size)).unwrap_or_default()
+    }
+    fn direction(&self) -> AccessDirection {
+        self.transfer.direction()
     }
     fn element_len(&self) -> usize {
         self.size
@@ -110,12 +118,18 @@ impl Transfer for Part<'_> {
     fn is_piece(&self) -> bool {
         true
     }
-    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) {
-        self.transfer.call_part(device, access, self.at, self.size);
+    fn call<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>) -> Result<(), IoError> {
+        self.transfer.call_part(device, access, self.at, self.size).unwrap_or(Ok(()))
     }
-    fn call_part<'d>(&mut self, device: &dyn Device<'d>, access: &Access<'_>, at: usize, size: usize) -> bool {
-        at.saturating_add(size) <= self.size
-            && self.transfer.call_part(device, access, self.at.saturating_add(at), size)
+    fn call_part<'d>(
+        &mut self,
+        device: &dyn Device<'d>,
+        access: &Access<'_>,
+        at: usize,
+        size: usize,
+    ) -> Option<Result<(), IoError>> {
+        let is_inside = at.saturating_add(size) <= self.size;
+        is_inside.then(|| self.transfer.call_part(device, access, self.at.saturating_add(at), size)).flatten()
     }
 }
 

@@ -9,9 +9,11 @@ use crate::instance::InstanceId;
 use crate::interrupt::{Connection, HandleGate, InterruptController, IrqLine, Wiring};
 use crate::listener::RangeListener;
 use crate::manager::notify::Telling;
+use crate::manager::observing::Observing;
 use crate::manager::occupant::Occupant;
 use crate::manager::state::{State, StateCells};
 use crate::manager::storage::{Parts, Storage};
+use crate::observer::AccessObserver;
 use crate::quiescence::{HeavyBarrier, Slots};
 use crate::sync::{AtomicBool, MutexGuard, Ordering, const_fn};
 
@@ -58,6 +60,7 @@ pub struct DeviceManager<'d> {
     owns_storage: AtomicBool,
     pub(crate) controller: Option<&'d dyn InterruptController>,
     pub(crate) listener: Option<&'d dyn Telling<'d>>,
+    pub(crate) observer: Option<&'d dyn Observing<'d>>,
     parts: &'d (dyn Parts<'d> + 'd),
     allocator: SystemAllocator,
 }
@@ -99,6 +102,7 @@ impl<'d> DeviceManager<'d> {
                 owns_storage: AtomicBool::new(false),
                 controller: None,
                 listener: None,
+                observer: None,
                 parts: storage,
                 allocator,
             }
@@ -144,6 +148,16 @@ impl<'d> DeviceManager<'d> {
     #[must_use]
     pub const fn with_listener<L: RangeListener>(mut self, listener: &'d L) -> Self {
         self.listener = Some(listener);
+        self
+    }
+
+    /// The same manager with an observer, which is told of every access.
+    ///
+    /// A handle of such a manager keeps no hints, and searches for each access. Without an observer, an access by a hint is made by
+    /// the same instructions as if there were no observers at all.
+    #[must_use]
+    pub const fn with_observer<O: AccessObserver>(mut self, observer: &'d O) -> Self {
+        self.observer = Some(observer);
         self
     }
 

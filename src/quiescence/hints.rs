@@ -48,6 +48,7 @@ impl<const SHIFT: u32, const HINTS: usize> Hints<SHIFT, HINTS> {
 
 /// The reader's side of a vCPU with a handle.
 pub(crate) struct Reader<'a, T, const PORTS: usize, const MEMORY: usize> {
+    /// All of them; for a reader that keeps no hints, number 0 alone, which no access enters.
     slots: &'a [Slot<T>],
     record: OwnedRecord<'a>,
     asymmetric: bool,
@@ -66,14 +67,20 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         &mut self.record
     }
 
-    /// Keeps where `address` was found.
+    /// Keeps no hints from now on.
+    pub(crate) fn keep_no_hints(&mut self) {
+        self.hints = AllHints { ports: Hints([0; PORTS]), memory: Hints([0; MEMORY]) };
+        self.slots = self.slots.get(..1).unwrap_or(self.slots);
+    }
+
+    /// Keeps where `address` was found. `false` if it [keeps no hints](Self::keep_no_hints).
     #[inline(always)]
-    pub(crate) fn remember(&mut self, space: Space, address: u64, found: SlotRef<'_, T>) {
-        if usize::from(found.number) < self.slots.len()
-            && let Some(hint) = self.hints.hint(space, address)
-        {
+    pub(crate) fn remember(&mut self, space: Space, address: u64, found: SlotRef<'_, T>) -> bool {
+        let keeps_hints = usize::from(found.number) < self.slots.len();
+        if keeps_hints && let Some(hint) = self.hints.hint(space, address) {
             *hint = found.number;
         }
+        keeps_hints
     }
 
     /// Enters the slot of the hint about `address`, if the slot is open and its range has all of an access of `length` bytes,
@@ -96,7 +103,12 @@ impl<'a, T, const PORTS: usize, const MEMORY: usize> Reader<'a, T, PORTS, MEMORY
         let slot = unsafe { slots.get_unchecked(usize::from(number)) };
         let open = open_state(space, slot.state.load(Ordering::Acquire));
         let base = slot.open_base();
-        if slot.lacks(address.wrapping_sub(base), length) {
+        // Two branches: as the one condition of `lacks` they are three instructions more.
+        let Some(last) = slot.last_offset(length) else {
+            cold_path();
+            return None;
+        };
+        if address.wrapping_sub(base) > last {
             cold_path();
             return None;
         }

@@ -127,7 +127,14 @@ impl<T> Slot<T> {
     /// all of the memory lacks every access here: the slow path serves it.
     #[inline(always)]
     pub(super) fn lacks(&self, offset: u64, length: usize) -> bool {
-        self.length.load(Ordering::Relaxed).checked_sub(length as u64).is_none_or(|last| offset > last)
+        self.last_offset(length).is_none_or(|last| offset > last)
+    }
+
+    /// The last offset at which an access of `length` bytes, at least one, lies in the range. `None` for a range that is shorter, or
+    /// all of the memory.
+    #[inline(always)]
+    pub(super) fn last_offset(&self, length: usize) -> Option<u64> {
+        self.length.load(Ordering::Relaxed).checked_sub(length as u64)
     }
 
     /// Where the range of an open slot starts. While a slot is open, both of its bases are the same.

@@ -29,6 +29,21 @@ fn slot_of(manager: &DeviceManager<'_>, id: InstanceId) -> SlotIndex {
 }
 
 #[test]
+fn a_reader_that_keeps_no_hints_has_none_left_and_says_so() {
+    let storage = Storage::<4, 4, 1>::new();
+    let manager = DeviceManager::new(&storage, ALLOCATOR);
+    let (mut reader, _) = manager.slots.acquire_reader::<1, 1>().unwrap();
+    let id = manager.register_device(&BUS, None, &[IoResource::mmio(0x100, 0x40)], &[]).unwrap();
+    let found = manager.slots.slot(slot_of(&manager, id)).unwrap();
+    assert!(reader.remember(IoType::Mmio.space(), 0x100, found));
+    assert_eq!(leads(&mut reader, IoType::Mmio, 0x100), Some(0x100));
+    reader.keep_no_hints();
+    assert_eq!(leads(&mut reader, IoType::Mmio, 0x100), None);
+    assert!(!reader.remember(IoType::Mmio.space(), 0x100, found));
+    assert_eq!(leads(&mut reader, IoType::Mmio, 0x100), None);
+}
+
+#[test]
 fn a_hint_is_right_as_long_as_the_range_is_where_it_is_and_none_lies_in_it() {
     for io_type in [IoType::Pio, IoType::Mmio] {
         let storage = Storage::<4, 4, 1>::new();

@@ -2,7 +2,7 @@
 
 use vm_device::{Access, Device, Gsi, GuestAddress, InterruptController, InterruptError, IrqLine, Rejected, Resources};
 #[cfg(feature = "all")]
-use vm_device::{PlacedRange, RangeListener};
+use vm_device::{AccessObserver, Failed, IoError, ObservedAccess, PlacedRange, RangeListener};
 
 pub struct Nothing;
 
@@ -14,6 +14,16 @@ impl Device<'_> for Nothing {
     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
 
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
+
+    #[cfg(feature = "all")]
+    fn try_read(&self, access: &Access<'_>, _: &mut [u8]) -> Result<(), Failed> {
+        call!(Access::device, access);
+        call!(Access::vcpu, access);
+        let failed = call!(Failed::new, 0);
+        call!(Failed::code, failed);
+        call!(Rejected::code, Rejected::new(0));
+        call!(Failed::pass_on, Err(call!(IoError::from, failed)))
+    }
 
     fn set_resources(&self, resources: &Resources<'_, '_>) -> Result<(), Rejected> {
         let irq = call!(Resources::irq, resources, 0);
@@ -68,3 +78,18 @@ impl RangeListener for NoListener {
 
 #[cfg(feature = "all")]
 pub static LISTENER: NoListener = NoListener;
+
+#[cfg(feature = "all")]
+pub struct NoObserver;
+
+#[cfg(feature = "all")]
+impl AccessObserver for NoObserver {
+    fn observe(&self, access: &ObservedAccess<'_>) {
+        core::hint::black_box(access);
+        #[cfg(feature = "texts")]
+        crate::texts::observed(access);
+    }
+}
+
+#[cfg(feature = "all")]
+pub static OBSERVER: NoObserver = NoObserver;

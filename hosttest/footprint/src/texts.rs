@@ -12,7 +12,7 @@ use vm_device::exit::x86::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Fit, Gsi, GuestAddress, GuestUsize,
+    Access, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Failed, Fit, Gsi, GuestAddress, GuestUsize,
     HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
     MapText, Message, OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError,
     Rejected, RelocateError, Relocation, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
@@ -103,6 +103,8 @@ fn errors() {
     debug::<DispatcherError>(&DispatcherError::Exhausted { capacity: 1 });
     display::<PathError>(&PathError::NotFound);
     debug::<PathError>(&PathError::NotFound);
+    display::<Failed>(&Failed::new(0));
+    debug::<Failed>(&Failed::new(0));
     display::<Rejected>(&Rejected::new(0));
     debug::<Rejected>(&Rejected::new(0));
     display::<InterruptError>(&InterruptError::Removed);

@@ -13,7 +13,7 @@ use vm_device::{Device, DeviceManager, InstanceId, IoResource, IrqResource};
 use crate::Manager;
 use crate::device::DEVICE;
 #[cfg(feature = "all")]
-use crate::{Room, device::CONTROLLER, device::LISTENER, vcpu};
+use crate::{Room, device::CONTROLLER, device::LISTENER, device::OBSERVER, vcpu};
 
 /// What every embedder does.
 pub fn come_and_go(
@@ -35,6 +35,7 @@ pub fn make(allocator: SystemAllocator) -> Manager {
     let manager = call!(DeviceManager::new, &OTHER, allocator);
     let manager = call!(DeviceManager::with_interrupt_controller, manager, &CONTROLLER);
     let manager = call!(DeviceManager::with_listener, manager, &LISTENER);
+    let manager = call!(DeviceManager::with_observer, manager, &OBSERVER);
     let manager = call!(DeviceManager::with_open_bus, manager, IoType::Pio, OpenBus(0));
     let manager = call!(DeviceManager::with_straddling, manager, IoType::Pio, Straddling::Split);
     let manager = call!(DeviceManager::with_removal_spins, manager, 1);

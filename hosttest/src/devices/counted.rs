@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use vm_device::{Access, Device, Doorbell, Rejected, Resources};
+use vm_device::{Access, Device, Doorbell, Failed, Rejected, Resources};
 
 /// How often a device was called, and how long it took.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -44,12 +44,18 @@ impl<D> Counted<D> {
         &self.device
     }
 
-    fn count(&self, calls: &AtomicU64, bytes: usize, call: impl FnOnce(&D)) {
+    fn count(
+        &self,
+        calls: &AtomicU64,
+        bytes: usize,
+        call: impl FnOnce(&D) -> Result<(), Failed>,
+    ) -> Result<(), Failed> {
         let start = Instant::now();
-        call(&self.device);
+        let outcome = call(&self.device);
         self.nanoseconds.fetch_add(start.elapsed().as_nanos() as u64, Ordering::Relaxed);
         calls.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        outcome
     }
 }
 
@@ -81,20 +87,20 @@ impl<'d, D: Device<'d>> Device<'d> for Counted<D> {
         self.device.name()
     }
 
-    fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        self.count(&self.reads, data.len(), |device| device.read(access, data));
+    fn try_read(&self, access: &Access<'_>, data: &mut [u8]) -> Result<(), Failed> {
+        self.count(&self.reads, data.len(), |device| device.try_read(access, data))
     }
 
-    fn write(&self, access: &Access<'_>, data: &[u8]) {
-        self.count(&self.writes, data.len(), |device| device.write(access, data));
+    fn try_write(&self, access: &Access<'_>, data: &[u8]) -> Result<(), Failed> {
+        self.count(&self.writes, data.len(), |device| device.try_write(access, data))
     }
 
-    fn read_string(&self, access: &Access<'_>, element: usize, data: &mut [u8]) {
-        self.count(&self.reads, data.len(), |device| device.read_string(access, element, data));
+    fn read_string(&self, access: &Access<'_>, element: usize, data: &mut [u8]) -> Result<(), Failed> {
+        self.count(&self.reads, data.len(), |device| device.read_string(access, element, data))
     }
 
-    fn write_string(&self, access: &Access<'_>, element: usize, data: &[u8]) {
-        self.count(&self.writes, data.len(), |device| device.write_string(access, element, data));
+    fn write_string(&self, access: &Access<'_>, element: usize, data: &[u8]) -> Result<(), Failed> {
+        self.count(&self.writes, data.len(), |device| device.write_string(access, element, data))
     }
 
     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {

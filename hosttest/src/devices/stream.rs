@@ -1,7 +1,7 @@
 //! A device for string I/O, which counts how it is called.
 
 use spin::Mutex;
-use vm_device::{Access, Device};
+use vm_device::{Access, Device, Failed};
 
 /// The bytes that a [`Stream`] delivers: the first is 0, and each is 37 more than the one before, modulo 256.
 pub const fn stream_byte(index: u64) -> u8 {
@@ -80,13 +80,13 @@ impl Device<'_> for Bursts {
         self.0.write(access, data);
     }
 
-    fn read_string(&self, access: &Access<'_>, _: usize, data: &mut [u8]) {
+    fn read_string(&self, access: &Access<'_>, _: usize, data: &mut [u8]) -> Result<(), Failed> {
         self.0.0.lock().bursts += 1;
-        self.0.read(access, data);
+        self.0.try_read(access, data)
     }
 
-    fn write_string(&self, access: &Access<'_>, _: usize, data: &[u8]) {
+    fn write_string(&self, access: &Access<'_>, _: usize, data: &[u8]) -> Result<(), Failed> {
         self.0.0.lock().bursts += 1;
-        self.0.write(access, data);
+        self.0.try_write(access, data)
     }
 }

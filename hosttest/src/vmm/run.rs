@@ -19,7 +19,7 @@ pub struct Tally {
     pub unclaimed: u64,
     /// Accesses not wholly inside one range.
     pub straddling: u64,
-    /// Accesses of a size that the device refuses, and anything else that reached none.
+    /// Accesses of a size that the device refuses, and anything else that reached none or failed there.
     pub refused: u64,
     /// How long the run took.
     pub elapsed: Duration,
@@ -55,6 +55,15 @@ pub enum RunError {
         /// Where it stands.
         position: String,
     },
+    /// A device failed: the guest is stopped in the access that it has made.
+    Failed {
+        /// The device's code.
+        code: u32,
+        /// What happened until then.
+        tally: Tally,
+        /// Where it stands.
+        position: String,
+    },
     /// The guest cannot go on.
     Crashed {
         /// Why.
@@ -73,6 +82,9 @@ impl fmt::Display for RunError {
             RunError::Hung { limit, position, .. } => {
                 write!(f, "the guest hangs: no end within {limit:?}, it is at {position}")
             }
+            RunError::Failed { code, position, .. } => {
+                write!(f, "a device failed (code {code}), the guest is at {position}")
+            }
             RunError::Crashed { crash, position, .. } => write!(f, "the guest crashed: {crash}, at {position}"),
         }
     }
@@ -81,6 +93,7 @@ impl fmt::Display for RunError {
 impl std::error::Error for RunError {}
 
 /// Runs `vcpu` and lets `accesses` answer, until `has_ended` says after an exit that the guest has ended, for at most `limit`.
+/// A device that fails ends the run.
 ///
 /// # Errors
 /// [`RunError`] if the guest does not come to that.
@@ -97,7 +110,12 @@ pub fn run(
     loop {
         let mut exit = vcpu.run();
         match answer(&mut exit, accesses) {
-            Some(result) => tally.count(result),
+            Some(result) => {
+                tally.count(result);
+                if let Err(IoError::Failed { code }) = result {
+                    return Err(RunError::Failed { code, tally: so_far(tally), position: vcpu.position() });
+                }
+            }
             None => match exit {
                 Exit::Halted => return Err(RunError::Halted { position: vcpu.position() }),
                 Exit::Crashed(crash) => {

@@ -3,7 +3,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use spin::Mutex;
-use vm_device::{Access, Device, IrqLine, MappedRange, Owner, Rejected, Resources};
+use vm_device::{Access, Device, Failed, IrqLine, MappedRange, Owner, Rejected, Resources};
 
 use crate::guest;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
@@ -102,12 +102,12 @@ impl Device<'_> for Fifo {
         data.iter().for_each(|byte| ring.push(*byte));
     }
 
-    fn read_string(&self, access: &Access<'_>, _: usize, data: &mut [u8]) {
-        self.read(access, data);
+    fn read_string(&self, access: &Access<'_>, _: usize, data: &mut [u8]) -> Result<(), Failed> {
+        self.try_read(access, data)
     }
 
-    fn write_string(&self, access: &Access<'_>, _: usize, data: &[u8]) {
-        self.write(access, data);
+    fn write_string(&self, access: &Access<'_>, _: usize, data: &[u8]) -> Result<(), Failed> {
+        self.try_write(access, data)
     }
 }
 

@@ -10,7 +10,7 @@ use crate::linux;
 use crate::manager::LINES;
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
-use crate::stop::{Stop, Stopped};
+use crate::stop::{Stop, Stopped, go_on};
 use crate::svm::{Exit, VMEXIT_CPUID, VMEXIT_HLT, Vcpu};
 
 /// A virtual machine: one virtual processor, its memory, and its devices.
@@ -53,8 +53,8 @@ impl Machine {
                 }
                 data = access.output(&before).to_le_bytes();
                 match access.direction {
-                    PortDirection::In => self.read(access.port.into(), access.size.of(&mut data), Pio),
-                    PortDirection::Out => self.write(access.port.into(), access.size.of(&mut data), Pio),
+                    PortDirection::In => self.read(access.port.into(), access.size.of(&mut data), Pio)?,
+                    PortDirection::Out => self.write(access.port.into(), access.size.of(&mut data), Pio)?,
                 }
                 Ok(access.complete(&before, u64::from_le_bytes(data)))
             }
@@ -63,11 +63,11 @@ impl Machine {
                 let instruction = decode(self.fetch(&mut [0; MAX_LENGTH])?, mode)?;
                 let (source, destination) = self.operands(&instruction, fault.address)?;
                 if instruction.direction().reads() {
-                    self.read(source, instruction.size().of(&mut data), Mmio);
+                    self.read(source, instruction.size().of(&mut data), Mmio)?;
                 }
                 let outcome = instruction.execute(&before, u64::from_le_bytes(data));
                 if let Some(value) = outcome.write {
-                    self.write(destination, instruction.size().of(&mut value.to_le_bytes()), Mmio);
+                    self.write(destination, instruction.size().of(&mut value.to_le_bytes()), Mmio)?;
                 }
                 Ok(outcome.registers)
             }
@@ -78,19 +78,21 @@ impl Machine {
     }
 
     /// A read by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
-    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) {
-        if io_type == Pio || self.memory.read(address.0, data).is_none() {
-            self.counts.count(address, io_type);
-            let _ = self.devices.read(address, data, io_type);
+    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), Stop> {
+        if io_type == Mmio && self.memory.read(address.0, data).is_some() {
+            return Ok(());
         }
+        self.counts.count(address, io_type);
+        go_on(self.devices.read(address, data, io_type))
     }
 
     /// A write by the guest. What no device claims goes nowhere.
-    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) {
-        if io_type == Pio || self.memory.write(address.0, data).is_none() {
-            self.counts.count(address, io_type);
-            let _ = self.devices.write(address, data, io_type);
+    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), Stop> {
+        if io_type == Mmio && self.memory.write(address.0, data).is_some() {
+            return Ok(());
         }
+        self.counts.count(address, io_type);
+        go_on(self.devices.write(address, data, io_type))
     }
 
     /// `INS` and `OUTS`: a burst of elements at once, as many as fit. The guest comes back for the rest.
@@ -104,7 +106,7 @@ impl Machine {
         let data = &mut burst[..count as usize * size];
         self.counts.count(access.port.into(), Pio);
         if access.direction == PortDirection::In {
-            let _ = self.devices.read_string(access.port, size, data);
+            go_on(self.devices.read_string(access.port, size, data))?;
         }
         for (number, element) in (0..).zip(data.chunks_mut(size)) {
             let Some((segment, offset)) = access.element(&before, number) else { break };
@@ -118,7 +120,7 @@ impl Machine {
             }
         }
         if access.direction == PortDirection::Out {
-            let _ = self.devices.write_string(access.port, size, data);
+            go_on(self.devices.write_string(access.port, size, data))?;
         }
         Ok(access.complete_string(&before, count))
     }

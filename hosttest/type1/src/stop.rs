@@ -4,6 +4,7 @@ use core::fmt;
 
 use vm_device::exit::x86::ExitError;
 use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
+use vm_device::{Failed, IoError};
 
 use crate::svm::Exit;
 
@@ -12,6 +13,8 @@ use crate::svm::Exit;
 pub enum Stop {
     /// An exit it does not know.
     Exit(Exit),
+    /// A device that failed.
+    Device { code: u32 },
     /// An exit with impossible information.
     Information(ExitError),
     /// An instruction that touched MMIO and cannot be executed.
@@ -41,6 +44,11 @@ impl fmt::Display for Stopped {
     }
 }
 
+/// The guest has made an access. It goes on, whatever became of the access, unless a device has failed.
+pub fn go_on(outcome: Result<(), IoError>) -> Result<(), Stop> {
+    Failed::pass_on(outcome).map_err(|failed| Stop::Device { code: failed.code() })
+}
+
 impl From<ExitError> for Stop {
     fn from(error: ExitError) -> Self {
         Stop::Information(error)
@@ -59,6 +67,7 @@ impl fmt::Display for Stop {
             Stop::Exit(exit) => {
                 write!(f, "exit {:#x}, {} (information {:#x}, {:#x})", exit.code, exit.name(), exit.info_1, exit.info_2)
             }
+            Stop::Device { code } => write!(f, "a device failed (code {code})"),
             Stop::Information(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
             Stop::NotFetched { linear } => write!(f, "no instruction can be fetched at {linear:#x}"),
