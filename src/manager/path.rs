@@ -30,15 +30,14 @@ impl<'d> DeviceManager<'d> {
     /// let storage = Storage::<8, 16, 2>::new();
     /// let manager =
     ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
-    /// let bus = manager.register_device(&isa, None, &[], &[])?;
-    /// let com1 = manager.register_device(&serial, Some(bus), &[IoResource::pio(0x3f8, 8)], &[])?;
+    /// let bus = manager.register_device(&isa, None, &[], &[]).unwrap();
+    /// let com1 = manager.register_device(&serial, Some(bus), &[IoResource::pio(0x3f8, 8)], &[]).unwrap();
     /// assert_eq!(manager.find_by_path("/isa/serial"), Ok(com1));
     /// assert_eq!(manager.find_by_path("/serial"), Err(PathError::NotFound));
     ///
-    /// let com2 = manager.register_device(&serial, Some(bus), &[IoResource::pio(0x2f8, 8)], &[])?;
+    /// let com2 = manager.register_device(&serial, Some(bus), &[IoResource::pio(0x2f8, 8)], &[]).unwrap();
     /// assert_eq!(manager.find_by_path("/isa/serial"), Err(PathError::Ambiguous));
     /// assert_eq!(manager.find_by_path("/isa/serial@2f8"), Ok(com2));
-    /// # Ok::<(), vm_device::RegisterError<'_>>(())
     /// ```
     ///
     /// # Errors
