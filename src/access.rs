@@ -39,8 +39,7 @@ pub(crate) struct Target {
     generation: u32,
     pub(crate) node: Option<NodeIndex>,
     range: RangeTag,
-    /// The sizes of access that the range accepts.
-    pub(crate) sizes: AccessSizes,
+    limits: Limits,
 }
 
 const _: () = assert!(size_of::<Target>() == 8);
@@ -48,6 +47,11 @@ const _: () = assert!(size_of::<Target>() == 8);
 /// Which of the device's ranges, in the low bits, and whether it is one of ports.
 #[derive(Clone, Copy)]
 struct RangeTag(u8);
+
+/// How the sizes of access that the range accepts differ from [`AccessSizes::ANY`]: so that it is 0 where there is nothing to
+/// check, which a dispatch sees in the bytes that it copies, by one instruction.
+#[derive(Clone, Copy)]
+struct Limits(u8);
 
 impl Target {
     /// Range number `range_index`, of 0 to 127, of a device.
@@ -57,7 +61,18 @@ impl Target {
             None => (None, 0),
         };
         let range = RangeTag(range_index << 1 | matches!(io_type, IoType::Pio) as u8);
-        Self { generation, node, range, sizes }
+        Self { generation, node, range, limits: Limits(sizes.bits() ^ AccessSizes::ANY.bits()) }
+    }
+
+    /// Whether the range accepts accesses of every size.
+    #[inline(always)]
+    pub(crate) fn accepts_all(self) -> bool {
+        self.limits.0 == 0
+    }
+
+    /// The sizes of access that the range accepts.
+    pub(crate) fn sizes(self) -> AccessSizes {
+        AccessSizes::from_bits_retain(self.limits.0 ^ AccessSizes::ANY.bits())
     }
 
     /// The device.

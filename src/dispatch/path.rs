@@ -7,7 +7,6 @@ use crate::index::{AtomicAddress, Entry, Table};
 use crate::manager::{DeviceManager, Occupant};
 use crate::quiescence::{Reader, Refused, SlotGuard, SlotRef};
 use crate::resource::MAX_WINDOW_DEPTH;
-use crate::sizes::AccessSizes;
 use crate::sync::cold_path;
 use crate::transfer::{Read, ReadString, Transfer, Write, WriteString};
 
@@ -353,7 +352,7 @@ pub(super) fn call_device<G>(
 ) -> Result<(), IoError> {
     let occupant = guard.occupant();
     let access = Access::with_caller(address, base, occupant.target, caller);
-    if occupant.target.sizes != AccessSizes::ANY {
+    if !occupant.target.accepts_all() {
         return call_sized(transfer, occupant, &access);
     }
     transfer.call(occupant.device, &access)
@@ -369,9 +368,9 @@ fn call_sized(mut transfer: impl Transfer, occupant: &Occupant<'_>, access: &Acc
 /// As [`call_sized`]. Its code exists once for all kinds of transfer.
 fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let (offset, length) = (access.offset(), transfer.element_len());
-    if occupant.target.sizes.accepts(offset, length) {
+    if occupant.target.sizes().accepts(offset, length) {
         transfer.call(occupant.device, access)
-    } else if occupant.target.sizes.splits(offset, length) {
+    } else if occupant.target.sizes().splits(offset, length) {
         transfer.is_for(access);
         call_split(transfer, occupant, access)
     } else {
@@ -385,7 +384,7 @@ fn call_sized_dyn(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: 
 fn call_split(transfer: &mut dyn Transfer, occupant: &Occupant<'_>, access: &Access<'_>) -> Result<(), IoError> {
     let length = transfer.element_len();
     let (mut at, mut next, mut left) = (0, *access, length);
-    while let Some(size) = occupant.target.sizes.piece(next.offset(), left)
+    while let Some(size) = occupant.target.sizes().piece(next.offset(), left)
         && let Some(outcome) = transfer.call_part(occupant.device, &next, at, size)
     {
         outcome?;
