@@ -12,10 +12,10 @@ use vm_device::exit::x86::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, Assigned, DeviceManager, DispatcherError, Doorbell, Failed, Fit, Gsi, GuestAddress, GuestUsize,
-    HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
-    OpenBus, Owner, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected,
-    RelocateError, Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
+    Access, AccessDirection, Assigned, DeviceManager, DispatcherError, Doorbell, Failed, Fit, Gsi, GuestAddress,
+    GuestUsize, HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine,
+    IrqResource, ObservedAccess, OpenBus, Owner, PlacedRange, Placement, RangeError, RangeRefusal, RangeState,
+    RegisterError, Rejected, RelocateError, Relocation, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -85,6 +85,11 @@ fn vocabulary() {
     debug::<Resources<'_, '_>>(&Resources::new(&[], &[]));
     // SAFETY: the image is never run.
     debug::<HeavyBarrier>(&unsafe { HeavyBarrier::new(|| {}) });
+}
+
+pub fn observed(access: &ObservedAccess<'_>) {
+    debug::<ObservedAccess<'_>>(access);
+    debug::<AccessDirection>(&access.direction);
 }
 
 /// Each error, of which the compiler knows no more than its type.
