@@ -1,10 +1,13 @@
 //! `hosttest run NAME...`
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use hosttest::guests;
-use hosttest::guests::scenario::Scenario;
+use hosttest::guests::scenario::{Scenario, trace_to};
+use hosttest::vmm::trace::Trace;
 
 use super::error::CommandError;
 use super::kvm_device::KvmDevice;
@@ -14,6 +17,9 @@ pub(super) struct Arguments {
     /// A guest, as `hosttest list` names them; a topic, which is what comes before the slash; or `all`
     #[arg(required = true, value_name = "NAME", value_parser = guests)]
     guests: Vec<Guests>,
+    /// Write a line for each access: vCPU, space, direction, address, length, data, device and outcome
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     device: KvmDevice,
 }
@@ -31,6 +37,10 @@ fn guests(name: &str) -> Result<Guests, String> {
 
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     let kvm = arguments.device.open()?;
+    let trace = match &arguments.trace {
+        Some(file) => Some(trace_to(Trace::new(BufWriter::new(File::create(file)?)))),
+        None => None,
+    };
     let mut out = io::stdout().lock();
     let mut passed = true;
     for scenario in arguments.guests.iter().flat_map(|guests| &guests.0) {
@@ -43,6 +53,9 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
                 writeln!(out, "{:<28}FAILED: {failure}", scenario.name)?;
             }
         }
+    }
+    if let Some(trace) = trace {
+        trace.finish()?;
     }
     Ok(passed)
 }

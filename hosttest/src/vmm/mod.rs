@@ -9,6 +9,8 @@
 //! - [`backing`] is a [`RangeListener`](vm_device::RangeListener): memory slots for physically backed ranges;
 //! - [`doorbell`] is another: it gives the writes that a device declares as doorbells to KVM, as ioeventfds; [`listeners`] makes
 //!   one of several;
+//! - [`counters`] is an [`AccessObserver`](vm_device::AccessObserver), which counts the accesses of each device; [`trace`] is
+//!   another, which writes a line for each;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
 //!
 //! What a guest runs on: [`host`] opens KVM, [`vm`] is the machine with its [`memory`] slots, [`machine`] adds RAM, the
@@ -17,6 +19,7 @@
 
 pub mod backing;
 pub mod bridge;
+pub mod counters;
 pub mod doorbell;
 pub mod exit;
 pub mod host;
@@ -28,6 +31,7 @@ pub mod membarrier;
 pub mod memory;
 pub mod paging;
 pub mod run;
+pub mod trace;
 pub mod vcpu;
 pub mod vm;
 pub mod watchdog;
