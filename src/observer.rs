@@ -1,5 +1,7 @@
 //! What an observer is told of each access.
 
+use core::fmt;
+
 use crate::access::IoError;
 use crate::address::{GuestAddress, IoType};
 use crate::instance::InstanceId;
@@ -77,7 +79,7 @@ pub enum AccessDirection {
 }
 
 /// An access that has ended, as an [`AccessObserver`] is told of it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ObservedAccess<'a> {
     /// What the caller is told.
@@ -106,4 +108,23 @@ pub struct ObservedAccess<'a> {
     pub is_piece: bool,
     /// What [`AccessObserver::now`] gave before the access.
     pub started: Option<u64>,
+}
+
+impl fmt::Debug for ObservedAccess<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neither `()` nor a `bool` is shown: the text of either can panic in `core`, as far as the linker knows.
+        f.debug_struct(if self.is_piece { "ObservedPiece" } else { "ObservedAccess" })
+            .field("error", &self.outcome.err())
+            .field("device", &self.device)
+            .field("range_index", &self.range_index)
+            .field("vcpu", &self.vcpu)
+            .field("io_type", &self.io_type)
+            .field("address", &self.address)
+            .field("direction", &self.direction)
+            .field("element", &self.element)
+            .field("data", &self.data)
+            .field("depth", &self.depth)
+            .field("started", &self.started)
+            .finish()
+    }
 }

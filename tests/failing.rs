@@ -47,6 +47,9 @@ impl Device<'_> for Failing {
     }
 }
 
+/// The data of an access, and the calls that it has led to.
+type Answered = (Vec<u8>, Vec<(u64, usize)>);
+
 /// The same without a handle, by a search and by a hint: with the same answers.
 fn each_way<'d, T: PartialEq + Debug>(manager: &'d DeviceManager<'d>, ask: impl Fn(&mut dyn Accesses) -> T) -> T {
     let mut vcpu = manager.dispatcher(0).unwrap();
@@ -57,13 +60,8 @@ fn each_way<'d, T: PartialEq + Debug>(manager: &'d DeviceManager<'d>, ask: impl 
     first
 }
 
-/// A read and a write of so many bytes of memory, with the calls that each has led to.
-fn both(
-    accesses: &mut dyn Accesses,
-    device: &Failing,
-    address: u64,
-    length: usize,
-) -> [(Vec<u8>, Vec<(u64, usize)>); 2] {
+/// A read and a write of so many bytes of memory.
+fn both(accesses: &mut dyn Accesses, device: &Failing, address: u64, length: usize) -> [Answered; 2] {
     let mut data = vec![0; length];
     assert_eq!(accesses.read(at(address), &mut data, IoType::Mmio), FAILED);
     let read = (data.clone(), device.take());
@@ -72,7 +70,7 @@ fn both(
 }
 
 /// The same for strings of elements at port 0.
-fn strings(accesses: &mut dyn Accesses, device: &Failing, element: usize) -> [(Vec<u8>, Vec<(u64, usize)>); 2] {
+fn strings(accesses: &mut dyn Accesses, device: &Failing, element: usize) -> [Answered; 2] {
     let mut data = vec![0; 4 * element];
     assert_eq!(accesses.read_string(0, element, &mut data), FAILED);
     let read = (data.clone(), device.take());

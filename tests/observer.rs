@@ -138,7 +138,7 @@ fn every_outcome_of_an_access_is_told_by_each_way() {
                 depth: 0,
                 is_piece: false,
             };
-            assert_eq!(trace.take(), [told.clone()]);
+            assert_eq!(trace.take(), std::slice::from_ref(&told));
             let data = vec![0x77; length];
             assert_eq!(accesses.write(at(address), &data, io_type), outcome);
             assert_eq!(trace.take(), [Told { direction: Write, data, ..told }]);
@@ -170,7 +170,7 @@ fn a_string_is_told_as_one_access() {
             let io_type = IoType::Pio;
             let (depth, is_piece) = (0, false);
             let told = Told { outcome, range, vcpu, io_type, address, direction: Read, element, data, depth, is_piece };
-            assert_eq!(trace.take(), [told.clone()]);
+            assert_eq!(trace.take(), std::slice::from_ref(&told));
             let data = vec![0x77; length];
             assert_eq!(accesses.write_string(port, element, &data), outcome);
             assert_eq!(trace.take(), [Told { direction: Write, data, ..told }]);

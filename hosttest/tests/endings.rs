@@ -50,6 +50,23 @@ const KERNELS: [(&str, &[u8], &str, &str); 8] = [
     ),
 ];
 
+/// What the guest `ports/reset_register` does, its verdict included.
+const RESET_REGISTER: &[&str] = &[
+    "vcpu 0 port write 0xcf8 4 00000080 /pci ok",
+    "vcpu 0 port read 0xcfc 4 86803712 /pci ok",
+    "vcpu 0 port write 0xcf9 1 06 /pci/reset ok",
+    "vcpu 0 port read 0xcf9 1 06 /pci/reset ok",
+    "vcpu 0 port read 0xcf8 4 00000080 /pci ok",
+    "vcpu 0 port read 0xcfc 4 86803712 /pci ok",
+    "vcpu 0 port write 0xcf8 4 08080080 /pci ok",
+    "vcpu 0 port read 0xcf9 1 06 /pci/reset ok",
+    "vcpu 0 port read 0xcf8 4 08080080 /pci ok",
+    "vcpu 0 port write 0xcf9 2 1111 /pci ok",
+    "vcpu 0 port write 0xcf8 2 2222 /pci ok",
+    "vcpu 0 port read 0xcf9 1 06 /pci/reset ok",
+    "vcpu 0 port write 0x600 4 00000000 /verdict ok",
+];
+
 /// mov dx, 0x604; mov ax, 0x2000; out dx, ax; jmp $
 const POWER_OFF: &[u8] = &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66, 0xef, 0xeb, 0xfe];
 /// mov dx, 0xcf9; mov al, 6; out dx, al; jmp $
@@ -65,6 +82,7 @@ fn main() -> ExitCode {
         })
         .collect();
     trials.push(test("type1/no_kernel", &hypervisor, no_kernel));
+    trials.push(test("trace", &guests, a_trace_has_each_access_of_the_guest));
     trials.push(test("watchdog", &guests, a_guest_that_was_stopped_took_time));
     // One at a time: an emulator uses a processor or two.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
@@ -112,6 +130,19 @@ fn no_kernel() -> Result<(), Failed> {
         return Ok(());
     }
     Err(format!("{told:?}\n{output}").into())
+}
+
+/// The guest is the function `reset_register`: each line is a line of it, in order.
+fn a_trace_has_each_access_of_the_guest() -> Result<(), Failed> {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join("reset_register.trace");
+    let arguments = ["run", "ports/reset_register", "--trace"];
+    let output = Command::new(env!("CARGO_BIN_EXE_hosttest")).args(arguments).arg(&file).output()?;
+    let trace = std::fs::read_to_string(&file)?;
+    let lines: Vec<_> = trace.lines().collect();
+    if output.status.success() && lines == RESET_REGISTER {
+        return Ok(());
+    }
+    Err(format!("{}\n{trace}", String::from_utf8_lossy(&output.stdout)).into())
 }
 
 fn a_guest_that_was_stopped_took_time() -> Result<(), Failed> {

@@ -12,10 +12,11 @@ use vm_device::exit::x86::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Failed, Fit, Gsi, GuestAddress, GuestUsize,
-    HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqResource,
-    MapText, Message, OpenBus, Owner, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError,
-    Rejected, RelocateError, Relocation, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
+    Access, AccessDirection, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Failed, Fit, Gsi,
+    GuestAddress, GuestUsize, HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError,
+    IrqLine, IrqResource, MapText, Message, ObservedAccess, OpenBus, Owner, PathError, PlacedRange, Placement,
+    RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation, ResetError, Resources,
+    Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -89,6 +90,11 @@ fn vocabulary() {
     debug::<Resources<'_, '_>>(&Resources::new(&[], &[]));
     // SAFETY: the image is never run.
     debug::<HeavyBarrier>(&unsafe { HeavyBarrier::new(|| {}) });
+}
+
+pub fn observed(access: &ObservedAccess<'_>) {
+    debug::<ObservedAccess<'_>>(access);
+    debug::<AccessDirection>(&access.direction);
 }
 
 /// Each error, of which the compiler knows no more than its type.

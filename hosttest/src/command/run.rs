@@ -1,11 +1,14 @@
 //! `hosttest run NAME...`
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
 
 use clap::Args;
 use hosttest::guests;
-use hosttest::guests::scenario::Scenario;
+use hosttest::guests::scenario::{Scenario, trace_to};
 use hosttest::guests::shown::with_maps;
+use hosttest::vmm::trace::Trace;
 
 use super::error::CommandError;
 use super::kvm_device::KvmDevice;
@@ -18,6 +21,9 @@ pub(super) struct Arguments {
     /// Show the map of each guest's devices, as it is when the guest has ended
     #[arg(long)]
     map: bool,
+    /// Write a line for each access: vCPU, space, direction, address, length, data, device and outcome
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
     #[command(flatten)]
     device: KvmDevice,
 }
@@ -35,6 +41,10 @@ fn guests(name: &str) -> Result<Guests, String> {
 
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     let kvm = arguments.device.open()?;
+    let trace = match &arguments.trace {
+        Some(file) => Some(trace_to(Trace::new(BufWriter::new(File::create(file)?)))),
+        None => None,
+    };
     let mut out = io::stdout().lock();
     let mut passed = true;
     for scenario in arguments.guests.iter().flat_map(|guests| &guests.0) {
@@ -52,6 +62,9 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
             }
         }
         write!(out, "{maps}")?;
+    }
+    if let Some(trace) = trace {
+        trace.finish()?;
     }
     Ok(passed)
 }

@@ -1,6 +1,5 @@
 //! Devices for guests to find, each a plain user of the crate.
 
-pub mod counted;
 pub mod eject;
 pub mod firmware;
 pub mod interrupter;

@@ -1,12 +1,14 @@
 //! A guest together with the devices that it finds, and what its code and theirs have to agree on.
 
 use std::fmt;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
 use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 
 use crate::vmm::run::Tally;
+use crate::vmm::trace::Trace;
 
 /// A guest together with the devices it finds.
 pub struct Scenario {
@@ -44,9 +46,31 @@ pub(super) const ABOVE_RAM: IoRange = IoRange::of::<DEVICE_MEMORY, { u64::MAX }>
 /// Room for what a guest here finds.
 pub(super) type Room<'d> = Storage<'d, 16, 32, 4>;
 
-/// A manager without devices, over everything above the RAM, all ports and the GSIs that an 8259 does not get as well.
+/// Where the accesses of all guests are written to, if anywhere.
+static TRACE: OnceLock<Trace> = OnceLock::new();
+
+/// Writes the accesses of all guests that are run from now on to `trace`, which is returned. Without, they are made by hints. A
+/// later call has no effect.
+pub fn trace_to(trace: Trace) -> &'static Trace {
+    TRACE.get_or_init(|| trace)
+}
+
+/// The trace knows the devices that `manager` has now by their paths.
+pub(super) fn name_devices(manager: &DeviceManager<'_>) {
+    if let Some(trace) = TRACE.get() {
+        trace.name_devices(manager);
+    }
+}
+
+/// A manager without devices, over everything above the RAM, all ports and the GSIs that an 8259 does not get as well. The
+/// accesses are traced if [`trace_to`] says so.
 pub(super) fn manager<'d>(room: &'d Room<'d>) -> DeviceManager<'d> {
-    DeviceManager::new(room, SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23))
+    let allocator = SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23);
+    let manager = DeviceManager::new(room, allocator);
+    match TRACE.get() {
+        Some(trace) => manager.with_observer(trace),
+        None => manager,
+    }
 }
 
 /// Compares what the host side recorded.

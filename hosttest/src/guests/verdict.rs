@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use vm_device::{Accesses, DeviceManager};
 
-use super::scenario::{Failure, LIMIT};
+use super::scenario::{Failure, LIMIT, name_devices};
 use super::shown::keep_map;
 use crate::devices::verdict::{Finding, Verdict};
 use crate::vmm::machine::Machine;
@@ -64,6 +64,7 @@ pub(super) fn run_guest<'d>(
     argument: u64,
 ) -> Result<Tally, Failure> {
     manager.register_device(verdict, None, &[Verdict::resource()], &[])?;
+    name_devices(manager);
     let mut vcpu = machine.start(0, Ring::User, guest, argument)?;
     let result = run_to_verdict(&mut vcpu, &mut manager.dispatcher(0)?, verdict, LIMIT);
     keep_map(manager);

@@ -9,6 +9,8 @@
 //! - [`backing`] is a [`RangeListener`](vm_device::RangeListener): memory slots for physically backed ranges;
 //! - [`doorbell`] is another: it gives the writes that a device declares as doorbells to KVM, as ioeventfds; [`listeners`] makes
 //!   one of several;
+//! - [`counters`] is an [`AccessObserver`](vm_device::AccessObserver), which counts the accesses of each device; [`trace`] is
+//!   another, which writes a line for each;
 //! - [`power`] notes what a guest asks of the whole machine: its reset, its end;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
 //!
@@ -18,6 +20,7 @@
 
 pub mod backing;
 pub mod bridge;
+pub mod counters;
 pub mod doorbell;
 pub mod exit;
 pub mod host;
@@ -30,6 +33,7 @@ pub mod memory;
 pub mod paging;
 pub mod power;
 pub mod run;
+pub mod trace;
 pub mod vcpu;
 pub mod vm;
 pub mod watchdog;

@@ -1,6 +1,7 @@
 //! How often the guest exited for which device.
 
-use vm_device::{GuestAddress, IoType};
+use spin::Mutex;
+use vm_device::{AccessObserver, ObservedAccess};
 
 use crate::manager::MANAGER;
 use crate::println;
@@ -8,40 +9,49 @@ use crate::println;
 /// How many names are counted by themselves: more than there are devices.
 const NAMES: usize = 32;
 
-/// Exits by the name of the device, which may be gone when they are printed.
-pub struct Counts {
+/// Exits by the name of the device, which may be gone when they are printed. The manager's observer.
+pub struct Counts(Mutex<Table>);
+
+struct Table {
     devices: [(&'static str, u64); NAMES],
     none: u64,
 }
 
-impl Counts {
-    /// No exits.
-    pub const fn new() -> Self {
-        Self { devices: [("", 0); NAMES], none: 0 }
-    }
+/// The exits of the guest.
+pub static COUNTS: Counts = Counts(Mutex::new(Table { devices: [("", 0); NAMES], none: 0 }));
 
-    /// Counts one exit.
-    pub fn count(&mut self, address: GuestAddress, io_type: IoType) {
-        let device = MANAGER.find_by_address(address, io_type).and_then(|(id, _)| MANAGER.device(id));
+impl AccessObserver for Counts {
+    fn observe(&self, access: &ObservedAccess<'_>) {
+        if access.depth != 0 {
+            // A device has made it.
+            return;
+        }
+        // An exit for a range that is memory reaches no device, and counts for the one that has the range.
+        let owner = || MANAGER.find_by_address(access.address, access.io_type).map(|(id, _)| id);
+        let device = access.device.or_else(owner).and_then(|id| MANAGER.device(id));
+        let Table { devices, none } = &mut *self.0.lock();
         let place = device.and_then(|device| {
-            let place = self.devices.iter_mut().find(|(name, _)| *name == device.name || name.is_empty())?;
+            let place = devices.iter_mut().find(|(name, _)| *name == device.name || name.is_empty())?;
             place.0 = device.name;
             Some(&mut place.1)
         });
-        *place.unwrap_or(&mut self.none) += 1;
+        *place.unwrap_or(none) += 1;
     }
+}
 
+impl Counts {
     /// The exits for the device of this name.
     pub fn of(&self, name: &str) -> u64 {
-        self.devices.iter().find(|device| device.0 == name).map_or(0, |device| device.1)
+        self.0.lock().devices.iter().find(|device| device.0 == name).map_or(0, |device| device.1)
     }
 
     /// Prints them.
     pub fn print(&self) {
+        let table = self.0.lock();
         println!("exits per device:");
-        for (name, exits) in self.devices.iter().filter(|(name, _)| !name.is_empty()) {
+        for (name, exits) in table.devices.iter().filter(|(name, _)| !name.is_empty()) {
             println!("  {name:20} {exits:8}");
         }
-        println!("  {:20} {:8}", "(no device)", self.none);
+        println!("  {:20} {:8}", "(no device)", table.none);
     }
 }

@@ -5,7 +5,6 @@ use vm_device::exit::x86::instruction::{Direction, Instruction, MAX_LENGTH, deco
 use vm_device::exit::x86::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
 use vm_device::{Dispatcher, GuestAddress, IoType};
 
-use crate::counts::Counts;
 use crate::linux;
 use crate::manager::LINES;
 use crate::memory::GuestMemory;
@@ -19,7 +18,6 @@ pub struct Machine {
     pub memory: GuestMemory,
     pub mappings: &'static mut Mappings,
     pub devices: Dispatcher<'static>,
-    pub counts: Counts,
 }
 
 impl Machine {
@@ -82,7 +80,6 @@ impl Machine {
         if io_type == Mmio && self.memory.read(address.0, data).is_some() {
             return Ok(());
         }
-        self.counts.count(address, io_type);
         go_on(self.devices.read(address, data, io_type))
     }
 
@@ -91,7 +88,6 @@ impl Machine {
         if io_type == Mmio && self.memory.write(address.0, data).is_some() {
             return Ok(());
         }
-        self.counts.count(address, io_type);
         go_on(self.devices.write(address, data, io_type))
     }
 
@@ -104,7 +100,6 @@ impl Machine {
         let size = access.size.bytes();
         let mut burst = [0; BURST as usize * 4];
         let data = &mut burst[..count as usize * size];
-        self.counts.count(access.port.into(), Pio);
         if access.direction == PortDirection::In {
             go_on(self.devices.read_string(access.port, size, data))?;
         }

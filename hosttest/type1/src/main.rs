@@ -35,7 +35,7 @@ use spin::{Mutex, MutexGuard};
 use vm_device::exit::x86::Gpr;
 
 use crate::boot::StartInfo;
-use crate::counts::Counts;
+use crate::counts::COUNTS;
 use crate::exits::Machine;
 use crate::failure::Failure;
 use crate::manager::MANAGER;
@@ -85,13 +85,13 @@ fn run(info: u64) -> Result<(), Failure> {
     topology::print();
 
     let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
-    let mut machine = Machine { vcpu, memory, mappings, devices, counts: Counts::new() };
+    let mut machine = Machine { vcpu, memory, mappings, devices };
     let ended = machine.run();
     println!("topology at the end:");
     topology::print();
-    machine.counts.print();
+    COUNTS.print();
     ended?;
-    if linux { linux::judge() } else { small::judge(&machine.counts) }
+    if linux { linux::judge() } else { small::judge() }
 }
 
 #[panic_handler]

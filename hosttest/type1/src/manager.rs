@@ -4,6 +4,7 @@ use core::sync::atomic::AtomicBool;
 
 use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 
+use crate::counts::COUNTS;
 use crate::interrupts::Lines;
 
 static STORAGE: Storage<'static, 24, 32, 1> = Storage::new();
@@ -12,7 +13,8 @@ pub static MANAGER: DeviceManager<'static> = DeviceManager::new(
     &STORAGE,
     SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23),
 )
-.with_interrupt_controller(&LINES);
+.with_interrupt_controller(&LINES)
+.with_observer(&COUNTS);
 /// The interrupt lines of the guest.
 pub static LINES: Lines = Lines::new();
 /// Whether devices came or went since the guest's memory was mapped.
