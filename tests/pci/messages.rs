@@ -323,7 +323,7 @@ fn capabilities_that_there_cannot_be_are_refused() {
         msix(0x50, InBar::new(0, 4), BITS),
         msix(0x50, InBar::new(0, 0xe08), BITS),
         msix(0x50, TABLE, InBar::new(0, 0x1000)),
-        msix(0x50, TABLE, InBar::new(0, u32::MAX & !7)),
+        msix(0x50, TABLE, InBar::new(0, 0xffff_fff8)),
         msix(0x50, TABLE, InBar::new(0, 0x1f8)),
     ];
     for (number, (offset, function)) in bad.iter().enumerate() {
