@@ -68,6 +68,8 @@
 //! | [start](guide::start) | the first ten minutes, step by step: interrupts, buses, hot unplug |
 //! | [from 2019](guide::from_2019) | from the rust-vmm design of 2019, call by call |
 //! | [map](guide::map) | states of ranges, what waits, windows, which range answers, what a VMM maps itself |
+//! | [interrupts](guide::interrupts) | several lines a device, sharing, moves to other lines, ends, messages |
+//! | [vmm](guide::vmm) | names and the map, the observer, accesses that fail, the reset of the machine |
 //! | [concurrency](guide::concurrency) | the contract, and what each operation waits for |
 //! | [speed](guide::speed) | measurements, beside other crates |
 //! | [memory](guide::memory) | memory, code size, stack and worst case |

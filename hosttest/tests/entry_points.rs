@@ -15,13 +15,15 @@ type Names = BTreeSet<String>;
 
 /// `Debug` of these shows a device's name by that of `str` in the library `core`, which can panic, as far as the linker
 /// knows.
-const SHOW_NAMES: [&str; 8] = [
+const SHOW_NAMES: [&str; 10] = [
     "DeviceInfo",
+    "IrqRefusal",
     "MappedRange",
     "Owner",
     "RangeRefusal",
     "RegisterError",
     "RelocateError",
+    "RerouteError",
     "ResetError",
     "UnregisterError",
 ];

@@ -5,7 +5,9 @@
 //! | [`start`] | the first ten minutes: a device, storage and a manager, the exit loop, interrupts, buses, hot unplug |
 //! | [`from_2019`] | for users of the 2019 rust-vmm design: each of its calls, and the one that takes its place |
 //! | [`map`] | the address map: states of ranges, what waits, windows, which range answers, listeners |
-//! | [`concurrency`] | the concurrency contract, C1 to C32, and what each operation waits for |
+//! | [`interrupts`] | lines of devices, who shares them, where they move, how they end; messages |
+//! | [`vmm`] | for the VMM: names and the map, the observer, accesses that fail, the reset of the machine |
+//! | [`concurrency`] | the concurrency contract, C1 to C38, and what each operation waits for |
 //! | [`speed`] | every measurement, beside other crates, with the goals that are reached and those that are not |
 //! | [`memory`] | memory for each device, range and vCPU; code size, stack and worst case |
 //! | [`testing`] | how the crate is tested, and the command for each kind of test |
@@ -20,6 +22,12 @@ pub mod from_2019 {}
 
 #[doc = include_str!("map.md")]
 pub mod map {}
+
+#[doc = include_str!("interrupts.md")]
+pub mod interrupts {}
+
+#[doc = include_str!("vmm.md")]
+pub mod vmm {}
 
 #[doc = include_str!("concurrency.md")]
 pub mod concurrency {}

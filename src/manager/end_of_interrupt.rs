@@ -7,6 +7,7 @@ use crate::interrupt::{Gsi, InterruptError, IrqLine, MAX_SHARING};
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
 use crate::manager::tree::NodeState;
+use crate::resource::MAX_IRQS_PER_DEVICE;
 
 /// An interrupt of a device: which device, and which of its interrupts.
 type Interrupt = (InstanceId, u8);
@@ -66,7 +67,7 @@ impl<'d> DeviceManager<'d> {
         }
         // Through the handle of a device that is still there: so the line stays meanwhile.
         let handle = |(id, index): Interrupt| self.with_state(|state| self.handle(state, id, index.into()))?;
-        let ended = interrupts.into_iter().filter_map(handle).find_map(|line: IrqLine<'d>| line.end_interrupt(gsi));
+        let ended = interrupts.iter().copied().filter_map(handle).find_map(|line: IrqLine<'d>| line.end_interrupt(gsi));
         ended.unwrap_or(Ok(()))
     }
 }
@@ -77,7 +78,7 @@ impl State<'_, '_> {
         let mut found = Vec::new();
         let Some(line) = self.line_at(gsi) else { return found };
         for node in self.tree.nodes().filter(|node| node.state == NodeState::LIVE) {
-            for (index, connection) in (0..).zip(self.connections_of(node.index())) {
+            for (index, connection) in (0..MAX_IRQS_PER_DEVICE as u8).zip(self.connections_of(node.index())) {
                 if connection.share().is_some_and(|share| share.line == line) {
                     // A line has no more sources than there is room for.
                     let _ = found.push((self.tree.id(node.index()), index));

@@ -20,6 +20,7 @@ use crate::manager::on_drop::OnDrop;
 use crate::manager::state::State;
 use crate::manager::tree::{Node, NodeState};
 use crate::manager::wait::Wait;
+use crate::resource::MAX_IRQS_PER_DEVICE;
 use crate::sync::spin_once;
 
 /// What a removal removes.
@@ -419,7 +420,7 @@ impl<'d> DeviceManager<'d> {
         if let Some(gate) = self.gate(index) {
             gate.wait_idle();
         }
-        let mut interrupts = 0..;
+        let mut interrupts = 0..MAX_IRQS_PER_DEVICE;
         // No handle is in use any more, and no move is under way: what is read here stays.
         while let Some(connection) =
             self.with_state(|state| state.connections_of(index).nth(interrupts.next()?)).flatten()

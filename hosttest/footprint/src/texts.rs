@@ -12,11 +12,11 @@ use vm_device::exit::x86::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, AccessDirection, Assigned, DeviceManager, DevicePath, DispatcherError, Doorbell, Failed, Fit, Gsi,
-    GuestAddress, GuestUsize, HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType, IrqError,
-    IrqLine, IrqResource, MapText, Message, ObservedAccess, OpenBus, Owner, PathError, PlacedRange, Placement,
-    RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation, ResetError, Resources,
-    Straddling, SystemAllocator, UnregisterError,
+    Access, AccessDirection, Assigned, AssignedIrq, DeviceManager, DevicePath, DispatcherError, Doorbell, Failed, Fit,
+    Gsi, GuestAddress, GuestUsize, HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType,
+    IrqError, IrqLine, IrqRefusal, IrqResource, MapText, Message, ObservedAccess, OpenBus, Owner, PathError,
+    PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation,
+    RerouteError, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -85,6 +85,8 @@ fn vocabulary() {
     debug::<Placement>(&range.into());
     debug::<IoResource>(&IoResource::pio(0, 1));
     debug::<IrqResource>(&IrqResource::Any);
+    display::<AssignedIrq>(&AssignedIrq { gsi: None, shared: false });
+    debug::<AssignedIrq>(&AssignedIrq { gsi: None, shared: false });
     debug::<IrqLine<'_>>(&IrqLine::DISCONNECTED);
     debug::<Message>(&Message { address, data: 0, masked: false });
     debug::<Resources<'_, '_>>(&Resources::new(&[], &[]));
@@ -99,6 +101,8 @@ pub fn observed(access: &ObservedAccess<'_>) {
 
 /// Each error, of which the compiler knows no more than its type.
 fn errors() {
+    display::<IrqRefusal<'_>>(&IrqRefusal::LineFull { gsi: Gsi(0) });
+    display::<RerouteError<'_>>(&RerouteError::Busy { device: "" });
     display::<IrqError>(&IrqError::NoPool);
     debug::<IrqError>(&IrqError::NoPool);
     display::<RangeError>(&RangeError::Empty { base: GuestAddress(0) });

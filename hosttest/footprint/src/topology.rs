@@ -5,8 +5,8 @@ use core::hint::black_box;
 
 #[cfg(feature = "all")]
 use vm_device::{
-    Access, GuestAddress, GuestUsize, HeavyBarrier, IoType, OpenBus, Relocation, Storage, Straddling, SystemAllocator,
-    Taken,
+    Access, Gsi, GuestAddress, GuestUsize, HeavyBarrier, IoType, OpenBus, Relocation, Storage, Straddling,
+    SystemAllocator, Taken,
 };
 use vm_device::{Device, DeviceManager, InstanceId, IoResource, IrqResource};
 
@@ -68,6 +68,9 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
     call!(DeviceManager::relocate, manager, &mut [relocation]).ok();
     call!(DeviceManager::device, manager, id);
     call!(DeviceManager::range, manager, id, 0);
+    call!(DeviceManager::irq, manager, id, 0);
+    call!(DeviceManager::reroute, manager, id, 0, Some(Gsi(7))).ok();
+    call!(DeviceManager::end_of_interrupt, manager, Gsi(7)).ok();
     call!(DeviceManager::path, manager, id);
     call!(DeviceManager::unregister_subtree, manager, id).ok();
     call!(DeviceManager::unregister_device_deferred, manager, id).ok();
