@@ -3,6 +3,7 @@
 pub mod counted;
 pub mod eject;
 pub mod firmware;
+pub mod i8042;
 pub mod interrupter;
 pub mod messenger;
 pub mod pci;

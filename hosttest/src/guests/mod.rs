@@ -9,12 +9,14 @@ pub mod access;
 pub mod backed;
 pub mod doorbell;
 pub mod hotplug;
+pub mod i8042;
 pub mod interrupts;
 pub mod messages;
 pub mod moved;
 pub mod pci;
 pub mod ports;
 pub mod random;
+mod recorded;
 pub mod reset;
 pub mod scenario;
 pub mod shown;
@@ -31,6 +33,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         backed::ALL,
         string_io::ALL,
         interrupts::ALL,
+        i8042::ALL,
         messages::ALL,
         hotplug::ALL,
         doorbell::ALL,
