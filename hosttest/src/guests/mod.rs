@@ -14,6 +14,7 @@ pub mod interrupts;
 pub mod messages;
 pub mod moved;
 pub mod pci;
+pub mod pirq;
 pub mod ports;
 pub mod random;
 mod recorded;
@@ -39,6 +40,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         doorbell::ALL,
         moved::ALL,
         pci::ALL,
+        pirq::ALL,
         ports::ALL,
         random::ALL,
         reset::ALL,
