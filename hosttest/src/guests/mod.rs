@@ -8,6 +8,7 @@
 pub mod access;
 pub mod backed;
 pub mod doorbell;
+pub mod ends;
 pub mod hotplug;
 pub mod i8042;
 pub mod interrupts;
@@ -35,6 +36,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         string_io::ALL,
         interrupts::ALL,
         i8042::ALL,
+        ends::ALL,
         messages::ALL,
         hotplug::ALL,
         doorbell::ALL,

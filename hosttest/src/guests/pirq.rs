@@ -9,7 +9,7 @@ use super::verdict::run_guest;
 use crate::devices::interrupter::{ASSERT, DEASSERT, Interrupter};
 use crate::devices::pirq_router::{NOT_ROUTED, PirqRouter};
 use crate::devices::verdict::Verdict;
-use crate::guest_side::interrupts::{Trigger, enable, route, wait_for};
+use crate::guest_side::interrupts::{Trigger, enable, masked, redirection, route, wait_for};
 use crate::guest_side::{mmio, pass, port};
 use crate::vmm::irq::KvmIrqchip;
 use crate::vmm::machine::{DATA, Machine};
@@ -44,14 +44,6 @@ const NEW: u8 = 11;
 const NEW_VECTOR: u8 = 0x46;
 const AT_NEW: u64 = DATA + 8;
 
-/// The IOAPIC's register of a line's lower half, and what masks the line there (Intel 82093AA data sheet, 3.2.4).
-const fn redirection(line: u8) -> u32 {
-    0x10 + 2 * line as u32
-}
-const fn masked(vector: u8) -> u32 {
-    1 << 16 | 1 << 15 | vector as u32
-}
-
 interrupt_handler!(
     /// Counts, and masks the line, which the device asserts still.
     at_old:
@@ -59,7 +51,7 @@ interrupt_handler!(
     "mov eax, 0xfec00000",
     "mov dword ptr [rax], {register}",
     "mov dword ptr [rax + 0x10], {masked}";
-    count = const AT_OLD, register = const redirection(OLD), masked = const masked(OLD_VECTOR)
+    count = const AT_OLD, register = const redirection(OLD as u32), masked = const masked(OLD_VECTOR)
 );
 
 interrupt_handler!(
@@ -69,7 +61,7 @@ interrupt_handler!(
     "mov eax, 0xfec00000",
     "mov dword ptr [rax], {register}",
     "mov dword ptr [rax + 0x10], {masked}";
-    count = const AT_NEW, register = const redirection(NEW), masked = const masked(NEW_VECTOR)
+    count = const AT_NEW, register = const redirection(NEW as u32), masked = const masked(NEW_VECTOR)
 );
 
 /// Lets the IOAPIC deliver the old line, as before the handler has masked it.
