@@ -7,23 +7,34 @@ use kvm_ioctls::Kvm;
 use vm_device::{DeviceManager, Gsi, InterruptController, InterruptError, IoResource, IrqResource};
 
 use super::recorded::Recorded;
-use super::scenario::{self, Failure, Room, Scenario, expect};
+use super::scenario::{self, Failure, LIMIT, Room, Scenario, expect};
+use super::shown::keep_map;
 use super::verdict::run_guest;
 use crate::devices::interrupter::{ASSERT, Interrupter};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::interrupts::{Trigger, enable, mask, route, wait_for};
 use crate::guest_side::{mmio, pass, port};
+use crate::vmm::ioapic::{self, Ioapic};
 use crate::vmm::machine::{DATA, Machine};
 use crate::vmm::resample::ResampledLines;
-use crate::vmm::run::Tally;
+use crate::vmm::run::{Tally, run_with_ends};
+use crate::vmm::vcpu::Ring;
+use crate::vmm::vm::Vm;
 use crate::{check, interrupt_handler};
 
 /// The guests of this topic.
-pub const ALL: &[Scenario] = &[Scenario {
-    name: "ends/resample",
-    about: "two devices on one line, of whose interrupts' ends KVM tells by a resample eventfd",
-    run: resample,
-}];
+pub const ALL: &[Scenario] = &[
+    Scenario {
+        name: "ends/resample",
+        about: "two devices on one line, of whose interrupts' ends KVM tells by a resample eventfd",
+        run: resample,
+    },
+    Scenario {
+        name: "ends/split-irqchip",
+        about: "the same by exits, where the IOAPIC is not KVM's",
+        run: split_irqchip,
+    },
+];
 
 const LINE: Gsi = Gsi(20);
 const VECTOR: u8 = 0x47;
@@ -97,13 +108,12 @@ impl<'d> Devices<'d> {
         Ok(())
     }
 
-    /// Both devices have heard of the same ends: at least of one in each round, before the second device was served, and of one
-    /// after it, which may have become one with the first of the next round. The controller was told once more of a line that
-    /// it had let go.
-    fn expect_ends(&self, levels: &[(Gsi, bool)]) -> Result<(), Failure> {
+    /// Both devices have heard of the same ends, `at_least` so many. The controller was told once more of a line that it had let
+    /// go.
+    fn expect_ends(&self, at_least: u64, levels: &[(Gsi, bool)]) -> Result<(), Failure> {
         let [first, second] = [0, 1].map(|device| self.0[device].ends());
         expect("ends that the second device has heard of", second, first)?;
-        expect("an end in each round, and one at last", first > ROUNDS, true)?;
+        expect("enough ends", first >= at_least, true)?;
         let asserted_once_more = levels.windows(2).any(|levels| levels[0] == (LINE, true) && levels[1] == (LINE, true));
         expect("a line asserted once more after an end", asserted_once_more, true)?;
         expect("the level at the end", levels.last(), Some(&(LINE, false)))?;
@@ -141,6 +151,34 @@ fn resample(kvm: &Kvm) -> Result<Tally, Failure> {
         tally
     })?;
     expect("what an end has met", wrong.into_inner()?, None::<InterruptError>)?;
-    devices.expect_ends(&controller.levels())?;
+    // One in each round, before the second device was served, and one at last: others may have become one with the next.
+    devices.expect_ends(ROUNDS + 1, &controller.levels())?;
+    Ok(tally)
+}
+
+fn split_irqchip(kvm: &Kvm) -> Result<Tally, Failure> {
+    let vm = Vm::new(kvm)?;
+    vm.create_split_irqchip(ioapic::LINES as u32)?;
+    let machine = Machine::around(vm)?;
+    machine.set_interrupt_gate(VECTOR, serve_one as *const () as u64);
+    let ioapic = Ioapic::new(machine.vm());
+    let (room, controller, devices, wrong) = (Room::new(), Recorded::new(&ioapic), Devices::new(), Mutex::new(None));
+    let (manager, verdict) = (manager(&room, &controller), Verdict::new());
+    devices.register(&manager)?;
+    manager.register_device(&ioapic, None, &[Ioapic::resource()], &[])?;
+    manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
+    let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
+    let has_ended = || verdict.given().is_some();
+    // After an exit, and not within a call of the controller.
+    let interrupt_ended = |vector| ioapic.ended(vector).into_iter().for_each(|gsi| pass_on(&manager, gsi, &wrong));
+    let tally = run_with_ends(&mut vcpu, &mut manager.dispatcher(0)?, LIMIT, has_ended, interrupt_ended)?;
+    keep_map(&manager);
+    if let Some(Err(finding)) = verdict.given() {
+        return Err(Failure(format!("the guest failed: {finding}")));
+    }
+    expect("the refusal of a route", ioapic.refused(), None::<kvm_ioctls::Error>)?;
+    expect("what an end has met", wrong.into_inner()?, None::<InterruptError>)?;
+    // One for each time that a device was served.
+    devices.expect_ends(2 * ROUNDS, &controller.levels())?;
     Ok(tally)
 }
