@@ -1,6 +1,6 @@
 //! A device that interrupts when it is told to.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use spin::Mutex;
 use vm_device::{Access, Device, GuestAddress, InterruptError, IrqLine, Rejected, Resources};
@@ -25,6 +25,7 @@ pub struct Interrupter<'d> {
     asserted: AtomicU32,
     message: AtomicU32,
     refused: Mutex<Option<InterruptError>>,
+    ends: AtomicU64,
 }
 
 impl<'d> Interrupter<'d> {
@@ -36,12 +37,18 @@ impl<'d> Interrupter<'d> {
             asserted: AtomicU32::new(0),
             message: AtomicU32::new(0),
             refused: Mutex::new(None),
+            ends: AtomicU64::new(0),
         }
     }
 
     /// The last error that its interrupt line gave.
     pub fn refused(&self) -> Option<InterruptError> {
         *self.refused.lock()
+    }
+
+    /// How many interrupts of its line have ended, as far as it was told.
+    pub fn ends(&self) -> u64 {
+        self.ends.load(Ordering::Relaxed)
     }
 }
 
@@ -85,6 +92,10 @@ impl<'d> Device<'d> for Interrupter<'d> {
     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
         *self.irq.lock() = resources.irq(0);
         Ok(())
+    }
+
+    fn end_of_interrupt(&self, _: usize) {
+        self.ends.fetch_add(1, Ordering::Relaxed);
     }
 
     /// It asserts nothing, and its registers are 0.

@@ -25,12 +25,31 @@ pub fn enable() {
     port::write(0xa1, 0xffu8);
 }
 
+/// In the IOAPIC's register of a line: it is triggered by level (Intel 82093AA data sheet, 3.2.4).
+const TRIGGERED_BY_LEVEL: u32 = 1 << 15;
+/// There: it is masked.
+const MASKED: u32 = 1 << 16;
+
+/// The IOAPIC's register of the lower half of what it has about a GSI; that of the upper half follows.
+pub const fn redirection(gsi: u32) -> u32 {
+    0x10 + 2 * gsi
+}
+
+/// The lower half for a line that is triggered by level, and masked.
+pub const fn masked(vector: u8) -> u32 {
+    MASKED | TRIGGERED_BY_LEVEL | vector as u32
+}
+
 /// Lets the IOAPIC deliver a GSI to processor 0 as `vector` (Intel 82093AA data sheet, 3.2.4).
 pub fn route(gsi: u32, vector: u8, trigger: Trigger) {
-    const TRIGGERED_BY_LEVEL: u32 = 1 << 15;
     let low = u32::from(vector) | if trigger == Trigger::Level { TRIGGERED_BY_LEVEL } else { 0 };
-    write_ioapic(0x11 + 2 * gsi, 0);
-    write_ioapic(0x10 + 2 * gsi, low);
+    write_ioapic(redirection(gsi) + 1, 0);
+    write_ioapic(redirection(gsi), low);
+}
+
+/// Masks a GSI that is triggered by level.
+pub fn mask(gsi: u32, vector: u8) {
+    write_ioapic(redirection(gsi), masked(vector));
 }
 
 fn write_ioapic(register: u32, value: u32) {

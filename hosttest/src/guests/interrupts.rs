@@ -1,9 +1,9 @@
 //! Interrupts that reach a handler of the guest.
 
 use kvm_ioctls::Kvm;
-use spin::Mutex;
-use vm_device::{DeviceManager, Gsi, GuestAddress, InterruptController, InterruptError, IoResource, IrqResource};
+use vm_device::{DeviceManager, Gsi, InterruptController, InterruptError, IoResource, IrqResource};
 
+use super::recorded::Recorded;
 use super::scenario::{self, Failure, Room, Scenario, expect};
 use super::verdict::run_guest;
 use crate::devices::interrupter::{ASSERT, Interrupter, MESSAGE, PULSE};
@@ -63,25 +63,6 @@ interrupt_handler!(
     "3:";
     count = const COUNT, calls = const CALLS, first = const FIRST, second = const SECOND
 );
-
-/// A controller that remembers the levels it was told.
-struct Recorded<'a> {
-    irqchip: &'a KvmIrqchip,
-    levels: Mutex<Vec<(Gsi, bool)>>,
-}
-
-impl InterruptController for Recorded<'_> {
-    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
-        self.levels.lock().push((gsi, asserted));
-        self.irqchip.set_level(gsi, asserted)
-    }
-    fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError> {
-        self.irqchip.pulse(gsi)
-    }
-    fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
-        self.irqchip.message(address, data)
-    }
-}
 
 fn manager<'d>(room: &'d Room<'d>, controller: &'d dyn InterruptController) -> DeviceManager<'d> {
     scenario::manager(room).with_interrupt_controller(controller)
@@ -148,7 +129,7 @@ fn shared_level(kvm: &Kvm) -> Result<Tally, Failure> {
     let machine = Machine::with_irqchip(kvm)?;
     machine.set_interrupt_gate(VECTOR, quiet_later as *const () as u64);
     let irqchip = connect(&machine);
-    let controller = Recorded { irqchip: &irqchip, levels: Mutex::new(Vec::new()) };
+    let controller = Recorded::new(&irqchip);
     let room = Room::new();
     let (manager, verdict) = (manager(&room, &controller), Verdict::new());
     let (first, second) = (Interrupter::new("first"), Interrupter::new("second"));
@@ -157,7 +138,7 @@ fn shared_level(kvm: &Kvm) -> Result<Tally, Failure> {
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
     // Two devices made one assertion, which ended when both had taken theirs back; then one came alone.
     let levels = [true, false, true, false].map(|asserted| (SHARED, asserted));
-    expect("the levels of the line", &*controller.levels.lock(), &levels[..])?;
+    expect("the levels of the line", controller.levels(), levels)?;
     expect("the refusal of an interrupt", first.refused().or(second.refused()), None::<InterruptError>)?;
     Ok(tally)
 }
@@ -202,7 +183,7 @@ fn removal(kvm: &Kvm) -> Result<Tally, Failure> {
     let machine = Machine::with_irqchip(kvm)?;
     machine.set_interrupt_gate(VECTOR, count as *const () as u64);
     let irqchip = connect(&machine);
-    let controller = Recorded { irqchip: &irqchip, levels: Mutex::new(Vec::new()) };
+    let controller = Recorded::new(&irqchip);
     let room = Room::new();
     let (manager, verdict, device) = (manager(&room, &controller), Verdict::new(), Interrupter::new("device"));
     let eject = crate::devices::eject::Eject::new(&manager);
@@ -210,6 +191,6 @@ fn removal(kvm: &Kvm) -> Result<Tally, Failure> {
     eject.plug(id);
     manager.register_device(&eject, None, &[IoResource::pio(SECOND, 1)], &[])?;
     let tally = run_guest(&machine, &manager, &verdict, guest, 0)?;
-    expect("the levels of the line", &*controller.levels.lock(), &[(SHARED, true), (SHARED, false)][..])?;
+    expect("the levels of the line", controller.levels(), [(SHARED, true), (SHARED, false)])?;
     Ok(tally)
 }

@@ -8,13 +8,17 @@
 pub mod access;
 pub mod backed;
 pub mod doorbell;
+pub mod ends;
 pub mod hotplug;
+pub mod i8042;
 pub mod interrupts;
 pub mod messages;
 pub mod moved;
 pub mod pci;
+pub mod pirq;
 pub mod ports;
 pub mod random;
+mod recorded;
 pub mod reset;
 pub mod scenario;
 pub mod shown;
@@ -31,11 +35,14 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         backed::ALL,
         string_io::ALL,
         interrupts::ALL,
+        i8042::ALL,
+        ends::ALL,
         messages::ALL,
         hotplug::ALL,
         doorbell::ALL,
         moved::ALL,
         pci::ALL,
+        pirq::ALL,
         ports::ALL,
         random::ALL,
         reset::ALL,

@@ -197,6 +197,7 @@ impl<'d> Processor<'d> {
             Exit::MmioWrite { address, data } => (IoType::Mmio, *address, copy_of(data), None),
             Exit::Interrupted if self.watchdog.expired() => return Err("the guest hangs: it makes no access".into()),
             Exit::Interrupted => return Ok(true),
+            Exit::InterruptEnded { .. } => return Ok(true),
             Exit::Halted => return Err("the guest halted".into()),
             Exit::Crashed(crash) => return Err(format!("the guest crashed: {crash}")),
         };

@@ -17,6 +17,6 @@ pub fn answer(exit: &mut Exit<'_>, accesses: &mut impl Accesses) -> Option<Resul
         Exit::PortWrite { port, element, data } => accesses.write_string(*port, *element, data),
         Exit::MmioRead { address, data } => accesses.read(*address, data, IoType::Mmio),
         Exit::MmioWrite { address, data } => accesses.write(*address, data, IoType::Mmio),
-        Exit::Halted | Exit::Interrupted | Exit::Crashed(_) => return None,
+        Exit::InterruptEnded { .. } | Exit::Halted | Exit::Interrupted | Exit::Crashed(_) => return None,
     })
 }

@@ -39,6 +39,11 @@ pub enum Exit<'a> {
         /// What is written.
         data: &'a [u8],
     },
+    /// The guest has ended a level-triggered interrupt, without an in-kernel IOAPIC.
+    InterruptEnded {
+        /// The vector of the interrupt.
+        vector: u8,
+    },
     /// The guest executed `HLT`, without an in-kernel interrupt controller.
     Halted,
     /// A signal, or a processor that was not ready yet: run again.

@@ -41,12 +41,20 @@ impl InterruptController for KvmIrqchip {
     }
 
     fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
-        let message =
-            kvm_msi { address_lo: address.0 as u32, address_hi: (address.0 >> 32) as u32, data, ..Default::default() };
-        match self.vm()?.fd().signal_msi(message) {
-            // 0 says that the guest blocked it (Linux, Documentation/virt/kvm/api.rst, KVM_SIGNAL_MSI).
-            Ok(delivered) if delivered > 0 => Ok(()),
-            _ => Err(InterruptError::Refused),
-        }
+        send_message(self.vm()?, address, data)
+    }
+}
+
+/// Sends a message-signalled interrupt to the local APICs of a machine.
+///
+/// # Errors
+/// [`InterruptError::Refused`] if the guest blocks it, or KVM refuses it.
+pub(super) fn send_message(vm: &Vm, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
+    let message =
+        kvm_msi { address_lo: address.0 as u32, address_hi: (address.0 >> 32) as u32, data, ..Default::default() };
+    match vm.fd().signal_msi(message) {
+        // 0 says that the guest blocked it (Linux, Documentation/virt/kvm/api.rst, KVM_SIGNAL_MSI).
+        Ok(delivered) if delivered > 0 => Ok(()),
+        _ => Err(InterruptError::Refused),
     }
 }

@@ -101,7 +101,22 @@ pub fn run(
     vcpu: &mut Vcpu,
     accesses: &mut impl Accesses,
     limit: Duration,
+    has_ended: impl FnMut() -> bool,
+) -> Result<Tally, RunError> {
+    run_with_ends(vcpu, accesses, limit, has_ended, |_| {})
+}
+
+/// The same for a machine without an in-kernel IOAPIC: calls `interrupt_ended` with the vector of each interrupt that the guest
+/// has ended.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with_ends(
+    vcpu: &mut Vcpu,
+    accesses: &mut impl Accesses,
+    limit: Duration,
     mut has_ended: impl FnMut() -> bool,
+    mut interrupt_ended: impl FnMut(u8),
 ) -> Result<Tally, RunError> {
     let watchdog = Watchdog::start(limit);
     let start = Instant::now();
@@ -117,6 +132,7 @@ pub fn run(
                 }
             }
             None => match exit {
+                Exit::InterruptEnded { vector } => interrupt_ended(vector),
                 Exit::Halted => return Err(RunError::Halted { position: vcpu.position() }),
                 Exit::Crashed(crash) => {
                     return Err(RunError::Crashed { crash, tally: so_far(tally), position: vcpu.position() });

@@ -186,6 +186,7 @@ impl Vcpu {
         match self.fd.run() {
             Ok(VcpuExit::IoIn(..) | VcpuExit::IoOut(..)) => self.port_exit(),
             Ok(VcpuExit::MmioRead(..) | VcpuExit::MmioWrite(..)) => self.mmio_exit(),
+            Ok(VcpuExit::IoapicEoi(vector)) => Exit::InterruptEnded { vector },
             Ok(VcpuExit::Hlt) => Exit::Halted,
             Ok(VcpuExit::Intr | VcpuExit::IrqWindowOpen) => Exit::Interrupted,
             Ok(VcpuExit::Shutdown) => Exit::Crashed(Crash::Shutdown),

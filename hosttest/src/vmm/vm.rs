@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{
-    CpuId, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_pit_config, kvm_userspace_memory_region,
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap,
+    kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VmFd};
 use vm_device::GuestAddress;
@@ -69,6 +70,16 @@ impl Vm {
     /// What KVM refuses.
     pub fn create_irqchip(&self) -> Result<(), kvm_ioctls::Error> {
         self.fd.create_irq_chip()
+    }
+
+    /// Gives the machine KVM's own local APICs, and no IOAPIC and 8259s: the VMM has an IOAPIC with `lines` of its own
+    /// ([`ioapic`](crate::vmm::ioapic)). It has to come before the first vCPU.
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn create_split_irqchip(&self, lines: u32) -> Result<(), kvm_ioctls::Error> {
+        let args = [lines.into(), 0, 0, 0];
+        self.fd.enable_cap(&kvm_enable_cap { cap: KVM_CAP_SPLIT_IRQCHIP, args, ..Default::default() })
     }
 
     /// Gives the machine KVM's own 8254, at the ports 0x40 to 0x43 and 0x61. It needs the irqchip.
