@@ -144,3 +144,35 @@ fn a_bridge_behind_a_bridge_forwards_what_both_windows_hold_in_every_order_of_wr
         assert_eq!(found, [RangeState::Decoded, RangeState::Decoded, RangeState::Waiting]);
     }
 }
+
+#[test]
+fn a_reset_of_the_machine_leaves_no_register_of_any_function_as_the_guest_has_set_it() {
+    bridged!(manager, guest, outer, near, inner, far);
+    let registers = |guest: Guest<'_>| {
+        let functions = [(0, 2), (1, 5), (1, 6), (2, 7)];
+        functions.map(|(bus, device)| {
+            [COMMAND, BAR0, BUSES, MEMORY_WINDOW].map(|register| guest.config(bus, device, register))
+        })
+    };
+    number_buses(guest);
+    for (bus, device) in [(0, 2), (1, 6)] {
+        guest.set(bus, device, MEMORY_WINDOW, mib(0xc00, 0xc01));
+    }
+    guest.set(1, 5, BAR0, 0xc000_0000);
+    guest.set(2, 7, BAR0, 0xc010_0000);
+    assert_eq!((state(&manager, near, 0), state(&manager, far, 0)), (waiting(0xc000_0000), decoded(0xc010_0000)));
+    let programmed = registers(guest);
+    manager.reset().unwrap();
+    assert_eq!(guest.inp(0xcf8), [0; 4]);
+    for (id, index) in [(outer, 1), (near, 0), (inner, 1), (far, 0)] {
+        assert_eq!(state(&manager, id, index), UNPLACED);
+    }
+    assert_eq!(guest.config(0, 2, BUSES), 0, "the outer bridge forwards nothing");
+    // With numbers again, what lies behind it is seen to have been reset too.
+    guest.set(0, 2, BUSES, 0x02_01_00);
+    let command = |bus, device| guest.config(bus, device, COMMAND) & 0xffff;
+    assert_eq!([command(1, 5), guest.config(1, 5, BAR0), guest.config(1, 6, BUSES)], [0; 3]);
+    guest.set(1, 6, BUSES, 0x02_02_01);
+    assert_eq!([command(2, 7), guest.config(2, 7, BAR0)], [0; 2]);
+    assert_ne!(programmed, registers(guest));
+}

@@ -11,6 +11,7 @@ use spin::Mutex;
 use super::function::{Function, State};
 use super::window;
 use crate::instance::InstanceId;
+use crate::manager::DeviceManager;
 
 /// Where a function is on its bus: the number of the device, of 0 to 31, and of the function in it, of 0 to 7.
 ///
@@ -216,6 +217,18 @@ impl<'d> Bus<'d> {
             None::<()>
         });
         Some((found?, is_one_of_several))
+    }
+
+    /// Resets every function on the bus, and on the buses behind it, as many deep as windows can be.
+    pub(super) fn reset(&self, manager: &DeviceManager<'d>, depth: usize) {
+        for bits in 0..=u8::MAX {
+            if let Some((function, _)) = self.function(0, Slot::from_bits(bits)) {
+                if let Some(depth) = depth.checked_sub(1) {
+                    function.secondary.reset(manager, depth);
+                }
+                function.reset(manager);
+            }
+        }
     }
 
     /// The first answer that `look` has for a function, under the locks of both.

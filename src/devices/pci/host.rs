@@ -8,7 +8,7 @@ use crate::access::Access;
 use crate::address::IoType;
 use crate::device::Device;
 use crate::manager::DeviceManager;
-use crate::resource::IoResource;
+use crate::resource::{IoResource, MAX_WINDOW_DEPTH};
 
 /// A PCI host bridge: configuration mechanism 1 (PCI Local Bus 3.0, 3.2.2.3.2) at its ports, the enhanced configuration access
 /// mechanism (PCI Express Base 3.0, 7.2.2) in its memory, and bus 0.
@@ -165,5 +165,12 @@ impl Device<'_> for HostBridge<'_> {
         {
             self.write_config(target, data);
         }
+    }
+
+    /// The ports and every function on the buses behind them get their registers as after reset: no base address register is
+    /// decoded, no bridge forwards.
+    fn reset(&self) {
+        self.address.store(0, Ordering::Relaxed);
+        self.bus.reset(self.manager, MAX_WINDOW_DEPTH);
     }
 }
