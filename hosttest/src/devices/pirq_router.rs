@@ -13,8 +13,8 @@ const RESERVED: [u8; 5] = [0, 1, 2, 8, 13];
 /// The chipset's inputs, PIRQA# to PIRQD#. Each has a register.
 const INPUTS: usize = 4;
 
-/// Four registers of a byte, one for each input (Intel 290562, PIIX3, "PIRQRC[A:D]: PIRQx Route Control Registers", which are in
-/// configuration space there, and in ports here). Until a guest programs it, a register is [`NOT_ROUTED`].
+/// Four registers of a byte, one for each input (Intel 82371SB, PIIX3, "PIRQx Route Control Registers"). There they are in
+/// configuration space, at 0x60 to 0x63, and here in ports. Until a guest programs it, a register is [`NOT_ROUTED`].
 pub struct PirqRouter<'d> {
     manager: &'d DeviceManager<'d>,
     state: Mutex<State>,

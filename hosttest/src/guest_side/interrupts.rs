@@ -52,7 +52,14 @@ pub fn mask(gsi: u32, vector: u8) {
     write_ioapic(redirection(gsi), masked(vector));
 }
 
-fn write_ioapic(register: u32, value: u32) {
+/// Reads a register of the IOAPIC.
+pub fn read_ioapic(register: u32) -> u32 {
+    mmio::write(IOAPIC, register);
+    mmio::read(IOAPIC + 0x10)
+}
+
+/// Writes a register of the IOAPIC.
+pub fn write_ioapic(register: u32, value: u32) {
     mmio::write(IOAPIC, register);
     mmio::write(IOAPIC + 0x10, value);
 }

@@ -12,6 +12,7 @@ pub mod ends;
 pub mod hotplug;
 pub mod i8042;
 pub mod interrupts;
+pub mod ioapic;
 pub mod messages;
 pub mod moved;
 pub mod pci;
@@ -37,6 +38,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         interrupts::ALL,
         i8042::ALL,
         ends::ALL,
+        ioapic::ALL,
         messages::ALL,
         hotplug::ALL,
         doorbell::ALL,
