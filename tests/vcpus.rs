@@ -66,11 +66,14 @@ fn each_vcpu_has_a_local_apic_of_its_own_at_one_address() {
     assert_eq!(data, [0xff; 4]);
 }
 
+/// The device, the range and the vCPU of an access.
+type Seen = (Option<InstanceId>, usize, Option<u16>);
+
 /// Notes who accesses it, passes accesses on to a second place, and removes itself when it is told to.
 struct Card<'d> {
     manager: &'d DeviceManager<'d>,
     told: Mutex<Option<InstanceId>>,
-    seen: Mutex<Vec<(Option<InstanceId>, usize, Option<u16>)>>,
+    seen: Mutex<Vec<Seen>>,
 }
 
 impl<'d> Card<'d> {

@@ -11,7 +11,7 @@ pub const HARD: u8 = 1 << 1;
 /// The reset happens.
 pub const RESET: u8 = 1 << 2;
 
-/// One byte (Intel 290562, PIIX3, 2.5.3): a write with [`RESET`] and [`HARD`] asks for a reset of the machine. It reads as the
+/// One byte (Intel 290550, PIIX3, 2.5.3): a write with [`RESET`] and [`HARD`] asks for a reset of the machine. It reads as the
 /// kind of reset that was written last. A reset of the processor alone, without [`HARD`], does nothing here.
 pub struct ResetControl<'d> {
     power: &'d dyn PowerControl,

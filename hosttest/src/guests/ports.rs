@@ -28,7 +28,7 @@ pub const ALL: &[Scenario] = &[
     },
 ];
 
-/// The reset control register of a PC (Intel 290562, PIIX3, 2.5.3).
+/// The reset control register of a PC (Intel 290550, PIIX3, 2.5.3).
 const RESET: u16 = 0xcf9;
 /// Where firmware writes how far its power-on self-test is.
 const POST: u16 = 0x80;
