@@ -217,3 +217,157 @@ fn a_device_that_unwinds_leaves_nothing_stuck() {
     assert!(catch_unwind(AssertUnwindSafe(|| manager.end_of_interrupt(Gsi(7)))).is_err());
     assert_eq!(manager.unregister_device(id), Ok(()));
 }
+
+/// C27, C38.
+#[test]
+fn a_line_whose_device_unwinds_from_an_end_is_told_again_by_the_next_drive() {
+    let log = Log::default();
+    let unwind = |_: &Ended<'_>| panic!("the device unwinds");
+    manager!(let manager, with_interrupt_controller(&log));
+    let (a, b) = (Ended::acting("a", &unwind), Ended::new("b"));
+    for device in [&a, &b] {
+        manager.register_device(device, None, &[], &[SHARED]).unwrap();
+    }
+    b.line(0).assert().unwrap();
+    log.take();
+    assert!(catch_unwind(AssertUnwindSafe(|| manager.end_of_interrupt(Gsi(7)))).is_err());
+    assert_eq!((b.line(0).assert(), log.take()), (Ok(()), vec![Told::Level(7, true)]));
+    assert_eq!((b.line(0).assert(), log.take()), (Ok(()), vec![]));
+}
+
+/// C23, C25, C38.
+#[test]
+fn a_level_that_is_refused_after_an_end_is_still_the_one_that_was_taken_before() {
+    for unwinds in [false, true] {
+        let fails = AtomicBool::new(false);
+        let level = AtomicBool::new(false);
+        let controller = OnLevel(|asserted: bool| {
+            if fails.load(SeqCst) {
+                assert!(!unwinds, "the controller unwinds");
+                return Err(InterruptError::Refused);
+            }
+            level.store(asserted, SeqCst);
+            Ok(())
+        });
+        manager!(let manager, with_interrupt_controller(&controller));
+        let a = Ended::new("a");
+        let id = manager.register_device(&a, None, &[], &[SHARED]).unwrap();
+        a.line(0).assert().unwrap();
+        fails.store(true, SeqCst);
+        let ended = catch_unwind(AssertUnwindSafe(|| manager.end_of_interrupt(Gsi(7))));
+        assert_eq!(ended.ok(), (!unwinds).then_some(Err(InterruptError::Refused)));
+        fails.store(false, SeqCst);
+        assert_eq!((a.line(0).deassert(), level.load(SeqCst)), (Ok(()), false), "it was asserted, as far as one knows");
+        assert_eq!(manager.unregister_device(id), Ok(()));
+        assert_eq!(manager.collect(), 0);
+    }
+}
+
+/// C38. While one device hears of the end, the line gets another source, and loses those that it had.
+#[test]
+fn the_sources_that_a_line_has_when_the_devices_were_told_decide() {
+    static LEVEL: AtomicBool = AtomicBool::new(false);
+    static CONTROLLER: OnLevel<fn(bool) -> Result<(), InterruptError>> = OnLevel(|asserted| {
+        LEVEL.store(asserted, SeqCst);
+        Ok(())
+    });
+    static NEW: Ended<'static> = Ended::new("new");
+    static ACT: fn(&Ended<'static>) = |_| {
+        let change = || {
+            MANAGER.register_device(&NEW, None, &[], &[SHARED]).unwrap();
+            NEW.line(0).assert().unwrap();
+            let old = MANAGER.find_by_path("/old").unwrap();
+            MANAGER.reroute(old, 0, None).unwrap();
+        };
+        thread::spawn(change).join().unwrap();
+    };
+    static OLD: Ended<'static> = Ended::acting("old", &ACT);
+    manager!(static MANAGER, with_interrupt_controller(&CONTROLLER));
+    MANAGER.register_device(&OLD, None, &[], &[SHARED]).unwrap();
+    OLD.line(0).assert().unwrap();
+    // The controller lets the line go.
+    LEVEL.store(false, SeqCst);
+    assert_eq!(MANAGER.end_of_interrupt(Gsi(7)), Ok(()));
+    assert!(LEVEL.load(SeqCst), "the new device asserts it");
+}
+
+/// C38.
+#[test]
+fn a_device_that_asserts_before_it_is_registered_is_told_again_too() {
+    static LEVEL: AtomicBool = AtomicBool::new(false);
+    static CONTROLLER: OnLevel<fn(bool) -> Result<(), InterruptError>> = OnLevel(|asserted| {
+        LEVEL.store(asserted, SeqCst);
+        Ok(())
+    });
+    /// Asserts its line as soon as it has it, and the guest serves that at once.
+    struct Eager;
+    impl<'d> Device<'d> for Eager {
+        fn name(&self) -> &str {
+            "eager"
+        }
+        fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+            resources.irq(0).assert().unwrap();
+            LEVEL.store(false, SeqCst);
+            assert_eq!(thread::spawn(|| MANAGER.end_of_interrupt(Gsi(7))).join().unwrap(), Ok(()));
+            Ok(())
+        }
+    }
+    static EAGER: Eager = Eager;
+    manager!(static MANAGER, with_interrupt_controller(&CONTROLLER));
+    MANAGER.register_device(&EAGER, None, &[], &[SHARED]).unwrap();
+    assert!(LEVEL.load(SeqCst));
+}
+
+/// C37. The device that was told first is removed meanwhile, and another one gets its places.
+#[test]
+fn an_end_does_not_use_the_handle_of_a_device_that_is_being_removed() {
+    within_limit(|| {
+        static ARMED: AtomicBool = AtomicBool::new(false);
+        static HELD: [AtomicBool; 3] = [const { AtomicBool::new(true) }; 3];
+        static INSIDE: [AtomicBool; 3] = [const { AtomicBool::new(false) }; 3];
+        fn stand(place: usize) {
+            INSIDE[place].store(true, SeqCst);
+            wait_until(|| !HELD[place].load(SeqCst));
+        }
+        // It stands still when the removed device's first line is let go, and when the shared line is told again.
+        struct Standing;
+        impl vm_device::InterruptController for Standing {
+            fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
+                match (gsi.0, asserted) {
+                    (8, false) => stand(0),
+                    (7, true) if ARMED.load(SeqCst) => stand(2),
+                    _ => {}
+                }
+                Ok(())
+            }
+            fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+                Ok(())
+            }
+            fn message(&self, _: vm_device::GuestAddress, _: u32) -> Result<(), InterruptError> {
+                Ok(())
+            }
+        }
+        static CONTROLLER: Standing = Standing;
+        static ACT: fn(&Ended<'static>) = |_| stand(1);
+        static DEVICES: [Ended<'static>; 3] = [Ended::new("a"), Ended::acting("b", &ACT), Ended::new("c")];
+        manager!(static MANAGER, with_interrupt_controller(&CONTROLLER));
+        let [a, b, c] = &DEVICES;
+        let id = MANAGER.register_device(a, None, &[], &[IrqResource::Fixed(Gsi(8)), SHARED]).unwrap();
+        MANAGER.register_device(b, None, &[], &[SHARED]).unwrap();
+        a.line(0).assert().unwrap();
+        b.line(0).assert().unwrap();
+        ARMED.store(true, SeqCst);
+        let end = thread::spawn(|| MANAGER.end_of_interrupt(Gsi(7)));
+        wait_for(&INSIDE[1]);
+        let removal = thread::spawn(move || MANAGER.unregister_device(id));
+        wait_for(&INSIDE[0]);
+        HELD[1].store(false, SeqCst);
+        wait_for(&INSIDE[2]);
+        HELD[0].store(false, SeqCst);
+        assert_eq!(removal.join().unwrap(), Ok(()));
+        MANAGER.register_device(c, None, &[], &[IrqResource::Fixed(Gsi(5)), IrqResource::Fixed(Gsi(6))]).unwrap();
+        HELD[2].store(false, SeqCst);
+        assert_eq!(end.join().unwrap(), Ok(()));
+        assert_eq!([0, 1].map(|index| c.line(index).assert()), [Ok(()); 2]);
+    });
+}

@@ -2,8 +2,8 @@
 
 mod fixture;
 
-use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::SeqCst;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::thread;
 
 use spin::Mutex;
@@ -338,4 +338,51 @@ fn a_controller_that_unwinds_from_a_move_leaves_the_interrupt_where_it_is_and_dr
     assert_eq!(a.line().deassert(), Ok(()));
     manager.register_device(&b, None, &[], &[IrqResource::Fixed(Gsi(8))]).unwrap();
     assert_eq!((manager.reroute(id, 0, Some(Gsi(5))), manager.collect()), (Ok(()), 0));
+}
+
+/// C36. The controller is being told of the old line for the fourth time, and nobody looks afterwards.
+#[test]
+fn the_old_line_is_let_go_also_when_the_controller_is_told_of_it_for_the_last_time() {
+    within_limit(|| {
+        static CALLS: AtomicUsize = AtomicUsize::new(0);
+        static LEVEL: AtomicBool = AtomicBool::new(false);
+        static MOVE: Mutex<Option<thread::JoinHandle<()>>> = Mutex::new(None);
+        static CONTROLLER: OnLevel<fn(bool) -> Result<(), InterruptError>> = OnLevel(|asserted| {
+            LEVEL.store(asserted, SeqCst);
+            match CALLS.fetch_add(1, SeqCst) {
+                // An end during each of the first calls has it told again.
+                1..=3 => drop(thread::spawn(|| MANAGER.end_of_interrupt(Gsi(7))).join().unwrap()),
+                4 => {
+                    let reroute = || MANAGER.reroute(MANAGER.find_by_path("/a").unwrap(), 0, None).unwrap();
+                    *MOVE.lock() = Some(thread::spawn(reroute));
+                    thread::sleep(std::time::Duration::from_millis(50));
+                }
+                _ => {}
+            }
+            Ok(())
+        });
+        static DEVICES: [Source<'static>; 2] = [Source::new("b"), Source::new("a")];
+        manager!(static MANAGER, with_interrupt_controller(&CONTROLLER));
+        for device in &DEVICES {
+            MANAGER.register_device(device, None, &[], &[SHARED]).unwrap();
+        }
+        DEVICES[1].line().assert().unwrap();
+        let _ = MANAGER.end_of_interrupt(Gsi(7));
+        MOVE.lock().take().unwrap().join().unwrap();
+        assert!(!LEVEL.load(SeqCst), "no device asserts the line");
+        assert_eq!(MANAGER.collect(), 0);
+    });
+}
+
+#[test]
+fn a_controller_that_answers_with_a_word_of_the_managers_has_refused() {
+    within_limit(|| {
+        static PENDING: OnLevel<fn(bool) -> Result<(), InterruptError>> = OnLevel(|_| Err(InterruptError::Pending));
+        static SOURCE: Source<'static> = Source::new("a");
+        manager!(static MANAGER, with_interrupt_controller(&PENDING));
+        let id = MANAGER.register_device(&SOURCE, None, &[], &[IrqResource::Unrouted]).unwrap();
+        SOURCE.line().assert().unwrap();
+        let error = RerouteError::Controller { device: "a", index: 0, gsi: Gsi(7), error: InterruptError::Refused };
+        assert_eq!(MANAGER.reroute(id, 0, Some(Gsi(7))), Err(error));
+    });
 }

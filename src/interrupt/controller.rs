@@ -19,8 +19,9 @@ impl fmt::Display for Gsi {
 ///
 /// The manager calls it from within device callbacks and from any vCPU. Calls for different lines may come at the same time;
 /// level changes of one line come one at a time. The manager holds no lock meanwhile: an implementation may call the manager,
-/// but must not remove a device other than deferred, because a removal waits for calls of the controller. It must not call an
-/// [`IrqLine`](crate::IrqLine).
+/// but must not remove a device other than deferred, because a removal waits for calls of the controller, nor move an interrupt
+/// ([`reroute`](crate::DeviceManager::reroute)) or pass on an end
+/// ([`end_of_interrupt`](crate::DeviceManager::end_of_interrupt)). It must not call an [`IrqLine`](crate::IrqLine).
 ///
 /// A method that unwinds instead of returning has not taken what it was told. The unwinding goes on through the method of the
 /// handle, or the removal, that made the call, and the manager is as after a refusal.
@@ -55,7 +56,8 @@ impl fmt::Display for Gsi {
 /// assert_eq!(controller.0.load(Ordering::SeqCst), 1 << 4);
 /// ```
 pub trait InterruptController: Sync {
-    /// Drives a level-triggered line. A level that the controller has taken is not told a second time.
+    /// Drives a level-triggered line. A level that the controller has taken is not told a second time,
+    /// unless an interrupt of the line has [ended](crate::DeviceManager::end_of_interrupt) since.
     ///
     /// # Errors
     /// [`InterruptError::Refused`], or whatever else keeps the controller from doing so. The line then has the level that was
@@ -84,7 +86,7 @@ pub trait InterruptController: Sync {
 pub enum InterruptError {
     /// The device is not registered any more.
     Removed,
-    /// The device asked for no line.
+    /// The device asked for no line, its interrupt has none now, or no device has the line.
     NoLine,
     /// The device has no message of this number.
     NoMessage,
@@ -103,7 +105,7 @@ impl fmt::Display for InterruptError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             InterruptError::Removed => "the device is not registered any more",
-            InterruptError::NoLine => "the device has no interrupt line",
+            InterruptError::NoLine => "there is no interrupt line",
             InterruptError::NoMessage => "the device has no interrupt message of this number",
             InterruptError::NoController => "the manager has no interrupt controller",
             InterruptError::SharedLine => "an edge cannot be signalled on a shared line",

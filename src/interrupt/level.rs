@@ -37,7 +37,8 @@ const HIGH: u32 = 0b01 << 30;
 const TELLING: u32 = 0b10 << 30;
 /// A caller tells the controller the level for the last time.
 const LAST_TELLING: u32 = 0b11 << 30;
-/// Beside `TELLING`: an interrupt has ended meanwhile, so that an asserted level is to be told again.
+/// Beside a level that was taken, or that is being told: an interrupt has ended since, so that an asserted level is to be told
+/// again. Beside `LOW` it does not stand.
 const ENDED: u32 = 1 << 29;
 const SOURCES: u32 = ENDED - 1;
 
@@ -51,6 +52,11 @@ const fn taken(level: bool) -> u32 {
     if level { HIGH } else { LOW }
 }
 
+/// The same, where an interrupt may have ended since.
+const fn at_rest(level: bool, again: bool) -> u32 {
+    taken(level) | if level && again { ENDED } else { 0 }
+}
+
 impl LineLevel {
     const_fn! {
         pub(crate) fn new() -> Self {
@@ -61,7 +67,7 @@ impl LineLevel {
     /// Whether the controller has taken the line's level.
     pub(crate) fn is_settled(&self) -> bool {
         let word = self.word.load(Ordering::Acquire);
-        word & STATE == taken(word & SOURCES != 0)
+        word & (STATE | ENDED) == taken(word & SOURCES != 0)
     }
 
     /// Whether the source asserts the line.
@@ -78,7 +84,7 @@ impl LineLevel {
         }
     }
 
-    pub(super) fn drive(&self, source: u32, asserted: bool, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+    pub(crate) fn drive(&self, source: u32, asserted: bool, to: ControllerLine<'_>) -> Result<(), InterruptError> {
         self.set(source, asserted);
         self.settle(to, true)
     }
@@ -95,30 +101,21 @@ impl LineLevel {
         }
     }
 
-    /// An interrupt of the line has ended: if the line is asserted still, the controller is told so again.
-    pub(super) fn end_interrupt(&self, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+    /// An interrupt of the line has ended: what the controller has taken, or is being told, it may have let go. An asserted level
+    /// is to be told again, by the caller that tells it now, or by the next that [settles](Self::settle_still) or drives it.
+    pub(crate) fn note_end(&self) {
         let mut word = self.word.load(Ordering::Acquire);
-        loop {
-            let (state, level) = (word & STATE, word & SOURCES != 0);
-            let changed = match state {
-                LAST_TELLING => {
-                    spin_once();
-                    word = self.word.load(Ordering::Acquire);
-                    continue;
-                }
-                TELLING if orderings::END_NOTED => {
-                    self.begin(word, TELLING | ENDED).map(|()| Err(InterruptError::Pending))
-                }
-                HIGH if level => self
-                    .begin(word, TELLING)
-                    .map(|()| Teller { line: self, state: TELLING, taken: false }.tell(true, to)),
-                _ => return self.settle(to, true),
-            };
-            match changed {
-                Ok(outcome) => return outcome,
+        while word & STATE != LOW && (orderings::END_NOTED || word & STATE == HIGH) {
+            match self.begin(word, word & STATE | ENDED) {
+                Ok(()) => return,
                 Err(now) => word = now,
             }
         }
+    }
+
+    /// Tells the controller the level, unless it has taken it and no interrupt has ended since.
+    pub(super) fn settle_still(&self, to: ControllerLine<'_>) -> Result<(), InterruptError> {
+        self.settle(to, true)
     }
 
     /// Takes an assertion back as [`drive`](Self::drive) does, but never waits: the caller looks afterwards whether the line is
@@ -141,9 +138,12 @@ impl LineLevel {
                     spin_once();
                     word = self.word.load(Ordering::Acquire);
                 }
-                state if state == taken(level) => return Ok(()),
-                _ => match self.begin(word, TELLING) {
-                    Ok(()) => return Teller { line: self, state: TELLING, taken: !level }.tell(level, to),
+                state if state | word & ENDED == taken(level) => return Ok(()),
+                state => match self.begin(word, TELLING) {
+                    Ok(()) => {
+                        let again = word & ENDED != 0;
+                        return Teller { line: self, state: TELLING, taken: state == HIGH, again }.tell(level, to);
+                    }
                     Err(now) => word = now,
                 },
             }
@@ -165,15 +165,21 @@ struct Teller<'a> {
     state: u32,
     /// The level that the controller has taken last.
     taken: bool,
+    /// An interrupt has ended since, so that an asserted level is to be told again.
+    again: bool,
 }
 
 impl Teller<'_> {
     fn tell(mut self, mut level: bool, to: ControllerLine<'_>) -> Result<(), InterruptError> {
         let mut tellings = 1;
         loop {
-            let told = to.controller.set_level(to.gsi, level);
+            // `Pending` is this crate's word, for what another caller is doing.
+            let told = to.controller.set_level(to.gsi, level).map_err(|error| match error {
+                InterruptError::Pending => InterruptError::Refused,
+                error => error,
+            });
             if told.is_ok() {
-                self.taken = level;
+                (self.taken, self.again) = (level, false);
             }
             if !orderings::SECOND_LOOK {
                 return told;
@@ -182,10 +188,11 @@ impl Teller<'_> {
             loop {
                 let now = word & SOURCES != 0;
                 // An assertion that the controller has taken it may have let go at the end of an interrupt.
-                let is_taken = self.taken && !(now && word & ENDED != 0);
+                let again = self.again || word & ENDED != 0;
+                let is_taken = now == self.taken && !(now && again);
                 let refused = told.is_err() && now == level;
-                let next = if now == is_taken || refused || tellings == MAX_TELLINGS {
-                    taken(is_taken)
+                let next = if is_taken || refused || tellings == MAX_TELLINGS {
+                    at_rest(self.taken, again)
                 } else if tellings + 1 == MAX_TELLINGS {
                     LAST_TELLING
                 } else {
@@ -195,15 +202,15 @@ impl Teller<'_> {
                     word = changed;
                     continue;
                 }
-                (self.state, self.taken) = (next, is_taken);
-                if now == is_taken {
+                (self.state, self.again) = (next, again);
+                if is_taken {
                     return Ok(());
                 }
                 if refused {
                     return told;
                 }
                 if tellings == MAX_TELLINGS {
-                    // The caller that has changed the level since then is waiting, and tells it.
+                    // The caller that has changed the level since then is waiting, and tells it, or has left the line owed.
                     return Err(InterruptError::Pending);
                 }
                 (tellings, level) = (tellings + 1, now);
@@ -218,7 +225,7 @@ impl Drop for Teller<'_> {
         // No other caller changes the state while the controller is called, but for the end of an interrupt.
         if self.state & TELLING != 0 {
             let mut word = self.line.word.load(Ordering::Acquire);
-            while let Err(now) = self.line.begin(word, taken(self.taken && word & ENDED == 0)) {
+            while let Err(now) = self.line.begin(word, at_rest(self.taken, self.again || word & ENDED != 0)) {
                 word = now;
             }
         }

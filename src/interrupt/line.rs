@@ -105,13 +105,15 @@ impl<'d> IrqLine<'d> {
         Self { gate: Some((gate, gate.generation())), wiring, controller }
     }
 
-    /// The line that it has now. `None` if the device asked for none, while the interrupt has no line, and once the device is
+    /// The line that it has now; it waits for a move that is under way. `None` if the device asked for none, while the interrupt has no line, and once the device is
     /// unregistered.
     pub fn gsi(&self) -> Option<Gsi> {
         let (gate, generation) = self.gate?;
         let _passage = gate.enter(generation).ok()?;
         let wiring = self.wiring?;
-        wiring.line(wiring.connection.share()?.line).map(|(_, gsi)| gsi)
+        // The line keeps its number as long as the interrupt is on it.
+        let drive = wiring.connection.enter(None)?;
+        wiring.line(drive.share.line).map(|(_, gsi)| gsi)
     }
 
     /// Asserts the line: it stays asserted until this device, and every other that shares it, has taken its assertion
@@ -128,7 +130,7 @@ impl<'d> IrqLine<'d> {
     /// While the interrupt has no line, `Ok` says that the level is kept.
     ///
     /// # Errors
-    /// [`InterruptError`], all but `SharedLine`.
+    /// [`InterruptError`], all but `SharedLine` and `NoMessage`.
     pub fn assert(&self) -> Result<(), InterruptError> {
         self.drive(true)
     }
@@ -136,7 +138,7 @@ impl<'d> IrqLine<'d> {
     /// Takes this device's assertion back. As [`assert`](Self::assert) otherwise.
     ///
     /// # Errors
-    /// [`InterruptError`], all but `SharedLine`.
+    /// [`InterruptError`], all but `SharedLine` and `NoMessage`.
     pub fn deassert(&self) -> Result<(), InterruptError> {
         self.drive(false)
     }
@@ -144,7 +146,7 @@ impl<'d> IrqLine<'d> {
     /// Signals one edge.
     ///
     /// # Errors
-    /// [`InterruptError`], all but `Pending`; `SharedLine` if the device asked for a shared line.
+    /// [`InterruptError`], all but `Pending` and `NoMessage`; `NoLine` also while the interrupt has no line, `SharedLine` if the device asked for a shared line.
     pub fn pulse(&self) -> Result<(), InterruptError> {
         self.with_gate(|line| {
             let wiring = line.wiring.ok_or(InterruptError::NoLine)?;
@@ -161,7 +163,7 @@ impl<'d> IrqLine<'d> {
     /// Sends a message-signalled interrupt, for which a device needs no line.
     ///
     /// # Errors
-    /// [`InterruptError`], all but `NoLine`, `SharedLine` and `Pending`.
+    /// [`InterruptError`], all but `NoLine`, `NoMessage`, `SharedLine` and `Pending`.
     pub fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
         self.with_gate(|line| line.controller()?.message(address, data))
     }
@@ -170,14 +172,15 @@ impl<'d> IrqLine<'d> {
         self.with_line(Some(asserted), |level, share, to| level.drive(share.bit(), asserted, to))
     }
 
-    /// An interrupt of the line has ended. `None` if this interrupt does not have the line.
-    pub(crate) fn end_interrupt(&self, gsi: Gsi) -> Option<Result<(), InterruptError>> {
-        let mut ended = None;
+    /// Tells the controller the level of the line, after [the end](LineLevel::note_end) of an interrupt. `None` if this interrupt
+    /// does not have the line any more.
+    pub(crate) fn settle(&self, gsi: Gsi) -> Option<Result<(), InterruptError>> {
+        let mut settled = None;
         let _ = self.with_line(None, |level, _, to| {
-            ended = (to.gsi == gsi).then(|| level.end_interrupt(to));
+            settled = (to.gsi == gsi).then(|| level.settle_still(to));
             Ok(())
         });
-        ended
+        settled
     }
 
     /// Calls `act` with the line that the interrupt has, which it keeps meanwhile. Without one, a level that is given is kept.

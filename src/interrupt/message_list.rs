@@ -166,8 +166,9 @@ impl Drop for Sending<'_, '_> {
         let entry = state.entries.get_mut(self.taken.number);
         if let Some(entry) = entry.filter(|entry| entry.withdrawals == self.taken.withdrawals) {
             entry.pending = true;
-            state.owed = true;
         }
+        // What was owed when this one was taken may be left too.
+        state.owed = true;
     }
 }
 

@@ -3,10 +3,10 @@
 use heapless::Vec;
 
 use crate::instance::InstanceId;
-use crate::interrupt::{Gsi, InterruptError, IrqLine, MAX_SHARING};
+use crate::interrupt::{Gsi, InterruptError, MAX_SHARING};
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
-use crate::manager::tree::NodeState;
+use crate::manager::tree::{Node, NodeState};
 use crate::resource::MAX_IRQS_PER_DEVICE;
 
 /// An interrupt of a device: which device, and which of its interrupts.
@@ -18,7 +18,8 @@ impl<'d> DeviceManager<'d> {
     /// [`Device::end_of_interrupt`](crate::Device::end_of_interrupt). If the line is asserted still, the controller is told so
     /// again, because it may have let the line go.
     ///
-    /// A device that is removed or leaves the line meanwhile is told or not. A removal waits for the call as for a callback.
+    /// A device that is removed or leaves the line meanwhile is told or not. A removal waits for the call as for a callback. Where a
+    /// device unwinds, the others are not told, and the level is told again by the next drive of the line.
     ///
     /// It must not be called from within [`set_level`](crate::InterruptController::set_level): the device that asserts the line
     /// may hold a lock of its own there. A controller notes the end, and the VMM passes it on afterwards.
@@ -53,7 +54,7 @@ impl<'d> DeviceManager<'d> {
     /// [`InterruptError`]: `NoLine` if no device has the line, `NoController`, and what [`IrqLine::assert`] says of telling the
     /// controller the level again. The devices have been told all the same, but for `NoLine`.
     pub fn end_of_interrupt(&self, gsi: Gsi) -> Result<(), InterruptError> {
-        let interrupts = self.with_state(|state| state.interrupts_on(gsi)).unwrap_or_default();
+        let interrupts = self.with_state(|state| state.end_on(gsi)).unwrap_or_default();
         if interrupts.is_empty() {
             return Err(InterruptError::NoLine);
         }
@@ -65,19 +66,39 @@ impl<'d> DeviceManager<'d> {
         if self.controller.is_none() {
             return Err(InterruptError::NoController);
         }
-        // Through the handle of a device that is still there: so the line stays meanwhile.
-        let handle = |(id, index): Interrupt| self.with_state(|state| self.handle(state, id, index.into()))?;
-        let ended = interrupts.iter().copied().filter_map(handle).find_map(|line: IrqLine<'d>| line.end_interrupt(gsi));
-        ended.unwrap_or(Ok(()))
+        // Through the handle of a device that has the line now, so that the line stays meanwhile. A device that leaves it in this
+        // moment is not the next.
+        let next = || {
+            self.with_state(|state| {
+                let (id, index) = *state.interrupts_on(gsi).first()?;
+                self.handle(state, id, index.into())
+            })
+        };
+        while let Some(Some(line)) = next() {
+            if let Some(outcome) = line.settle(gsi) {
+                return outcome;
+            }
+        }
+        Ok(())
     }
 }
 
 impl State<'_, '_> {
-    /// The interrupts on a line, of devices that are registered.
+    /// Notes the end of an interrupt of a line, and returns the interrupts on it.
+    fn end_on(&self, gsi: Gsi) -> Vec<Interrupt, MAX_SHARING> {
+        let interrupts = self.interrupts_on(gsi);
+        if let Some(level) = self.line_at(gsi).and_then(|line| self.parts.level(line)) {
+            level.note_end();
+        }
+        interrupts
+    }
+
+    /// The interrupts on a line, of devices whose handles do something: that are registered, or are being registered.
     fn interrupts_on(&self, gsi: Gsi) -> Vec<Interrupt, MAX_SHARING> {
         let mut found = Vec::new();
         let Some(line) = self.line_at(gsi) else { return found };
-        for node in self.tree.nodes().filter(|node| node.state == NodeState::LIVE) {
+        let is_open = |node: &&Node<'_>| [NodeState::LIVE, NodeState::REGISTERING].contains(&node.state);
+        for node in self.tree.nodes().filter(is_open) {
             for (index, connection) in (0..MAX_IRQS_PER_DEVICE as u8).zip(self.connections_of(node.index())) {
                 if connection.share().is_some_and(|share| share.line == line) {
                     // A line has no more sources than there is room for.

@@ -2,7 +2,7 @@
 
 use crate::error::{IrqError, IrqRefusal, Owner};
 use crate::indices::{ConnectionIndex, LineIndex, NodeIndex};
-use crate::interrupt::{Connection, ControllerLine, Gsi, InterruptController, LineLevel, LineShare};
+use crate::interrupt::{Connection, ControllerLine, Gsi, InterruptController, InterruptError, LineLevel, LineShare};
 use crate::manager::line::LineRecord;
 use crate::manager::state::State;
 use crate::resource::IrqResource;
@@ -20,6 +20,16 @@ impl LineSource<'_> {
     /// The line, as its controller knows it.
     pub(crate) fn at<'c>(&self, controller: &'c dyn InterruptController) -> ControllerLine<'c> {
         ControllerLine { controller, gsi: self.gsi }
+    }
+
+    /// Drives the source, as a handle does that may wait.
+    pub(crate) fn drive(
+        &self,
+        controller: Option<&dyn InterruptController>,
+        asserted: bool,
+    ) -> Result<(), InterruptError> {
+        let controller = controller.ok_or(InterruptError::NoController)?;
+        self.level.drive(self.share.bit(), asserted, self.at(controller))
     }
 
     /// Takes the source's assertion back, when no handle drives it any more. Afterwards the level knows whether the controller

@@ -34,7 +34,8 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`RerouteError`]; the interrupt has kept its line then. A controller that does not take the level of the old line is told
+    /// [`RerouteError`]; the interrupt has kept its line then. While it moves it has both lines, so that a move to a line that is
+    /// free needs room for one more ([`IrqRefusal::TooManyLines`](crate::IrqRefusal::TooManyLines)). A controller that does not take the level of the old line is told
     /// again by [`collect`](Self::collect).
     pub fn reroute(&self, id: InstanceId, index: usize, gsi: Option<Gsi>) -> Result<(), RerouteError<'d>> {
         let not_found = RerouteError::NotFound { id };
@@ -81,14 +82,14 @@ impl<'d> DeviceManager<'d> {
             && let Some(controller) = self.controller
             && let Err(error) = new.level.assert_taken(new.share.bit(), new.at(controller))
         {
-            new.release(self.controller);
+            let _ = new.drive(self.controller, false);
             return Err(RerouteError::Controller { device, index, gsi: new.gsi, error });
         }
         stays.value = new;
         drop(stays);
         left.value = old;
         if let Some(old) = old {
-            old.release(self.controller);
+            let _ = old.drive(self.controller, false);
         }
         Ok(())
     }

@@ -78,17 +78,17 @@ impl<'d> DeviceManager<'d> {
             }
             match core::mem::replace(&mut state.left.resetting, true) {
                 true => Err(ResetError::UnderWay),
-                false => Ok(()),
+                false => Ok(state.tree.linked()),
             }
         });
         // Where the storage is another manager's, there are no devices.
         let Some(begun) = begun else { return Ok(()) };
-        begun?;
+        let linked = begun?;
         let _ended = OnDrop::new((), |()| {
             self.with_state(|state| state.left.resetting = false);
         });
         self.wait_for_everyone().map_err(|device| ResetError::InUse { device })?;
-        self.reset_each();
+        self.reset_each(linked);
         Ok(())
     }
 
@@ -102,8 +102,8 @@ impl<'d> DeviceManager<'d> {
         Ok(())
     }
 
-    fn reset_each(&self) {
-        let linked = self.with_state(|state| state.tree.linked()).unwrap_or(0);
+    /// Resets the devices that were linked by then.
+    fn reset_each(&self, linked: u64) {
         let mut last: Option<Call<'_, 'd>> = None;
         let next = |last: &Option<Call<'_, 'd>>| {
             let after = last.as_ref().map(|call| call.id);

@@ -196,11 +196,15 @@ impl<'d> Taken<'d> {
 impl Drop for Taken<'_> {
     fn drop(&mut self) {
         let Self { manager, id, .. } = *self;
-        if let Some(gate) = manager.gate(id.index) {
-            gate.close();
-        }
         // The listener was told of a place only if it has unwound from being told of another.
         let is_left = manager.with_state(|state| {
+            // A node whose gate is closed is on its way out.
+            if let Some(gate) = manager.gate(id.index) {
+                gate.close();
+            }
+            if let Some(node) = state.tree.node_mut(id.index) {
+                node.state = NodeState::REMOVING;
+            }
             let is_left = state.has_told(id.index);
             if is_left {
                 state.defer(id);

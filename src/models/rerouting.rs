@@ -169,5 +169,9 @@ fn an_end_against_a_removal_leaves_the_line_low() {
         }
         ender.join().unwrap();
         assert_eq!(controller.levels(), [false, false]);
+        // What the device had is as new.
+        let (_, b) = source(manager, b'b');
+        told(b.line().assert());
+        assert_eq!(controller.levels(), [true, false]);
     });
 }
