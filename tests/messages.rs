@@ -508,3 +508,32 @@ fn a_message_whose_sending_has_begun_delays_nobody() {
         });
     });
 }
+
+/// C27, C35.
+#[test]
+fn a_refused_message_is_not_forgotten_when_the_next_one_is_withdrawn_and_unwinds() {
+    static CARD: Card<'static, 3> = Card(Messages::new());
+    static PHASE: AtomicUsize = AtomicUsize::new(0);
+    static SENT: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+    static CONTROLLER: OnMessage<fn(u32) -> bool> = OnMessage(|data| {
+        let phase = PHASE.load(SeqCst);
+        if phase == 1 && data == 0 {
+            CARD.0.withdraw(0);
+            panic!("the controller unwinds");
+        }
+        if phase != 0 {
+            SENT.lock().push(data);
+        }
+        phase != 0
+    });
+    manager!(static MANAGER, with_interrupt_controller(&CONTROLLER));
+    MANAGER.register_device(&CARD, None, &[], &[]).unwrap();
+    (0..3).for_each(|number| CARD.0.set(number, message(number, false)));
+    CARD.0.set_enabled(true);
+    assert_eq!(CARD.0.signal(2), REFUSED);
+    PHASE.store(1, SeqCst);
+    assert!(unwinds(|| CARD.0.signal(0)));
+    PHASE.store(2, SeqCst);
+    CARD.0.signal(1).unwrap();
+    assert_eq!(*SENT.lock(), [1, 2]);
+}

@@ -351,7 +351,9 @@ fn the_old_line_is_let_go_also_when_the_controller_is_told_of_it_for_the_last_ti
             LEVEL.store(asserted, SeqCst);
             match CALLS.fetch_add(1, SeqCst) {
                 // An end during each of the first calls has it told again.
-                1..=3 => drop(thread::spawn(|| MANAGER.end_of_interrupt(Gsi(7))).join().unwrap()),
+                1..=3 => {
+                    let _ = thread::spawn(|| MANAGER.end_of_interrupt(Gsi(7))).join().unwrap();
+                }
                 4 => {
                     let reroute = || MANAGER.reroute(MANAGER.find_by_path("/a").unwrap(), 0, None).unwrap();
                     *MOVE.lock() = Some(thread::spawn(reroute));
