@@ -104,7 +104,8 @@ impl LineLevel {
     /// An interrupt of the line has ended: what the controller has taken, or is being told, it may have let go. An asserted level
     /// is to be told again, by the caller that tells it now, or by the next that [settles](Self::settle_still) or drives it.
     pub(crate) fn note_end(&self) {
-        let mut word = self.word.load(Ordering::Acquire);
+        // A plain load could see the line as it was before the controller was told, if nothing else orders this caller after that.
+        let mut word = self.word.fetch_or(0, Ordering::AcqRel);
         while word & STATE != LOW && (orderings::END_NOTED || word & STATE == HIGH) {
             match self.begin(word, word & STATE | ENDED) {
                 Ok(()) => return,
