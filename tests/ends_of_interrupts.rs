@@ -168,7 +168,9 @@ fn ends_that_come_during_each_call_are_told_by_one_caller_four_times_at_most() {
         });
         manager!(static MANAGER, with_interrupt_controller(&CONTROLLER));
         MANAGER.register_device(&DEVICE, None, &[], &[IrqResource::Any]).unwrap();
-        assert_eq!(DEVICE.line(0).assert(), Ok(()));
+        // The fourth end is noted before or after the last look of this call.
+        let told = DEVICE.line(0).assert();
+        assert!(matches!(told, Ok(()) | Err(InterruptError::Pending)), "{told:?}");
         assert!(CALLS.load(SeqCst) >= 4);
         let last = LAST.lock().take().unwrap();
         assert_eq!(last.join().unwrap(), Ok(()));

@@ -51,7 +51,7 @@ impl<'d> DeviceManager<'d> {
     /// ```
     ///
     /// # Errors
-    /// [`InterruptError`]: `NoLine` if no device has the line, `NoController`, and what [`IrqLine::assert`] says of telling the
+    /// [`InterruptError`]: `NoLine` if no device has the line, `NoController`, and what [`IrqLine::assert`](crate::IrqLine::assert) says of telling the
     /// controller the level again. The devices have been told all the same, but for `NoLine`.
     pub fn end_of_interrupt(&self, gsi: Gsi) -> Result<(), InterruptError> {
         let interrupts = self.with_state(|state| state.end_on(gsi)).unwrap_or_default();
