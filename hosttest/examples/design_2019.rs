@@ -99,16 +99,7 @@ impl<'d> Vmm<'d> {
     }
 
     fn print(&self) {
-        for info in self.device_manager.walk() {
-            print!("  {:indent$}{} ({})", "", info.name, info.id, indent = 2 * info.depth);
-            for assigned in (0..).map_while(|index| self.device_manager.range(info.id, index)) {
-                print!(", {assigned}");
-            }
-            for irq in (0..).map_while(|index| self.device_manager.irq(info.id, index)) {
-                print!(", {irq}");
-            }
-            println!();
-        }
+        print!("{}", self.device_manager.map());
     }
 }
 

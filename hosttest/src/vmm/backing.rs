@@ -108,7 +108,9 @@ impl RangeListener for Backing {
         if range.io_type != IoType::PhysicalMmio {
             return Ok(());
         }
-        self.state().place(range).map_err(|_| Rejected::new(0))
+        // The number of the host's error, if it has one.
+        let code = |error: &io::Error| error.raw_os_error().and_then(|code| u32::try_from(code).ok()).unwrap_or(0);
+        self.state().place(range).map_err(|error| Rejected::new(code(&error)))
     }
 
     fn leaving(&self, range: &PlacedRange<'_>) {

@@ -8,9 +8,13 @@ pub struct Listeners<'a>(pub &'a [&'a (dyn RangeListener + 'a)]);
 impl RangeListener for Listeners<'_> {
     /// If one refuses, those before it are told that the range leaves.
     fn placed(&self, range: &PlacedRange<'_>) -> Result<(), Rejected> {
-        let Some(refused) = self.0.iter().position(|listener| listener.placed(range).is_err()) else { return Ok(()) };
-        self.0.iter().take(refused).for_each(|listener| listener.leaving(range));
-        Err(Rejected::new(0))
+        for (told, listener) in self.0.iter().enumerate() {
+            if let Err(rejected) = listener.placed(range) {
+                self.0.iter().take(told).for_each(|listener| listener.leaving(range));
+                return Err(rejected);
+            }
+        }
+        Ok(())
     }
 
     fn leaving(&self, range: &PlacedRange<'_>) {

@@ -28,7 +28,6 @@ mod serial;
 mod small;
 mod stop;
 mod svm;
-mod topology;
 mod uart;
 
 use spin::{Mutex, MutexGuard};
@@ -81,14 +80,12 @@ fn run(info: u64) -> Result<(), Failure> {
         small::load()?
     };
     mappings.map_all(memory)?;
-    println!("topology:");
-    topology::print();
+    println!("the machine:\n{}", MANAGER.map());
 
     let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
     let mut machine = Machine { vcpu, memory, mappings, devices };
     let ended = machine.run();
-    println!("topology at the end:");
-    topology::print();
+    println!("the machine at the end:\n{}", MANAGER.map());
     COUNTS.print();
     ended?;
     if linux { linux::judge() } else { small::judge() }
