@@ -7,6 +7,7 @@ use crate::instance::InstanceId;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::state::State;
 use crate::manager::tree::NodeState;
+use crate::sync::spin_once;
 
 /// A call of a device that is under way, until it is dropped, at a return or while unwinding. The manager's lock is not held
 /// meanwhile.
@@ -21,6 +22,20 @@ impl<'d> DeviceManager<'d> {
     pub(crate) fn begin_call(&self, id: InstanceId) -> Option<Call<'_, 'd>> {
         let device = self.with_state(|state| state.begin_call(id))??;
         Some(Call { manager: self, id, device })
+    }
+
+    /// As [`begin_call`](Self::begin_call), but waits where as many calls are under way as are counted: `None` says that the device
+    /// is not registered.
+    pub(crate) fn wait_for_call(&self, id: InstanceId) -> Option<Call<'_, 'd>> {
+        loop {
+            if let Some(call) = self.begin_call(id) {
+                return Some(call);
+            }
+            if !self.with_state(|state| state.tree.get(id).is_some_and(|node| node.state == NodeState::LIVE))? {
+                return None;
+            }
+            spin_once();
+        }
     }
 }
 

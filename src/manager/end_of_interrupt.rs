@@ -59,7 +59,7 @@ impl<'d> DeviceManager<'d> {
             return Err(InterruptError::NoLine);
         }
         for (id, index) in &interrupts {
-            if let Some(call) = self.begin_call(*id) {
+            if let Some(call) = self.wait_for_call(*id) {
                 call.device.end_of_interrupt((*index).into());
             }
         }

@@ -50,9 +50,17 @@ fn no_more_calls_begin_than_are_counted() {
     let storage = Storage::<4, 4, 1>::new();
     let manager = DeviceManager::new(&storage, ALLOCATOR).with_removal_spins(SPINS);
     let id = manager.register_device(&card, None, &[], &[]).unwrap();
-    let calls: std::vec::Vec<_> = (0..255).map_while(|_| manager.begin_call(id)).collect();
+    let mut calls: std::vec::Vec<_> = (0..255).map_while(|_| manager.begin_call(id)).collect();
     assert!(manager.begin_call(id).is_none());
     assert_eq!(calls.len(), 255);
+    // One that may wait waits for the end of another.
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| manager.wait_for_call(id).is_some());
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(!waiting.is_finished());
+        calls.pop();
+        assert!(waiting.join().unwrap());
+    });
     assert_eq!(manager.unregister_device(id), Err(UnregisterError::InUse { device: "card" }));
     drop(calls);
     assert_eq!(manager.unregister_device(id), Ok(()));
