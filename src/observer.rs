@@ -6,7 +6,7 @@ use crate::access::IoError;
 use crate::address::{GuestAddress, IoType};
 use crate::instance::InstanceId;
 
-/// Is told of every access, whatever became of it: for traces, counters of each device and measurements of time. The VMM implements
+/// Is told of every access, with its outcome: for traces, counters of each device and measurements of time. The VMM implements
 /// it, and gives it to [`DeviceManager::with_observer`](crate::DeviceManager::with_observer).
 ///
 /// ```

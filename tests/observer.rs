@@ -1,4 +1,4 @@
-//! What an observer is told: every access once, whatever became of it and whoever made it.
+//! What an observer is told: every access once, with its outcome.
 
 mod fixture;
 

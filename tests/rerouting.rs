@@ -179,6 +179,24 @@ fn interrupts_share_a_new_line_with_those_that_it_has() {
     assert_eq!(b.pulse(), Err(InterruptError::SharedLine));
 }
 
+/// It is as good as any other while it has no line: nobody else gets its place.
+#[test]
+fn an_interrupt_of_its_own_line_can_be_without_a_line_too() {
+    let log = Log::default();
+    manager!(let manager, with_interrupt_controller(&log));
+    let (a, b) = (Source::new("a"), Source::new("b"));
+    let id = manager.register_device(&a, None, &[], &[IrqResource::Any]).unwrap();
+    assert_eq!((a.line().assert(), manager.reroute(id, 0, None)), (Ok(()), Ok(())));
+    let other = manager.register_device(&b, None, &[], &[SHARED]).unwrap();
+    assert_eq!(manager.irq(id, 0), Some(AssignedIrq { gsi: None, shared: false }));
+    assert_eq!((gsis(&manager, other), b.line().assert()), (vec![Some(7)], Ok(())));
+    log.take();
+    let taken = IrqRefusal::Taken { gsi: Gsi(7), owner: Owner::Device { id: other, name: "b" } };
+    let refused = RerouteError::Line { device: "a", index: 0, refusal: taken };
+    assert_eq!(manager.reroute(id, 0, Some(Gsi(7))), Err(refused));
+    assert_eq!((manager.reroute(id, 0, Some(Gsi(6))), log.take()), (Ok(()), vec![Told::Level(6, true)]));
+}
+
 /// C36.
 #[test]
 fn a_move_that_is_refused_leaves_the_interrupt_where_it_is() {

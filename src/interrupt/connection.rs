@@ -38,20 +38,21 @@ pub(crate) struct Connection {
 
 /// The number of the line, or 0.
 const LINE: u32 = 0xffff;
-/// The number of the source on the line.
+/// The number of the source on the line. Without a line it is one that no source has, so that the word of a connection that a
+/// device has is not 0.
 const SOURCE_SHIFT: u32 = 16;
 const SOURCE: u32 = 0x1f << SOURCE_SHIFT;
 /// Without a line: the device asserts the source all the same.
 const ASSERTED: u32 = 1 << 21;
 /// The connection moves to another line.
 const MOVING: u32 = 1 << 22;
-/// The device has asked for a line that others may share. A connection without a line has this bit, so that its word is not 0.
+/// The device has asked for a line that others may share.
 const SHARED: u32 = 1 << 23;
 /// One drive that is under way. The bits from here on count them.
 const ONE_DRIVE: u32 = 1 << 24;
 const DRIVES: u32 = !(ONE_DRIVE - 1);
 
-const _: () = assert!(MAX_SHARING <= (SOURCE >> SOURCE_SHIFT) as usize);
+const _: () = assert!(MAX_SHARING <= (SOURCE >> SOURCE_SHIFT) as usize, "the last number is of no source");
 
 /// The share that a word names.
 fn share_in(word: u32) -> Option<LineShare> {
@@ -61,7 +62,7 @@ fn share_in(word: u32) -> Option<LineShare> {
 
 /// The part of a word that names a share.
 fn word_of(share: Option<LineShare>) -> u32 {
-    share.map_or(0, |share| u32::from(share.line.number()) | u32::from(share.source) << SOURCE_SHIFT)
+    share.map_or(SOURCE, |share| u32::from(share.line.number()) | u32::from(share.source) << SOURCE_SHIFT)
 }
 
 impl Connection {
@@ -80,9 +81,9 @@ impl Connection {
         self.load() == 0
     }
 
-    /// Gives it to a device. Without a share it is a shared one.
+    /// Gives it to a device.
     pub(crate) fn connect(&self, share: Option<LineShare>, shared: bool) {
-        let shared = if shared || share.is_none() { SHARED } else { 0 };
+        let shared = if shared { SHARED } else { 0 };
         self.word.store(word_of(share) | shared, Ordering::Release);
     }
 
