@@ -135,9 +135,25 @@ impl<'d> DeviceManager<'d> {
         io_type: IoType,
         transfer: &mut dyn Transfer,
     ) -> Result<(), IoError> {
+        if self.observer.is_some() {
+            return self.dispatch_observed(caller, address, io_type, transfer);
+        }
+        self.dispatch_unobserved(caller, address, io_type, transfer)
+    }
+
+    /// By way of the observer. Its arguments are those of the caller, which so has nothing to do but to look.
+    #[cold]
+    #[inline(never)]
+    fn dispatch_observed(
+        &self,
+        caller: &Caller<'_>,
+        address: GuestAddress,
+        io_type: IoType,
+        transfer: &mut dyn Transfer,
+    ) -> Result<(), IoError> {
         match self.observer {
-            None => self.dispatch_unobserved(caller, address, io_type, transfer),
             Some(observer) => observer.dispatch(self, caller, address, io_type, transfer),
+            None => self.dispatch_unobserved(caller, address, io_type, transfer),
         }
     }
 
