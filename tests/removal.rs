@@ -60,7 +60,7 @@ fn a_subtree_that_changes<'d>(
     held: &'d Held,
     next: &'d Held,
     change: impl FnOnce(InstanceId, InstanceId) + Send,
-) -> Result<(), UnregisterError<'d>> {
+) -> Result<(), UnregisterError<&'d str>> {
     let bus = register(manager, &BUS, 0);
     let first = register_below(manager, bus, &FIRST, 0x10);
     register_below(manager, bus, held, 0x20);

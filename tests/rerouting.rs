@@ -329,7 +329,7 @@ fn a_removal_meanwhile_takes_back_what_the_move_has_given() {
             assert!(!removal.is_finished(), "it waits");
             held.store(false, SeqCst);
             assert_eq!(reroute.join().unwrap(), Ok(()));
-            assert_eq!(removal.join().unwrap(), Ok::<(), UnregisterError<'_>>(()));
+            assert_eq!(removal.join().unwrap(), Ok::<(), UnregisterError<&str>>(()));
         });
         assert_eq!(manager.collect(), 0);
         manager.register_device(&b, None, &[], &[IrqResource::Fixed(Gsi(8))]).unwrap();

@@ -151,7 +151,7 @@ fn from_within_a_callback_nothing_is_reset() {
     assert_eq!(ResetError::InUse { device: "x" }.to_string(), words);
     let words = "from within a callback of \"x\" nothing is reset: a `PowerControl` resets when it has ended";
     assert_eq!(ResetError::InOwnCallback { device: "x" }.to_string(), words);
-    assert_eq!(ResetError::UnderWay.to_string(), "another reset is under way");
+    assert_eq!(ResetError::<&str>::UnderWay.to_string(), "another reset is under way");
 }
 
 #[test]

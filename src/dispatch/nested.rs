@@ -140,7 +140,7 @@ impl<'d> Nested<'_, 'd> {
     /// # Errors
     /// As [`DeviceManager::unregister_device`]; [`InOwnCallback`](UnregisterError::InOwnCallback) if the access, or one
     /// that it is nested in, is the device's.
-    pub fn unregister_device(&self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+    pub fn unregister_device(&self, id: InstanceId) -> Result<(), UnregisterError<&'d str>> {
         self.manager.remove(id, Scope::Device, Some(self.access))
     }
 
@@ -148,7 +148,7 @@ impl<'d> Nested<'_, 'd> {
     ///
     /// # Errors
     /// As [`unregister_device`](Self::unregister_device), `HasChildren` excepted.
-    pub fn unregister_subtree(&self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+    pub fn unregister_subtree(&self, id: InstanceId) -> Result<(), UnregisterError<&'d str>> {
         self.manager.remove(id, Scope::Subtree, Some(self.access))
     }
 
@@ -157,7 +157,7 @@ impl<'d> Nested<'_, 'd> {
     /// # Errors
     /// [`InOwnCallback`](ResetError::InOwnCallback) if the access, or one that it is nested in, is of the same manager; otherwise
     /// as [`DeviceManager::reset`].
-    pub fn reset(&self) -> Result<(), ResetError<'d>> {
+    pub fn reset(&self) -> Result<(), ResetError<&'d str>> {
         self.manager.reset_within(Some(self.access))
     }
 }

@@ -62,23 +62,23 @@ impl core::error::Error for DispatcherError {}
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum RegisterError<'d> {
+pub enum RegisterError<N> {
     /// The name is empty or contains a `/` or a `@`, which stand between the parts of a path.
     InvalidName {
         /// The name.
-        device: &'d str,
+        device: N,
     },
     /// The parent is not registered, or is being registered or removed.
     NoSuchParent {
         /// The device.
-        device: &'d str,
+        device: N,
         /// The id given as its parent's.
         parent: InstanceId,
     },
     /// More ranges than one device can have.
     TooManyRanges {
         /// The device.
-        device: &'d str,
+        device: N,
         /// How many it asks for.
         asked: usize,
         /// How many it can have: [`MAX_RANGES_PER_DEVICE`](crate::MAX_RANGES_PER_DEVICE).
@@ -87,18 +87,18 @@ pub enum RegisterError<'d> {
     /// A range cannot be had.
     Range {
         /// The device.
-        device: &'d str,
+        device: N,
         /// Which of its requests.
         index: usize,
         /// The space of the range.
         io_type: IoType,
         /// Why not.
-        refusal: RangeRefusal<Owner<'d>>,
+        refusal: RangeRefusal<Owner<N>>,
     },
     /// More interrupts than one device can have.
     TooManyIrqs {
         /// The device.
-        device: &'d str,
+        device: N,
         /// How many it asks for.
         asked: usize,
         /// How many it can have: [`MAX_IRQS_PER_DEVICE`](crate::MAX_IRQS_PER_DEVICE).
@@ -107,35 +107,35 @@ pub enum RegisterError<'d> {
     /// An interrupt cannot be had.
     Irq {
         /// The device.
-        device: &'d str,
+        device: N,
         /// Which of its requests.
         index: usize,
         /// Why not.
-        refusal: IrqRefusal<'d>,
+        refusal: IrqRefusal<N>,
     },
     /// The manager has no room for another device.
     TooManyDevices {
         /// The device.
-        device: &'d str,
+        device: N,
         /// How many it has room for.
         capacity: usize,
     },
     /// Another manager uses the storage.
     StorageInUse {
         /// The device.
-        device: &'d str,
+        device: N,
     },
     /// The device has another name than the one for which its resources were [taken](crate::DeviceManager::take).
     OtherName {
         /// The name of the device.
-        device: &'d str,
+        device: N,
         /// The name that was given.
-        taken: &'d str,
+        taken: N,
     },
     /// The [`RangeListener`](crate::RangeListener) has refused the place of a range.
     ListenerRefused {
         /// The device.
-        device: &'d str,
+        device: N,
         /// Which of its ranges.
         index: usize,
         /// The code of its [`Rejected`](crate::Rejected).
@@ -144,13 +144,13 @@ pub enum RegisterError<'d> {
     /// The device does not accept what it was given.
     Rejected {
         /// The device.
-        device: &'d str,
+        device: N,
         /// The code of its [`Rejected`](crate::Rejected).
         code: u32,
     },
 }
 
-impl fmt::Display for RegisterError<'_> {
+impl<N: fmt::Display> fmt::Display for RegisterError<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RegisterError::InvalidName { device } => {
@@ -193,7 +193,7 @@ impl fmt::Display for RegisterError<'_> {
     }
 }
 
-impl core::error::Error for RegisterError<'_> {}
+impl<N: fmt::Debug + fmt::Display> core::error::Error for RegisterError<N> {}
 
 /// Why a device could not be removed. Nothing has changed then, and accesses still reach it.
 ///
@@ -212,7 +212,7 @@ impl core::error::Error for RegisterError<'_> {}
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum UnregisterError<'d> {
+pub enum UnregisterError<N> {
     /// No device has this id, or none any more.
     NotFound {
         /// The id.
@@ -221,30 +221,30 @@ pub enum UnregisterError<'d> {
     /// The bus has children.
     HasChildren {
         /// The bus.
-        device: &'d str,
+        device: N,
         /// Its first child.
-        child: &'d str,
+        child: N,
     },
     /// The device is being registered or removed by another caller.
     Busy {
         /// The device.
-        device: &'d str,
+        device: N,
     },
     /// The call was made from within the device's own callback, and would have to wait for the end of it.
     /// [`unregister_device_deferred`](crate::DeviceManager::unregister_device_deferred) is for that case.
     InOwnCallback {
         /// The device.
-        device: &'d str,
+        device: N,
     },
     /// A callback of the device that was running when the call was made has not ended within the manager's spin limit
     /// ([`with_removal_spins`](crate::DeviceManager::with_removal_spins)). Perhaps the call was made from within it.
     InUse {
         /// The device.
-        device: &'d str,
+        device: N,
     },
 }
 
-impl fmt::Display for UnregisterError<'_> {
+impl<N: fmt::Display> fmt::Display for UnregisterError<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             UnregisterError::NotFound { id } => write!(f, "no device has the id {id}"),
@@ -267,7 +267,7 @@ impl fmt::Display for UnregisterError<'_> {
     }
 }
 
-impl core::error::Error for UnregisterError<'_> {}
+impl<N: fmt::Debug + fmt::Display> core::error::Error for UnregisterError<N> {}
 
 /// Why ranges could not be moved. Nothing has changed then.
 ///
@@ -288,7 +288,7 @@ impl core::error::Error for UnregisterError<'_> {}
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum RelocateError<'d> {
+pub enum RelocateError<N> {
     /// No device has this id, or none any more.
     NotFound {
         /// The id.
@@ -297,19 +297,19 @@ pub enum RelocateError<'d> {
     /// The device is being registered or removed.
     Busy {
         /// The device.
-        device: &'d str,
+        device: N,
     },
     /// The device has no range of that number.
     NoSuchRange {
         /// The device.
-        device: &'d str,
+        device: N,
         /// The number given.
         index: usize,
     },
     /// The same range is named twice.
     NamedTwice {
         /// The device.
-        device: &'d str,
+        device: N,
         /// The number of its range.
         index: usize,
     },
@@ -317,7 +317,7 @@ pub enum RelocateError<'d> {
     /// that has been waiting. It is told again with the next change.
     ListenerRefused {
         /// The device.
-        device: &'d str,
+        device: N,
         /// Which of its ranges.
         index: usize,
         /// The code of its [`Rejected`](crate::Rejected).
@@ -326,17 +326,17 @@ pub enum RelocateError<'d> {
     /// The new place cannot be had.
     Range {
         /// The device.
-        device: &'d str,
+        device: N,
         /// Which of its ranges.
         index: usize,
         /// The address it was to move to.
         to: GuestAddress,
         /// Why not.
-        refusal: RangeRefusal<Owner<'d>>,
+        refusal: RangeRefusal<Owner<N>>,
     },
 }
 
-impl fmt::Display for RelocateError<'_> {
+impl<N: fmt::Display> fmt::Display for RelocateError<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RelocateError::NotFound { id } => write!(f, "no device has the id {id}"),
@@ -358,7 +358,7 @@ impl fmt::Display for RelocateError<'_> {
     }
 }
 
-impl core::error::Error for RelocateError<'_> {}
+impl<N: fmt::Debug + fmt::Display> core::error::Error for RelocateError<N> {}
 
 /// Why an interrupt was not moved to another line. It has kept its line then.
 ///
@@ -376,7 +376,7 @@ impl core::error::Error for RelocateError<'_> {}
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum RerouteError<'d> {
+pub enum RerouteError<N> {
     /// No device has the id any more, or ever had.
     NotFound {
         /// The id.
@@ -385,28 +385,28 @@ pub enum RerouteError<'d> {
     /// The device is being registered or removed, or another caller moves the same interrupt.
     Busy {
         /// The device.
-        device: &'d str,
+        device: N,
     },
     /// The device has fewer interrupts.
     NoSuchInterrupt {
         /// The device.
-        device: &'d str,
+        device: N,
         /// The number that was given.
         index: usize,
     },
     /// The line cannot be had.
     Line {
         /// The device.
-        device: &'d str,
+        device: N,
         /// Which of its interrupts.
         index: usize,
         /// Why not.
-        refusal: IrqRefusal<'d>,
+        refusal: IrqRefusal<N>,
     },
     /// The interrupt is asserted, and the interrupt controller has not taken that on the new line.
     Controller {
         /// The device.
-        device: &'d str,
+        device: N,
         /// Which of its interrupts.
         index: usize,
         /// The new line.
@@ -416,7 +416,7 @@ pub enum RerouteError<'d> {
     },
 }
 
-impl fmt::Display for RerouteError<'_> {
+impl<N: fmt::Display> fmt::Display for RerouteError<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             RerouteError::NotFound { id } => write!(f, "no device has the id {id}"),
@@ -432,4 +432,4 @@ impl fmt::Display for RerouteError<'_> {
     }
 }
 
-impl core::error::Error for RerouteError<'_> {}
+impl<N: fmt::Debug + fmt::Display> core::error::Error for RerouteError<N> {}

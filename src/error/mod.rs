@@ -1,6 +1,7 @@
 //! The errors of changes of the topology. Each names both parties.
 
 mod change;
+mod names;
 mod path;
 mod reset;
 mod resource;
@@ -16,19 +17,19 @@ use crate::instance::InstanceId;
 
 /// The holder of a range or a line.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Owner<'d> {
+pub enum Owner<N> {
     /// A device.
     Device {
         /// Its id.
         id: InstanceId,
         /// Its name.
-        name: &'d str,
+        name: N,
     },
     /// The VMM, by [`reserve`](crate::DeviceManager::reserve) or [`reserve_irq`](crate::DeviceManager::reserve_irq).
     Vmm,
 }
 
-impl fmt::Display for Owner<'_> {
+impl<N: fmt::Display> fmt::Display for Owner<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Owner::Device { id, name } => write!(f, "\"{name}\" ({id})"),

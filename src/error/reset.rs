@@ -31,23 +31,23 @@ use core::fmt;
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum ResetError<'d> {
+pub enum ResetError<N> {
     /// A callback of the device that was running when the call was made has not ended within the manager's spin limit
     /// ([`with_removal_spins`](crate::DeviceManager::with_removal_spins)). Perhaps the call was made from within it.
     InUse {
         /// The device.
-        device: &'d str,
+        device: N,
     },
     /// The call was made from within a callback of the device, through [`nested`](crate::DeviceManager::nested).
     InOwnCallback {
         /// The device.
-        device: &'d str,
+        device: N,
     },
     /// Another reset of the manager's devices is under way. Perhaps the call was made from within [`Device::reset`](crate::Device::reset).
     UnderWay,
 }
 
-impl fmt::Display for ResetError<'_> {
+impl<N: fmt::Display> fmt::Display for ResetError<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ResetError::InUse { device } => {
@@ -64,4 +64,4 @@ impl fmt::Display for ResetError<'_> {
     }
 }
 
-impl core::error::Error for ResetError<'_> {}
+impl<N: fmt::Debug + fmt::Display> core::error::Error for ResetError<N> {}

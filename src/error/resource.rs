@@ -141,7 +141,7 @@ pub enum RangeRefusal<O> {
 
 impl<O> RangeRefusal<O> {
     /// The same refusal, with the holders named as `name` does.
-    pub(crate) fn map_owner<P>(self, name: impl Fn(O) -> P) -> RangeRefusal<P> {
+    pub(crate) fn map_owner<P>(self, name: impl FnOnce(O) -> P) -> RangeRefusal<P> {
         match self {
             Self::Invalid(error) => RangeRefusal::Invalid(error),
             Self::Empty => RangeRefusal::Empty,
@@ -306,13 +306,13 @@ impl core::error::Error for IrqError {}
 /// Why a device does not get an interrupt line. Nothing has changed then.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum IrqRefusal<'d> {
+pub enum IrqRefusal<N> {
     /// The line is in use, and at least one of the two devices did not request it as shared.
     Taken {
         /// The line.
         gsi: Gsi,
         /// A device that holds it, or the VMM.
-        owner: Owner<'d>,
+        owner: Owner<N>,
     },
     /// As many interrupts share the line as can: [`MAX_SHARING`](crate::MAX_SHARING).
     LineFull {
@@ -335,7 +335,7 @@ pub enum IrqRefusal<'d> {
     Pool(IrqError),
 }
 
-impl fmt::Display for IrqRefusal<'_> {
+impl<N: fmt::Display> fmt::Display for IrqRefusal<N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Taken { gsi, owner } => {
@@ -364,4 +364,4 @@ impl fmt::Display for IrqRefusal<'_> {
     }
 }
 
-impl core::error::Error for IrqRefusal<'_> {}
+impl<N: fmt::Debug + fmt::Display> core::error::Error for IrqRefusal<N> {}

@@ -65,7 +65,7 @@ impl core::fmt::Debug for DeviceInfo<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MappedRange<'d> {
     /// The device that has it, or the VMM.
-    pub owner: Owner<'d>,
+    pub owner: Owner<&'d str>,
     /// Which of the owner's ranges; 0 for the VMM's.
     pub range_index: usize,
     /// Its kind, its addresses, and whether accesses reach it.

@@ -60,7 +60,7 @@ impl<'d> State<'_, 'd> {
     pub(crate) fn take_interrupts(
         &mut self,
         requests: &[IrqResource],
-    ) -> Result<Option<ConnectionIndex>, (usize, IrqRefusal<'d>)> {
+    ) -> Result<Option<ConnectionIndex>, (usize, IrqRefusal<&'d str>)> {
         let (mut first, mut last) = (None, None::<ConnectionIndex>);
         for (index, request) in requests.iter().enumerate() {
             match self.take_interrupt(*request) {
@@ -80,7 +80,7 @@ impl<'d> State<'_, 'd> {
         Ok(first)
     }
 
-    fn take_interrupt(&mut self, request: IrqResource) -> Result<ConnectionIndex, IrqRefusal<'d>> {
+    fn take_interrupt(&mut self, request: IrqResource) -> Result<ConnectionIndex, IrqRefusal<&'d str>> {
         let connections = self.parts.connections();
         let free = connections.iter().position(Connection::is_free).and_then(ConnectionIndex::at);
         let index = free.ok_or(IrqRefusal::TooManyInterrupts { capacity: connections.len() })?;
@@ -100,7 +100,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// Takes a source of the given line, or of the lowest that is free.
-    pub(crate) fn take_source(&mut self, gsi: Option<Gsi>, shared: bool) -> Result<LineShare, IrqRefusal<'d>> {
+    pub(crate) fn take_source(&mut self, gsi: Option<Gsi>, shared: bool) -> Result<LineShare, IrqRefusal<&'d str>> {
         match self.allocate_irq(gsi) {
             Ok(gsi) => {
                 let Some(line) = self.free_line() else {
@@ -132,7 +132,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// A further source on a line that is in use.
-    fn share_line(&mut self, gsi: Gsi, shared: bool) -> Result<LineShare, IrqRefusal<'d>> {
+    fn share_line(&mut self, gsi: Gsi, shared: bool) -> Result<LineShare, IrqRefusal<&'d str>> {
         let found = self.line_at(gsi).and_then(|line| Some((line, *self.lines.get(line.position())?)));
         match found {
             // No device has the line: it is owed. Its level says what the controller has taken, and the device goes on from
@@ -183,7 +183,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// The holder of a line: of several, the first in the walk.
-    fn irq_owner(&self, gsi: Gsi) -> Owner<'d> {
+    fn irq_owner(&self, gsi: Gsi) -> Owner<&'d str> {
         let line = self.line_at(gsi);
         let has_it = |connection: &Connection| line.is_some() && connection.share().map(|share| share.line) == line;
         let mut next = self.tree.first_root();

@@ -120,7 +120,7 @@ impl<'d> MapText<'_, 'd> {
         f.write_str("\n")
     }
 
-    fn owner(&self, f: &mut fmt::Formatter<'_>, owner: &Owner<'d>) -> fmt::Result {
+    fn owner(&self, f: &mut fmt::Formatter<'_>, owner: &Owner<&'d str>) -> fmt::Result {
         match owner {
             Owner::Device { id, name } => {
                 match self.manager.path_part(*id) {

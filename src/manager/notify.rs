@@ -76,7 +76,11 @@ impl<'d> DeviceManager<'d> {
 /// code. Every listener is one.
 pub(crate) trait Telling<'d>: Sync {
     /// Makes a transaction, as [`DeviceManager::relocate`], and tells the listener.
-    fn relocate(&self, manager: &DeviceManager<'d>, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>>;
+    fn relocate(
+        &self,
+        manager: &DeviceManager<'d>,
+        relocations: &mut [Relocation],
+    ) -> Result<(), RelocateError<&'d str>>;
 
     /// Tells the listener of all ranges that have been placed, and fulfils the wishes of other callers; unless another caller
     /// has the turn, which then does so. Returns the first placement that the listener has refused.
@@ -90,7 +94,11 @@ pub(crate) trait Telling<'d>: Sync {
 }
 
 impl<'d, L: RangeListener> Telling<'d> for L {
-    fn relocate(&self, manager: &DeviceManager<'d>, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+    fn relocate(
+        &self,
+        manager: &DeviceManager<'d>,
+        relocations: &mut [Relocation],
+    ) -> Result<(), RelocateError<&'d str>> {
         Teller { manager, listener: self }.relocate(relocations)
     }
     fn tell(&self, manager: &DeviceManager<'d>, turn: Option<Turn<'_, 'd>>) -> Option<RefusedPlace<'d>> {
@@ -111,7 +119,7 @@ struct Teller<'m, 'd> {
 }
 
 impl<'m, 'd> Teller<'m, 'd> {
-    fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+    fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<&'d str>> {
         let mut turn = None;
         let outcome = self.change_and_tell(relocations, &mut turn);
         let refused = self.tell(turn);
@@ -126,7 +134,7 @@ impl<'m, 'd> Teller<'m, 'd> {
         &self,
         relocations: &mut [Relocation],
         turn: &mut Option<Turn<'m, 'd>>,
-    ) -> Result<(), RelocateError<'d>> {
+    ) -> Result<(), RelocateError<&'d str>> {
         loop {
             let has_turn = turn.is_some();
             relocations.iter_mut().for_each(|relocation| relocation.set_follows(!has_turn));

@@ -50,7 +50,7 @@ impl<'d> DeviceManager<'d> {
         parent: Option<InstanceId>,
         requests: &[IoResource],
         irqs: &[IrqResource],
-    ) -> Result<InstanceId, RegisterError<'d>> {
+    ) -> Result<InstanceId, RegisterError<&'d str>> {
         let name = device.name();
         self.take_for(Request { device, name, parent, ranges: requests, irqs })?.register(device)
     }
@@ -83,11 +83,11 @@ impl<'d> DeviceManager<'d> {
         &self,
         io_type: IoType,
         placement: impl Into<Placement>,
-    ) -> Result<IoRange, RangeRefusal<Owner<'d>>> {
+    ) -> Result<IoRange, RangeRefusal<Owner<&'d str>>> {
         self.reserve_at(io_type, &placement.into())
     }
 
-    fn reserve_at(&self, io_type: IoType, placement: &Placement) -> Result<IoRange, RangeRefusal<Owner<'d>>> {
+    fn reserve_at(&self, io_type: IoType, placement: &Placement) -> Result<IoRange, RangeRefusal<Owner<&'d str>>> {
         let mut locked = self.lock().ok_or(RangeRefusal::StorageInUse)?;
         let mut state = locked.state();
         state.pool.reserve(io_type, placement).map_err(|error| state.refusal(error))
@@ -109,7 +109,7 @@ impl<'d> DeviceManager<'d> {
     /// # Errors
     /// [`RangeRefusal::NotAllocated`] for any other range, a device's among them, and the refusals of
     /// [`reserve`](Self::reserve) about the storage and the ports.
-    pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<Owner<'d>>> {
+    pub fn release(&self, io_type: IoType, range: IoRange) -> Result<(), RangeRefusal<Owner<&'d str>>> {
         let released = self.with_state(|state| {
             let released = state.pool.release(io_type, range).map_err(|error| state.refusal(error));
             self.sweep(state);

@@ -277,7 +277,7 @@ impl<'d> DeviceManager<'d> {
     /// # Errors
     /// [`RelocateError`] names the range and what is in its way. Nothing has changed then; but after
     /// [`ListenerRefused`](RelocateError::ListenerRefused), the change is made.
-    pub fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+    pub fn relocate(&self, relocations: &mut [Relocation]) -> Result<(), RelocateError<&'d str>> {
         if let Some(listener) = self.listener {
             return listener.relocate(self, relocations);
         }
@@ -288,7 +288,7 @@ impl<'d> DeviceManager<'d> {
     }
 
     /// The outcome where the storage is another manager's: no device has any id.
-    pub(crate) fn relocate_nowhere(&self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+    pub(crate) fn relocate_nowhere(&self, relocations: &[Relocation]) -> Result<(), RelocateError<&'d str>> {
         relocations.first().map_or(Ok(()), |named| Err(RelocateError::NotFound { id: named.device }))
     }
 
@@ -297,7 +297,7 @@ impl<'d> DeviceManager<'d> {
         &self,
         state: &mut State<'_, 'd>,
         relocations: &mut [Relocation],
-    ) -> Result<(), RelocateError<'d>> {
+    ) -> Result<(), RelocateError<&'d str>> {
         state.try_out(relocations)?;
         let mut changed = state.settle(relocations);
         changed.add(state.sweep_waiting());
@@ -330,7 +330,7 @@ fn steps_mut(relocations: &mut [Relocation]) -> impl DoubleEndedIterator<Item = 
 }
 
 /// Finds the ranges that the transaction names, and sorts them.
-fn resolve<'d>(state: &State<'_, 'd>, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+fn resolve<'d>(state: &State<'_, 'd>, relocations: &mut [Relocation]) -> Result<(), RelocateError<&'d str>> {
     for relocation in relocations.iter_mut() {
         relocation.step = Some(state.step(relocation)?);
     }
@@ -366,7 +366,7 @@ fn sort(relocations: &mut [Relocation]) {
 impl<'d> State<'_, 'd> {
     /// The first steps of a transaction: the ranges that it names are where they are to be, and what lay in their windows is
     /// marked, and back in its place where that is possible. After an error, everything is as before.
-    fn try_out(&mut self, relocations: &mut [Relocation]) -> Result<(), RelocateError<'d>> {
+    fn try_out(&mut self, relocations: &mut [Relocation]) -> Result<(), RelocateError<&'d str>> {
         resolve(self, relocations)?;
         self.take_out(relocations);
         let outcome = self.place(relocations);
@@ -381,7 +381,7 @@ impl<'d> State<'_, 'd> {
     pub(crate) fn first_leaving(
         &mut self,
         relocations: &mut [Relocation],
-    ) -> Result<Option<(SlotIndex, PlacedRange<'d>)>, RelocateError<'d>> {
+    ) -> Result<Option<(SlotIndex, PlacedRange<'d>)>, RelocateError<&'d str>> {
         if self.pool.find_told(Told::Placed, |_| true).is_none() {
             return Ok(None);
         }
@@ -402,7 +402,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// Leaves the changes of a transaction to the caller that has the listener's turn.
-    pub(crate) fn wish(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+    pub(crate) fn wish(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<&'d str>> {
         let wishes = steps(relocations).filter(|step| step.changes());
         if wishes.clone().count() > self.pool.room() {
             let device = relocations.first().and_then(|named| self.tree.get(named.device)).map_or("", |node| node.name);
@@ -438,7 +438,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// The step that a relocation asks for.
-    fn step(&self, relocation: &Relocation) -> Result<Step, RelocateError<'d>> {
+    fn step(&self, relocation: &Relocation) -> Result<Step, RelocateError<&'d str>> {
         let Relocation { device: id, index, to, size, state, reserves, follows, .. } = *relocation;
         let node = self.tree.get(id).ok_or(RelocateError::NotFound { id })?;
         let device = node.name;
@@ -505,7 +505,7 @@ impl<'d> State<'_, 'd> {
 
     /// Gives the steps that are to have a place their places, and what lay in the windows its places back, where that is
     /// possible: windows before what lies in them, and steps before what they displace. An error leaves some without.
-    fn place(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<'d>> {
+    fn place(&mut self, relocations: &[Relocation]) -> Result<(), RelocateError<&'d str>> {
         for depth in 0..=MAX_WINDOW_DEPTH as u8 {
             let is_next = |step: &&Step| step.is_out && step.state.is_placed() && step.old.depth() == depth;
             for step in steps(relocations).filter(is_next) {
@@ -529,7 +529,7 @@ impl<'d> State<'_, 'd> {
         to: IoRange,
         decoded: bool,
         before: Option<SlotIndex>,
-    ) -> Result<(), RangeRefusal<Owner<'d>>> {
+    ) -> Result<(), RangeRefusal<Owner<&'d str>>> {
         let Some((range, node)) = self.range(slot).and_then(|range| Some((*range, range.node?))) else { return Ok(()) };
         let taker = Taker { node, parent: self.tree.node(node).and_then(|node| node.parent) };
         let free = self.find_free(range.io_type(), &Placement::Fixed(to), taker, decoded)?;

@@ -70,7 +70,7 @@ impl<'d> DeviceManager<'d> {
     /// [`UnregisterError`]; nothing has changed then, and accesses still reach the device. From within the device's own
     /// callback it is [`InUse`](UnregisterError::InUse), at the spin limit, or through [`nested`](Self::nested) at once
     /// [`InOwnCallback`](UnregisterError::InOwnCallback).
-    pub fn unregister_device(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+    pub fn unregister_device(&'d self, id: InstanceId) -> Result<(), UnregisterError<&'d str>> {
         self.remove(id, Scope::Device, None)
     }
 
@@ -94,7 +94,7 @@ impl<'d> DeviceManager<'d> {
     ///
     /// # Errors
     /// As [`unregister_device`](Self::unregister_device), for any device of the subtree, `HasChildren` excepted.
-    pub fn unregister_subtree(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+    pub fn unregister_subtree(&'d self, id: InstanceId) -> Result<(), UnregisterError<&'d str>> {
         self.remove(id, Scope::Subtree, None)
     }
 
@@ -139,7 +139,7 @@ impl<'d> DeviceManager<'d> {
     ///
     /// # Errors
     /// [`UnregisterError`], all but `InUse` and `InOwnCallback`. Nothing has changed then.
-    pub fn unregister_device_deferred(&'d self, id: InstanceId) -> Result<(), UnregisterError<'d>> {
+    pub fn unregister_device_deferred(&'d self, id: InstanceId) -> Result<(), UnregisterError<&'d str>> {
         let mut locked = self.lock().ok_or(UnregisterError::NotFound { id })?;
         let mut state = locked.state();
         check(&state, id, Scope::Device)?;
@@ -298,7 +298,7 @@ impl<'d> DeviceManager<'d> {
         id: InstanceId,
         scope: Scope,
         within: Option<&Access<'_>>,
-    ) -> Result<(), UnregisterError<'d>> {
+    ) -> Result<(), UnregisterError<&'d str>> {
         let mut turn = self.wait_and_make_unreachable(id, scope, within)?;
         // If the barrier, the controller or the listener unwinds, the rest of the subtree is left to `collect`.
         let mut left = OnDrop::new(true, |left| {
@@ -337,7 +337,7 @@ impl<'d> DeviceManager<'d> {
         id: InstanceId,
         scope: Scope,
         within: Option<&Access<'_>>,
-    ) -> Result<Option<Turn<'_, 'd>>, UnregisterError<'d>> {
+    ) -> Result<Option<Turn<'_, 'd>>, UnregisterError<&'d str>> {
         let mut wait = Wait::new(self.removal_spins);
         let in_use = |device| UnregisterError::InUse { device };
         loop {
@@ -434,7 +434,7 @@ impl<'d> DeviceManager<'d> {
 }
 
 /// Checks that the device, or its subtree, may be removed.
-fn check<'d>(state: &State<'_, 'd>, id: InstanceId, scope: Scope) -> Result<(), UnregisterError<'d>> {
+fn check<'d>(state: &State<'_, 'd>, id: InstanceId, scope: Scope) -> Result<(), UnregisterError<&'d str>> {
     let top = state.tree.get(id).ok_or(UnregisterError::NotFound { id })?;
     if scope == Scope::Device
         && let Some(child) = top.first_child.and_then(|child| state.tree.node(child))

@@ -37,7 +37,7 @@ impl<'d> DeviceManager<'d> {
     /// [`RerouteError`]; the interrupt has kept its line then. While it moves it has both lines, so that a move to a line that is
     /// free needs room for one more ([`IrqRefusal::TooManyLines`](crate::IrqRefusal::TooManyLines)). A controller that does not take the level of the old line is told
     /// again by [`collect`](Self::collect).
-    pub fn reroute(&self, id: InstanceId, index: usize, gsi: Option<Gsi>) -> Result<(), RerouteError<'d>> {
+    pub fn reroute(&self, id: InstanceId, index: usize, gsi: Option<Gsi>) -> Result<(), RerouteError<&'d str>> {
         let not_found = RerouteError::NotFound { id };
         let (device, connection, old, new, _passage) = {
             let mut locked = self.lock().ok_or(not_found)?;

@@ -64,12 +64,12 @@ impl<'d> DeviceManager<'d> {
     ///
     /// # Errors
     /// [`ResetError`]: no device was reset.
-    pub fn reset(&self) -> Result<(), ResetError<'d>> {
+    pub fn reset(&self) -> Result<(), ResetError<&'d str>> {
         self.reset_within(None)
     }
 
     /// As [`reset`](Self::reset), from within an access.
-    pub(crate) fn reset_within(&self, within: Option<&Access<'_>>) -> Result<(), ResetError<'d>> {
+    pub(crate) fn reset_within(&self, within: Option<&Access<'_>>) -> Result<(), ResetError<&'d str>> {
         let is_own = |access: &OuterAccess<'_>| access.caller.manager == self.identity() && access.node.is_some();
         let own = outer_accesses(within).find(is_own).and_then(|access| access.node);
         let begun = self.with_state(|state| {

@@ -116,7 +116,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// The owner of what belongs to this node, or to the VMM.
-    pub(crate) fn owner(&self, node: Option<NodeIndex>) -> Owner<'d> {
+    pub(crate) fn owner(&self, node: Option<NodeIndex>) -> Owner<&'d str> {
         match node.and_then(|node| self.tree.node(node)) {
             Some(node) => Owner::Device { id: self.tree.id(node.index()), name: node.name },
             None => Owner::Vmm,

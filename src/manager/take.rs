@@ -31,7 +31,7 @@ pub(crate) struct Taker {
 
 impl<'d> State<'_, 'd> {
     /// Takes everything a device asks for and links its node, or takes nothing.
-    pub(crate) fn take(&mut self, request: &Request<'_, 'd>) -> Result<InstanceId, RegisterError<'d>> {
+    pub(crate) fn take(&mut self, request: &Request<'_, 'd>) -> Result<InstanceId, RegisterError<&'d str>> {
         let Request { device, name, ranges, .. } = *request;
         if name.is_empty() || name.bytes().any(|byte| matches!(byte, b'/' | b'@')) {
             return Err(RegisterError::InvalidName { device: name });
@@ -73,7 +73,7 @@ impl<'d> State<'_, 'd> {
         device: &'d str,
         taker: Taker,
         requests: &[IoResource],
-    ) -> Result<Option<SlotIndex>, RegisterError<'d>> {
+    ) -> Result<Option<SlotIndex>, RegisterError<&'d str>> {
         let (mut first, mut last) = (None, None::<SlotIndex>);
         for (index, request) in requests.iter().enumerate() {
             match self.take_range(taker, index, request) {
@@ -98,7 +98,7 @@ impl<'d> State<'_, 'd> {
         taker: Taker,
         index: usize,
         request: &IoResource,
-    ) -> Result<SlotIndex, RangeRefusal<Owner<'d>>> {
+    ) -> Result<SlotIndex, RangeRefusal<Owner<&'d str>>> {
         let placement = request.placement.as_ref().map_err(|error| RangeRefusal::Invalid(*error))?;
         let (io_type, state) = (request.io_type(), request.state());
         let range = RangeRecord::new(Some(taker.node), io_type);
@@ -137,7 +137,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// The pool's reason, with the owner of what is in the way.
-    pub(crate) fn refusal(&self, refusal: Refusal) -> RangeRefusal<Owner<'d>> {
+    pub(crate) fn refusal(&self, refusal: Refusal) -> RangeRefusal<Owner<&'d str>> {
         refusal.map_owner(|holder| self.owner(holder.node))
     }
 
@@ -149,7 +149,7 @@ impl<'d> State<'_, 'd> {
         placement: &Placement,
         taker: Taker,
         decoded: bool,
-    ) -> Result<FreeRange, RangeRefusal<Owner<'d>>> {
+    ) -> Result<FreeRange, RangeRefusal<Owner<&'d str>>> {
         if let Placement::Fixed(range) = *placement {
             check_space(io_type, range)?;
         }
@@ -180,7 +180,7 @@ impl<'d> State<'_, 'd> {
         placement: &Placement,
         bus: NodeIndex,
         decoded: bool,
-    ) -> Result<Result<FreeRange, Refusal>, RangeRefusal<Owner<'d>>> {
+    ) -> Result<Result<FreeRange, Refusal>, RangeRefusal<Owner<&'d str>>> {
         let (mut asked, mut next) = (None, self.tree.node(bus).and_then(|bus| bus.first_range));
         while let Some((index, window)) = next.and_then(|index| Some((index, *self.range(index)?))) {
             next = window.next;
@@ -219,7 +219,7 @@ impl<'d> State<'_, 'd> {
     }
 
     /// How many windows are around a range of a child of `parent` wherever it is placed.
-    fn depth_below(&self, space: Space, parent: Option<NodeIndex>) -> Result<u8, RangeRefusal<Owner<'d>>> {
+    fn depth_below(&self, space: Space, parent: Option<NodeIndex>) -> Result<u8, RangeRefusal<Owner<&'d str>>> {
         let depth = self.buses_with_window(space, parent).count();
         match self.buses_with_window(space, parent).next() {
             Some(bus) if depth > MAX_WINDOW_DEPTH => Err(RangeRefusal::TooDeep { bus: self.owner(Some(bus)) }),

@@ -69,7 +69,7 @@ impl<'d> DeviceManager<'d> {
     /// // What is not used is given back.
     /// drop(MANAGER.take("net", None, &[range], &[IrqResource::Any])?);
     /// assert_eq!(MANAGER.walk().count(), 1);
-    /// # Ok::<(), vm_device::RegisterError<'static>>(())
+    /// # Ok::<(), vm_device::RegisterError<&'static str>>(())
     /// ```
     ///
     /// # Errors
@@ -80,12 +80,12 @@ impl<'d> DeviceManager<'d> {
         parent: Option<InstanceId>,
         requests: &[IoResource],
         irqs: &[IrqResource],
-    ) -> Result<Taken<'d>, RegisterError<'d>> {
+    ) -> Result<Taken<'d>, RegisterError<&'d str>> {
         self.take_for(Request { device: &Absent, name, parent, ranges: requests, irqs })
     }
 
     /// Takes what a registration asks for.
-    pub(crate) fn take_for(&'d self, request: Request<'_, 'd>) -> Result<Taken<'d>, RegisterError<'d>> {
+    pub(crate) fn take_for(&'d self, request: Request<'_, 'd>) -> Result<Taken<'d>, RegisterError<&'d str>> {
         self.collect();
         let Request { name, ranges, .. } = request;
         let id = self.lock().ok_or(RegisterError::StorageInUse { device: name })?.state().take(&request)?;
@@ -120,7 +120,7 @@ impl<'d> Taken<'d> {
     /// # Errors
     /// [`RegisterError::OtherName`] if the device's name is not the one that was given, [`RegisterError::Rejected`] if the
     /// device does not accept what it has. Everything is given back then.
-    pub fn register(self, device: &'d dyn Device<'d>) -> Result<InstanceId, RegisterError<'d>> {
+    pub fn register(self, device: &'d dyn Device<'d>) -> Result<InstanceId, RegisterError<&'d str>> {
         let Self { manager, id, name, .. } = self;
         if !device.name().bytes().eq(name.bytes()) {
             return Err(RegisterError::OtherName { device: device.name(), taken: name });

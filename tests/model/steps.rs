@@ -212,7 +212,7 @@ impl<'d, V: Accesses> Run<'d, V> {
     }
 
     /// What a refusal names exists.
-    pub(crate) fn check_refusal(&self, error: &RegisterError<'_>) {
+    pub(crate) fn check_refusal(&self, error: &RegisterError<&str>) {
         match *error {
             RegisterError::Range { refusal, .. } => self.check_range(refusal),
             RegisterError::Irq { refusal: IrqRefusal::Taken { gsi, owner: Owner::Device { id, .. } }, .. } => {
@@ -223,8 +223,8 @@ impl<'d, V: Accesses> Run<'d, V> {
         }
     }
 
-    pub(crate) fn check_range(&self, refusal: RangeRefusal<Owner<'_>>) {
-        let held = |range: IoRange, owner: Owner<'_>| {
+    pub(crate) fn check_range(&self, refusal: RangeRefusal<Owner<&str>>) {
+        let held = |range: IoRange, owner: Owner<&str>| {
             let id = if let Owner::Device { id, .. } = owner { Some(id) } else { None };
             let mut places = self.model.placed();
             places

@@ -44,6 +44,7 @@ fn debug<T: fmt::Debug>(value: &T) {
 pub fn all(manager: &'static Manager) {
     vocabulary();
     errors();
+    names();
     for device in DeviceManager::walk(manager) {
         display::<InstanceId>(&device.id);
         debug::<InstanceId>(&device.id);
@@ -57,7 +58,7 @@ pub fn all(manager: &'static Manager) {
     for range in DeviceManager::address_map(manager, IoType::Mmio) {
         display::<Assigned>(&range.assigned);
         debug::<Assigned>(&range.assigned);
-        display::<Owner<'_>>(&range.owner);
+        display::<Owner<&str>>(&range.owner);
     }
     exits();
 }
@@ -101,8 +102,8 @@ pub fn observed(access: &ObservedAccess<'_>) {
 
 /// Each error, of which the compiler knows no more than its type.
 fn errors() {
-    display::<IrqRefusal<'_>>(&IrqRefusal::LineFull { gsi: Gsi(0) });
-    display::<RerouteError<'_>>(&RerouteError::Busy { device: "" });
+    display::<IrqRefusal<&str>>(&IrqRefusal::LineFull { gsi: Gsi(0) });
+    display::<RerouteError<&str>>(&RerouteError::Busy { device: "" });
     display::<IrqError>(&IrqError::NoPool);
     debug::<IrqError>(&IrqError::NoPool);
     display::<RangeError>(&RangeError::Empty { base: GuestAddress(0) });
@@ -119,11 +120,23 @@ fn errors() {
     debug::<Rejected>(&Rejected::new(0));
     display::<InterruptError>(&InterruptError::Removed);
     debug::<InterruptError>(&InterruptError::Removed);
-    display::<RangeRefusal<Owner<'_>>>(&RangeRefusal::NoPorts);
-    display::<RegisterError<'_>>(&RegisterError::InvalidName { device: "" });
-    display::<ResetError<'_>>(&ResetError::UnderWay);
-    display::<UnregisterError<'_>>(&UnregisterError::Busy { device: "" });
-    display::<RelocateError<'_>>(&RelocateError::Busy { device: "" });
+    display::<RangeRefusal<Owner<&str>>>(&RangeRefusal::NoPorts);
+    display::<RegisterError<&str>>(&RegisterError::InvalidName { device: "" });
+    display::<ResetError<&str>>(&ResetError::UnderWay);
+    display::<UnregisterError<&str>>(&UnregisterError::Busy { device: "" });
+    display::<RelocateError<&str>>(&RelocateError::Busy { device: "" });
+}
+
+/// Each error with names of another type.
+fn names() {
+    display(&Owner::<&str>::Vmm.map_names(str::len));
+    display(&RangeRefusal::<Owner<&str>>::NoPorts.map_names(str::len));
+    display(&IrqRefusal::<&str>::LineFull { gsi: Gsi(0) }.map_names(str::len));
+    display(&RegisterError::InvalidName { device: "" }.map_names(str::len));
+    display(&UnregisterError::Busy { device: "" }.map_names(str::len));
+    display(&RelocateError::Busy { device: "" }.map_names(str::len));
+    display(&RerouteError::Busy { device: "" }.map_names(str::len));
+    display(&ResetError::<&str>::UnderWay.map_names(str::len));
 }
 
 fn exits() {

@@ -111,7 +111,7 @@ impl<'d> World<'d> {
     pub(super) fn remove(
         &'d self,
         devices: &[usize],
-        remove: impl FnOnce() -> Result<(), UnregisterError<'d>>,
+        remove: impl FnOnce() -> Result<(), UnregisterError<&'d str>>,
     ) -> bool {
         let start = Instant::now();
         let result = remove();

@@ -14,7 +14,7 @@ pub enum Failure {
     /// Something else.
     Told(&'static str),
     /// A device could not be registered.
-    Register(RegisterError<'static>),
+    Register(RegisterError<&'static str>),
     /// Memory could not be mapped.
     Map(MapError),
     /// The guest could not go on.
@@ -39,8 +39,8 @@ impl From<&'static str> for Failure {
     }
 }
 
-impl From<RegisterError<'static>> for Failure {
-    fn from(error: RegisterError<'static>) -> Self {
+impl From<RegisterError<&'static str>> for Failure {
+    fn from(error: RegisterError<&'static str>) -> Self {
         Failure::Register(error)
     }
 }

@@ -133,7 +133,7 @@ impl Device<'_> for Reset {
     }
 }
 
-fn register_devices(info: &StartInfo) -> Result<(), RegisterError<'static>> {
+fn register_devices(info: &StartInfo) -> Result<(), RegisterError<&'static str>> {
     const NO_IRQ: &[IrqResource] = &[];
     let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
     let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;

@@ -26,7 +26,7 @@ static BELL: Bell<'static> = Bell(Mutex::new(IrqLine::DISCONNECTED));
 static SCRATCH: Scratch = Scratch(Mutex::new([0; 256]));
 static EJECT: Eject = Eject { paths: ["/isa/scratch", "/memory/frame buffer"] };
 
-fn register_devices() -> Result<(), RegisterError<'static>> {
+fn register_devices() -> Result<(), RegisterError<&'static str>> {
     const NO_IRQ: &[IrqResource] = &[];
     let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
     // The bus answers at every port that no device on it claims.
