@@ -88,6 +88,8 @@
 #![no_std]
 #![deny(unsafe_code)]
 
+#[cfg(feature = "alloc")]
+extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
@@ -108,6 +110,7 @@ cfg_if! { if #[cfg(target_has_atomic = "64")] {
 mod access;
 mod address;
 mod allocator;
+mod arrays;
 mod cost;
 mod device;
 #[cfg(feature = "devices")]

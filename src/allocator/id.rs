@@ -1,13 +1,16 @@
 //! Instance ids: an index, and how often that index was given out before.
 
+use crate::arrays::{Arrays, InPlace};
+#[cfg(feature = "alloc")]
+use crate::arrays::{Boxed, Exhausted, boxed};
 use crate::indices::NodeIndex;
 use crate::instance::InstanceId;
 
 /// The memory of the ids; all zeros at first. 6 bytes for each device.
-pub(crate) struct IdStorage<const DEVICES: usize> {
-    generations: [u32; DEVICES],
+pub(crate) struct IdStorage<D: Arrays> {
+    generations: D::Of<u32>,
     /// An index in use links to itself; a free one links to the index that was freed after it.
-    links: [Option<NodeIndex>; DEVICES],
+    links: D::Of<Option<NodeIndex>>,
     queue: Queue,
 }
 
@@ -20,7 +23,11 @@ struct Queue {
     used: u16,
 }
 
-impl<const DEVICES: usize> IdStorage<DEVICES> {
+impl Queue {
+    const NEW: Self = Self { oldest: None, newest: None, used: 0 };
+}
+
+impl<const DEVICES: usize> IdStorage<InPlace<DEVICES>> {
     const CAPACITY: () = assert!(
         DEVICES > 0 && DEVICES < u16::MAX as usize,
         "DEVICES, the number of devices there is room for, must be from 1 to 65534"
@@ -28,12 +35,21 @@ impl<const DEVICES: usize> IdStorage<DEVICES> {
 
     pub(crate) const fn new() -> Self {
         let () = Self::CAPACITY;
-        let queue = Queue { oldest: None, newest: None, used: 0 };
-        Self { generations: [0; DEVICES], links: [None; DEVICES], queue }
+        Self { generations: [0; DEVICES], links: [None; DEVICES], queue: Queue::NEW }
     }
+}
 
-    pub(crate) const fn pool(&mut self) -> IdPool<'_> {
-        IdPool { generations: &mut self.generations, links: &mut self.links, queue: &mut self.queue }
+#[cfg(feature = "alloc")]
+impl IdStorage<Boxed> {
+    /// With room for so many ids.
+    pub(crate) fn boxed(devices: usize) -> Result<Self, Exhausted> {
+        Ok(Self { generations: boxed(devices, || 0)?, links: boxed(devices, || None)?, queue: Queue::NEW })
+    }
+}
+
+impl<D: Arrays> IdStorage<D> {
+    pub(crate) fn pool(&mut self) -> IdPool<'_> {
+        IdPool { generations: self.generations.as_mut(), links: self.links.as_mut(), queue: &mut self.queue }
     }
 }
 
@@ -129,7 +145,7 @@ mod tests {
 
     #[test]
     fn a_freed_id_is_stale_and_its_index_comes_back_last() {
-        let mut storage = IdStorage::<3>::new();
+        let mut storage = IdStorage::<InPlace<3>>::new();
         let mut pool = storage.pool();
         let [a, b, c] = core::array::from_fn(|_| pool.allocate().unwrap());
         assert_eq!([a, b, c].map(|id| id.index.position()), [0, 1, 2]);
@@ -149,7 +165,7 @@ mod tests {
 
     #[test]
     fn an_id_that_was_never_given_out_is_stale() {
-        let mut storage = IdStorage::<2>::new();
+        let mut storage = IdStorage::<InPlace<2>>::new();
         let mut pool = storage.pool();
         let id = pool.allocate().unwrap();
         assert!(pool.free(id));
@@ -162,7 +178,7 @@ mod tests {
 
     #[test]
     fn an_index_whose_generations_are_used_up_is_retired() {
-        let mut storage = IdStorage::<2>::new();
+        let mut storage = IdStorage::<InPlace<2>>::new();
         let mut pool = storage.pool();
         pool.generations.fill(u32::MAX);
         let [a, b] = core::array::from_fn(|_| pool.allocate().unwrap());
@@ -176,7 +192,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_id_comes_twice_and_indices_rest_longest(steps in prop::collection::vec(any::<(bool, u8)>(), 0..200)) {
-            let mut storage = IdStorage::<5>::new();
+            let mut storage = IdStorage::<InPlace<5>>::new();
             let mut pool = storage.pool();
             let mut ever = HashSet::new();
             let mut live = Vec::new();

@@ -68,7 +68,7 @@ impl Block {
 
 /// A pool through one of its spaces.
 struct Tested<const N: usize> {
-    storage: PoolStorage<N>,
+    storage: PoolStorage<InPlace<N>>,
     allocator: SystemAllocator,
     io_type: IoType,
 }

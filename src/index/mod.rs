@@ -26,7 +26,12 @@ pub(crate) use edit::IndexWriter;
 use edit::Starts;
 use search::{search_block, search_halves};
 
+#[cfg(feature = "alloc")]
+use alloc::boxed::Box;
+
 use crate::address::Space;
+#[cfg(feature = "alloc")]
+use crate::arrays::{Exhausted, boxed};
 use crate::sync::{AtomicU16, AtomicU32, AtomicU64, Ordering, array, cold_path, const_fn};
 
 /// The memory of the two replicas of one space's table; all zeros at first. Each has room for twice the number of ranges:
@@ -77,6 +82,37 @@ macro_rules! storage {
 
 storage!(AtomicU16);
 storage!(AtomicU64);
+
+/// As [`TableStorage`], on the heap, for a number of ranges known at run time.
+#[cfg(feature = "alloc")]
+pub(crate) struct TableBoxes<A> {
+    lengths: [AtomicU32; 2],
+    starts: [Box<[A]>; 2],
+    owners: [Box<[AtomicU16]>; 2],
+}
+
+#[cfg(feature = "alloc")]
+impl<A: AtomicAddress> TableBoxes<A> {
+    pub(crate) fn new(ranges: usize) -> Result<Self, Exhausted> {
+        let entries = ranges.saturating_mul(2);
+        let starts = || boxed(entries, A::default);
+        let owners = || boxed(entries, || AtomicU16::new(0));
+        Ok(Self {
+            lengths: array![AtomicU32::new(0); 2],
+            starts: [starts()?, starts()?],
+            owners: [owners()?, owners()?],
+        })
+    }
+
+    pub(crate) fn table(&self) -> Table<'_, A> {
+        let Self { lengths, starts: [even, odd], owners: [even_owners, odd_owners] } = self;
+        Table {
+            lengths,
+            even: Replica { starts: even, owners: even_owners },
+            odd: Replica { starts: odd, owners: odd_owners },
+        }
+    }
+}
 
 impl<A, const RANGES: usize> TableStorage<A, RANGES> {
     pub(crate) const fn table(&self) -> Table<'_, A> {

@@ -93,9 +93,22 @@ impl<'d> DeviceManager<'d> {
             storage: &'d Storage<'d, DEVICES, RANGES, VCPUS>,
             allocator: SystemAllocator,
         ) -> Self {
+            let index = Index { ports: storage.ports.table(), memory: storage.memory.table() };
+            Self::of_parts(storage.slots.slots(&storage.shared), index, storage, allocator)
+        }
+    }
+
+    const_fn! {
+        /// A manager over the parts of a storage.
+        pub(crate) fn of_parts(
+            slots: Slots<'d, Occupant<'d>>,
+            index: Index<'d>,
+            parts: &'d (dyn Parts<'d> + 'd),
+            allocator: SystemAllocator,
+        ) -> Self {
             Self {
-                slots: storage.slots.slots(&storage.shared),
-                index: Index { ports: storage.ports.table(), memory: storage.memory.table() },
+                slots,
+                index,
                 open_bus: [OpenBus::ALL_ONES.bytes(); 2],
                 straddling: [Straddling::OpenBus; 2],
                 removal_spins: REMOVAL_SPINS,
@@ -103,7 +116,7 @@ impl<'d> DeviceManager<'d> {
                 controller: None,
                 listener: None,
                 observer: None,
-                parts: storage,
+                parts,
                 allocator,
             }
         }
@@ -353,7 +366,8 @@ impl<'d> DeviceManager<'d> {
         if connection.is_none() && index != 0 {
             return None;
         }
-        let wiring = |connection: &'d Connection| Wiring { connection, wires: self.parts, first: state.first_gsi() };
+        let wiring =
+            |connection: &'d Connection| Wiring { connection, wires: self.parts.wires(), first: state.first_gsi() };
         Some(IrqLine::new(self.gate(id.index)?, connection.map(wiring), self.controller))
     }
 }

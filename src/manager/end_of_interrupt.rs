@@ -87,7 +87,7 @@ impl State<'_, '_> {
     /// Notes the end of an interrupt of a line, and returns the interrupts on it.
     fn end_on(&self, gsi: Gsi) -> Vec<Interrupt, MAX_SHARING> {
         let interrupts = self.interrupts_on(gsi);
-        if let Some(level) = self.line_at(gsi).and_then(|line| self.parts.level(line)) {
+        if let Some(level) = self.line_at(gsi).and_then(|line| self.parts.levels().get(line.position())) {
             level.note_end();
         }
         interrupts

@@ -3,6 +3,9 @@
 use heapless::Vec;
 
 use crate::allocator::{IdStorage, IrqPool, IrqStorage, Pool, PoolStorage, RangeRecord, SystemAllocator};
+use crate::arrays::{Arrays, InPlace};
+#[cfg(feature = "alloc")]
+use crate::arrays::{Boxed, Exhausted, boxed};
 use crate::error::{IrqError, Owner};
 use crate::indices::{ConnectionIndex, NodeIndex, SlotIndex};
 use crate::manager::line::LineRecord;
@@ -11,14 +14,14 @@ use crate::manager::tree::{NodeState, Tree, TreeStorage};
 use crate::resource::MAX_RANGES_PER_DEVICE;
 
 /// The memory of the writers' state; all zeros at first.
-pub(crate) struct StateStorage<'d, const DEVICES: usize, const RANGES: usize> {
-    pool: PoolStorage<RANGES>,
-    ids: IdStorage<DEVICES>,
+pub(crate) struct StateStorage<'d, D: Arrays, R: Arrays> {
+    pool: PoolStorage<R>,
+    ids: IdStorage<D>,
     irqs: IrqStorage,
-    tree: TreeStorage<'d, DEVICES>,
-    lines: [LineRecord; DEVICES],
+    tree: TreeStorage<'d, D>,
+    lines: D::Of<LineRecord>,
     /// Of each connection, the next one of the same device.
-    next_connections: [Option<ConnectionIndex>; RANGES],
+    next_connections: R::Of<Option<ConnectionIndex>>,
     left: Left,
     is_used: bool,
 }
@@ -36,7 +39,11 @@ pub(crate) struct Left {
     pub(crate) resetting: bool,
 }
 
-impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES> {
+impl Left {
+    const NONE: Self = Self { deferred: 0, owed: 0, telling: false, resetting: false };
+}
+
+impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, InPlace<DEVICES>, InPlace<RANGES>> {
     pub(crate) const fn new() -> Self {
         Self {
             pool: PoolStorage::new(),
@@ -45,9 +52,26 @@ impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, DEVICES, RANGES
             tree: TreeStorage::new(),
             lines: [LineRecord::FREE; DEVICES],
             next_connections: [None; RANGES],
-            left: Left { deferred: 0, owed: 0, telling: false, resetting: false },
+            left: Left::NONE,
             is_used: false,
         }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl StateStorage<'_, Boxed, Boxed> {
+    /// With room for so many devices and ranges.
+    pub(crate) fn boxed(devices: usize, ranges: usize) -> Result<Self, Exhausted> {
+        Ok(Self {
+            pool: PoolStorage::boxed(ranges)?,
+            ids: IdStorage::boxed(devices)?,
+            irqs: IrqStorage::new(),
+            tree: TreeStorage::boxed(devices)?,
+            lines: boxed(devices, || LineRecord::FREE)?,
+            next_connections: boxed(ranges, || None)?,
+            left: Left::NONE,
+            is_used: false,
+        })
     }
 }
 
@@ -60,10 +84,11 @@ pub(crate) trait StateCells<'d>: Send {
     fn replace_is_used(&mut self) -> bool;
 }
 
-impl<'d, const DEVICES: usize, const RANGES: usize> StateCells<'d> for StateStorage<'d, DEVICES, RANGES> {
+impl<'d, D: Arrays, R: Arrays> StateCells<'d> for StateStorage<'d, D, R> {
     fn state(&mut self, parts: &'d (dyn Parts<'d> + 'd), allocator: &SystemAllocator) -> State<'_, 'd> {
         let Self { pool, ids, irqs, tree, lines, next_connections, left, .. } = self;
         let irqs = allocator.irqs().and_then(|(first, last)| irqs.pool(first, last));
+        let (lines, next_connections) = (lines.as_mut(), next_connections.as_mut());
         State { pool: pool.pool(allocator), irqs, tree: tree.tree(ids.pool()), lines, next_connections, left, parts }
     }
 

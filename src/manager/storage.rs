@@ -1,5 +1,6 @@
 //! The memory of a manager, and its capacities.
 
+use crate::arrays::InPlace;
 use crate::index::TableStorage;
 use crate::indices::LineIndex;
 use crate::interrupt::{Connection, HandleGate, LineLevel, Wires};
@@ -36,7 +37,7 @@ pub struct Storage<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: u
     /// Of each line in use, which of the allocator's it is.
     numbers: [AtomicU16; DEVICES],
     connections: [Connection; RANGES],
-    state: Mutex<StateStorage<'d, DEVICES, RANGES>>,
+    state: Mutex<StateStorage<'d, InPlace<DEVICES>, InPlace<RANGES>>>,
 }
 
 impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Storage<'_, DEVICES, RANGES, VCPUS> {
@@ -67,7 +68,9 @@ impl<const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Default for 
 }
 
 /// The parts of a [`Storage`] of any capacity that no dispatch uses.
-pub(crate) trait Parts<'d>: Wires {
+pub(crate) trait Parts<'d>: Sync {
+    /// What handles keep of the lines.
+    fn wires(&self) -> &dyn Wires;
     fn gates(&self) -> &[HandleGate];
     fn levels(&self) -> &[LineLevel];
     fn numbers(&self) -> &[AtomicU16];
@@ -78,6 +81,9 @@ pub(crate) trait Parts<'d>: Wires {
 impl<'d, const DEVICES: usize, const RANGES: usize, const VCPUS: usize> Parts<'d>
     for Storage<'d, DEVICES, RANGES, VCPUS>
 {
+    fn wires(&self) -> &dyn Wires {
+        self
+    }
     fn gates(&self) -> &[HandleGate] {
         &self.gates
     }

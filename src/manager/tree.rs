@@ -5,6 +5,9 @@
 //! - Siblings stand in the order of their registration. They may have one name.
 
 use crate::allocator::IdPool;
+use crate::arrays::{Arrays, InPlace};
+#[cfg(feature = "alloc")]
+use crate::arrays::{Boxed, Exhausted, boxed};
 use crate::device::Device;
 use crate::indices::{ConnectionIndex, NodeIndex, SlotIndex};
 use crate::instance::InstanceId;
@@ -70,8 +73,8 @@ pub(crate) struct NewNode<'d> {
 }
 
 /// The memory of the tree; all zeros at first.
-pub(crate) struct TreeStorage<'d, const DEVICES: usize> {
-    nodes: [Option<Node<'d>>; DEVICES],
+pub(crate) struct TreeStorage<'d, D: Arrays> {
+    nodes: D::Of<Option<Node<'d>>>,
     roots: Roots,
 }
 
@@ -81,14 +84,27 @@ struct Roots {
     linked: u64,
 }
 
-impl<'d, const DEVICES: usize> TreeStorage<'d, DEVICES> {
-    pub(crate) const fn new() -> Self {
-        let roots = Roots { first: None, linked: 0 };
-        Self { nodes: [None; DEVICES], roots }
-    }
+impl Roots {
+    const NEW: Self = Self { first: None, linked: 0 };
+}
 
+impl<const DEVICES: usize> TreeStorage<'_, InPlace<DEVICES>> {
+    pub(crate) const fn new() -> Self {
+        Self { nodes: [None; DEVICES], roots: Roots::NEW }
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl TreeStorage<'_, Boxed> {
+    /// With room for so many nodes.
+    pub(crate) fn boxed(devices: usize) -> Result<Self, Exhausted> {
+        Ok(Self { nodes: boxed(devices, || None)?, roots: Roots::NEW })
+    }
+}
+
+impl<'d, D: Arrays> TreeStorage<'d, D> {
     pub(crate) fn tree<'s>(&'s mut self, ids: IdPool<'s>) -> Tree<'s, 'd> {
-        Tree { nodes: &mut self.nodes, roots: &mut self.roots, ids }
+        Tree { nodes: self.nodes.as_mut(), roots: &mut self.roots, ids }
     }
 }
 

@@ -42,10 +42,14 @@
 
 #![allow(unsafe_code)]
 
+#[cfg(feature = "alloc")]
+mod boxes;
 mod hazard;
 mod hints;
 mod slot;
 
+#[cfg(feature = "alloc")]
+pub(crate) use boxes::SlotBoxes;
 pub use hazard::MAX_ANONYMOUS;
 pub(crate) use hazard::Protect;
 use hazard::{Hazards, PerVcpu, Trace};
