@@ -130,6 +130,8 @@ mod manager;
 mod models;
 mod observer;
 mod orderings;
+#[cfg(feature = "alloc")]
+pub mod owned;
 #[cfg(all(feature = "x86_64", target_arch = "x86_64"))]
 mod passthrough;
 mod power;

@@ -53,7 +53,7 @@ pub trait Accesses {
 /// Implements [`Accesses`] by the methods of the same names.
 macro_rules! accesses {
     ([$($generics:tt)*] $dispatcher:ty) => {
-        impl<$($generics)*> Accesses for $dispatcher {
+        impl<$($generics)*> $crate::Accesses for $dispatcher {
             #[inline(always)]
             fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), IoError> {
                 (*self).read(address, data, io_type)
@@ -71,6 +71,9 @@ macro_rules! accesses {
         }
     };
 }
+
+#[cfg(feature = "alloc")]
+pub(crate) use accesses;
 
 accesses!([const PORTS: usize, const MEMORY: usize] Dispatcher<'_, PORTS, MEMORY>);
 accesses!([] &DeviceManager<'_>);

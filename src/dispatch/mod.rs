@@ -8,5 +8,7 @@ mod path;
 mod straddling;
 
 pub use accesses::Accesses;
+#[cfg(feature = "alloc")]
+pub(crate) use accesses::accesses;
 pub use handle::{Dispatcher, MEMORY_HINTS, PORT_HINTS};
 pub use nested::Nested;

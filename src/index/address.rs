@@ -4,7 +4,7 @@ use crate::address::Space;
 use crate::sync::{AtomicU16, AtomicU64, Ordering};
 
 /// An atomic that holds an address of one space.
-pub(crate) trait AtomicAddress: Default + 'static {
+pub(crate) trait AtomicAddress: 'static {
     const SPACE: Space;
     /// The last address of the space.
     const LAST: u64 = Self::SPACE.last_address().0;

@@ -92,7 +92,7 @@ pub(crate) struct TableBoxes<A> {
 }
 
 #[cfg(feature = "alloc")]
-impl<A: AtomicAddress> TableBoxes<A> {
+impl<A: Default> TableBoxes<A> {
     pub(crate) fn new(ranges: usize) -> Result<Self, Exhausted> {
         let entries = ranges.saturating_mul(2);
         let starts = || boxed(entries, A::default);

@@ -64,6 +64,12 @@ impl LineLevel {
         }
     }
 
+    /// Makes it as new. No handle reaches the line.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn clear(&self) {
+        self.word.store(LOW, Ordering::Release);
+    }
+
     /// Whether the controller has taken the line's level.
     pub(crate) fn is_settled(&self) -> bool {
         let word = self.word.load(Ordering::Acquire);

@@ -63,9 +63,9 @@ impl core::fmt::Debug for DeviceInfo<'_> {
 /// assert_eq!((ram.owner, ram.window, ram.depth), (Owner::Vmm, false, 0));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MappedRange<'d> {
+pub struct MappedRange<N> {
     /// The device that has it, or the VMM.
-    pub owner: Owner<&'d str>,
+    pub owner: Owner<N>,
     /// Which of the owner's ranges; 0 for the VMM's.
     pub range_index: usize,
     /// Its kind, its addresses, and whether accesses reach it.
@@ -74,6 +74,14 @@ pub struct MappedRange<'d> {
     pub window: bool,
     /// How many windows are around it.
     pub depth: usize,
+}
+
+impl<N> MappedRange<N> {
+    /// The same range, with the name of the owner in another form.
+    pub fn map_names<M>(self, name: impl FnOnce(N) -> M) -> MappedRange<M> {
+        let Self { owner, range_index, assigned, window, depth } = self;
+        MappedRange { owner: owner.map_names(name), range_index, assigned, window, depth }
+    }
 }
 
 impl<'d> DeviceManager<'d> {
@@ -142,6 +150,12 @@ impl<'d> DeviceManager<'d> {
         })?
     }
 
+    /// Whether there is a node with this id: of a device that is registered, or is being registered or removed.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn is_known(&self, id: InstanceId) -> bool {
+        self.with_state(|state| state.tree.get(id).is_some()) == Some(true)
+    }
+
     /// The same, and whether it is a window.
     pub(super) fn range_and_kind(&self, id: InstanceId, index: usize) -> Option<(Assigned, bool)> {
         self.with_state(|state| {
@@ -191,6 +205,11 @@ impl<'d> DeviceManager<'d> {
     /// assert_eq!(tree, [(0, "pci"), (1, "disk"), (0, "clock")]);
     /// ```
     pub fn walk(&self) -> impl Iterator<Item = DeviceInfo<'d>> {
+        self.walk_with(info)
+    }
+
+    /// The walk, with what `look` says of each node.
+    pub(crate) fn walk_with<R>(&self, look: impl Fn(&State<'_, 'd>, &Node<'d>) -> R) -> impl Iterator<Item = R> {
         let mut previous: Option<InstanceId> = None;
         core::iter::from_fn(move || {
             self.with_state(|state| {
@@ -200,7 +219,7 @@ impl<'d> DeviceManager<'d> {
                 };
                 let node = state.tree.node(next?)?;
                 previous = Some(state.tree.id(node.index()));
-                Some(info(state, node))
+                Some(look(state, node))
             })?
         })
     }
@@ -226,7 +245,7 @@ impl<'d> DeviceManager<'d> {
     /// let physical: Vec<_> = map.filter(|range| range.assigned.io_type == IoType::PhysicalMmio).collect();
     /// assert_eq!(physical[0].assigned.range, IoRange::of::<0xa0000, 0xbffff>());
     /// ```
-    pub fn address_map(&self, io_type: IoType) -> impl Iterator<Item = MappedRange<'d>> {
+    pub fn address_map(&self, io_type: IoType) -> impl Iterator<Item = MappedRange<&'d str>> {
         let mut key = None;
         core::iter::from_fn(move || {
             self.with_state(|state| {

@@ -105,7 +105,7 @@ impl<'d> MapText<'_, 'd> {
     }
 
     /// A range at its place in the address map.
-    fn mapped(&self, f: &mut fmt::Formatter<'_>, mapped: &MappedRange<'d>) -> fmt::Result {
+    fn mapped(&self, f: &mut fmt::Formatter<'_>, mapped: &MappedRange<&'d str>) -> fmt::Result {
         indent(f, mapped.depth.saturating_add(1))?;
         let Assigned { io_type, range, state } = mapped.assigned;
         write!(f, "{range} ")?;

@@ -31,8 +31,14 @@ pub use inspect::{DeviceInfo, MappedRange};
 pub use map_text::MapText;
 pub(crate) use observing::Observing;
 pub(crate) use occupant::Occupant;
+#[cfg(feature = "alloc")]
+pub(crate) use on_drop::OnDrop;
 pub use path::DevicePath;
 pub use relocate::Relocation;
 pub(crate) use remove::Scope;
+#[cfg(feature = "alloc")]
+pub(crate) use state::{StateCells, StateStorage};
+#[cfg(feature = "alloc")]
+pub(crate) use storage::Parts;
 pub use storage::Storage;
 pub use taken::Taken;

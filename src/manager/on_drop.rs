@@ -1,13 +1,13 @@
 //! What is done at the end of a scope, unwinding or not.
 
 /// Calls `act` when it is dropped, at a return or while unwinding.
-pub(super) struct OnDrop<T, F: FnMut(&mut T)> {
-    pub(super) value: T,
+pub(crate) struct OnDrop<T, F: FnMut(&mut T)> {
+    pub(crate) value: T,
     act: F,
 }
 
 impl<T, F: FnMut(&mut T)> OnDrop<T, F> {
-    pub(super) fn new(value: T, act: F) -> Self {
+    pub(crate) fn new(value: T, act: F) -> Self {
         Self { value, act }
     }
 }

@@ -148,6 +148,26 @@ impl<'d> DeviceManager<'d> {
         Ok(())
     }
 
+    /// Makes every device unreachable, and leaves the removals to [`collect`](Self::collect). No other call of the manager is
+    /// under way.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn unregister_all_deferred(&self) {
+        self.with_state(|state| {
+            let is_left = |node: &&mut Node<'d>| {
+                [NodeState::UNFENCED, NodeState::FENCING, NodeState::DEFERRED].contains(&node.state)
+            };
+            for node in state.tree.nodes_mut().filter(|node| !is_left(node)) {
+                node.state = NodeState::UNFENCED;
+                state.left.deferred = state.left.deferred.saturating_add(1);
+            }
+            self.publish(|pass| self.index_rebuild(pass, state));
+            state.pool.used().for_each(|slot| self.slots.retire(slot));
+            for node in state.tree.nodes() {
+                self.gate(node.index()).map(HandleGate::close);
+            }
+        });
+    }
+
     /// Finishes what removals have left: deferred removals of devices without running callbacks, and interrupt lines with a
     /// level that the controller had not taken when a device was removed. Returns how many of both are left: devices that may
     /// still be running, and lines that may still be asserted.

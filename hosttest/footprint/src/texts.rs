@@ -130,6 +130,7 @@ fn errors() {
 /// Each error with names of another type.
 fn names() {
     display(&Owner::<&str>::Vmm.map_names(str::len));
+    MANAGER.address_map(IoType::Mmio).for_each(|range| drop(range.map_names(str::len)));
     display(&RangeRefusal::<Owner<&str>>::NoPorts.map_names(str::len));
     display(&IrqRefusal::<&str>::LineFull { gsi: Gsi(0) }.map_names(str::len));
     display(&RegisterError::InvalidName { device: "" }.map_names(str::len));

@@ -146,7 +146,7 @@ pub fn frame_is_filled() -> bool {
 }
 
 /// Where in the machine a physically backed range lies: at its own address, but for the frame buffer.
-pub fn host_address(mapped: &MappedRange<'_>) -> u64 {
+pub fn host_address(mapped: &MappedRange<&str>) -> u64 {
     match mapped.owner {
         Owner::Device { name, .. } if name == FRAME_BUFFER.0 => &raw const *FRAME.lock() as u64,
         _ => mapped.assigned.range.first().0,

@@ -1,0 +1,90 @@
+//! Names of devices that were removed, kept until nobody can see them any more.
+//!
+//! The manager's own code hands out names as references: in errors, in a walk. A caller that gets one has begun a call of the
+//! owned manager, and makes a `String` of the name before the call ends. So a name can be freed when every call has ended that
+//! was under way when its device was removed.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+use core::mem;
+
+use crate::sync::Mutex;
+
+/// Calls and retired names, by period. There are two periods, the present one and the one before.
+///
+/// A new period begins when every call of the one before has ended. A name that is retired in a period is seen by calls of that
+/// period and of the one before, if at all. So it can be freed when a period ends whose calls have all ended and in which it
+/// was retired.
+pub(super) struct Names(Mutex<Periods>);
+
+struct Periods {
+    /// Whether the second is the present one.
+    second: bool,
+    periods: [Period; 2],
+}
+
+struct Period {
+    /// How many calls that began in it are under way.
+    calls: usize,
+    retired: Vec<Arc<str>>,
+}
+
+impl Periods {
+    fn get(&mut self, second: bool) -> &mut Period {
+        let [first, other] = &mut self.periods;
+        if second { other } else { first }
+    }
+
+    /// Begins a new period, if every call of the one before has ended. Returns the names that were retired in that one.
+    fn turn(&mut self) -> Vec<Arc<str>> {
+        let next = !self.second;
+        if self.get(next).calls != 0 {
+            return Vec::new();
+        }
+        self.second = next;
+        mem::take(&mut self.get(next).retired)
+    }
+}
+
+/// A call that is under way, until it is dropped.
+pub(super) struct Call<'a> {
+    names: &'a Names,
+    second: bool,
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        let period = || Period { calls: 0, retired: Vec::new() };
+        Self(Mutex::new(Periods { second: false, periods: [period(), period()] }))
+    }
+
+    /// Begins a call, which may see names.
+    pub(super) fn call(&self) -> Call<'_> {
+        let mut periods = self.0.lock();
+        let second = periods.second;
+        let period = periods.get(second);
+        period.calls = period.calls.saturating_add(1);
+        Call { names: self, second }
+    }
+}
+
+impl Call<'_> {
+    /// Frees a name when no call can see it any more. Calls that begin from now on cannot.
+    pub(super) fn retire(&self, name: Arc<str>) {
+        let mut periods = self.names.0.lock();
+        let second = periods.second;
+        periods.get(second).retired.push(name);
+    }
+}
+
+impl Drop for Call<'_> {
+    fn drop(&mut self) {
+        let mut periods = self.names.0.lock();
+        let period = periods.get(self.second);
+        period.calls = period.calls.saturating_sub(1);
+        // Twice: where no call is under way, both periods end.
+        let freed = [periods.turn(), periods.turn()];
+        drop(periods);
+        drop(freed);
+    }
+}
