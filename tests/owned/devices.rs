@@ -243,7 +243,9 @@ fn capacities_are_those_that_were_asked_for() {
     assert!((0..5).all(|number| read(&manager, number * 0x10) == Ok(7)));
     assert!(manager.dispatcher(0).is_err());
 
-    let largest = build(65_534, 65_534, 65_534).unwrap();
+    // An interpreter has no time for the largest.
+    let most = if cfg!(miri) { 64 } else { 65_534 };
+    let largest = build(most, most, most).unwrap();
     largest.register_device(device(), None, &ranges, &lines(8)).unwrap();
     assert_eq!(read_by(&mut largest.dispatcher(0).unwrap(), 0x50), Ok(7));
 }
