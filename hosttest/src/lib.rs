@@ -1,6 +1,7 @@
 //! Runs real guests under KVM against [`vm_device`]: its test bed, and the model of how to wire it to `kvm-ioctls`.
 //!
-//! [`vmm`] is what a VMM over KVM needs, and can be taken from here. The rest tests with it:
+//! [`vmm`] is what a VMM over KVM needs, and [`adapters`] what one needs that has devices of rust-vmm: both can be taken from here.
+//! The rest tests with them:
 //!
 //! - [`guests`] are the guests: each with the devices that it finds, and what these must have seen. Their own code is written
 //!   with what is in [`guest_side`], and the devices are in [`devices`];
@@ -9,6 +10,7 @@
 //! - [`bench`](mod@bench) measures dispatch and registration beside other crates;
 //! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`.
 
+pub mod adapters;
 pub mod bench;
 mod complaint;
 pub mod devices;

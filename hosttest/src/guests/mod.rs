@@ -22,6 +22,7 @@ pub mod random;
 mod recorded;
 pub mod reset;
 pub mod scenario;
+pub mod serial;
 pub mod shown;
 pub mod string_io;
 pub mod verdict;
@@ -48,6 +49,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         ports::ALL,
         random::ALL,
         reset::ALL,
+        serial::ALL,
         watchdog::ALL,
     ];
     topics.into_iter().flatten()
