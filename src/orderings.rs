@@ -88,6 +88,15 @@ pub(crate) const END_NOTED: bool = !cfg!(vm_device_mutation = "no_end_noted");
 /// The caller that tells the controller a level looks at the level again afterwards.
 pub(crate) const SECOND_LOOK: bool = !cfg!(vm_device_mutation = "no_second_look");
 
+/// Of the end of a call of an owned manager's interrupt controller: the last one drops the controller.
+#[cfg(feature = "alloc")]
+pub(crate) const CONTROLLER_CALL_END: Ordering =
+    if cfg!(vm_device_mutation = "no_call_end") { Ordering::Relaxed } else { Ordering::AcqRel };
+
+/// Whoever takes the controller away drops it only if nobody is calling it.
+#[cfg(feature = "alloc")]
+pub(crate) const CONTROLLER_LAST_DROPS: bool = !cfg!(vm_device_mutation = "no_last_drops");
+
 /// Keeps the loads of a search before the comparison of versions that follows.
 #[inline(always)]
 pub(crate) fn search_fence() {

@@ -13,6 +13,8 @@ mod accesses;
 mod interrupts;
 mod messages;
 mod nested;
+#[cfg(feature = "alloc")]
+mod owned;
 mod removal;
 mod rerouting;
 mod searches;

@@ -5,6 +5,7 @@
 use super::SharedController;
 use crate::address::GuestAddress;
 use crate::interrupt::{Gsi, InterruptController, InterruptError};
+use crate::orderings;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 
 /// An interrupt controller that can be taken away while it is called: a call that is under way goes on, a later one does
@@ -14,7 +15,7 @@ use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 /// - While the word is not 0, the cell holds the controller, and nobody writes it.
 /// - One thread makes the word 0: the one whose step takes both the flag and the last call away. It has the cell to itself.
 /// - The word leaves 0 by [`open`](Self::open) only.
-pub(super) struct ControllerCell {
+pub(crate) struct ControllerCell {
     /// Whether the controller is there, and how many calls are under way.
     word: AtomicU32,
     controller: UnsafeCell<Option<SharedController>>,
@@ -30,7 +31,7 @@ unsafe impl Send for ControllerCell {}
 
 impl ControllerCell {
     /// Without a controller.
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self { word: AtomicU32::new(0), controller: UnsafeCell::new(None) }
     }
 
@@ -38,15 +39,16 @@ impl ControllerCell {
     ///
     /// # Safety
     /// It has none, and nobody else opens it at the same time.
-    pub(super) unsafe fn open(&self, controller: SharedController) {
+    pub(crate) unsafe fn open(&self, controller: SharedController) {
         // SAFETY: the word is 0, so that no call looks at the cell, and the caller is the only one that opens it.
         self.controller.with_mut(|cell| unsafe { *cell = Some(controller) });
         self.word.store(OPEN, Ordering::Release);
     }
 
     /// Takes the controller away, and drops it unless it is being called. Without one it does nothing.
-    pub(super) fn close(&self) {
-        if self.word.fetch_and(!OPEN, Ordering::AcqRel) == OPEN {
+    pub(crate) fn close(&self) {
+        let before = self.word.fetch_and(!OPEN, Ordering::AcqRel);
+        if before == OPEN || !orderings::CONTROLLER_LAST_DROPS && before & OPEN != 0 {
             self.drop_controller();
         }
     }
@@ -84,7 +86,7 @@ struct CallEnd<'a>(&'a ControllerCell);
 
 impl Drop for CallEnd<'_> {
     fn drop(&mut self) {
-        if self.0.word.fetch_sub(1, Ordering::AcqRel) == 1 {
+        if self.0.word.fetch_sub(1, orderings::CONTROLLER_CALL_END) == 1 {
             self.0.drop_controller();
         }
     }

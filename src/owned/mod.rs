@@ -46,6 +46,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 pub use builder::{BuildError, Builder, Capacities};
+#[cfg(all(test, vm_device_loom))]
+pub(crate) use controller::ControllerCell;
 pub use dispatcher::OwnedDispatcher;
 use held::Held;
 use inner::Inner;
