@@ -209,7 +209,7 @@ fn a_handles_hints_never_lead_to_a_removed_or_moved_device() {
         let outcome = vcpu.read(GuestAddress(0), &mut data, IoType::Mmio);
         assert_eq!((outcome, data[0]), (expected.map(drop), expected.unwrap_or(0xff)));
     };
-    for _ in 0..100 {
+    for _ in 0..ROUNDS.min(100) {
         // In the same slot, at the same address.
         for device in [&FIRST, &SECOND] {
             let id = register(&manager, device, 0);

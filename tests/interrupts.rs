@@ -243,6 +243,7 @@ fn the_controller_is_called_without_the_lock_that_writers_hold() {
 fn the_change_after_the_fourth_call_is_told_by_the_caller_that_made_it() {
     static SOURCE: Source<'static> = Source::new("opposed");
     static CALLS: AtomicUsize = AtomicUsize::new(0);
+    static CHANGES: AtomicUsize = AtomicUsize::new(0);
     static LAST: Mutex<Option<thread::JoinHandle<Result<(), InterruptError>>>> = Mutex::new(None);
     // During each of its calls another thread changes the level back.
     static OPPOSED: OnLevel<fn(bool) -> Result<(), InterruptError>> = OnLevel(|asserted| {
@@ -251,12 +252,16 @@ fn the_change_after_the_fourth_call_is_told_by_the_caller_that_made_it() {
             return Ok(());
         }
         let line = SOURCE.line();
-        let change = thread::spawn(move || drive(line, !asserted));
+        let change = thread::spawn(move || {
+            CHANGES.fetch_add(1, SeqCst);
+            drive(line, !asserted)
+        });
         if calls < 4 {
             assert_eq!(change.join().unwrap(), Err(InterruptError::Pending));
         } else {
             // It waits until this call is over; if it did not, it would have changed the level by then.
-            thread::sleep(Duration::from_millis(50));
+            wait_until(|| CHANGES.load(SeqCst) == 4);
+            thread::sleep(Duration::from_millis(if cfg!(miri) { 1000 } else { 50 }));
             *LAST.lock() = Some(change);
         }
         Ok(())
