@@ -84,6 +84,7 @@
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
 //! - `instruction`: `exit::x86::instruction`, which decodes and executes the instruction that touched MMIO.
 //! - `devices`: `devices::pci`, a PCI host bridge with functions and bridges, which a guest programs.
+//! - `alloc`: `owned`, a manager that owns its devices, for a VMM with a heap.
 
 #![no_std]
 #![deny(unsafe_code)]

@@ -139,3 +139,31 @@ impl Wires for Kept {
         self.numbers.get(line.position()).map_or(0, |number| number.load(Ordering::Relaxed))
     }
 }
+
+#[cfg(all(test, not(vm_device_loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_is_taken_over_with_its_gates_closed() {
+        let first = KeptInUse::new(3000, 5, None).map_err(|error| error.bytes).unwrap();
+        let (kept, gate) = (first.get(), &first.get().gates()[0]);
+        assert_eq!((kept.gates().len(), kept.connections().len()), (4096, 8));
+        let generation = gate.generation();
+        kept.numbers[1].store(7, Ordering::Relaxed);
+        let passage = gate.enter(generation).map_err(|_| ()).unwrap();
+        drop(first);
+        assert!(gate.enter(generation).is_err());
+
+        // As long as a call of a handle is under way, nobody gets it.
+        let other = KeptInUse::new(4096, 8, None).map_err(|error| error.bytes).unwrap();
+        assert!(!core::ptr::eq(other.get(), kept));
+        drop(passage);
+        let next = KeptInUse::new(2049, 7, None).map_err(|error| error.bytes).unwrap();
+        assert!(core::ptr::eq(next.get(), kept));
+        assert!(gate.enter(generation).is_err());
+        assert_eq!(kept.numbers[1].load(Ordering::Relaxed), 0);
+        // Of another size it is none.
+        assert!(!core::ptr::eq(KeptInUse::new(4096, 9, None).map_err(|error| error.bytes).unwrap().get(), kept));
+    }
+}

@@ -88,3 +88,50 @@ impl Drop for Call<'_> {
         drop(freed);
     }
 }
+
+#[cfg(all(test, not(vm_device_loom)))]
+mod tests {
+    use super::*;
+
+    /// C42.
+    #[test]
+    fn a_name_is_kept_until_every_call_has_ended_that_may_see_it() {
+        let names = Names::new();
+        let (mut random, mut steps) = (1_u64, 0..if cfg!(miri) { 500 } else { 50_000 });
+        // The calls under way, with the step at which each began; the names, with the step at which each was retired.
+        let (mut calls, mut retired) = (Vec::<(u64, Call<'_>)>::new(), Vec::<(u64, Arc<str>)>::new());
+        let is_held = |name: &Arc<str>| Arc::strong_count(name) > 1;
+        while let Some(step) = steps.next() {
+            random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            let choice = (random >> 33) as usize;
+            match choice % 3 {
+                0 if calls.len() < 6 => calls.push((step, names.call())),
+                1 if !calls.is_empty() => drop(calls.swap_remove(choice / 3 % calls.len())),
+                2 if !calls.is_empty() => {
+                    let name: Arc<str> = "name".into();
+                    calls[choice / 3 % calls.len()].1.retire(Arc::clone(&name));
+                    retired.push((step, name));
+                }
+                _ => {}
+            }
+            for (since, name) in &retired {
+                let is_seen = calls.iter().any(|(began, _)| began < since);
+                assert!(!is_seen || is_held(name), "a call may see the name");
+            }
+            if calls.is_empty() {
+                assert!(!retired.iter().any(|(_, name)| is_held(name)), "no call is under way");
+            }
+            retired.retain(|(_, name)| is_held(name));
+        }
+        // Calls that follow one another without a gap do not keep a name.
+        let name: Arc<str> = "name".into();
+        calls.clear();
+        let mut call = names.call();
+        call.retire(Arc::clone(&name));
+        for _ in 0..2 {
+            let next = names.call();
+            drop(core::mem::replace(&mut call, next));
+        }
+        assert!(!is_held(&name));
+    }
+}

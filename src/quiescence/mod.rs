@@ -1,5 +1,5 @@
 //! Quiescent removal: readers use what slots hold without a lock, while writers fill, move and empty the slots. It knows nothing
-//! of devices: a slot holds a `T`, its *occupant*. Only this module and `passthrough` have `unsafe` in them.
+//! of devices: a slot holds a `T`, its *occupant*. Only this module, `owned` and `passthrough` have `unsafe` in them.
 //!
 //! # The protocol
 //!

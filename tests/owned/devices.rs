@@ -19,6 +19,7 @@ fn same(one: &SharedDevice, other: &Arc<impl Device<'static>>) -> bool {
     std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other))
 }
 
+/// C39.
 #[test]
 fn a_removal_gives_the_device_back_when_its_callbacks_have_ended() {
     within_limit(|| {
@@ -40,6 +41,7 @@ fn a_removal_gives_the_device_back_when_its_callbacks_have_ended() {
     });
 }
 
+/// C39.
 #[test]
 fn collect_gives_back_what_was_removed_deferred() {
     let manager = manager();

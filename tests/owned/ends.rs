@@ -11,6 +11,7 @@ use vm_device::{Access, Device, IoError, IoResource, IoType};
 use super::fixture::{at, read, wait_for, within_limit};
 use super::{Acting, Counted, Slow, manager, read_by, register};
 
+/// C40.
 #[test]
 fn the_end_waits_for_nobody_and_the_last_dispatcher_frees_the_rest() {
     within_limit(|| {

@@ -30,6 +30,7 @@ fn come_and_go(manager: &OwnedManager, name: &str) {
     }
 }
 
+/// C42.
 #[test]
 fn names_are_whole_while_their_devices_come_and_go() {
     let (manager, rounds) = (manager(), if cfg!(miri) { 20 } else { 2000 });
