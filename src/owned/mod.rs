@@ -30,6 +30,7 @@
 
 mod builder;
 mod controller;
+mod debug;
 mod dispatcher;
 mod held;
 mod inner;
@@ -94,7 +95,7 @@ pub struct RemovedDevice {
 }
 
 /// What [`OwnedManager::collect`] has finished.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Collected {
     /// The devices whose removals are finished, in the order of their ids.
     pub devices: Vec<RemovedDevice>,

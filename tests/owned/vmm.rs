@@ -10,10 +10,12 @@ use vm_device::{
 };
 
 /// A PCI host bridge that sets and returns its `config_address`.
+#[derive(Debug)]
 struct DummyHostBridge {
     state: Mutex<State>,
 }
 
+#[derive(Debug)]
 struct State {
     config_address: [u8; 4],
     resources: Vec<IoRange>,
@@ -48,6 +50,7 @@ enum VcpuExit<'a> {
     MmioWrite(u64, &'a [u8]),
 }
 
+#[derive(Debug)]
 struct Vmm {
     device_manager: OwnedManager,
     bridge: Arc<DummyHostBridge>,
@@ -93,6 +96,8 @@ fn the_vmm_of_2019_owns_its_manager_and_its_devices() {
         );
         (state.interrupt, state.resources[1].first().0)
     };
+
+    assert!(format!("{vmm:?}").contains("OwnedManager"));
 
     // The struct moves, to another thread, with all that it has.
     let vmm = std::thread::spawn(move || {
