@@ -115,9 +115,10 @@ impl<'d> DeviceManager<'d> {
                 spin_once();
                 continue;
             };
-            drop(last.take());
-            call.device.reset();
+            let device = call.device;
+            // The call before ends here, in its place: it is no argument of a function that returns when its device may be gone.
             last = Some(call);
+            device.reset();
         }
     }
 }
