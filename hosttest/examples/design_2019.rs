@@ -1,15 +1,17 @@
-//! The VMM of rust-vmm's `vm-device` design of 2019: a device manager with `register_device` and `unregister_device`, a host
-//! bridge that keeps its configuration address, a device on its bus, and the loop that hands port I/O and MMIO to the manager.
+//! The VMM of rust-vmm's `vm-device` design of 2019: a struct that owns a device manager and its devices, a host bridge that keeps
+//! its configuration address, a device on its bus, and the loop that hands port I/O and MMIO to the manager.
 //!
+//! The program has the design's shape, with this crate's names: devices are in `Arc`s, errors have `String`s, and nothing borrows.
 //! The loop is the design's own, over exits in the form in which `kvm-ioctls` returns them; here a list takes the place of the
 //! virtual processor, so that the program runs anywhere.
 
 use std::error::Error;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use vm_device::owned::{Capacities, OwnedManager};
 use vm_device::{
-    Access, Device, DeviceManager, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType,
-    IrqResource, Rejected, Resources, Storage, SystemAllocator, UnregisterError,
+    Access, Device, GuestAddress, GuestUsize, InstanceId, IoError, IoRange, IoResource, IoType, IrqLine, IrqResource,
+    RegisterError, Rejected, Resources, SystemAllocator, UnregisterError,
 };
 
 /// The example of the design: a PCI host bridge that sets and returns its `config_address`, with a window of memory for what
@@ -36,27 +38,42 @@ impl Device<'_> for PciHostBridge {
     }
 }
 
-/// A device on the bus. It learns where it is, as in the design.
-struct Card {
-    memory: Mutex<[u8; 16]>,
-    base: Mutex<Option<GuestAddress>>,
+/// A device on the bus. It learns where it is and which interrupt it has, as in the design.
+struct Card(Mutex<CardState>);
+
+struct CardState {
+    memory: [u8; 16],
+    base: Option<GuestAddress>,
+    interrupt: IrqLine<'static>,
 }
 
-impl Device<'_> for Card {
+impl Card {
+    fn new() -> Self {
+        Self(Mutex::new(CardState { memory: [0; 16], base: None, interrupt: IrqLine::DISCONNECTED }))
+    }
+
+    fn state(&self) -> MutexGuard<'_, CardState> {
+        self.0.lock().expect("no callback panics")
+    }
+}
+
+impl Device<'static> for Card {
     fn name(&self) -> &str {
         "card"
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
-        access.load(&*self.memory.lock().expect("no callback panics"), data);
+        access.load(&self.state().memory, data);
     }
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
-        access.store(&mut *self.memory.lock().expect("no callback panics"), data);
+        access.store(&mut self.state().memory, data);
     }
 
-    fn set_resources(&self, resources: &Resources<'_, '_>) -> Result<(), Rejected> {
-        *self.base.lock().expect("no callback panics") = resources.ranges().first().map(|given| given.range.first());
+    fn set_resources(&self, resources: &Resources<'_, 'static>) -> Result<(), Rejected> {
+        let mut state = self.state();
+        state.base = resources.ranges().first().map(|given| given.range.first());
+        state.interrupt = resources.irq(0);
         Ok(())
     }
 }
@@ -70,16 +87,37 @@ enum VcpuExit<'a> {
     Hlt,
 }
 
-/// The VMM: it has the manager, and the loop.
-struct Vmm<'d> {
-    device_manager: DeviceManager<'d>,
+const CONFIG_ADDRESS: u16 = 0xcf8;
+const BUS: u64 = 0xd000_0000;
+
+/// The VMM: it owns the manager and the devices, and has the loop.
+struct Vmm {
+    device_manager: OwnedManager,
+    bridge: Arc<PciHostBridge>,
+    card: Arc<Card>,
 }
 
-impl<'d> Vmm<'d> {
-    fn new(storage: &'d Storage<'d, 8, 16, 1>) -> Self {
+impl Vmm {
+    fn new() -> Result<Self, Box<dyn Error>> {
         let memory = IoRange::of::<0xc000_0000, 0xffff_ffff>();
-        let allocator = SystemAllocator::new(memory).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15);
-        Self { device_manager: DeviceManager::new(storage, allocator) }
+        let system_allocator = SystemAllocator::new(memory).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15);
+        let capacities = Capacities { devices: 8, ranges: 16, vcpus: 1 };
+        Ok(Self {
+            device_manager: OwnedManager::new(capacities, system_allocator)?,
+            bridge: Arc::new(PciHostBridge { config_address: Mutex::new([0; 4]) }),
+            card: Arc::new(Card::new()),
+        })
+    }
+
+    fn add_bridge(&self) -> Result<InstanceId, RegisterError<String>> {
+        let resources = [IoResource::pio(CONFIG_ADDRESS, 8), IoResource::mmio(BUS, 0x1000_0000).window()];
+        self.device_manager.register_device(self.bridge.clone(), None, &resources, &[])
+    }
+
+    /// The card's address and its interrupt are the manager's choice.
+    fn add_card(&self, bus: InstanceId) -> Result<InstanceId, RegisterError<String>> {
+        let resources = [IoResource::any(IoType::Mmio, GuestUsize(16)).aligned(16)];
+        self.device_manager.register_device(self.card.clone(), Some(bus), &resources, &[IrqResource::Any])
     }
 
     /// The loop of the design. Returns how many accesses reached no device.
@@ -103,31 +141,15 @@ impl<'d> Vmm<'d> {
     }
 }
 
-const CONFIG_ADDRESS: u16 = 0xcf8;
-const BUS: u64 = 0xd000_0000;
-
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
-    let bridge = PciHostBridge { config_address: Mutex::new([0; 4]) };
-    let card = Card { memory: Mutex::new([0; 16]), base: Mutex::new(None) };
-    let storage = Storage::new();
-    let vmm = Vmm::new(&storage);
-    // An error names the devices that it is about, and is told while they are there.
-    run(&vmm, &bridge, &card).map_err(|error| error.to_string().into())
-}
-
-fn run<'d>(vmm: &'d Vmm<'d>, bridge: &'d PciHostBridge, card: &'d Card) -> Result<(), Box<dyn Error + 'd>> {
-    let manager = &vmm.device_manager;
-
-    let window = IoResource::mmio(BUS, 0x1000_0000).window();
-    let ports = IoResource::pio(CONFIG_ADDRESS, 8);
-    let bus: InstanceId = manager.register_device(bridge, None, &[ports, window], &[])?;
-    // Its address and its interrupt line are the manager's choice.
-    let memory = IoResource::any(IoType::Mmio, GuestUsize(16)).aligned(16);
-    let id = manager.register_device(card, Some(bus), &[memory], &[IrqResource::Any])?;
-    let base = card.base.lock().expect("no callback panics").ok_or("the card was told where it is")?;
+    let vmm = Vmm::new()?;
+    let bus = vmm.add_bridge()?;
+    let id = vmm.add_card(bus)?;
     println!("registered:");
     vmm.print();
-    assert_eq!(base, GuestAddress(BUS));
+    let interrupt = vmm.card.state().interrupt;
+    let base = vmm.card.state().base.ok_or("the card was told where it is")?;
+    assert_eq!((base, interrupt.gsi().map(|gsi| gsi.0)), (GuestAddress(BUS), Some(5)));
 
     let (mut address, mut value, mut nothing) = ([0; 4], [0; 8], [0; 2]);
     let unclaimed = vmm.run_vcpu([
@@ -143,14 +165,17 @@ fn run<'d>(vmm: &'d Vmm<'d>, bridge: &'d PciHostBridge, card: &'d Card) -> Resul
     assert_eq!((nothing, unclaimed), ([0xff; 2], 1));
 
     // A bus goes after what is on it.
-    assert!(matches!(manager.unregister_device(bus), Err(UnregisterError::HasChildren { .. })));
-    manager.unregister_device(id)?;
+    assert!(matches!(vmm.device_manager.unregister_device(bus), Err(UnregisterError::HasChildren { .. })));
+    let card = vmm.device_manager.unregister_device(id)?;
     let unclaimed = vmm.run_vcpu([VcpuExit::MmioRead(base.0, &mut nothing), VcpuExit::Hlt]);
-    println!("without the card:");
+    println!("without the {}:", card.name());
     vmm.print();
-    // The bus claims its window, and its bridge answers nothing there.
-    assert_eq!((nothing, unclaimed), ([0xff; 2], 0));
-    manager.unregister_device(bus)?;
-    assert_eq!(manager.walk().count(), 0);
+    // The bus claims its window, and its bridge answers nothing there. The card has no interrupt any more.
+    assert_eq!((nothing, unclaimed, interrupt.gsi()), ([0xff; 2], 0, None));
+
+    // The VMM has its devices for as long as it wants to.
+    let Vmm { device_manager, bridge, card: _ } = vmm;
+    drop(device_manager);
+    assert_eq!(Arc::strong_count(&bridge), 1);
     Ok(())
 }
