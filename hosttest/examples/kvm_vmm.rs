@@ -1,7 +1,11 @@
 //! A VMM over KVM, made of what `hosttest` has: a machine, a virtual processor that runs a function of this program in ring 3,
-//! and a manager that answers the exits. Without a usable `/dev/kvm` it says what cures that, and ends well.
+//! and a manager that owns the devices and answers the exits. The VMM is a struct that owns all of it, and its processor's thread
+//! has what it needs by itself. Without a usable `/dev/kvm` it says what cures that, and ends well.
 
 use std::error::Error;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
 
 use hosttest::devices::scratch::{Call, Scratch};
 use hosttest::devices::serial::{COM1, Serial, TRANSMIT};
@@ -10,19 +14,14 @@ use hosttest::vmm::bridge::answer;
 use hosttest::vmm::exit::Exit;
 use hosttest::vmm::host::kvm;
 use hosttest::vmm::machine::Machine;
-use hosttest::vmm::vcpu::Ring;
+use hosttest::vmm::vcpu::{Ring, Vcpu};
 use hosttest::vmm::watchdog::Watchdog;
 use kvm_ioctls::Kvm;
-use vm_device::{DeviceManager, IoError, IoRange, IoResource, Storage, SystemAllocator};
+use vm_device::owned::{Capacities, OwnedDispatcher, OwnedManager};
+use vm_device::{InstanceId, IoError, IoRange, IoResource, SystemAllocator};
 
 const MEMORY: u64 = 0xd000_0000;
 const DONE: u16 = 0x500;
-
-static SERIAL: Serial = Serial::new();
-static SCRATCH: Scratch<64> = Scratch::new("scratch");
-static STORAGE: Storage<'static, 4, 8, 1> = Storage::new();
-static MANAGER: DeviceManager<'static> =
-    DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
 
 /// The guest.
 extern "C" fn guest(_: u64) {
@@ -38,29 +37,49 @@ extern "C" fn guest(_: u64) {
     }
 }
 
-pub(crate) fn main() -> Result<(), Box<dyn Error>> {
-    match kvm() {
-        Ok(kvm) => run(&kvm),
-        Err(unavailable) => {
-            println!("no guest runs: {unavailable}");
-            Ok(())
-        }
+/// The VMM.
+struct Vmm {
+    machine: Machine,
+    manager: OwnedManager,
+    serial: Arc<Serial>,
+    scratch: Arc<Scratch<64>>,
+    scratch_id: InstanceId,
+}
+
+/// What the run of a virtual processor came to.
+struct Ended {
+    told: Vec<u8>,
+    exits: u32,
+    unclaimed: u32,
+}
+
+impl Vmm {
+    fn new(kvm: &Kvm) -> Result<Self, Box<dyn Error>> {
+        let capacities = Capacities { devices: 4, ranges: 8, vcpus: 1 };
+        let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS);
+        let manager = OwnedManager::new(capacities, allocator)?;
+        let (serial, scratch) = (Arc::new(Serial::new()), Arc::new(Scratch::new("scratch")));
+        manager.register_device(serial.clone(), None, &[Serial::resource()], &[])?;
+        let scratch_id = manager.register_device(scratch.clone(), None, &[IoResource::mmio(MEMORY, 64)], &[])?;
+        Ok(Self { machine: Machine::new(kvm)?, manager, serial, scratch, scratch_id })
+    }
+
+    /// Starts the processor on a thread of its own, which borrows nothing of the VMM.
+    fn start(&self) -> Result<thread::JoinHandle<Result<Ended, String>>, Box<dyn Error>> {
+        let vcpu = self.machine.start(0, Ring::User, guest, 0)?;
+        let devices = self.manager.dispatcher(0)?;
+        Ok(thread::spawn(move || run(vcpu, devices)))
     }
 }
 
-fn run(kvm: &Kvm) -> Result<(), Box<dyn Error>> {
-    MANAGER.register_device(&SERIAL, None, &[Serial::resource()], &[])?;
-    MANAGER.register_device(&SCRATCH, None, &[IoResource::mmio(MEMORY, 64)], &[])?;
-
-    let machine = Machine::new(kvm)?;
-    let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
-    let mut devices = MANAGER.dispatcher(0)?;
-    let watchdog = Watchdog::start(std::time::Duration::from_secs(60));
+/// Runs the processor until the guest is done.
+fn run(mut vcpu: Vcpu, mut devices: OwnedDispatcher) -> Result<Ended, String> {
+    let watchdog = Watchdog::start(Duration::from_secs(60));
     let (mut exits, mut unclaimed) = (0, 0);
-    let told = loop {
+    loop {
         let mut exit = vcpu.run();
         if let Exit::PortWrite { port: DONE, data, .. } = &exit {
-            break data.to_vec();
+            return Ok(Ended { told: data.to_vec(), exits, unclaimed });
         }
         match answer(&mut exit, &mut devices) {
             Some(result) => {
@@ -68,14 +87,33 @@ fn run(kvm: &Kvm) -> Result<(), Box<dyn Error>> {
                 unclaimed += u32::from(result == Err(IoError::Unclaimed));
             }
             None if matches!(exit, Exit::Interrupted) && !watchdog.expired() => {}
-            None => return Err(format!("{exit:?}").into()),
+            None => return Err(format!("{exit:?}")),
         }
-    };
-    println!("serial port: {}", SERIAL.output());
+    }
+}
+
+pub(crate) fn main() -> Result<(), Box<dyn Error>> {
+    match kvm() {
+        Ok(kvm) => show(&kvm),
+        Err(unavailable) => {
+            println!("no guest runs: {unavailable}");
+            Ok(())
+        }
+    }
+}
+
+fn show(kvm: &Kvm) -> Result<(), Box<dyn Error>> {
+    let vmm = Vmm::new(kvm)?;
+    let Ended { told, exits, unclaimed } = vmm.start()?.join().map_err(|_| "the processor's thread panicked")??;
+    println!("serial port: {}", vmm.serial.output());
     println!("the guest wrote 0x12345678 and read {told:x?} of it, in {exits} exits");
-    assert_eq!(SERIAL.output(), "hello");
+    assert_eq!(vmm.serial.output(), "hello");
     assert_eq!(told, [0x56, 0x34]);
-    assert_eq!(SCRATCH.take_calls(), [Call::write(8, 4), Call::read(9, 2)]);
+    assert_eq!(vmm.scratch.take_calls(), [Call::write(8, 4), Call::read(9, 2)]);
     assert_eq!((exits, unclaimed), (7, 0));
+
+    // The device comes back when no processor is in it, and then it is the VMM's alone.
+    drop(vmm.manager.unregister_device(vmm.scratch_id)?);
+    assert_eq!(Arc::strong_count(&vmm.scratch), 1);
     Ok(())
 }
