@@ -15,6 +15,7 @@ pub mod interrupts;
 pub mod ioapic;
 pub mod messages;
 pub mod moved;
+pub mod owned;
 pub mod pci;
 pub mod pirq;
 pub mod ports;
@@ -44,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         hotplug::ALL,
         doorbell::ALL,
         moved::ALL,
+        owned::ALL,
         pci::ALL,
         pirq::ALL,
         ports::ALL,

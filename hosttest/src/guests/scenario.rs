@@ -1,10 +1,11 @@
 //! A guest together with the devices that it finds, and what its code and theirs have to agree on.
 
 use std::fmt;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
+use vm_device::owned::{BuildError, Builder, Capacities, OwnedManager};
 use vm_device::{DeviceManager, IoRange, Storage, SystemAllocator};
 
 use crate::vmm::run::Tally;
@@ -47,30 +48,50 @@ pub(super) const ABOVE_RAM: IoRange = IoRange::of::<DEVICE_MEMORY, { u64::MAX }>
 pub(super) type Room<'d> = Storage<'d, 16, 32, 4>;
 
 /// Where the accesses of all guests are written to, if anywhere.
-static TRACE: OnceLock<Trace> = OnceLock::new();
+static TRACE: OnceLock<Arc<Trace>> = OnceLock::new();
 
 /// Writes the accesses of all guests that are run from now on to `trace`, which is returned. Without, they are made by hints. A
 /// later call has no effect.
 pub fn trace_to(trace: Trace) -> &'static Trace {
-    TRACE.get_or_init(|| trace)
+    TRACE.get_or_init(|| Arc::new(trace))
 }
 
 /// The trace knows the devices that `manager` has now by their paths.
 pub(super) fn name_devices(manager: &DeviceManager<'_>) {
     if let Some(trace) = TRACE.get() {
-        trace.name_devices(manager);
+        trace.name_devices(manager.walk().map(|info| (info.id, manager.path(info.id).to_string())));
     }
 }
 
-/// A manager without devices, over everything above the RAM, all ports and the GSIs that an 8259 does not get as well. The
-/// accesses are traced if [`trace_to`] says so.
+/// The same of a manager that owns its devices.
+pub(super) fn name_owned_devices(manager: &OwnedManager) {
+    if let Some(trace) = TRACE.get() {
+        trace.name_devices(manager.walk().into_iter().map(|info| (info.id, manager.path(info.id))));
+    }
+}
+
+/// Everything above the RAM, all ports and the GSIs that an 8259 does not get as well.
+fn allocator() -> SystemAllocator {
+    SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23)
+}
+
+/// A manager without devices, over what [`allocator`] has. The accesses are traced if [`trace_to`] says so.
 pub(super) fn manager<'d>(room: &'d Room<'d>) -> DeviceManager<'d> {
-    let allocator = SystemAllocator::new(ABOVE_RAM).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23);
-    let manager = DeviceManager::new(room, allocator);
+    let manager = DeviceManager::new(room, allocator());
     match TRACE.get() {
-        Some(trace) => manager.with_observer(trace),
+        Some(trace) => manager.with_observer(&**trace),
         None => manager,
     }
+}
+
+/// The same as one that owns its devices, with as much room.
+pub(super) fn owned_manager() -> Result<OwnedManager, BuildError> {
+    let builder = Builder::new(Capacities { devices: 16, ranges: 32, vcpus: 4 }, allocator());
+    match TRACE.get() {
+        Some(trace) => builder.with_observer(trace.clone()),
+        None => builder,
+    }
+    .build()
 }
 
 /// Compares what the host side recorded.

@@ -1,6 +1,7 @@
 //! The map of a guest's devices, for who wants to see it: devices and manager are gone when a guest's function returns.
 
 use std::cell::RefCell;
+use std::fmt::Display;
 
 use vm_device::DeviceManager;
 
@@ -18,9 +19,14 @@ pub fn with_maps<R>(run: impl FnOnce() -> R) -> (R, String) {
 
 /// Keeps the map of a guest that has ended, if it is asked for.
 pub(super) fn keep_map(manager: &DeviceManager<'_>) {
+    keep(manager.map());
+}
+
+/// The same of any manager, of which this is the map.
+pub(super) fn keep(map: impl Display) {
     KEPT.with_borrow_mut(|kept| {
         if let Some(kept) = kept {
-            *kept += &manager.map().to_string();
+            *kept += &map.to_string();
         }
     });
 }

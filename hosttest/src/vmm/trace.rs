@@ -5,7 +5,7 @@ use std::fmt;
 use std::io::{self, Write};
 
 use spin::Mutex;
-use vm_device::{AccessDirection, AccessObserver, DeviceManager, InstanceId, IoType, ObservedAccess};
+use vm_device::{AccessDirection, AccessObserver, InstanceId, IoType, ObservedAccess};
 
 /// Writes a line for each access: who makes it, the space, the direction, the address, the length, the data in the order of its
 /// bytes, the device and the outcome. An access that is nested in others is indented by their number, and so is a piece of one that
@@ -24,15 +24,10 @@ impl Trace {
         Self(Mutex::new(State { out: Box::new(out), paths: BTreeMap::new(), outcome: Ok(()) }))
     }
 
-    /// From now on the devices that `manager` has now are written as their paths, and all others as their ids.
-    pub fn name_devices(&self, manager: &DeviceManager<'_>) {
-        let mut names = Vec::new();
-        let paths = manager.walk().map(|info| {
-            names.truncate(info.depth);
-            names.push(info.name);
-            (info.id, format!("/{}", names.join("/")))
-        });
-        self.0.lock().paths = paths.collect();
+    /// From now on these devices are written as their paths, and all others as their ids.
+    pub fn name_devices(&self, paths: impl Iterator<Item = (InstanceId, String)>) {
+        let paths = paths.collect();
+        self.0.lock().paths = paths;
     }
 
     /// Writes what is left in buffers.
