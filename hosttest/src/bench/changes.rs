@@ -8,7 +8,9 @@ use std::time::Instant;
 use peer_vm_device::bus::{MmioAddress, MmioRange};
 use peer_vm_device::device_manager::{IoManager, MmioManager};
 use vm_allocator::{AddressAllocator, AllocPolicy};
-use vm_device::{Device, Fit, GuestAddress, GuestUsize, IoRange, IoType, Placement, Relocation, SystemAllocator};
+use vm_device::{
+    Device, DeviceManager, Fit, GuestAddress, GuestUsize, IoRange, IoType, Placement, Relocation, SystemAllocator,
+};
 
 use super::layout::{Layout, Random};
 use super::measure::{Figure, interleaved, per_operation, pin};
@@ -16,8 +18,8 @@ use super::options::Plan;
 use super::peers::VM_DEVICE;
 use super::report::{Report, Work};
 use super::stage::Stage;
-use super::subject::{Register, Subject, leaked};
-use super::this_crate::{self, ASYMMETRIC, PORTABLE};
+use super::subject::{Register, Subject};
+use super::this_crate::{self, ASYMMETRIC, Named, PORTABLE};
 
 fn work(bench: &'static str, pattern: &str, n: usize) -> Work {
     Work { bench, pattern: pattern.into(), space: "mmio", n, threads: 1 }
@@ -37,17 +39,26 @@ pub(super) fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
+/// The devices of a layout of one type.
+fn devices(layout: &Layout) -> Vec<Named<0>> {
+    (0..layout.ranges.len()).map(this_crate::device::<0>).collect()
+}
+
+fn fill_with<'d>(manager: &'d DeviceManager<'d>, devices: &'d [Named<0>], layout: &Layout) {
+    this_crate::fill(manager, devices.iter().map(|device| device as &dyn Device<'d>), layout);
+}
+
 /// Registers n devices with an empty manager: the time for each.
 fn fill(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     let work = work("register", "fill", n);
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, n, 1);
-    let devices = this_crate::devices(&layout);
-    let manager = this_crate::manager(false);
+    let (devices, room) = (devices(&layout), this_crate::room());
+    let manager = this_crate::manager(&room, false);
     let arcs: Vec<_> = (0..n).map(|_| Arc::new(Register::<0>::new())).collect();
     let figures = interleaved(plan.rounds.min(31), 2, |which, _| match which {
         0 => {
-            let time = per_operation(n, || this_crate::fill(manager, &devices, &layout));
+            let time = per_operation(n, || fill_with(&manager, &devices, &layout));
             let ids: Vec<_> = manager.walk().map(|device| device.id).collect();
             for id in ids {
                 manager.unregister_device(id).expect("the device is registered");
@@ -88,8 +99,9 @@ fn relocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     let work = work("relocate", "one range, there and back", n);
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, n, 1);
-    let manager = this_crate::manager(false);
-    this_crate::fill(manager, &this_crate::devices(&layout), &layout);
+    let (devices, room) = (devices(&layout), this_crate::room());
+    let manager = this_crate::manager(&room, false);
+    fill_with(&manager, &devices, &layout);
     let (first, _) = layout.ranges[n / 2];
     let found = manager.find_by_address(GuestAddress(first), IoType::Mmio);
     let (id, index) = found.expect("the layout's range is registered");
@@ -110,7 +122,8 @@ const BLOCK: u64 = 0x1000;
 fn allocate(plan: &Plan, report: &mut Report, n: usize) -> io::Result<()> {
     const TIMES: usize = 256;
     const LAST: u64 = 0x1_0000_0000 - 1;
-    let own = this_crate::manager_of(SystemAllocator::new(IoRange::of::<BLOCK, LAST>()), false);
+    let room = this_crate::room();
+    let own = DeviceManager::new(&room, SystemAllocator::new(IoRange::of::<BLOCK, LAST>()));
     let mut peer = AddressAllocator::new(BLOCK, LAST - BLOCK + 1).expect("the bounds are valid");
     let mut blocks: Vec<u64> = (0..n as u64).map(|i| BLOCK * (2 * i + 1)).collect();
     for base in &blocks {
@@ -150,13 +163,14 @@ fn unregister_under_load(plan: &Plan, report: &mut Report, reader: usize, writer
     let work = Work { threads: 2, ..work("unregister", "under dispatch load", 64) };
     report.progress(&work);
     let layout = Layout::new(IoType::Mmio, 64, 1);
-    let guest: &'static dyn Device<'static> = leaked(this_crate::Named::<0>::new("comes-and-goes".into()));
+    let (devices, guest) = (devices(&layout), this_crate::guest());
     let requests = [this_crate::resource(IoType::Mmio, layout.spare())];
     let address = layout.spare().0;
     let mut figures = Vec::new();
     for asymmetric in [false, true] {
-        let manager = this_crate::manager(asymmetric);
-        this_crate::fill(manager, &this_crate::devices(&layout), &layout);
+        let room = this_crate::room();
+        let manager = this_crate::manager(&room, asymmetric);
+        fill_with(&manager, &devices, &layout);
         let stop = AtomicBool::new(false);
         let samples = std::thread::scope(|scope| {
             scope.spawn(|| {
@@ -170,7 +184,7 @@ fn unregister_under_load(plan: &Plan, report: &mut Report, reader: usize, writer
             pin(writer);
             let samples = (0..100 * plan.rounds)
                 .map(|_| {
-                    let id = manager.register_device(guest, None, &requests, &[]);
+                    let id = manager.register_device(&guest, None, &requests, &[]);
                     let id = id.expect("the place is free");
                     let settled = Instant::now();
                     while settled.elapsed().as_micros() < 5 {}

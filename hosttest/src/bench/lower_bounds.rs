@@ -1,6 +1,7 @@
 //! Lower bounds of a dispatch: a call of the device, what finds it, and what the guarantee of removals needs.
 
 use std::hint::cold_path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering, compiler_fence};
 
 use vm_device::IoType;
@@ -26,8 +27,8 @@ impl<const KIND: u64> Bare for Register<KIND> {
     }
 }
 
-fn bare<const KIND: u64>() -> &'static dyn Bare {
-    leaked(Register::<KIND>::new())
+fn bare<const KIND: u64>() -> Box<dyn Bare + Send> {
+    Box::new(Register::<KIND>::new())
 }
 
 /// The lower bounds, of several parts of a dispatch.
@@ -50,7 +51,7 @@ pub(super) fn lower_bounds(layout: &Layout) -> Vec<Subject> {
 struct Range {
     first: u64,
     last: u64,
-    device: &'static dyn Bare,
+    device: Box<dyn Bare + Send>,
     /// What a removal changes.
     state: AtomicU32,
 }
@@ -66,7 +67,7 @@ struct Table {
 }
 
 impl Table {
-    fn of(layout: &Layout) -> &'static Self {
+    fn of(layout: &Layout) -> Arc<Self> {
         let starts = layout.ranges.iter().map(|(first, _)| *first).collect();
         let ranges = (layout.ranges.iter().enumerate())
             .map(|(i, &(first, last))| {
@@ -75,7 +76,7 @@ impl Table {
             })
             .collect();
         let granule = if layout.io_type == IoType::Pio { 2 } else { 9 };
-        leaked(Self { starts, ranges, granule })
+        Arc::new(Self { starts, ranges, granule })
     }
 
     /// The number of the last range that does not start above `address`.
@@ -101,8 +102,8 @@ const ASYMMETRIC: bool = true;
 struct HazardWord(AtomicU32);
 
 impl HazardWord {
-    fn new() -> &'static Self {
-        leaked(Self(AtomicU32::new(0)))
+    fn new() -> Box<Self> {
+        Box::new(Self(AtomicU32::new(0)))
     }
 
     /// What a removal that waits for readers needs of them: a word that is written, and ordered before a look at the state that
@@ -127,8 +128,8 @@ impl HazardWord {
 }
 
 /// A bare call of the right device, which is known beforehand: what any dispatch has to add to.
-fn bare_bound(table: &'static Table) -> Subject {
-    Subject::new(BARE_BOUND, move || {
+fn bare_bound(table: Arc<Table>) -> Subject {
+    Subject::new(BARE_BOUND, &table, |table| {
         move |number, data| {
             if let Some(range) = table.ranges.get(number as usize) {
                 range.device.read(number, data);
@@ -139,8 +140,8 @@ fn bare_bound(table: &'static Table) -> Subject {
 }
 
 /// The bare call, protected: what any dispatch with the guarantee has to add to.
-fn protected_bound(table: &'static Table) -> Subject {
-    Subject::new(PROTECTED_BOUND, move || {
+fn protected_bound(table: Arc<Table>) -> Subject {
+    Subject::new(PROTECTED_BOUND, &table, |table| {
         let word = HazardWord::new();
         move |number, data| {
             if let Some(range) = table.ranges.get(number as usize) {
@@ -153,8 +154,11 @@ fn protected_bound(table: &'static Table) -> Subject {
 
 /// The range of the access before, if it has all of this one too, and the protected call: what any dispatch of one range
 /// again and again has to add to.
-fn last_hit_bound(table: &'static Table) -> Subject {
-    Subject::new(LAST_HIT_BOUND, move || {
+fn last_hit_bound(table: Arc<Table>) -> Subject {
+    Subject::new(LAST_HIT_BOUND, &table, |table| {
+        // The reader keeps a reference into the table from one access to the next.
+        let table: &'static Arc<Table> = leaked(table);
+        let table: &'static Table = table;
         let (word, mut last) = (HazardWord::new(), 0);
         let mut range = table.ranges.first();
         move |address: u64, data| {
@@ -171,8 +175,8 @@ fn last_hit_bound(table: &'static Table) -> Subject {
 }
 
 /// A search of a sorted array, and the bare call: what any dispatch that finds its device by address has to add to.
-fn searched_bound(table: &'static Table) -> Subject {
-    Subject::new(SEARCHED_BOUND, move || {
+fn searched_bound(table: Arc<Table>) -> Subject {
+    Subject::new(SEARCHED_BOUND, &table, |table| {
         move |address: u64, data| {
             if let Some((range, offset)) = table.search(address).and_then(|number| table.at(number, address)) {
                 range.device.read(offset, data);
@@ -182,8 +186,8 @@ fn searched_bound(table: &'static Table) -> Subject {
 }
 
 /// The search, and the protected call: what any dispatch that does both has to add to.
-fn searched_protected_bound(table: &'static Table) -> Subject {
-    Subject::new(SEARCHED_PROTECTED_BOUND, move || {
+fn searched_protected_bound(table: Arc<Table>) -> Subject {
+    Subject::new(SEARCHED_PROTECTED_BOUND, &table, |table| {
         let word = HazardWord::new();
         move |address: u64, data| {
             if let Some(number) = table.search(address)
@@ -200,8 +204,8 @@ const HINTS: usize = 8192;
 
 /// A look where the range was found before, and the protected call: what any dispatch that finds its device without a search
 /// has to add to.
-fn hinted_bound<const FENCE: bool>(name: &'static str, table: &'static Table) -> Subject {
-    Subject::new(name, move || {
+fn hinted_bound<const FENCE: bool>(name: &'static str, table: Arc<Table>) -> Subject {
+    Subject::new(name, &table, |table| {
         let (word, mut hints) = (HazardWord::new(), [0_u16; HINTS]);
         move |address: u64, data| {
             let near = (address >> table.granule) as usize;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, RwLock, Weak};
 
 use super::layout::Layout;
-use super::subject::{Register, Subject, leaked, of_kind};
+use super::subject::{Register, Subject, of_kind};
 
 trait BusDevice: Send {
     fn read(&mut self, offset: u64, data: &mut [u8]);
@@ -42,22 +42,29 @@ fn read(found: Option<(u64, Locked)>, data: &mut [u8]) {
     }
 }
 
+/// A bus that does not keep its devices: the VMM has them.
+struct WeakBus {
+    bus: RwLock<Map<Weak<Mutex<dyn BusDevice>>>>,
+    _devices: Map<Locked>,
+}
+
+impl WeakBus {
+    fn of(devices: Map<Locked>) -> Self {
+        let weak = devices.iter().map(|(first, (last, device))| (*first, (*last, Arc::downgrade(device)))).collect();
+        Self { bus: RwLock::new(weak), _devices: devices }
+    }
+}
+
 pub(super) const FIRECRACKER: &str = "Firecracker's scheme";
 pub(super) const CLOUD_HYPERVISOR: &str = "Cloud Hypervisor's scheme";
 pub(super) const CROSVM: &str = "crosvm's scheme";
 
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
-    let firecracker = leaked(RwLock::new(map(layout)));
-    let crosvm = leaked(Mutex::new(map(layout)));
-    let owned = map(layout);
-    let weak: Map<Weak<Mutex<dyn BusDevice>>> =
-        owned.iter().map(|(first, (last, device))| (*first, (*last, Arc::downgrade(device)))).collect();
-    // The devices stay, as those of a VMM do.
-    leaked(owned);
-    let cloud_hypervisor = leaked(RwLock::new(weak));
+    let (firecracker, crosvm) = (Arc::new(RwLock::new(map(layout))), Arc::new(Mutex::new(map(layout))));
+    let cloud_hypervisor = Arc::new(WeakBus::of(map(layout)));
     let (first, last) = layout.spare();
     vec![
-        Subject::new(FIRECRACKER, move || {
+        Subject::new(FIRECRACKER, &firecracker, |firecracker| {
             move |address, data| {
                 let found = {
                     let map = firecracker.read().expect("no holder panics");
@@ -70,10 +77,10 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
             firecracker.write().expect("no holder panics").insert(first, (last, locked::<0>()));
             firecracker.write().expect("no holder panics").remove(&first);
         }),
-        Subject::new(CLOUD_HYPERVISOR, move || {
+        Subject::new(CLOUD_HYPERVISOR, &cloud_hypervisor, |cloud_hypervisor| {
             move |address, data| {
                 let found = {
-                    let map = cloud_hypervisor.read().expect("no holder panics");
+                    let map = cloud_hypervisor.bus.read().expect("no holder panics");
                     find(&map, address).and_then(|(offset, device)| Some((offset, device.upgrade()?)))
                 };
                 read(found, data);
@@ -81,10 +88,10 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
         })
         .with_change(move || {
             let device = locked::<0>();
-            cloud_hypervisor.write().expect("no holder panics").insert(first, (last, Arc::downgrade(&device)));
-            cloud_hypervisor.write().expect("no holder panics").remove(&first);
+            cloud_hypervisor.bus.write().expect("no holder panics").insert(first, (last, Arc::downgrade(&device)));
+            cloud_hypervisor.bus.write().expect("no holder panics").remove(&first);
         }),
-        Subject::new(CROSVM, move || {
+        Subject::new(CROSVM, &crosvm, |crosvm| {
             move |address, data| {
                 let found = {
                     let map = crosvm.lock().expect("no holder panics");

@@ -17,7 +17,7 @@ use range_map_vec::RangeMap;
 use vm_device::IoType;
 
 use super::layout::Layout;
-use super::subject::{Register, Subject, leaked, of_kind};
+use super::subject::{Register, Subject, of_kind};
 
 impl<const KIND: u64> DeviceMmio for Register<KIND> {
     fn mmio_read(&self, _: MmioAddress, offset: MmioAddressOffset, data: &mut [u8]) {
@@ -132,14 +132,14 @@ pub(super) const DBS_DEVICE_SWAPPED: &str = "dbs-device 0.2 in ArcSwap";
 pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
     let io_type = layout.io_type;
     let spare = layout.spare();
-    let plain = leaked(vm_device(layout));
-    let locked = leaked(RwLock::new(vm_device(layout)));
-    let dragonball = leaked(dbs(layout));
-    let swapped = leaked(ArcSwap::from_pointee(dbs(layout)));
-    let map = leaked(range_map(layout));
+    let (plain, locked) = (Arc::new(vm_device(layout)), Arc::new(RwLock::new(vm_device(layout))));
+    let (dragonball, swapped) = (Arc::new(dbs(layout)), Arc::new(ArcSwap::from_pointee(dbs(layout))));
+    let map = Arc::new(range_map(layout));
     vec![
-        Subject::new(VM_DEVICE, move || move |address, data| read_from_vm_device(plain, io_type, address, data)),
-        Subject::new(VM_DEVICE_LOCKED, move || {
+        Subject::new(VM_DEVICE, &plain, move |plain| {
+            move |address, data| read_from_vm_device(&plain, io_type, address, data)
+        }),
+        Subject::new(VM_DEVICE_LOCKED, &locked, move |locked| {
             move |address, data| {
                 let manager = locked.read().expect("no holder panics");
                 read_from_vm_device(&manager, io_type, address, data);
@@ -149,8 +149,10 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
             add_to_vm_device(&mut locked.write().expect("no holder panics"), io_type, spare, 0);
             remove_from_vm_device(&mut locked.write().expect("no holder panics"), io_type, spare.0);
         }),
-        Subject::new("dbs-device 0.2", move || move |address, data| read_from_dbs(dragonball, io_type, address, data)),
-        Subject::new(DBS_DEVICE_SWAPPED, move || {
+        Subject::new("dbs-device 0.2", &dragonball, move |dragonball| {
+            move |address, data| read_from_dbs(&dragonball, io_type, address, data)
+        }),
+        Subject::new(DBS_DEVICE_SWAPPED, &swapped, move |swapped| {
             move |address, data| read_from_dbs(&swapped.load(), io_type, address, data)
         })
         .with_change(move || {
@@ -163,7 +165,7 @@ pub(super) fn subjects(layout: &Layout) -> Vec<Subject> {
             manager.unregister_device_io(&resources).expect("the device is there");
             swapped.store(Arc::new(manager));
         }),
-        Subject::new("range_map_vec 0.2", move || {
+        Subject::new("range_map_vec 0.2", &map, |map| {
             move |address, data| {
                 if let Some((first, last, device)) = map.get_entry(&address)
                     && address + 3 <= *last

@@ -1,6 +1,7 @@
 //! What is measured: something that finds the device of an address and lets it answer.
 
 use std::hint::black_box;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The trivial device: an atomic register that answers reads. `KIND` makes types that differ in their code.
@@ -68,11 +69,15 @@ pub(super) struct Subject {
 }
 
 impl Subject {
-    pub(super) fn new<F: FnMut(u64, &mut [u8; 4]) + 'static>(
+    /// `reader` makes a reader of what all readers share, which is gone with the subject and them.
+    pub(super) fn new<S: Send + Sync + 'static, F: FnMut(u64, &mut [u8; 4]) + 'static>(
         name: &'static str,
-        reader: impl Fn() -> F + Sync + 'static,
+        shared: &Arc<S>,
+        reader: impl Fn(Arc<S>) -> F + Sync + 'static,
     ) -> Self {
-        Self { name, reader: Box::new(move || Box::new(reader())), change: None, knows_range: false }
+        let shared = Arc::clone(shared);
+        let reader = move || -> Box<dyn Reader> { Box::new(reader(Arc::clone(&shared))) };
+        Self { name, reader: Box::new(reader), change: None, knows_range: false }
     }
 
     pub(super) fn knowing_ranges(mut self) -> Self {
@@ -98,7 +103,7 @@ pub(super) fn apart<T: Send>(make: impl FnOnce() -> T + Send) -> Box<T> {
     })
 }
 
-/// What a subject keeps for as long as the program runs: readers of several threads borrow it.
+/// What stays for as long as the program runs, where a reader keeps a plain reference, as that is what is measured.
 pub(super) fn leaked<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
