@@ -10,6 +10,7 @@ use hosttest::devices::scratch::{Call, Scratch};
 use peer_vm_device::bus::{MmioAddress, MmioAddressOffset, MmioRange, PioAddress, PioAddressOffset, PioRange};
 use peer_vm_device::device_manager::{IoManager, MmioManager, PioManager};
 use peer_vm_device::{DevicePio, MutDeviceMmio, MutDevicePio};
+use vm_device::owned::{Capacities, OwnedManager};
 use vm_device::{
     Access, AccessSizes, Assigned, Device, DeviceManager, Failed, GuestAddress, GuestUsize, InterruptError, IoError,
     IoRange, IoResource, IoType, Rejected, Relocation, Resources, Storage, SystemAllocator,
@@ -157,8 +158,11 @@ fn reached(outcome: Result<(), IoError>) -> bool {
 }
 
 fn manager<'d>(storage: &'d Storage<'d, 8, 16, 2>) -> DeviceManager<'d> {
-    let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS);
-    DeviceManager::new(storage, allocator)
+    DeviceManager::new(storage, everything())
+}
+
+fn everything() -> SystemAllocator {
+    SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS)
 }
 
 /// Which devices have moved.
@@ -184,27 +188,27 @@ fn under_a_bus(moved: Moved) -> Seen {
     }
     let (serial, scratch) = (devices.serial.clone(), devices.scratch.clone());
     let from = FromIoManager::both("peer", devices.peer.clone());
-    let manager = leaked(manager(leaked(Storage::new())));
-    let bus = manager.register_device(leaked(IoManagerBus::new(Arc::new(peer))), None, &IoManagerBus::WINDOWS, &[]);
-    let bus = Some(bus.unwrap());
+    let manager = owned_manager();
+    let bus = Arc::new(IoManagerBus::new(Arc::new(peer)));
+    let bus = Some(manager.register_device(bus, None, &IoManagerBus::WINDOWS, &[]).unwrap());
     if moved.peer {
-        manager.register_device(leaked(from), bus, &PEER, &[]).unwrap();
+        manager.register_device(Arc::new(from), bus, &PEER, &[]).unwrap();
     }
     if moved.serial {
-        manager.register_device(&**leaked(serial), bus, &SERIAL, &[]).unwrap();
+        manager.register_device(serial, bus, &SERIAL, &[]).unwrap();
     }
     if moved.scratch {
-        manager.register_device(&**leaked(scratch), bus, &SCRATCH, &[]).unwrap();
+        manager.register_device(scratch, bus, &SCRATCH, &[]).unwrap();
     }
-    through(manager, devices).0
+    through(&manager, devices).0
 }
 
-/// The manager lives as long as the line that the serial port may keep.
-fn leaked<T>(value: T) -> &'static T {
-    Box::leak(Box::new(value))
+/// The serial port may keep its line for as long as it likes, so that it is for a manager that owns it.
+fn owned_manager() -> OwnedManager {
+    OwnedManager::new(Capacities { devices: 8, ranges: 16, vcpus: 2 }, everything()).unwrap()
 }
 
-fn through(manager: &DeviceManager<'_>, devices: Devices) -> (Seen, Vec<(Place, bool)>) {
+fn through(manager: &OwnedManager, devices: Devices) -> (Seen, Vec<(Place, bool)>) {
     devices.seen(
         |(io_type, address, _), data| reached(manager.read(GuestAddress(address), data, io_type)),
         |(io_type, address, _), data| reached(manager.write(GuestAddress(address), data, io_type)),
@@ -241,11 +245,11 @@ fn the_machine_is_the_same_whichever_devices_have_moved() {
 
     let devices = Devices::new();
     let from = FromIoManager::both("peer", devices.peer.clone());
-    let manager = leaked(manager(leaked(Storage::new())));
-    manager.register_device(leaked(from), None, &PEER, &[]).unwrap();
-    manager.register_device(&**leaked(devices.serial.clone()), None, &SERIAL, &[]).unwrap();
-    manager.register_device(&**leaked(devices.scratch.clone()), None, &SCRATCH, &[]).unwrap();
-    let (after, reached_after) = through(manager, devices);
+    let manager = owned_manager();
+    manager.register_device(Arc::new(from), None, &PEER, &[]).unwrap();
+    manager.register_device(devices.serial.clone(), None, &SERIAL, &[]).unwrap();
+    manager.register_device(devices.scratch.clone(), None, &SCRATCH, &[]).unwrap();
+    let (after, reached_after) = through(&manager, devices);
     assert_same(&before, &after, "without an IoManager");
     reached_before.iter().zip(&reached_after).for_each(|(before, after)| assert_eq!(before, after));
 }
