@@ -34,11 +34,11 @@ fn bare<const KIND: u64>() -> Box<dyn Bare + Send> {
 /// The lower bounds, of several parts of a dispatch.
 pub(super) fn lower_bounds(layout: &Layout) -> Vec<Subject> {
     // Each has a table of its own, so that none finds in the caches what another one has read.
-    let table = || Table::of(layout);
+    let table = || Arc::new(Table::of(layout));
     vec![
         bare_bound(table()),
         protected_bound(table()),
-        last_hit_bound(table()),
+        last_hit_bound(Table::of(layout)),
         searched_bound(table()),
         searched_protected_bound(table()),
         hinted_bound::<PORTABLE>(HINTED_BOUND, table()),
@@ -67,7 +67,7 @@ struct Table {
 }
 
 impl Table {
-    fn of(layout: &Layout) -> Arc<Self> {
+    fn of(layout: &Layout) -> Self {
         let starts = layout.ranges.iter().map(|(first, _)| *first).collect();
         let ranges = (layout.ranges.iter().enumerate())
             .map(|(i, &(first, last))| {
@@ -76,7 +76,7 @@ impl Table {
             })
             .collect();
         let granule = if layout.io_type == IoType::Pio { 2 } else { 9 };
-        Arc::new(Self { starts, ranges, granule })
+        Self { starts, ranges, granule }
     }
 
     /// The number of the last range that does not start above `address`.
@@ -154,11 +154,11 @@ fn protected_bound(table: Arc<Table>) -> Subject {
 
 /// The range of the access before, if it has all of this one too, and the protected call: what any dispatch of one range
 /// again and again has to add to.
-fn last_hit_bound(table: Arc<Table>) -> Subject {
-    Subject::new(LAST_HIT_BOUND, &table, |table| {
-        // The reader keeps a reference into the table from one access to the next.
-        let table: &'static Arc<Table> = leaked(table);
-        let table: &'static Table = table;
+fn last_hit_bound(table: Table) -> Subject {
+    // It stays, because a reader keeps a reference into it from one access to the next.
+    let table: &'static Table = leaked(table);
+    Subject::new(LAST_HIT_BOUND, &Arc::new(table), |table| {
+        let table: &'static Table = *table;
         let (word, mut last) = (HazardWord::new(), 0);
         let mut range = table.ranges.first();
         move |address: u64, data| {
