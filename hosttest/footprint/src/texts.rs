@@ -14,9 +14,9 @@ use vm_device::exit::x86::{
 use vm_device::{
     Access, AccessDirection, Assigned, AssignedIrq, DeviceManager, DevicePath, DispatcherError, Doorbell, Failed, Fit,
     Gsi, GuestAddress, GuestUsize, HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType,
-    IrqError, IrqLine, IrqRefusal, IrqResource, MapText, Message, ObservedAccess, OpenBus, Owner, PathError,
-    PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError, Relocation,
-    RerouteError, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
+    IrqError, IrqLine, IrqRefusal, IrqResource, MapText, MappedRange, Message, ObservedAccess, OpenBus, Owner,
+    PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError,
+    Relocation, RerouteError, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
 };
 
 use crate::Manager;
@@ -44,7 +44,7 @@ fn debug<T: fmt::Debug>(value: &T) {
 pub fn all(manager: &'static Manager) {
     vocabulary();
     errors();
-    names();
+    names(manager);
     for device in DeviceManager::walk(manager) {
         display::<InstanceId>(&device.id);
         debug::<InstanceId>(&device.id);
@@ -128,16 +128,18 @@ fn errors() {
 }
 
 /// Each error with names of another type.
-fn names() {
-    display(&Owner::<&str>::Vmm.map_names(str::len));
-    MANAGER.address_map(IoType::Mmio).for_each(|range| drop(range.map_names(str::len)));
-    display(&RangeRefusal::<Owner<&str>>::NoPorts.map_names(str::len));
-    display(&IrqRefusal::<&str>::LineFull { gsi: Gsi(0) }.map_names(str::len));
-    display(&RegisterError::InvalidName { device: "" }.map_names(str::len));
-    display(&UnregisterError::Busy { device: "" }.map_names(str::len));
-    display(&RelocateError::Busy { device: "" }.map_names(str::len));
-    display(&RerouteError::Busy { device: "" }.map_names(str::len));
-    display(&ResetError::<&str>::UnderWay.map_names(str::len));
+fn names(manager: &'static Manager) {
+    display(&Owner::map_names(Owner::<&str>::Vmm, str::len));
+    for range in DeviceManager::address_map(manager, IoType::Mmio) {
+        display(&MappedRange::map_names(range, str::len).assigned);
+    }
+    display(&RangeRefusal::map_names(RangeRefusal::<Owner<&str>>::NoPorts, str::len));
+    display(&IrqRefusal::map_names(IrqRefusal::<&str>::LineFull { gsi: Gsi(0) }, str::len));
+    display(&RegisterError::map_names(RegisterError::InvalidName { device: "" }, str::len));
+    display(&UnregisterError::map_names(UnregisterError::Busy { device: "" }, str::len));
+    display(&RelocateError::map_names(RelocateError::Busy { device: "" }, str::len));
+    display(&RerouteError::map_names(RerouteError::Busy { device: "" }, str::len));
+    display(&ResetError::map_names(ResetError::<&str>::UnderWay, str::len));
 }
 
 fn exits() {
