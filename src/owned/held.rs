@@ -18,7 +18,9 @@ pub(super) trait Keep<T> {
 
 /// A value that borrows from what `K` keeps. It is dropped before `K` is.
 ///
-/// The value lies in a `MaybeUninit`, so that nothing takes its references for valid while `K` is dropped.
+/// The value lies in a `MaybeUninit`, so that nothing takes its references for valid while `K` is dropped. It lies first, so that
+/// its address is that of the whole, and an access has nothing to add.
+#[repr(C)]
 pub(super) struct Held<T, K: Keep<T>> {
     /// Initialised until this is dropped.
     value: MaybeUninit<T>,

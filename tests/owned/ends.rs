@@ -9,7 +9,7 @@ use vm_device::owned::{OwnedManager, WeakManager};
 use vm_device::{Access, Device, IoError, IoResource, IoType};
 
 use super::fixture::{at, read, wait_for, within_limit};
-use super::{Acting, Counted, Slow, manager, read_by, register};
+use super::{Acting, Counted, SetAtEnd, Slow, manager, read_by, register};
 
 /// C40.
 #[test]
@@ -27,6 +27,7 @@ fn the_end_waits_for_nobody_and_the_last_dispatcher_frees_the_rest() {
                 (first, outcome)
             });
             wait_for(&slow.inside);
+            let _let_go = SetAtEnd(&slow.let_go, true);
             drop(manager);
             // No access reaches a device any more, by a hint or a search. The idle one is dropped.
             assert_eq!(read_by(&mut second, 0x2000), Err(IoError::Unclaimed));

@@ -9,7 +9,7 @@ use vm_device::owned::{Builder, Capacities, OwnedManager};
 use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError, IrqResource};
 
 use super::fixture::{everything, wait_for, within_limit};
-use super::{Lined, SMALL, register_lined};
+use super::{Lined, SMALL, SetAtEnd, register_lined};
 
 /// Keeps what it was told. A call stands still while it is held.
 #[derive(Default)]
@@ -103,6 +103,7 @@ fn a_manager_ends_while_a_line_calls_the_controller() {
         thread::scope(|scope| {
             let call = scope.spawn(|| lined.line().assert());
             wait_for(&controller.inside);
+            let _let_go = SetAtEnd(&controller.held, false);
             drop(manager);
             // The call has the controller, and the lines: another manager gets others.
             assert_eq!(Arc::strong_count(&controller), 2);

@@ -74,6 +74,15 @@ impl Device<'_> for Slow {
     }
 }
 
+/// Sets a flag at the end, and where an assertion fails, too: a thread would be waited for otherwise.
+struct SetAtEnd<'a>(&'a AtomicBool, bool);
+
+impl Drop for SetAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.store(self.1, SeqCst);
+    }
+}
+
 /// Does what a test wants when it is written to, with the manager.
 struct Acting<F> {
     manager: WeakManager,
