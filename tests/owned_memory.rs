@@ -143,6 +143,40 @@ fn what_stays_is_as_much_as_the_documentation_says() {
     }
 }
 
+/// Unwinds when it is dropped.
+struct Falling;
+
+impl InterruptController for Falling {
+    fn set_level(&self, _: Gsi, _: bool) -> Result<(), InterruptError> {
+        Ok(())
+    }
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        Ok(())
+    }
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        Ok(())
+    }
+}
+
+impl Drop for Falling {
+    fn drop(&mut self) {
+        // Without the hook of panics, which allocates.
+        std::panic::resume_unwind(Box::new(()));
+    }
+}
+
+#[test]
+fn no_more_stays_where_the_controller_unwinds_when_it_is_dropped() {
+    let round = || {
+        let capacities = Capacities { devices: 2048, ranges: 16, vcpus: 1 };
+        let builder = Builder::new(capacities, allocator()).with_interrupt_controller(Arc::new(Falling));
+        let manager = builder.build().unwrap();
+        assert!(std::panic::catch_unwind(move || drop(manager)).is_err());
+    };
+    (0..3).for_each(|_| round());
+    assert!(left(|| (0..5).for_each(|_| round())) < 2048);
+}
+
 #[test]
 fn fifty_zones_are_made_and_destroyed_with_a_heap_of_1_mib() {
     with_heap(1 << 20, || {

@@ -41,9 +41,13 @@ impl<const DEVICES: usize> IdStorage<InPlace<DEVICES>> {
 
 #[cfg(feature = "alloc")]
 impl IdStorage<Boxed> {
-    /// With room for so many ids.
-    pub(crate) fn boxed(devices: usize) -> Result<Self, Exhausted> {
-        Ok(Self { generations: boxed(devices, || 0)?, links: boxed(devices, || None)?, queue: Queue::NEW })
+    /// With room for so many ids, which begin with these generations.
+    pub(crate) fn boxed(devices: usize, mut generations: impl Iterator<Item = u32>) -> Result<Self, Exhausted> {
+        Ok(Self {
+            generations: boxed(devices, || generations.next().unwrap_or(0))?,
+            links: boxed(devices, || None)?,
+            queue: Queue::NEW,
+        })
     }
 }
 

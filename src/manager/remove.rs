@@ -242,6 +242,19 @@ impl<'d> DeviceManager<'d> {
         }
     }
 
+    /// Tells the listener that every range leaves of which it was told. No other call of the manager is under way.
+    #[cfg(feature = "alloc")]
+    pub(crate) fn tell_everything_leaving(&self) {
+        let mut from = 0;
+        let next = |from| {
+            self.with_state(|state| state.tree.nodes().map(Node::index).find(|node| node.position() >= from)).flatten()
+        };
+        while let Some(node) = next(from) {
+            self.tell_all_leaving(node);
+            from = node.position().saturating_add(1);
+        }
+    }
+
     /// How many deferred removals and owed lines there are.
     fn left(&self) -> usize {
         self.with_state(|state| usize::from(state.left.deferred) + usize::from(state.left.owed)).unwrap_or(0)

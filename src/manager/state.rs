@@ -60,11 +60,15 @@ impl<const DEVICES: usize, const RANGES: usize> StateStorage<'_, InPlace<DEVICES
 
 #[cfg(feature = "alloc")]
 impl StateStorage<'_, Boxed, Boxed> {
-    /// With room for so many devices and ranges.
-    pub(crate) fn boxed(devices: usize, ranges: usize) -> Result<Self, Exhausted> {
+    /// With room for so many devices and ranges. The ids begin with these generations.
+    pub(crate) fn boxed(
+        devices: usize,
+        ranges: usize,
+        generations: impl Iterator<Item = u32>,
+    ) -> Result<Self, Exhausted> {
         Ok(Self {
             pool: PoolStorage::boxed(ranges)?,
-            ids: IdStorage::boxed(devices)?,
+            ids: IdStorage::boxed(devices, generations)?,
             irqs: IrqStorage::new(),
             tree: TreeStorage::boxed(devices)?,
             lines: boxed(devices, || LineRecord::FREE)?,

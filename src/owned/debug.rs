@@ -1,8 +1,17 @@
-//! `Debug`, for the structs of a VMM that derive it.
+//! What a VMM's own structs need of those here: `Debug`, and that code may unwind while they are borrowed.
 
 use core::fmt::{Debug, Formatter, Result};
+use core::panic::{RefUnwindSafe, UnwindSafe};
 
 use super::{Builder, OwnedDispatcher, OwnedManager, OwnedNested, OwnedTaken, RemovedDevice, WeakManager};
+
+// Code of the embedder that unwinds leaves nothing stuck, and nothing half done: the concurrency contract, C27.
+impl UnwindSafe for OwnedManager {}
+impl RefUnwindSafe for OwnedManager {}
+impl UnwindSafe for WeakManager {}
+impl RefUnwindSafe for WeakManager {}
+impl<const PORTS: usize, const MEMORY: usize> UnwindSafe for OwnedDispatcher<PORTS, MEMORY> {}
+impl<const PORTS: usize, const MEMORY: usize> RefUnwindSafe for OwnedDispatcher<PORTS, MEMORY> {}
 
 impl Debug for OwnedManager {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

@@ -10,8 +10,8 @@ use crate::dispatch::{Dispatcher, MEMORY_HINTS, PORT_HINTS, accesses};
 
 /// A vCPU's handle, as [`Dispatcher`], which belongs to nobody's scope: a thread may have it for as long as it likes.
 ///
-/// When the last [`OwnedManager`](super::OwnedManager) is dropped, accesses reach no device any more. The last handle to be dropped frees the
-/// manager, and drops the devices that callbacks were in.
+/// When the last [`OwnedManager`](super::OwnedManager) is dropped, accesses reach no device any more. Each handle that is dropped then
+/// drops the devices that callbacks were in and are no more, and the last one frees the manager.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -42,9 +42,20 @@ pub struct OwnedDispatcher<const PORTS: usize = PORT_HINTS, const MEMORY: usize 
 );
 
 impl<T> Keep<T> for Arc<Inner> {
-    type Ending<'a> = ();
+    type Ending<'a> = FinishAfterEnd<'a>;
 
-    fn ending(&self, _: &T) {}
+    fn ending(&self, _: &T) -> FinishAfterEnd<'_> {
+        FinishAfterEnd(self)
+    }
+}
+
+/// Drops the devices that nobody is in any more, where the manager has ended, when it is dropped.
+pub(super) struct FinishAfterEnd<'a>(&'a Inner);
+
+impl Drop for FinishAfterEnd<'_> {
+    fn drop(&mut self) {
+        self.0.finish_after_end();
+    }
 }
 
 impl<const PORTS: usize, const MEMORY: usize> OwnedDispatcher<PORTS, MEMORY> {

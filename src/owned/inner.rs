@@ -5,7 +5,7 @@
 //!
 //! - **The manager and its memory** live as long as [`Inner`]. Each call of the manager is made by somebody who holds an `Arc`
 //!   of it until the call has ended. [`Held`](super::held::Held) does so for what borrows from the manager for longer.
-//! - **A device** is held by its [`Entry`] until the manager has let go of it, and by the call that registers it.
+//! - **A device** is held by its entry until the manager has let go of it, and by the call that registers it.
 //! - **A name** is held by its entry, and after that until every call has ended that may see it ([`Names`]).
 //! - **What interrupt handles point to** is [kept](super::kept).
 //!
@@ -14,12 +14,12 @@
 #![allow(unsafe_code)]
 
 use alloc::boxed::Box;
-use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 use core::ptr::NonNull;
 
+use super::entries::{Entries, Entry};
 use super::kept::KeptInUse;
 use super::memory::Memory;
 use super::names::{Call, Names};
@@ -29,7 +29,7 @@ use crate::error::{RegisterError, UnregisterError};
 use crate::instance::InstanceId;
 use crate::manager::{DeviceManager, OnDrop, Scope, Taken};
 use crate::resource::{IoResource, IrqResource};
-use crate::sync::Mutex;
+use crate::sync::{AtomicU32, Ordering};
 
 /// A manager with everything that it refers to. The fields are dropped in their order.
 pub(super) struct Inner {
@@ -37,24 +37,23 @@ pub(super) struct Inner {
     #[expect(dead_code, reason = "dropped")]
     ground: Ground,
     names: Names,
-    entries: Mutex<BTreeMap<InstanceId, Entry>>,
+    entries: Entries,
+    /// How far the manager has come to its end.
+    end: AtomicU32,
 }
+
+/// The manager has owners.
+const OWNED: u32 = 0;
+/// The last owner makes an end of it. It stays so where the embedder's code has unwound meanwhile.
+const ENDING: u32 = 1;
+/// No access reaches a device any more.
+const ENDED: u32 = 2;
 
 /// What the manager borrows.
 pub(super) struct Ground {
     /// Of a box. It is none any more, because a box would claim that nobody else refers to the memory.
     memory: NonNull<Memory>,
     kept: KeptInUse,
-}
-
-/// What is registered under an id.
-struct Entry {
-    parent: Option<InstanceId>,
-    /// `None` as long as the device does not exist.
-    device: Option<SharedDevice>,
-    name: Arc<str>,
-    /// How many calls remove the device, and return it themselves.
-    removers: usize,
 }
 
 // SAFETY: it owns the memory, which may be sent.
@@ -88,7 +87,8 @@ impl Drop for Ground {
 
 impl Inner {
     pub(super) fn new(manager: DeviceManager<'static>, ground: Ground) -> Arc<Self> {
-        Arc::new(Self { manager, ground, names: Names::new(), entries: Mutex::new(BTreeMap::new()) })
+        let (names, entries, end) = (Names::new(), Entries::new(), AtomicU32::new(OWNED));
+        Arc::new(Self { manager, ground, names, entries, end })
     }
 
     /// The manager. The caller holds an `Arc` of this until it has let go of the reference, and has begun a [`call`](Self::call)
@@ -117,7 +117,7 @@ impl Inner {
         let borrowed: &'static str = unsafe { NonNull::from(&*name).as_ref() };
         let taken =
             self.manager().take(borrowed, parent, requests, irqs).map_err(|error| error.map_names(String::from))?;
-        self.entries.lock().insert(taken.id(), Entry { parent, device: None, name, removers: 0 });
+        self.entries.insert(taken.id(), parent, name);
         Ok(taken)
     }
 
@@ -129,14 +129,28 @@ impl Inner {
         device: SharedDevice,
     ) -> Result<InstanceId, RegisterError<String>> {
         let id = taken.id();
-        if let Some(entry) = self.entries.lock().get_mut(&id) {
-            entry.device = Some(Arc::clone(&device));
-        }
+        self.entries.set_device(id, Arc::clone(&device));
         // Where the registration fails, or the device unwinds.
-        let _forget = OnDrop::new((), |()| self.forget(call, id));
+        let mut failed = OnDrop::new(true, |failed| {
+            if *failed {
+                self.forget(call, id);
+            }
+        });
         // SAFETY: `device` holds it during this call, and the entry does until the manager has let go of it.
         let borrowed = unsafe { NonNull::from(&*device).as_ref() };
-        taken.register(borrowed).map_err(|error| error.map_names(String::from))
+        taken.register(borrowed).map_err(|error| error.map_names(String::from))?;
+        failed.value = false;
+        self.entries.set_registered(id);
+        Ok(id)
+    }
+
+    /// Forgets a registration that has failed. What it has left to `collect` stays until then.
+    pub(super) fn forget(&self, call: &Call<'_>, id: InstanceId) {
+        if self.manager().is_known(id) {
+            self.entries.set_failed(id);
+        } else if let Some(entry) = self.entries.take(id) {
+            call.retire(entry.name);
+        }
     }
 
     /// Removes a device, and returns it.
@@ -146,11 +160,16 @@ impl Inner {
         within: Option<&Access<'_>>,
     ) -> Result<SharedDevice, UnregisterError<String>> {
         let call = self.call();
-        let device = self.claim(id);
-        let _unclaim = OnDrop::new((), |()| self.unclaim(id));
-        self.manager().remove(id, Scope::Device, within).map_err(|error| error.map_names(String::from))?;
-        self.take_entry(&call, id);
-        device.ok_or(UnregisterError::NotFound { id })
+        let device = match self.entries.get(id) {
+            Some((Some(device), _)) => device,
+            Some((None, name)) => return Err(UnregisterError::Busy { device: (*name).into() }),
+            None => return Err(UnregisterError::NotFound { id }),
+        };
+        self.remove(id, Scope::Device, within)?;
+        if let Some(entry) = self.entries.take(id) {
+            call.retire(entry.name);
+        }
+        Ok(device)
     }
 
     /// Removes a device and all that is below it. They are returned in the order of their ids.
@@ -160,90 +179,87 @@ impl Inner {
         within: Option<&Access<'_>>,
     ) -> Result<Vec<RemovedDevice>, UnregisterError<String>> {
         let call = self.call();
-        self.claim(top);
-        let _unclaim = OnDrop::new((), |()| self.unclaim(top));
-        self.manager().remove(top, Scope::Subtree, within).map_err(|error| error.map_names(String::from))?;
-        let removed = self.take_entries(|entries, id| is_within(entries, id, top));
-        Ok(self.retire(&call, removed))
+        self.remove(top, Scope::Subtree, within)?;
+        Ok(self.returned(&call, self.entries.take_subtree(top)))
+    }
+
+    /// Removes what is registered. Where the embedder's code unwinds, the rest is left to `collect`.
+    fn remove(&self, id: InstanceId, scope: Scope, within: Option<&Access<'_>>) -> Result<(), UnregisterError<String>> {
+        let mut unwinds = OnDrop::new(true, |unwinds| {
+            if *unwinds {
+                self.entries.set_subtree_removed(id);
+            }
+        });
+        let removed = self.manager().remove(id, scope, within);
+        unwinds.value = false;
+        removed.map_err(|error| error.map_names(String::from))
+    }
+
+    /// Removes a device without waiting.
+    pub(super) fn unregister_deferred(&self, id: InstanceId) -> Result<(), UnregisterError<String>> {
+        let _call = self.call();
+        self.manager().unregister_device_deferred(id).map_err(|error| error.map_names(String::from))?;
+        self.entries.set_removed(id);
+        Ok(())
+    }
+
+    /// Finishes removals. How many are left, and lines.
+    pub(super) fn collect(&self) -> usize {
+        let _call = self.call();
+        self.manager().collect()
     }
 
     /// The devices whose removals were left to `collect`, and are finished.
     pub(super) fn take_finished(&self) -> Vec<RemovedDevice> {
         let call = self.call();
-        let is_unclaimed =
-            |entries: &BTreeMap<InstanceId, Entry>, id| entries.get(&id).is_some_and(|entry| entry.removers == 0);
-        let finished = self.take_entries(|entries, id| is_unclaimed(entries, id) && !self.manager().is_known(id));
-        self.retire(&call, finished)
+        self.returned(&call, self.entries.take_finished(|id| self.manager().is_known(id)))
     }
 
-    /// Makes every device unreachable, and finishes the removals of those that nobody is in.
-    pub(super) fn close(&self) {
-        self.manager().unregister_all_deferred();
-        self.manager().collect();
-        drop(self.take_finished());
+    fn returned(&self, call: &Call<'_>, entries: Vec<(InstanceId, Entry)>) -> Vec<RemovedDevice> {
+        let returned = entries.into_iter().filter_map(|(id, entry)| {
+            call.retire(Arc::clone(&entry.name));
+            Some(RemovedDevice { id, device: entry.into_returned()? })
+        });
+        returned.collect()
     }
 
     /// The device that is registered under an id.
     pub(super) fn device(&self, id: InstanceId) -> Option<SharedDevice> {
-        self.entries.lock().get(&id)?.device.clone()
+        let (device, _) = self.entries.get(id)?;
+        device.filter(|_| self.manager().is_known(id))
     }
 
-    /// Notes that a call removes the device, and returns the device.
-    fn claim(&self, id: InstanceId) -> Option<SharedDevice> {
-        let mut entries = self.entries.lock();
-        let entry = entries.get_mut(&id)?;
-        entry.removers = entry.removers.saturating_add(1);
-        entry.device.clone()
+    /// The end, for the last owner: makes every device unreachable, and drops those that nobody is in.
+    pub(super) fn end(&self) {
+        self.end.store(ENDING, Ordering::Release);
+        self.manager().unregister_all_deferred();
+        self.entries.set_all_removed();
+        self.finish();
+        self.end.store(ENDED, Ordering::Release);
     }
 
-    fn unclaim(&self, id: InstanceId) {
-        if let Some(entry) = self.entries.lock().get_mut(&id) {
-            entry.removers = entry.removers.saturating_sub(1);
+    /// Finishes removals, and drops the devices.
+    fn finish(&self) {
+        let _drops = OnDrop::new((), |()| drop(self.take_finished()));
+        self.collect();
+    }
+
+    /// After the end, a callback may have ended that kept a removal from being finished.
+    pub(super) fn finish_after_end(&self) {
+        if self.end.load(Ordering::Acquire) == ENDED {
+            self.finish();
         }
     }
-
-    /// Forgets a registration that has failed: the manager knows the id no more. What it left to `collect` stays.
-    pub(super) fn forget(&self, call: &Call<'_>, id: InstanceId) {
-        if !self.manager().is_known(id) {
-            self.take_entry(call, id);
-        }
-    }
-
-    /// Takes an entry away. Its device is dropped without the lock.
-    fn take_entry(&self, call: &Call<'_>, id: InstanceId) {
-        let entry = self.entries.lock().remove(&id);
-        if let Some(Entry { name, .. }) = entry {
-            call.retire(name);
-        }
-    }
-
-    /// Takes the entries that are meant away. Their devices are dropped by the caller, without the lock.
-    fn take_entries(
-        &self,
-        is_meant: impl Fn(&BTreeMap<InstanceId, Entry>, InstanceId) -> bool,
-    ) -> Vec<(InstanceId, Entry)> {
-        let mut entries = self.entries.lock();
-        let ids: Vec<_> = entries.keys().copied().filter(|id| is_meant(&entries, *id)).collect();
-        ids.into_iter().filter_map(|id| Some((id, entries.remove(&id)?))).collect()
-    }
-
-    fn retire(&self, call: &Call<'_>, entries: Vec<(InstanceId, Entry)>) -> Vec<RemovedDevice> {
-        let removed = entries.into_iter().filter_map(|(id, entry)| {
-            call.retire(entry.name);
-            Some(RemovedDevice { id, device: entry.device? })
-        });
-        removed.collect()
-    }
-}
-
-/// Whether an id is `top`, or below it.
-fn is_within(entries: &BTreeMap<InstanceId, Entry>, id: InstanceId, top: InstanceId) -> bool {
-    core::iter::successors(Some(id), |id| entries.get(id)?.parent).any(|id| id == top)
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.close();
+        // Code that has unwound at the end is not called again: perhaps it is unwinding now.
+        if self.end.load(Ordering::Acquire) == ENDED {
+            self.finish();
+            // What is left then is what a handle keeps that calls the controller.
+            self.manager().tell_everything_leaving();
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use super::controller::ControllerCell;
 use crate::arrays::{Exhausted, boxed};
 use crate::indices::LineIndex;
 use crate::interrupt::{Connection, HandleGate, LineLevel, Wires};
+use crate::manager::OnDrop;
 use crate::sync::{AtomicBool, AtomicU16, Ordering};
 
 /// Gates, lines and connections, for managers of one size.
@@ -78,7 +79,8 @@ impl Kept {
             in_use: AtomicBool::new(true),
         });
         let mut all = ALL.lock();
-        all.try_reserve(1).map_err(|_| Exhausted { bytes: size_of_val(all.as_slice()) })?;
+        let length = all.len().saturating_add(1);
+        all.try_reserve(1).map_err(|_| Exhausted { bytes: length.saturating_mul(size_of::<&Kept>()) })?;
         let kept: &'static Kept = Box::leak(kept);
         all.push(kept);
         Ok(kept)
@@ -88,17 +90,23 @@ impl Kept {
 impl Drop for KeptInUse {
     /// Closes every gate, those of devices that were never registered included, and takes the controller away.
     fn drop(&mut self) {
+        // Also where the controller unwinds when it is dropped.
+        let _ends = OnDrop::new((), |()| self.kept.in_use.store(false, Ordering::Release));
         self.kept.gates.iter().for_each(HandleGate::close);
         self.kept.controller.close();
-        self.kept.in_use.store(false, Ordering::Release);
     }
 }
+
+/// A manager begins with gates of an earlier generation than this one: so that none of them comes round to a generation of which
+/// a handle is kept, as long as it is not closed as many times again.
+const LAST_GENERATION: u32 = 1 << 31;
 
 /// One that no manager has, and that no call of a handle is in.
 fn take_unused(devices: usize, ranges: usize) -> Option<&'static Kept> {
     let is_free = |kept: &&&Kept| {
         let fits = kept.gates.len() == devices && kept.connections.len() == ranges;
-        fits && !kept.in_use.load(Ordering::Acquire) && kept.gates.iter().all(HandleGate::is_idle)
+        let is_free = |gate: &HandleGate| gate.is_idle() && gate.generation() < LAST_GENERATION;
+        fits && !kept.in_use.load(Ordering::Acquire) && kept.gates.iter().all(is_free)
     };
     let all = ALL.lock();
     let kept = *all.iter().find(is_free)?;

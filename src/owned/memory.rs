@@ -37,11 +37,17 @@ impl Memory {
         observer: Option<SharedObserver>,
     ) -> Result<Self, Exhausted> {
         let Capacities { devices, ranges, vcpus } = capacities;
+        // An id of the manager before is none of this one.
+        let generations = kept.gates().iter().map(HandleGate::generation);
         Ok(Self {
             slots: SlotBoxes::new(ranges, vcpus)?,
             ports: TableBoxes::new(ranges)?,
             memory: TableBoxes::new(ranges)?,
-            parts: BoxedParts { kept, capacities, state: Mutex::new(StateStorage::boxed(devices, ranges)?) },
+            parts: BoxedParts {
+                kept,
+                capacities,
+                state: Mutex::new(StateStorage::boxed(devices, ranges, generations)?),
+            },
             listener: listener.map(Listener),
             observer: observer.map(Observer),
         })

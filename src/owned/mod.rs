@@ -16,12 +16,21 @@
 //! - [`OwnedManager::unregister_device`] returns the device when no vCPU is in it and none will be. Deferred removals give
 //!   theirs back by [`OwnedManager::collect`].
 //! - When the last [`OwnedManager`] is dropped, every device becomes unreachable, and the devices that no callback is in are
-//!   dropped: it waits for nobody. The rest is dropped and freed with the last [`OwnedDispatcher`].
+//!   dropped: it waits for nobody. The others are dropped with the next [`OwnedDispatcher`] that is dropped after their callbacks have
+//!   ended, and the memory is freed with the last one.
 //! - An interrupt line may be kept for longer than all of this, on any thread: it does nothing then. That is why a part of the
 //!   memory stays when a manager has ended: 14 bytes for each device and 4 for each range, both rounded up to powers of two, and
 //!   about 150 bytes besides. The next manager of the same rounded size takes it over. So it grows with the number of
 //!   managers of one size that are there at a time, and no further.
-//! - No device is dropped while a lock is held.
+//! - No device is dropped while a lock is held: it may call the manager while it is dropped.
+//! - A device, a controller, a listener or an observer that keeps an [`OwnedManager`] keeps itself: it is for a
+//!   [`WeakManager`]. A device may keep an [`OwnedDispatcher`].
+//! - Ids are not used again by the next manager either that takes over what stays.
+//! - The end of a manager calls its controller, listener and heavy barrier for what is there still. Where one of them unwinds, the
+//!   unwinding goes on through the drop of the [`OwnedManager`], none of them is called any more, and the devices are dropped with
+//!   the last dispatcher.
+//! - A name is freed when every call has ended that was under way when its device was removed. While one call lasts (a reset, or a
+//!   registration whose device waits), the names of devices stay that are removed meanwhile.
 //!
 //! # What is allocated
 //!
@@ -32,6 +41,7 @@ mod builder;
 mod controller;
 mod debug;
 mod dispatcher;
+mod entries;
 mod held;
 mod inner;
 mod inspect;
@@ -73,7 +83,8 @@ use crate::manager::Relocation;
 use crate::observer::AccessObserver;
 use crate::resource::{IoResource, IrqResource, Placement};
 
-/// A device that a manager shares with its VMM. It is `Send`, because any thread may be the one that drops it.
+/// A device that a manager shares with its VMM. It is `Send`, because any thread may be the one that drops it. A VMM that wants its
+/// own type back keeps a clone of its `Arc`.
 pub type SharedDevice = Arc<dyn Device<'static> + Send>;
 
 /// An interrupt controller that a manager shares with its VMM.
@@ -157,7 +168,7 @@ struct Owners(Arc<Inner>);
 
 impl Drop for Owners {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.end();
     }
 }
 
@@ -242,16 +253,15 @@ impl OwnedManager {
     /// # Errors
     /// As there.
     pub fn unregister_device_deferred(&self, id: InstanceId) -> Result<(), UnregisterError<String>> {
-        let (inner, _call) = self.call();
-        inner.manager().unregister_device_deferred(id).map_err(|error| error.map_names(String::from))
+        self.inner().unregister_deferred(id)
     }
 
     /// Finishes what removals have left, and gives back the devices: see
     /// [`DeviceManager::collect`](crate::DeviceManager::collect). A registration finishes removals too; their devices are given back
     /// by the next call of this method.
     pub fn collect(&self) -> Collected {
-        let (inner, _call) = self.call();
-        let left = inner.manager().collect();
+        let inner = self.inner();
+        let left = inner.collect();
         Collected { devices: inner.take_finished(), left }
     }
 

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use vm_device::owned::{BuildError, Builder, Capacities, OwnedManager, SharedDevice};
+use spin::Mutex;
+use vm_device::owned::{BuildError, Builder, Capacities, OwnedManager, RemovedDevice, SharedDevice, WeakManager};
 use vm_device::{
-    Access, AccessDirection, AccessObserver, Device, GuestAddress, IoError, IoResource, IoType, IrqRefusal,
-    IrqResource, ObservedAccess, OpenBus, Owner, PlacedRange, RangeListener, RangeRefusal, RegisterError, Rejected,
-    Relocation, Resources, Straddling, UnregisterError,
+    Access, AccessDirection, AccessObserver, Device, Gsi, GuestAddress, InstanceId, InterruptController,
+    InterruptError, IoError, IoResource, IoType, IrqRefusal, IrqResource, ObservedAccess, OpenBus, Owner, PlacedRange,
+    RangeListener, RangeRefusal, RegisterError, Rejected, Relocation, Resources, Straddling, UnregisterError,
 };
 
 use super::fixture::{at, everything, range, read, unwinds, wait_for, within_limit};
-use super::{Acting, Counted, SMALL, Slow, manager, read_by, register};
+use super::{Acting, Counted, Lined, SMALL, Slow, manager, read_by, register};
 
 /// Whether two are the same device.
 fn same(one: &SharedDevice, other: &Arc<impl Device<'static>>) -> bool {
@@ -319,4 +320,120 @@ fn a_manager_is_built_with_what_it_shares() {
     manager.write(at(0x1000), &[1], IoType::Mmio).unwrap();
     // The device is still the manager's.
     assert_eq!(Arc::strong_count(&acting), 2);
+}
+
+/// Ids and names of what was given back.
+fn given<'a>(removed: impl IntoIterator<Item = &'a RemovedDevice>) -> Vec<(InstanceId, &'a str)> {
+    removed.into_iter().map(|removed| (removed.id, removed.device.name())).collect()
+}
+
+#[test]
+fn what_was_removed_deferred_is_given_back_by_collect_alone() {
+    let (manager, dropped) = (manager(), Arc::default());
+    let bus = register(&manager, Counted::new("bus", &dropped), 0x1000);
+    let child = manager.register_device(Counted::new("child", &dropped), Some(bus), &[], &[]).unwrap();
+    manager.unregister_device_deferred(child).unwrap();
+    assert!(manager.device(child).is_some());
+    // This finishes the removal.
+    let other = register(&manager, Counted::new("other", &dropped), 0x2000);
+    assert!(manager.device(child).is_none() && manager.device(other).is_some());
+    assert_eq!(manager.unregister_device(child).err(), Some(UnregisterError::NotFound { id: child }));
+    assert_eq!(given(&manager.unregister_subtree(bus).unwrap()), [(bus, "bus")]);
+    assert_eq!(given(&manager.collect().devices), [(child, "child")]);
+}
+
+#[test]
+fn collect_takes_nothing_of_a_removal_that_is_under_way() {
+    let seen = Arc::new(Mutex::new((WeakManager::new(), Vec::new())));
+    let controller = Arc::new(Collecting(seen.clone()));
+    let manager = Builder::new(SMALL, everything()).with_interrupt_controller(controller).build().unwrap();
+    seen.lock().0 = manager.downgrade();
+    let bus = Lined::default();
+    let top = manager.register_device(Arc::new(bus.clone()), None, &[], &[IrqResource::Any]).unwrap();
+    let child = manager.register_device(Counted::new("child", &Arc::default()), Some(top), &[], &[]).unwrap();
+    bus.line().assert().unwrap();
+    assert_eq!(given(&manager.unregister_subtree(top).unwrap()), [(top, "lined"), (child, "child")]);
+    assert_eq!(seen.lock().1, [0]);
+}
+
+/// Collects when a line is let go.
+struct Collecting(Arc<Mutex<(WeakManager, Vec<usize>)>>);
+
+impl InterruptController for Collecting {
+    fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        let manager = self.0.lock().0.upgrade();
+        if let Some(manager) = manager.filter(|_| !asserted) {
+            let collected = manager.collect().devices.len();
+            self.0.lock().1.push(collected);
+        }
+        Ok(())
+    }
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        Ok(())
+    }
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        Ok(())
+    }
+}
+
+/// While it is registered, it has the manager tell the listener; then it does not accept what it has.
+struct Rejecting(WeakManager);
+
+impl Device<'static> for Rejecting {
+    fn name(&self) -> &str {
+        "rejecting"
+    }
+    fn set_resources(&self, _: &Resources<'_, 'static>) -> Result<(), Rejected> {
+        let manager = self.0.upgrade().unwrap();
+        let waiting = IoResource::mmio(0x1000, 4).waiting();
+        let waiter = manager.register_device(Counted::new("waiter", &Arc::default()), None, &[waiting], &[]).unwrap();
+        manager.unregister_device_deferred(waiter).unwrap();
+        Err(Rejected::new(1))
+    }
+}
+
+#[test]
+fn a_rejected_device_is_never_given_back() {
+    let manager = manager();
+    let rejecting = Arc::new(Rejecting(manager.downgrade()));
+    assert!(manager.register_device(rejecting.clone(), None, &[IoResource::mmio(0x1000, 4)], &[]).is_err());
+    assert_eq!(manager.collect().devices.len(), 1);
+    assert_eq!(Arc::strong_count(&rejecting), 1);
+}
+
+/// A registration that another thread undoes as soon as it can.
+#[test]
+fn a_device_is_given_back_however_early_it_is_removed() {
+    let (manager, rounds) = (manager(), if cfg!(miri) { 10 } else { 30_000 });
+    let given_back = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        let registering = scope.spawn(|| {
+            for _ in 0..rounds {
+                let taken = manager.take("early", None, &[], &[]).unwrap();
+                let id = taken.register(Counted::new("early", &Arc::default())).unwrap();
+                while manager.device(id).is_some() {
+                    thread::yield_now();
+                }
+            }
+        });
+        while !registering.is_finished() {
+            for info in manager.walk() {
+                given_back.fetch_add(manager.unregister_device(info.id).is_ok().into(), SeqCst);
+            }
+        }
+    });
+    assert_eq!(given_back.load(SeqCst), rounds);
+}
+
+#[test]
+fn ids_are_not_those_of_the_manager_before() {
+    // Of a size that no other test has.
+    let build = || OwnedManager::new(Capacities { devices: 300, ranges: 300, vcpus: 0 }, everything()).unwrap();
+    let first = build();
+    let old = register(&first, Counted::new("first", &Arc::default()), 0x1000);
+    drop(first);
+    let second = build();
+    let new = register(&second, Counted::new("second", &Arc::default()), 0x1000);
+    assert_ne!(old, new);
+    assert_eq!(second.unregister_device(old).err(), Some(UnregisterError::NotFound { id: old }));
 }

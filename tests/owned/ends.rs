@@ -5,15 +5,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use spin::Mutex;
-use vm_device::owned::{OwnedManager, WeakManager};
-use vm_device::{Access, Device, IoError, IoResource, IoType};
+use vm_device::owned::{Builder, OwnedDispatcher, OwnedManager, WeakManager};
+use vm_device::{
+    Access, Device, Gsi, GuestAddress, GuestUsize, HeavyBarrier, InterruptController, InterruptError, IoError,
+    IoResource, IoType, PlacedRange, RangeListener, Rejected,
+};
 
-use super::fixture::{at, read, wait_for, within_limit};
-use super::{Acting, Counted, SetAtEnd, Slow, manager, read_by, register};
+use super::fixture::{at, everything, read, unwinds, wait_for, within_limit};
+use super::{Acting, Counted, SMALL, SetAtEnd, Slow, manager, read_by, register, register_lined};
 
 /// C40.
 #[test]
-fn the_end_waits_for_nobody_and_the_last_dispatcher_frees_the_rest() {
+fn the_end_waits_for_nobody_and_the_next_dispatcher_drops_the_rest() {
     within_limit(|| {
         let (manager, dropped) = (manager(), Arc::<AtomicUsize>::default());
         let slow = Arc::new(Slow::default());
@@ -38,9 +41,8 @@ fn the_end_waits_for_nobody_and_the_last_dispatcher_frees_the_rest() {
             assert_eq!(outcome, Ok(0xff));
             assert_eq!(Arc::strong_count(&slow), 2);
             drop(second);
-            assert_eq!(Arc::strong_count(&slow), 2);
-            drop(first);
             assert_eq!(Arc::strong_count(&slow), 1);
+            drop(first);
         });
     });
 }
@@ -174,4 +176,118 @@ fn two_managers_on_two_threads_are_made_and_dropped() {
         }
     };
     thread::scope(|scope| (0..2).for_each(|value| drop(scope.spawn(move || work(value)))));
+}
+
+/// Has a handle of its own, and ends the manager when it is written to.
+struct Handled {
+    _handle: OwnedDispatcher,
+    owner: Arc<Mutex<Option<OwnedManager>>>,
+    dropped: Arc<AtomicUsize>,
+}
+
+impl Device<'_> for Handled {
+    fn name(&self) -> &str {
+        "handled"
+    }
+    fn write(&self, _: &Access<'_>, _: &[u8]) {
+        drop(self.owner.lock().take());
+    }
+}
+
+impl Drop for Handled {
+    fn drop(&mut self) {
+        self.dropped.fetch_add(1, SeqCst);
+    }
+}
+
+#[test]
+fn a_device_with_a_handle_of_its_own_is_dropped() {
+    for in_its_callback in [false, true] {
+        let (manager, owner, dropped) = (manager(), Arc::new(Mutex::new(None)), Arc::<AtomicUsize>::default());
+        let handled =
+            Handled { _handle: manager.dispatcher(1).unwrap(), owner: owner.clone(), dropped: dropped.clone() };
+        register(&manager, Arc::new(handled), 0x1000);
+        let mut vcpu = manager.dispatcher(0).unwrap();
+        *owner.lock() = Some(manager);
+        if in_its_callback {
+            vcpu.write(at(0x1000), &[1], IoType::Mmio).unwrap();
+            assert_eq!(dropped.load(SeqCst), 0);
+        } else {
+            drop(owner.lock().take());
+        }
+        drop(vcpu);
+        assert_eq!((dropped.load(SeqCst), in_its_callback), (1, in_its_callback));
+    }
+}
+
+#[test]
+fn a_handle_that_is_dropped_after_the_end_drops_what_nobody_is_in_any_more() {
+    within_limit(|| {
+        let (manager, slow) = (manager(), Arc::new(Slow::default()));
+        register(&manager, slow.clone(), 0x1000);
+        let (mut first, second) = (manager.dispatcher(0).unwrap(), manager.dispatcher(1).unwrap());
+        thread::scope(|scope| {
+            let inside = scope.spawn(move || read_by(&mut first, 0x1000));
+            wait_for(&slow.inside);
+            let _let_go = SetAtEnd(&slow.let_go, true);
+            drop(manager);
+            slow.let_go.store(true, SeqCst);
+            // The thread drops the first handle, and keeps none.
+            inside.join().unwrap().unwrap();
+        });
+        assert_eq!(Arc::strong_count(&slow), 1);
+        drop(second);
+    });
+}
+
+/// Unwinds when a line is let go, or when a range leaves.
+struct Unwinding;
+
+impl InterruptController for Unwinding {
+    fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        assert!(asserted, "as it was told");
+        Ok(())
+    }
+    fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+        Ok(())
+    }
+    fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+        Ok(())
+    }
+}
+
+impl RangeListener for Unwinding {
+    fn placed(&self, _: &PlacedRange<'_>) -> Result<(), Rejected> {
+        Ok(())
+    }
+    fn leaving(&self, _: &PlacedRange<'_>) {
+        panic!("as it was told");
+    }
+}
+
+fn unwinding_barrier() {
+    panic!("as it was told");
+}
+
+#[test]
+fn the_end_may_unwind_and_every_device_is_dropped_all_the_same() {
+    // SAFETY: it never returns.
+    let barrier = unsafe { HeavyBarrier::new(unwinding_barrier) };
+    let builders = [
+        Builder::new(SMALL, everything()).with_interrupt_controller(Arc::new(Unwinding)),
+        Builder::new(SMALL, everything()).with_listener(Arc::new(Unwinding)),
+        Builder::new(SMALL, everything()).with_asymmetric_fence(barrier),
+    ];
+    for builder in builders {
+        let (manager, dropped) = (builder.build().unwrap(), Arc::<AtomicUsize>::default());
+        let memory = IoResource::fixed(IoType::PhysicalMmio, at(0x8000), GuestUsize(0x1000));
+        manager.register_device(Counted::new("memory", &dropped), None, &[memory], &[]).unwrap();
+        let lined = register_lined(&manager);
+        let _ = lined.line().assert();
+        let vcpu = manager.dispatcher(0).unwrap();
+        assert!(unwinds(move || drop(manager)));
+        drop(vcpu);
+        assert_eq!((dropped.load(SeqCst), Arc::strong_count(&lined.0)), (1, 1));
+        assert_eq!(lined.line().assert(), Err(InterruptError::Removed));
+    }
 }

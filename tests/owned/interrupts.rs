@@ -6,7 +6,10 @@ use std::thread;
 
 use spin::Mutex;
 use vm_device::owned::{Builder, Capacities, OwnedManager};
-use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError, IrqResource};
+use vm_device::{
+    Gsi, GuestAddress, GuestUsize, InterruptController, InterruptError, IoResource, IoType, IrqResource, PlacedRange,
+    RangeListener, Rejected,
+};
 
 use super::fixture::{everything, wait_for, within_limit};
 use super::{Lined, SMALL, SetAtEnd, register_lined};
@@ -142,4 +145,39 @@ fn levels_of_one_manager_are_not_those_of_the_next() {
 fn a_manager_without_a_controller_says_so() {
     let manager = OwnedManager::new(SMALL, everything()).unwrap();
     assert_eq!(register_lined(&manager).line().assert(), Err(InterruptError::NoController));
+}
+
+/// Keeps what it was told of which device.
+#[derive(Default)]
+struct Listener(Mutex<Vec<&'static str>>);
+
+impl RangeListener for Listener {
+    fn placed(&self, _: &PlacedRange<'_>) -> Result<(), Rejected> {
+        self.0.lock().push("placed");
+        Ok(())
+    }
+    fn leaving(&self, range: &PlacedRange<'_>) {
+        assert_eq!(range.device.name(), "lined");
+        self.0.lock().push("leaves");
+    }
+}
+
+#[test]
+fn the_listener_hears_of_the_end_of_a_device_whose_line_calls_the_controller() {
+    within_limit(|| {
+        let (controller, listener) = (Arc::new(Controller::default()), Arc::new(Listener::default()));
+        let builder = Builder::new(SMALL, everything()).with_listener(listener.clone());
+        let manager = builder.with_interrupt_controller(controller.clone()).build().unwrap();
+        let lined = Lined::default();
+        let memory = IoResource::fixed(IoType::PhysicalMmio, GuestAddress(0x8000), GuestUsize(0x1000));
+        manager.register_device(Arc::new(lined.clone()), None, &[memory], &[IrqResource::Any]).unwrap();
+        controller.held.store(true, SeqCst);
+        thread::scope(|scope| {
+            scope.spawn(|| lined.line().assert());
+            wait_for(&controller.inside);
+            let _let_go = SetAtEnd(&controller.held, false);
+            drop(manager);
+            assert_eq!(*listener.0.lock(), ["placed", "leaves"]);
+        });
+    });
 }
