@@ -117,7 +117,8 @@ impl Inner {
         let borrowed: &'static str = unsafe { NonNull::from(&*name).as_ref() };
         let taken =
             self.manager().take(borrowed, parent, requests, irqs).map_err(|error| error.map_names(String::from))?;
-        self.entries.insert(taken.id(), parent, name);
+        // A name of its own: where the heap has no room for the entry and that unwinds, `taken` is dropped before `name`.
+        self.entries.insert(taken.id(), parent, Arc::clone(&name));
         Ok(taken)
     }
 

@@ -73,7 +73,12 @@ impl Call<'_> {
     pub(super) fn retire(&self, name: Arc<str>) {
         let mut periods = self.names.0.lock();
         let second = periods.second;
-        periods.get(second).retired.push(name);
+        let retired = &mut periods.get(second).retired;
+        match retired.try_reserve(1) {
+            Ok(()) => retired.push(name),
+            // Where the heap has no room to note it, it stays.
+            Err(_) => mem::forget(name),
+        }
     }
 }
 
