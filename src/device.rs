@@ -146,6 +146,16 @@ pub trait Device<'d>: Sync {
     /// for a callback.
     fn reset(&self) {}
 
+    /// The time is `now`, in nanoseconds of the embedder's monotonic clock. The device does what is due by now, and returns when
+    /// it has something to do next; `None` if nothing. By default it has nothing to do.
+    ///
+    /// It is called by [`DeviceManager::tick`](crate::DeviceManager::tick), sooner or later than it has asked for: a device does
+    /// all that is due, and nothing that is not. A removal of the device waits for the call as for a callback.
+    fn tick(&self, now: u64) -> Option<u64> {
+        let _ = now;
+        None
+    }
+
     /// The writes that the device would rather have as events than as calls of [`write`](Self::write).
     fn doorbells(&self) -> &[Doorbell] {
         &[]

@@ -63,3 +63,43 @@ impl<'d> State<'_, 'd> {
         }
     }
 }
+
+impl<'d> DeviceManager<'d> {
+    /// Calls every device that was linked by then and is registered, a bus before what is on it, one after the other. Until the
+    /// next one is called, the last one stays in the tree, so that the walk does not lose its place.
+    pub(crate) fn call_each(&self, linked: u64, mut act: impl FnMut(&'d dyn Device<'d>)) {
+        let mut last: Option<Call<'_, 'd>> = None;
+        let next = |last: &Option<Call<'_, 'd>>| {
+            let after = last.as_ref().map(|call| call.id);
+            self.with_state(|state| state.next_to_call(after, linked))?
+        };
+        while let Some(id) = next(&last) {
+            // It may be on its way out by now, and is skipped then; or as many calls of it are under way as can be.
+            let Some(call) = self.begin_call(id) else {
+                spin_once();
+                continue;
+            };
+            let device = call.device;
+            // The call before ends here, in its place: it is no argument of a function that returns when its device may be gone.
+            last = Some(call);
+            act(device);
+        }
+    }
+}
+
+impl State<'_, '_> {
+    /// The next registered device behind one that is in the tree, or the first, of those that were linked by then.
+    fn next_to_call(&self, after: Option<InstanceId>, linked: u64) -> Option<InstanceId> {
+        let mut next = match after {
+            Some(id) => self.tree.next_in_walk(id.index, None),
+            None => self.tree.first_root(),
+        };
+        loop {
+            let node = self.tree.node(next?)?;
+            if node.state == NodeState::LIVE && node.sequence <= linked {
+                return Some(self.tree.id(node.index()));
+            }
+            next = self.tree.next_in_walk(node.index(), None);
+        }
+    }
+}

@@ -23,6 +23,7 @@ mod storage;
 mod sweep;
 mod take;
 mod taken;
+mod tick;
 mod tree;
 mod wait;
 

@@ -7,15 +7,10 @@
 
 use crate::access::{Access, OuterAccess};
 use crate::error::ResetError;
-use crate::instance::InstanceId;
-use crate::manager::calls::Call;
 use crate::manager::device_manager::DeviceManager;
 use crate::manager::on_drop::OnDrop;
 use crate::manager::remove::outer_accesses;
-use crate::manager::state::State;
-use crate::manager::tree::NodeState;
 use crate::manager::wait::Wait;
-use crate::sync::spin_once;
 
 impl<'d> DeviceManager<'d> {
     /// Resets the devices: calls [`Device::reset`](crate::Device::reset) of each that is registered, a bus before what is on it,
@@ -88,7 +83,7 @@ impl<'d> DeviceManager<'d> {
             self.with_state(|state| state.left.resetting = false);
         });
         self.wait_for_everyone().map_err(|device| ResetError::InUse { device })?;
-        self.reset_each(linked);
+        self.call_each(linked, |device| device.reset());
         Ok(())
     }
 
@@ -100,42 +95,5 @@ impl<'d> DeviceManager<'d> {
             self.wait_for(&running, &mut wait)?;
         }
         Ok(())
-    }
-
-    /// Resets the devices that were linked by then.
-    fn reset_each(&self, linked: u64) {
-        let mut last: Option<Call<'_, 'd>> = None;
-        let next = |last: &Option<Call<'_, 'd>>| {
-            let after = last.as_ref().map(|call| call.id);
-            self.with_state(|state| state.next_to_reset(after, linked))?
-        };
-        while let Some(id) = next(&last) {
-            // It may be on its way out by now, and is skipped then; or as many calls of it are under way as can be.
-            let Some(call) = self.begin_call(id) else {
-                spin_once();
-                continue;
-            };
-            let device = call.device;
-            // The call before ends here, in its place: it is no argument of a function that returns when its device may be gone.
-            last = Some(call);
-            device.reset();
-        }
-    }
-}
-
-impl State<'_, '_> {
-    /// The next registered device behind one that is in the tree, or the first, of those that were linked by then.
-    fn next_to_reset(&self, after: Option<InstanceId>, linked: u64) -> Option<InstanceId> {
-        let mut next = match after {
-            Some(id) => self.tree.next_in_walk(id.index, None),
-            None => self.tree.first_root(),
-        };
-        loop {
-            let node = self.tree.node(next?)?;
-            if node.state == NodeState::LIVE && node.sequence <= linked {
-                return Some(self.tree.id(node.index()));
-            }
-            next = self.tree.next_in_walk(node.index(), None);
-        }
     }
 }

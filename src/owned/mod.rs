@@ -338,6 +338,11 @@ impl OwnedManager {
         inner.manager().reset().map_err(|error| error.map_names(String::from))
     }
 
+    /// See [`DeviceManager::tick`](crate::DeviceManager::tick).
+    pub fn tick(&self, now: u64) -> Option<u64> {
+        self.inner().manager().tick(now)
+    }
+
     /// A handle of the vCPU with this number: see [`DeviceManager::dispatcher`](crate::DeviceManager::dispatcher). It may live for
     /// longer than the manager.
     ///

@@ -76,6 +76,7 @@ pub fn change(manager: &'static Manager, id: Option<InstanceId>, access: &Access
     call!(DeviceManager::unregister_device_deferred, manager, id).ok();
     call!(DeviceManager::collect, manager);
     call!(DeviceManager::reset, manager).ok();
+    call!(DeviceManager::tick, manager, 0);
     vcpu::remove_nested(manager, access, id);
 }
 
