@@ -93,7 +93,7 @@ pub(crate) const SECOND_LOOK: bool = !cfg!(vm_device_mutation = "no_second_look"
 pub(crate) const CONTROLLER_CALL_END: Ordering =
     if cfg!(vm_device_mutation = "no_call_end") { Ordering::Relaxed } else { Ordering::AcqRel };
 
-/// Whoever takes the controller away drops it only if nobody is calling it.
+/// The caller that takes the controller away drops it only if nobody is calling it.
 #[cfg(feature = "alloc")]
 pub(crate) const CONTROLLER_LAST_DROPS: bool = !cfg!(vm_device_mutation = "no_last_drops");
 

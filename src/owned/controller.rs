@@ -9,7 +9,7 @@ use crate::orderings;
 use crate::sync::{AtomicU32, Ordering, UnsafeCell};
 
 /// An interrupt controller that can be taken away while it is called: a call that is under way goes on, a later one does
-/// nothing, and the last call that was under way drops the controller. So whoever takes it away waits for nothing.
+/// nothing, and the last call that was under way drops the controller. So the caller that takes it away waits for nothing.
 ///
 /// # Invariants
 /// - While the word is not 0, the cell holds the controller, and nobody writes it.
