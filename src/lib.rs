@@ -83,7 +83,7 @@
 //!
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
 //! - `instruction`: `exit::x86::instruction`, which decodes and executes the instruction that touched MMIO.
-//! - `devices`: `devices::pci`, a PCI host bridge with functions and bridges, which a guest programs.
+//! - `devices`: `devices::uart`, a serial port; `devices::pci`, a PCI host bridge with functions and bridges, which a guest programs.
 //! - `alloc`: `owned`, a manager that owns its devices, for a VMM with a heap.
 
 #![no_std]

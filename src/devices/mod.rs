@@ -2,3 +2,5 @@
 //! `static`.
 
 pub mod pci;
+pub mod time;
+pub mod uart;

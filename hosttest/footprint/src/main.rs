@@ -36,6 +36,8 @@ mod pci;
 #[cfg(feature = "texts")]
 mod texts;
 mod topology;
+#[cfg(feature = "devices")]
+mod uart;
 #[cfg(feature = "all")]
 mod values;
 mod vcpu;
@@ -95,6 +97,8 @@ extern "C" fn _start() -> ! {
         exits::operands();
         #[cfg(feature = "devices")]
         pci::all(manager, &access, data);
+        #[cfg(feature = "devices")]
+        uart::all(manager, &access, data);
     }
     #[cfg(feature = "texts")]
     texts::all(manager);
