@@ -9,6 +9,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::address::GuestUsize;
 use crate::allocator::Holder;
+use crate::arrays::InPlace;
 use crate::indices::{NodeIndex, SlotIndex};
 use crate::resource::MAX_WINDOW_DEPTH;
 

@@ -60,7 +60,7 @@ impl ControllerCell {
         drop(controller);
     }
 
-    fn call<R>(&self, act: impl FnOnce(&SharedController) -> Result<R, InterruptError>) -> Result<R, InterruptError> {
+    fn call(&self, act: impl FnOnce(&SharedController) -> Result<(), InterruptError>) -> Result<(), InterruptError> {
         let mut word = self.word.load(Ordering::Relaxed);
         loop {
             if word & OPEN == 0 {
