@@ -1,6 +1,7 @@
 //! The command line: one module for each command.
 
 mod bench;
+mod boot;
 mod error;
 mod kvm_device;
 mod list;
@@ -50,6 +51,8 @@ enum Command {
     /// makes the accesses, against one writer.
     #[command(verbatim_doc_comment)]
     Torture(torture::Arguments),
+    /// Boot firmware or a kernel on a PC of this crate's devices
+    Boot(boot::Arguments),
     /// Measure dispatch and registration beside other crates
     Bench(bench::Arguments),
     /// Run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel
@@ -73,6 +76,7 @@ pub(crate) fn execute(arguments: impl Iterator<Item = OsString>) -> Result<bool,
         Some(Command::List) => list::execute(),
         Some(Command::Run(arguments)) => run::execute(&arguments),
         Some(Command::Torture(arguments)) => torture::execute(&arguments),
+        Some(Command::Boot(arguments)) => boot::execute(&arguments),
         Some(Command::Bench(arguments)) => bench::execute(&arguments),
         Some(Command::Type1(arguments)) => type1::execute(arguments),
     }

@@ -108,7 +108,7 @@ impl Ioapic {
         let mut state = self.state();
         let mut ended = Vec::new();
         for (gsi, pin) in (0..).zip(&mut state.pins) {
-            if pin.redirection & VECTOR == vector.into() && pin.has(REMOTE_IRR) {
+            if pin.redirection & VECTOR == u64::from(vector) && pin.has(REMOTE_IRR) {
                 pin.redirection &= !REMOTE_IRR;
                 ended.push(Gsi(gsi));
             }

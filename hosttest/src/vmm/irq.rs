@@ -1,38 +1,37 @@
 //! The interrupt controller of the guest: KVM's own.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
+use arc_swap::ArcSwapOption;
 use kvm_bindings::kvm_msi;
 use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
 
 use crate::vmm::vm::Vm;
 
 /// Passes interrupts on to the in-kernel interrupt controllers of a machine. It stands in a `static` as well as in a scope,
-/// since the machine can be named later.
+/// since the machine can be named later, and another one after a reset.
 #[derive(Default)]
 pub struct KvmIrqchip {
-    vm: OnceLock<Arc<Vm>>,
+    vm: ArcSwapOption<Vm>,
 }
 
 impl KvmIrqchip {
     /// Not connected to a machine: every interrupt is refused.
     pub const fn new() -> Self {
-        Self { vm: OnceLock::new() }
+        Self { vm: ArcSwapOption::const_empty() }
     }
 
-    /// Connects it to `vm`, which has an irqchip. The first call decides.
+    /// Connects it to `vm`, which has an irqchip, and no longer to the machine that it was connected to.
     pub fn connect(&self, vm: &Arc<Vm>) {
-        self.vm.get_or_init(|| Arc::clone(vm));
-    }
-
-    fn vm(&self) -> Result<&Vm, InterruptError> {
-        self.vm.get().map(Arc::as_ref).ok_or(InterruptError::Refused)
+        self.vm.store(Some(Arc::clone(vm)));
     }
 }
 
 impl InterruptController for KvmIrqchip {
     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
-        self.vm()?.fd().set_irq_line(gsi.0, asserted).map_err(|_| InterruptError::Refused)
+        let vm = self.vm.load();
+        let vm = vm.as_ref().ok_or(InterruptError::Refused)?;
+        vm.fd().set_irq_line(gsi.0, asserted).map_err(|_| InterruptError::Refused)
     }
 
     fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError> {
@@ -41,7 +40,7 @@ impl InterruptController for KvmIrqchip {
     }
 
     fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
-        send_message(self.vm()?, address, data)
+        send_message(self.vm.load().as_ref().ok_or(InterruptError::Refused)?, address, data)
     }
 }
 

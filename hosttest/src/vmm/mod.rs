@@ -18,11 +18,13 @@
 //!
 //! What a guest runs on: [`host`] opens KVM, [`vm`] is the machine with its [`memory`] slots, [`machine`] adds RAM, the
 //! program's own [`image`], [`paging`] and descriptor tables, so that a guest can be a function of this program. [`run`] runs
-//! it with a [`watchdog`].
+//! it with a [`watchdog`]; [`crew`] runs several processors, each on a thread. [`clock`] is the time of the devices.
 
 pub mod backing;
 pub mod bridge;
+pub mod clock;
 pub mod counters;
+pub mod crew;
 pub mod doorbell;
 pub mod exit;
 pub mod host;

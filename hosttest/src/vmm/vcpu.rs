@@ -55,6 +55,18 @@ pub fn descriptor_table(tss: GuestAddress, tss_limit: u16) -> [u64; 8] {
     ]
 }
 
+const FLAT_CODE: u16 = 0x10;
+const FLAT_DATA: u16 = 0x18;
+
+/// The descriptors that the segments of [`Vcpu::start_protected_mode`] are loaded from: those that a Linux kernel asks for (Linux,
+/// Documentation/arch/x86/boot.rst, "32-bit Boot Protocol").
+pub const FLAT_DESCRIPTORS: [u64; 4] = [
+    0,
+    0,
+    0x00cf_9b00_0000_ffff, // code, 32 bit
+    0x00cf_9300_0000_ffff, // data
+];
+
 /// A virtual processor. It belongs to the thread that runs it.
 pub struct Vcpu {
     fd: VcpuFd,
@@ -107,6 +119,39 @@ impl Vcpu {
         }
         self.fd.set_sregs(&sregs)?;
         self.fd.set_regs(&kvm_regs { rip: entry.into(), rsp: stack.into(), rflags: 2, ..Default::default() })
+    }
+
+    /// Starts in protected mode with 32 bits, without paging and interrupts, at the `rip` of `registers`: code and data reach all
+    /// of the lower 4 GiB, by the descriptors of [`FLAT_DESCRIPTORS`], which lie at `gdt`.
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn start_protected_mode(&mut self, gdt: GuestAddress, registers: kvm_regs) -> Result<(), kvm_ioctls::Error> {
+        let mut sregs = self.fd.get_sregs()?;
+        let segment = |selector, type_| kvm_segment {
+            limit: u32::MAX,
+            selector,
+            type_,
+            present: 1,
+            db: 1,
+            s: 1,
+            g: 1,
+            ..Default::default()
+        };
+        sregs.cs = segment(FLAT_CODE, 11);
+        for register in [&mut sregs.ds, &mut sregs.es, &mut sregs.fs, &mut sregs.gs, &mut sregs.ss] {
+            *register = segment(FLAT_DATA, 3);
+        }
+        // A 32-bit task, busy: both virtualization extensions ask for one.
+        sregs.tr = kvm_segment { limit: 0x67, type_: 11, present: 1, ..Default::default() };
+        let limit = (8 * FLAT_DESCRIPTORS.len() - 1) as u16;
+        sregs.gdt = kvm_dtable { base: gdt.0, limit, ..Default::default() };
+        sregs.idt = kvm_dtable::default();
+        const PROTECTION: u64 = 1 << 0;
+        const EXTENSION_TYPE: u64 = 1 << 4;
+        (sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer) = (PROTECTION | EXTENSION_TYPE, 0, 0, 0);
+        self.fd.set_sregs(&sregs)?;
+        self.fd.set_regs(&kvm_regs { rflags: 1 << 1, ..registers })
     }
 
     /// Starts in 64-bit mode at `entry`, as a function of the System V ABI called with one argument. Interrupts are enabled
@@ -233,6 +278,29 @@ impl Vcpu {
             0 => Exit::MmioRead { address, data },
             _ => Exit::MmioWrite { address, data },
         }
+    }
+
+    /// Goes on behind the instruction WAIT if that is what KVM has crashed on: a KVM that emulates what it runs does not know it.
+    /// Without a pending exception of the x87 it does nothing (Intel SDM vol. 2, WAIT/FWAIT). `read` copies from the guest's RAM.
+    /// Returns whether the guest can go on.
+    pub fn passes_wait(&self, crash: &Crash, read: impl Fn(GuestAddress, &mut [u8]) -> Option<()>) -> bool {
+        const EMULATION: u32 = kvm_bindings::KVM_INTERNAL_ERROR_EMULATION;
+        const WAIT: u8 = 0x9b;
+        const EXCEPTION_PENDING: u16 = 1 << 7;
+        if *crash != (Crash::InternalError { suberror: EMULATION }) {
+            return false;
+        }
+        let (Ok(mut regs), Ok(sregs), Ok(fpu)) = (self.fd.get_regs(), self.fd.get_sregs(), self.fd.get_fpu()) else {
+            return false;
+        };
+        let Ok(place) = self.fd.translate_gva(sregs.cs.base.wrapping_add(regs.rip)) else { return false };
+        let mut instruction = [0];
+        let is_wait = place.valid != 0
+            && read(GuestAddress(place.physical_address), &mut instruction).is_some()
+            && instruction == [WAIT]
+            && fpu.fsw & EXCEPTION_PENDING == 0;
+        regs.rip = regs.rip.wrapping_add(1);
+        is_wait && self.fd.set_regs(&regs).is_ok()
     }
 
     /// Where the guest stands, for a message about its end.

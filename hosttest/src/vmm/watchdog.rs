@@ -12,7 +12,7 @@ use vmm_sys_util::signal::register_signal_handler;
 /// How many waits a limit is made of: while the process is stopped, at most one of them passes.
 const WAITS: u32 = 16;
 /// How often an expired watchdog kicks: a signal that arrives just before `KVM_RUN` is lost, the next one is not.
-const KICK_INTERVAL: Duration = Duration::from_millis(5);
+pub(super) const KICK_INTERVAL: Duration = Duration::from_millis(5);
 
 /// Gets the thread that created it out of `KVM_RUN` once the time is over, again and again until it is dropped.
 pub struct Watchdog {
@@ -42,7 +42,7 @@ impl Watchdog {
                 if waits == WAITS {
                     flag.store(true, Ordering::Release);
                     // SAFETY: the watched thread waits for this one before it ends, in `drop`.
-                    unsafe { libc::pthread_kill(watched, kick_signal()) };
+                    unsafe { kick(watched) };
                 }
             }
         });
@@ -75,12 +75,21 @@ fn after_a_wait(waits: u32, progress: bool) -> u32 {
     if waits < WAITS && progress { 0 } else { (waits + 1).min(WAITS) }
 }
 
+/// Gets a thread out of `KVM_RUN`.
+///
+/// # Safety
+/// The thread has not ended.
+pub(super) unsafe fn kick(thread: libc::pthread_t) {
+    // SAFETY: the caller's promise.
+    unsafe { libc::pthread_kill(thread, kick_signal()) };
+}
+
 fn kick_signal() -> libc::c_int {
     libc::SIGRTMIN()
 }
 
 /// Installs a handler that does nothing: a signal with a handler interrupts `KVM_RUN`, one without ends the process.
-fn install_handler() {
+pub(super) fn install_handler() {
     extern "C" fn nothing(_: libc::c_int, _: *mut libc::siginfo_t, _: *mut libc::c_void) {}
     static INSTALLED: Once = Once::new();
     INSTALLED.call_once(|| {

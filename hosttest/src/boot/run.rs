@@ -1,0 +1,165 @@
+//! Runs a board's guest until it ends.
+
+use std::fmt;
+use std::ops::ControlFlow;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use vm_device::IoError;
+
+use crate::boot::board::Board;
+use crate::boot::error::BootError;
+use crate::vmm::bridge::answer;
+use crate::vmm::clock::HostClock;
+use crate::vmm::crew::Crew;
+use crate::vmm::exit::{Crash, Exit};
+use crate::vmm::host::kvm;
+use crate::vmm::power::Request;
+
+/// How a guest has ended.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Ended {
+    /// The guest has switched the machine off.
+    PoweredOff,
+    /// The guest has reset the machine, and that is to be its end.
+    Reset,
+    /// Somebody has stopped it, by the crew.
+    Stopped,
+    /// It has not ended in time.
+    TimedOut {
+        /// Where the first processor stands.
+        position: String,
+    },
+    /// It cannot go on.
+    Crashed {
+        /// The number of the processor.
+        cpu: u16,
+        /// Why.
+        crash: Crash,
+        /// Where it stands.
+        position: String,
+    },
+    /// A device has failed.
+    DeviceFailed {
+        /// The device's code.
+        code: u32,
+        /// Where the processor stands.
+        position: String,
+    },
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Ended::PoweredOff => f.write_str("the guest switched the machine off"),
+            Ended::Reset => f.write_str("the guest reset the machine"),
+            Ended::Stopped => f.write_str("the guest was stopped"),
+            Ended::TimedOut { position } => write!(f, "the guest did not end in time; it is at {position}"),
+            Ended::Crashed { cpu, crash, position } => {
+                write!(f, "the guest crashed: processor {cpu}: {crash}, at {position}")
+            }
+            Ended::DeviceFailed { code, position } => {
+                write!(f, "a device failed (code {code}), the guest is at {position}")
+            }
+        }
+    }
+}
+
+/// How to run a guest.
+#[derive(Clone, Copy, Debug)]
+pub struct Run {
+    /// How many processors it has.
+    pub cpus: usize,
+    /// How long it may run, with all its resets.
+    pub limit: Option<Duration>,
+    /// How many resets start it again; the next one ends it.
+    pub resets: u32,
+}
+
+/// What a run came to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// How it ended.
+    pub ended: Ended,
+    /// How often the guest has reset the machine, and was started again.
+    pub resets: u32,
+    /// How long it ran.
+    pub elapsed: Duration,
+}
+
+/// Runs the guest of a board. `crew` stops it.
+///
+/// # Errors
+/// [`BootError`] if it cannot be started.
+pub fn run(board: &Board<'_>, crew: &Crew, run: &Run) -> Result<Outcome, BootError> {
+    let kvm = kvm()?;
+    let start = Instant::now();
+    let mut resets = 0;
+    thread::scope(|scope| {
+        scope.spawn(|| board.clock.run(|now| board.manager.tick(now)));
+        let _ticks = StopClock(board.clock);
+        loop {
+            let ended = run_once(board, crew, run, &kvm, start)?;
+            if ended == Ended::Reset && resets < run.resets {
+                resets += 1;
+                board.manager.reset().map_err(|error| BootError::Device(error.to_string()))?;
+                continue;
+            }
+            return Ok(Outcome { ended, resets, elapsed: start.elapsed() });
+        }
+    })
+}
+
+/// Ends the ticks, however the run ends.
+struct StopClock<'r>(&'r HostClock);
+
+impl Drop for StopClock<'_> {
+    fn drop(&mut self) {
+        self.0.stop();
+    }
+}
+
+/// Runs the guest from power-on to its next reset, or to its end.
+fn run_once(
+    board: &Board<'_>,
+    crew: &Crew,
+    run: &Run,
+    kvm: &kvm_ioctls::Kvm,
+    start: Instant,
+) -> Result<Ended, BootError> {
+    let vcpus = board.power_on(kvm, run.cpus)?;
+    let mut members = Vec::new();
+    for (cpu, vcpu) in (0_u16..).zip(vcpus) {
+        let devices = board.manager.dispatcher(cpu).map_err(|error| BootError::Device(error.to_string()))?;
+        members.push((cpu, vcpu, devices));
+    }
+    let limit = run.limit.map(|limit| limit.saturating_sub(start.elapsed()));
+    let ended = crew.run(&mut members, limit, |(cpu, vcpu, devices)| {
+        let mut exit = vcpu.run();
+        match answer(&mut exit, devices) {
+            Some(Err(IoError::Failed { code })) => {
+                return ControlFlow::Break(Ended::DeviceFailed { code, position: vcpu.position() });
+            }
+            Some(_) => {}
+            None => {
+                if let Exit::Crashed(crash) = exit {
+                    if vcpu.passes_wait(&crash, |address, bytes| board.ram.read(address.0, bytes)) {
+                        return ControlFlow::Continue(());
+                    }
+                    return ControlFlow::Break(Ended::Crashed { cpu: *cpu, crash, position: vcpu.position() });
+                }
+            }
+        }
+        match board.power.take() {
+            Some(Request::Reset) => ControlFlow::Break(Ended::Reset),
+            Some(Request::PowerOff) => ControlFlow::Break(Ended::PoweredOff),
+            None => ControlFlow::Continue(()),
+        }
+    });
+    Ok(ended.unwrap_or_else(|| {
+        let is_over = run.limit.is_some_and(|limit| start.elapsed() >= limit);
+        let position = members.first().map(|(_, vcpu, _)| vcpu.position()).unwrap_or_default();
+        if is_over { Ended::TimedOut { position } } else { Ended::Stopped }
+    }))
+}
