@@ -9,15 +9,18 @@
 //! - [`torture`] makes accesses and changes of the topology against each other, on threads and by a guest;
 //! - [`boot`] is a whole PC of the crate's devices, which boots firmware and kernels;
 //! - [`bench`](mod@bench) measures dispatch and registration beside other crates;
-//! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`.
+//! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`, and this program itself on a genuine `kvm_amd`;
+//! - [`linux_guest`] is what Linux as a guest takes: the kernels, and an initramfs that reports what the kernel found.
 
 pub mod adapters;
 pub mod bench;
 pub mod boot;
 mod complaint;
+pub mod cpio;
 pub mod devices;
 pub mod guest_side;
 pub mod guests;
+pub mod linux_guest;
 pub mod platform;
 pub mod qemu;
 pub mod torture;

@@ -15,6 +15,8 @@ pub(crate) enum CommandError {
     Kvm(Unavailable),
     /// There is no barrier for the asymmetric fence.
     Membarrier(Unsupported),
+    /// The command that ran on the machine of `nested` failed, with this exit code.
+    Nested(u8),
     /// The output went nowhere.
     Output(io::Error),
 }
@@ -25,11 +27,13 @@ impl CommandError {
         Self::Usage(Box::new(clap::Error::raw(ErrorKind::ValueValidation, what)))
     }
 
-    /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 1 otherwise.
+    /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, what a nested
+    /// command ended with, 1 otherwise.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CommandError::Usage(_) => 64,
             CommandError::Kvm(_) | CommandError::Membarrier(_) => 2,
+            CommandError::Nested(code) => *code,
             CommandError::Output(_) => 1,
         }
     }
@@ -44,6 +48,7 @@ impl fmt::Display for CommandError {
             }
             CommandError::Kvm(error) => error.fmt(f),
             CommandError::Membarrier(error) => error.fmt(f),
+            CommandError::Nested(code) => write!(f, "the command ended with exit code {code} on kvm_amd"),
             CommandError::Output(error) => write!(f, "cannot write to the standard output: {error}"),
         }
     }

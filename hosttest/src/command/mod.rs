@@ -6,6 +6,7 @@ mod error;
 mod kvm_device;
 mod list;
 mod main_job;
+mod nested;
 mod run;
 mod torture;
 mod type1;
@@ -57,6 +58,16 @@ enum Command {
     Bench(bench::Arguments),
     /// Run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel
     Type1(type1::Arguments),
+    /// Run a command of this program on a genuine kvm_amd, in QEMU
+    ///
+    /// QEMU emulates a processor with SVM, and Debian's kernel is the host there. What the command
+    /// prints comes on the standard output, and its exit code is that of this program. A file that
+    /// is named after the `--` is there too; what the command writes to files is lost.
+    #[command(verbatim_doc_comment)]
+    Nested(nested::Arguments),
+    /// Be the first process of the machine of `nested`
+    #[command(name = hosttest::qemu::nested::INIT, hide = true)]
+    NestedInit,
 }
 
 /// Does what the command line says. `false` if a guest did not pass.
@@ -79,6 +90,8 @@ pub(crate) fn execute(arguments: impl Iterator<Item = OsString>) -> Result<bool,
         Some(Command::Boot(arguments)) => boot::execute(&arguments),
         Some(Command::Bench(arguments)) => bench::execute(&arguments),
         Some(Command::Type1(arguments)) => type1::execute(arguments),
+        Some(Command::Nested(arguments)) => nested::execute(&arguments),
+        Some(Command::NestedInit) => nested::init(),
     }
 }
 

@@ -1,9 +1,11 @@
-//! Why there is no verdict of the hypervisor, or not the right one.
+//! Why there is no verdict, or not the right one.
 
 use std::fmt;
 use std::io;
 use std::process::ExitStatus;
 use std::time::Duration;
+
+use crate::linux_guest::kernel::Missing;
 
 pub(super) const QEMU: &str = "qemu-system-x86_64";
 /// The target that the image is built for.
@@ -21,13 +23,22 @@ pub enum Error {
     NotAdded(String),
     /// A program could not be run, or a file not be read.
     Io(String, io::Error),
+    /// There is no kernel for the machine that runs KVM.
+    NoKernel(Missing),
+    /// The machine has too little memory for the files that it is given.
+    TooLittleMemory {
+        /// What it has, in MiB.
+        given: u32,
+        /// What it takes, in MiB.
+        needed: u64,
+    },
     /// The output could not be written.
     Output(io::Error),
     /// Cargo could not build the image.
     Build,
     /// The hypervisor's verdict is that something failed.
     Failed,
-    /// QEMU ended without a verdict: it was used in a wrong way, or the hypervisor crashed.
+    /// QEMU ended without a verdict: it was used in a wrong way, or what ran in it crashed.
     NoVerdict {
         /// How it ended.
         status: ExitStatus,
@@ -56,19 +67,26 @@ impl fmt::Display for Error {
                  by that command where there is a network."
             ),
             Error::Io(what, error) => write!(f, "{what}: {error}"),
+            Error::NoKernel(missing) => write!(f, "there is no Linux kernel: {missing}"),
+            Error::TooLittleMemory { given, needed } => {
+                write!(
+                    f,
+                    "{given} MiB of memory are too little for these files, which take {needed}: --memory {needed}"
+                )
+            }
             Error::Output(error) => write!(f, "the output cannot be written: {error}"),
             Error::Build => f.write_str("the image was not built; cargo said why"),
             Error::Failed => f.write_str("the verdict of the hypervisor is that something failed"),
             Error::NoVerdict { status, said } => {
                 write!(f, "QEMU ended without a verdict ({status})")?;
                 if status.success() {
-                    f.write_str(", as where the machine is reset: the hypervisor crashed")?;
+                    f.write_str(", as where the machine is reset: what ran in it crashed")?;
                 }
                 quote(f, said)
             }
             Error::NoGreeting => f.write_str("the guest turned the machine off, but its /init was not heard"),
             Error::TimedOut { time_limit, said } => {
-                write!(f, "no verdict within {} s", time_limit.as_secs())?;
+                write!(f, "no verdict within {} s, and QEMU was killed", time_limit.as_secs())?;
                 quote(f, said)
             }
         }

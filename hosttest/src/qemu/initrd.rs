@@ -1,5 +1,9 @@
 //! The initial RAM disk of a guest that is given none: its `/init` prints a line and turns the machine off.
 
+use std::path::Path;
+
+use crate::cpio::Archive;
+
 /// The line that `/init` prints.
 pub(super) const GREETING: &str = "init: hello from an unmodified kernel\n";
 
@@ -16,25 +20,11 @@ const TCSBRK: u32 = 0x5409;
 const REBOOT_MAGIC: [u32; 2] = [0xfee1_dead, 0x2812_1969];
 const POWER_OFF: u32 = 0x4321_fedc;
 
-/// The RAM disk: a cpio archive of one file (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+/// The RAM disk: an archive of one file.
 pub(super) fn archive() -> Vec<u8> {
-    const EXECUTABLE: usize = 0o100_755;
-    let mut archive = Vec::new();
-    append(&mut archive, "init", EXECUTABLE, &init());
-    append(&mut archive, "TRAILER!!!", 0, &[]);
-    archive
-}
-
-fn append(archive: &mut Vec<u8>, name: &str, mode: usize, data: &[u8]) {
-    // Inode, mode, owner, group, links, time, size, four of device numbers, length of the name, checksum.
-    let fields = [0, mode, 0, 0, 1, 0, data.len(), 0, 0, 0, 0, name.len() + 1, 0];
-    archive.extend_from_slice(b"070701");
-    fields.iter().for_each(|field| archive.extend_from_slice(format!("{field:08x}").as_bytes()));
-    archive.extend_from_slice(name.as_bytes());
-    archive.push(0);
-    archive.resize(archive.len().next_multiple_of(4), 0);
-    archive.extend_from_slice(data);
-    archive.resize(archive.len().next_multiple_of(4), 0);
+    let mut archive = Archive::new();
+    archive.executable(Path::new("init"), &init());
+    archive.finish()
 }
 
 /// The program: an ELF file of its headers, its code, and the line (System V ABI, chapters 4 and 5).

@@ -1,8 +1,9 @@
-//! The bare-metal type-1 hypervisor of `hosttest/type1`: builds its image and runs it in QEMU, which emulates AMD SVM with
-//! nested paging on any machine (TCG).
+//! What runs in QEMU, which emulates AMD SVM with nested paging on any machine (TCG): the bare-metal type-1 hypervisor of
+//! `hosttest/type1`, whose image is built here; and, in [`nested`], this program on a genuine `kvm_amd`.
 
 mod error;
 mod initrd;
+pub mod nested;
 mod watch;
 
 use std::ffi::OsString;
@@ -15,6 +16,11 @@ use std::time::Duration;
 
 use error::QEMU;
 pub use error::{Error, TARGET};
+use watch::Ended;
+
+/// The exit codes of QEMU when the image leaves through `isa-debug-exit`: twice what it writes, and one.
+const PASSED: i32 = 2 * 0x10 + 1;
+const FAILED: i32 = 2 * 0x11 + 1;
 
 /// Where QEMU puts the guest's files in the machine's memory. The hypervisor expects them there (`linux.rs`).
 const KERNEL_ADDRESS: u64 = (64 + 16) << 20;
@@ -52,8 +58,7 @@ impl Guest {
 /// # Errors
 /// [`Error::NoQemu`] or [`Error::NoTarget`], which say how to get it.
 pub fn available() -> Result<(), Error> {
-    let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
-    version.map_err(|_| Error::NoQemu)?;
+    installed()?;
     let libraries = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", TARGET])
         .current_dir(package())
@@ -62,6 +67,12 @@ pub fn available() -> Result<(), Error> {
         .map_err(|error| Error::Io("rustc".into(), error))?;
     let libraries = OsString::from_vec(libraries.stdout.trim_ascii().to_vec());
     if Path::new(&libraries).is_dir() { Ok(()) } else { Err(Error::NoTarget) }
+}
+
+/// Whether QEMU is installed.
+fn installed() -> Result<(), Error> {
+    let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
+    version.map(drop).map_err(|_| Error::NoQemu)
 }
 
 /// Adds the target of the image to the toolchain, by rustup.
@@ -108,10 +119,15 @@ pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, E
         qemu.arg("-append").arg(format!("linux {initrd_size} {append}"));
     }
     let child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let text = watch::watch(child.map_err(|error| Error::Io(QEMU.into(), error))?, guest.time_limit(), output)?;
-    match guest {
-        Guest::Linux { initrd: None, .. } if !text.contains(initrd::GREETING.trim_end()) => Err(Error::NoGreeting),
-        _ => Ok(text),
+    let child = child.map_err(|error| Error::Io(QEMU.into(), error))?;
+    let Ended { status, text, said } = watch::watch(child, guest.time_limit(), output)?;
+    match (status.code(), guest) {
+        (Some(FAILED), _) => Err(Error::Failed),
+        (Some(PASSED), Guest::Linux { initrd: None, .. }) if !text.contains(initrd::GREETING.trim_end()) => {
+            Err(Error::NoGreeting)
+        }
+        (Some(PASSED), _) => Ok(text),
+        _ => Err(Error::NoVerdict { status, said }),
     }
 }
 
