@@ -7,17 +7,20 @@
 //!   with what is in [`guest_side`], and the devices are in [`devices`];
 //! - [`platform`] is the whole of it in `static`s;
 //! - [`torture`] makes accesses and changes of the topology against each other, on threads and by a guest;
+//! - [`boot`] is what a boot of firmware or of a kernel is watched by;
 //! - [`bench`](mod@bench) measures dispatch and registration beside other crates;
 //! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`.
 
 pub mod adapters;
 pub mod bench;
+pub mod boot;
 mod complaint;
 pub mod devices;
 pub mod guest_side;
 pub mod guests;
 pub mod platform;
 pub mod qemu;
+mod svg;
 pub mod torture;
 pub mod vmm;
 

@@ -1,0 +1,4 @@
+//! What a boot is watched by: the terminal, the summary, the picture.
+
+pub mod picture;
+pub mod summary;
