@@ -23,6 +23,7 @@ pub mod guests;
 pub mod linux_guest;
 pub mod platform;
 pub mod qemu;
+mod svg;
 pub mod torture;
 pub mod vmm;
 

@@ -1,10 +1,9 @@
 //! The picture: nanoseconds for a dispatch against the number of ranges, both axes logarithmic.
 
-use std::fmt::Write;
-
 use super::layout::{Pattern, space_name};
 use super::options::Plan;
 use super::report::{Report, Row};
+use crate::svg::{Anchor, Svg};
 
 const LEFT: f64 = 60.0;
 const RIGHT: f64 = 700.0;
@@ -35,10 +34,10 @@ pub(super) fn draw(plan: &Plan, report: &Report) -> String {
     };
     let rows: Vec<_> = report.rows.iter().filter(is_shown).collect();
     let what = if space == "pio" { "A 4-byte read of ports" } else { "A 4-byte MMIO read" };
-    svg(&format!("{what}, n ranges, pattern `{pattern}`, threads: {threads}"), &rows)
+    draw_rows(&format!("{what}, n ranges, pattern `{pattern}`, threads: {threads}"), &rows)
 }
 
-fn svg(title: &str, rows: &[&Row]) -> String {
+fn draw_rows(title: &str, rows: &[&Row]) -> String {
     let mut sizes: Vec<_> = rows.iter().map(|row| row.work.n).collect();
     sizes.dedup();
     let mut names: Vec<&str> = Vec::new();
@@ -56,40 +55,35 @@ fn svg(title: &str, rows: &[&Row]) -> String {
     let width = NAMES + LETTER * longest + MARGIN;
     let height = (BOTTOM + 2.0 * MARGIN).max(TOP + LINE * names.len() as f64);
 
-    let mut svg = format!(
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" font-family=\"sans-serif\" \
-         font-size=\"12\">\n<rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n\
-         <text x=\"{LEFT}\" y=\"20\" font-size=\"15\">{title}</text>\n"
-    );
-    let mut text = |part: String| svg.push_str(&part);
+    let mut svg = Svg::new(width, height);
+    svg.text((LEFT, 20.0), Anchor::Start, " font-size=\"15\"", title);
     let scale = [1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0, 5000.0];
     for ns in scale.into_iter().filter(|ns| *ns <= slowest) {
         let at = y(ns);
-        text(format!("<line x1=\"{LEFT}\" y1=\"{at:.1}\" x2=\"{RIGHT}\" y2=\"{at:.1}\" stroke=\"#ddd\"/>\n"));
-        text(format!("<text x=\"{}\" y=\"{at:.1}\" text-anchor=\"end\">{ns} ns</text>\n", LEFT - 6.0));
+        svg.line((LEFT, at), (RIGHT, at), " stroke=\"#ddd\"");
+        svg.text((LEFT - 6.0, at), Anchor::End, "", &format!("{ns} ns"));
     }
     for n in sizes {
-        text(format!("<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{n}</text>\n", x(n), BOTTOM + 18.0));
+        svg.text((x(n), BOTTOM + 18.0), Anchor::Middle, "", &n.to_string());
     }
     for (place, name) in names.iter().enumerate() {
         let colour = format!("hsl({},70%,40%)", place * 360 / names.len());
-        let radius = if name.starts_with("this crate") { 3 } else { 2 };
-        let mut points = String::new();
+        let radius = if name.starts_with("this crate") { 3.0 } else { 2.0 };
+        let mut points = Vec::new();
         for row in rows.iter().filter(|row| row.subject == *name) {
-            let (x, y) = (x(row.work.n), y(row.figure.median));
-            let _ = write!(points, "{x:.1},{y:.1} ");
+            let point = (x(row.work.n), y(row.figure.median));
+            points.push(point);
             // A line of one point shows nothing.
-            text(format!("<circle cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"{radius}\" fill=\"{colour}\"/>\n"));
+            svg.circle(point, radius, &colour);
         }
-        let (width, dash) = if radius == 3 { (3, "none") } else { (1, "5 3") };
-        let line = format!("stroke=\"{colour}\" stroke-width=\"{width}\" stroke-dasharray=\"{dash}\"");
+        let (width, dash) = if radius == 3.0 { (3, "none") } else { (1, "5 3") };
+        let line = format!(" stroke=\"{colour}\" stroke-width=\"{width}\" stroke-dasharray=\"{dash}\"");
         let at = TOP + LINE * place as f64;
-        text(format!("<polyline points=\"{points}\" fill=\"none\" {line}/>\n"));
-        text(format!("<line x1=\"{}\" y1=\"{at}\" x2=\"{}\" y2=\"{at}\" {line}/>\n", RIGHT + 15.0, RIGHT + 40.0));
-        text(format!("<text x=\"{NAMES}\" y=\"{}\">{name}</text>\n", at + 4.0));
+        svg.polyline(&points, &line);
+        svg.line((RIGHT + 15.0, at), (RIGHT + 40.0, at), &line);
+        svg.text((NAMES, at + 4.0), Anchor::Start, "", name);
     }
-    svg.push_str("</svg>\n");
-    svg
+    svg.finish()
 }
 
 #[cfg(test)]
