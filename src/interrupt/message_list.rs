@@ -224,6 +224,12 @@ impl<'d> MessageList<'d, [Entry]> {
         }
     }
 
+    /// A message is pending, and nothing is sent yet: [`settle`](Self::settle) does.
+    #[cfg(feature = "devices")]
+    pub(crate) fn mark(&self, number: usize) {
+        self.0.lock().change(number, |entry| entry.pending = true);
+    }
+
     pub(super) fn withdraw(&self, number: usize) {
         if let Some(entry) = self.0.lock().entries.get_mut(number) {
             entry.withdraw();

@@ -9,9 +9,9 @@ use core::fmt;
 use spin::Mutex;
 
 use super::function::{Function, State};
+use super::pin::Pin;
 use super::window;
 use crate::instance::InstanceId;
-use crate::manager::DeviceManager;
 
 /// Where a function is on its bus: the number of the device, of 0 to 31, and of the function in it, of 0 to 7.
 ///
@@ -34,6 +34,16 @@ impl Slot {
     /// Function number `function` of device number `device`.
     pub const fn new(device: u8, function: u8) -> Self {
         Self { device, function }
+    }
+
+    /// The number of the device on its bus.
+    pub const fn device(self) -> u8 {
+        self.device
+    }
+
+    /// The number of the function in its device.
+    pub const fn function(self) -> u8 {
+        self.function
     }
 
     /// The slot by its 8 bits: 5 for the device, 3 for the function.
@@ -161,8 +171,12 @@ impl<'d> Bus<'d> {
         Ok(())
     }
 
-    /// Unplugs a function, and says whether it was on this bus. The guest finds nothing in its slot any more; the ranges of its
+    /// Unplugs a function, and says whether it was on this bus. The guest finds nothing in its slot any more, and reads all ones
+    /// there. The pin of the function is deasserted, and it sends no message. The ranges of its
     /// device stay as they are until the device is unregistered, which comes next.
+    ///
+    /// It may be called at any time, as a card is pulled out while its driver uses it, but not by the interrupt controller. The functions
+    /// behind a bridge are unplugged before the bridge.
     ///
     /// ```
     /// use vm_device::devices::pci::{Bus, Config, Function, Slot};
@@ -181,6 +195,14 @@ impl<'d> Bus<'d> {
     /// assert!(!bus.unplug(&function));
     /// ```
     pub fn unplug(&self, function: &Function<'d>) -> bool {
+        let was_here = self.unlink(function);
+        if was_here {
+            function.settle_interrupt();
+        }
+        was_here
+    }
+
+    fn unlink(&self, function: &Function<'d>) -> bool {
         let mut first = self.first.lock();
         let is_it = |next: Option<&'d Function<'d>>| next.is_some_and(|next| core::ptr::eq(next, function));
         if is_it(*first) {
@@ -194,20 +216,25 @@ impl<'d> Bus<'d> {
         previous.is_some()
     }
 
-    /// The function in a slot of bus number `number`, which this bus leads to as bus number 0, and whether it is one of several
-    /// of its device.
-    pub(super) fn function(&self, number: u8, slot: Slot) -> Option<(&'d Function<'d>, bool)> {
+    /// The function in a slot of bus number `number`, which this bus leads to as bus number 0.
+    pub(super) fn function(&self, number: u8, slot: Slot) -> Option<Found<'d>> {
         // Bus by bus: a bridge forwards what is for the buses behind it (PCI-to-PCI Bridge Architecture 1.2, 3.1).
-        let (mut bus, mut own) = (self, 0);
+        let (mut bus, mut own, mut wires) = (self, 0, Wires::ON_BUS_0);
         while number != own {
-            (bus, own) = bus.look(|bridge, state| {
+            (bus, own, wires) = bus.look(|bridge, state| {
                 let (secondary, subordinate) = window::buses(bridge.value(state, window::dword::BUSES));
                 let leads_there = bridge.is_bridge() && (secondary..=subordinate).contains(&number);
-                leads_there.then_some((&bridge.secondary, secondary))
+                let (at, _) = state.plugged.filter(|_| leads_there)?;
+                Some((&bridge.secondary, secondary, wires.behind(at)))
             })?;
         }
+        bus.in_slot(slot, wires)
+    }
+
+    /// The function in a slot of this bus.
+    fn in_slot(&self, slot: Slot, wires: Wires) -> Option<Found<'d>> {
         let (mut found, mut is_one_of_several) = (None, false);
-        bus.look(|function, state| {
+        self.look(|function, state| {
             let (at, _) = state.plugged?;
             if at == slot {
                 found = Some(function);
@@ -216,17 +243,22 @@ impl<'d> Bus<'d> {
             }
             None::<()>
         });
-        Some((found?, is_one_of_several))
+        Some(Found { function: found?, is_one_of_several, slot, wires })
     }
 
-    /// Resets every function on the bus, and on the buses behind it, as many deep as windows can be.
-    pub(super) fn reset(&self, manager: &DeviceManager<'d>, depth: usize) {
+    /// Calls `act` with every function on the bus, and on the buses behind it, as many deep as windows can be.
+    pub(super) fn each(&self, depth: usize, act: &mut dyn FnMut(Found<'d>)) {
+        self.each_by(Wires::ON_BUS_0, depth, act);
+    }
+
+    fn each_by(&self, wires: Wires, depth: usize, act: &mut dyn FnMut(Found<'d>)) {
         for bits in 0..=u8::MAX {
-            if let Some((function, _)) = self.function(0, Slot::from_bits(bits)) {
-                if let Some(depth) = depth.checked_sub(1) {
-                    function.secondary.reset(manager, depth);
+            let slot = Slot::from_bits(bits);
+            if let Some(found) = self.in_slot(slot, wires) {
+                if let Some(depth) = depth.checked_sub(1).filter(|_| found.function.is_bridge()) {
+                    found.function.secondary.each_by(wires.behind(slot), depth, act);
                 }
-                function.reset(manager);
+                act(found);
             }
         }
     }
@@ -234,6 +266,47 @@ impl<'d> Bus<'d> {
     /// The first answer that `look` has for a function, under the locks of both.
     fn look<R>(&self, look: impl FnMut(&'d Function<'d>, &State<'d>) -> Option<R>) -> Option<R> {
         find(*self.first.lock(), look)
+    }
+}
+
+/// A function that was found.
+#[derive(Clone, Copy)]
+pub(super) struct Found<'d> {
+    pub(super) function: &'d Function<'d>,
+    /// Whether it is one of several of its device.
+    pub(super) is_one_of_several: bool,
+    slot: Slot,
+    wires: Wires,
+}
+
+impl Found<'_> {
+    /// Where on bus 0 a pin of the function comes out: in which slot, and at which pin of that.
+    pub(super) fn on_bus_0(&self, pin: Pin) -> (Slot, Pin) {
+        match self.wires.bridge {
+            Some(bridge) => (bridge, pin.through_bridge(self.slot).turned(self.wires.turns)),
+            None => (self.slot, pin),
+        }
+    }
+}
+
+/// How the pins of a bus's slots are wired to bus 0.
+#[derive(Clone, Copy)]
+struct Wires {
+    /// The slot of the bridge on bus 0; `None`: this is bus 0.
+    bridge: Option<Slot>,
+    /// By how much the bridges between that one and this bus turn the pins.
+    turns: u8,
+}
+
+impl Wires {
+    const ON_BUS_0: Self = Self { bridge: None, turns: 0 };
+
+    /// The same for the bus behind the bridge in `slot` of this bus.
+    fn behind(self, slot: Slot) -> Self {
+        match self.bridge {
+            Some(bridge) => Self { bridge: Some(bridge), turns: self.turns.wrapping_add(slot.device) },
+            None => Self { bridge: Some(slot), turns: 0 },
+        }
     }
 }
 

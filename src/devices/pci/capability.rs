@@ -3,7 +3,7 @@
 use super::bar::Bar;
 use super::config::{Command, dword};
 use crate::address::GuestAddress;
-use crate::interrupt::{Control, Entry, Message, MessageList, Messages};
+use crate::interrupt::{Control, Entry, IrqLine, Message, MessageList, Messages};
 
 /// A place in what a base address register decodes, for the tables of MSI-X (PCI Local Bus 3.0, 6.8.2.4 and 6.8.2.5).
 ///
@@ -52,11 +52,14 @@ pub(super) struct Capabilities<'d> {
     msix: Option<Msix<'d>>,
     /// Where a second one of a kind was to be.
     second: Option<u8>,
+    /// The message that stands for the pin.
+    own: Messages<'d, 1>,
 }
 
 struct Msi<'d> {
     at: At,
-    messages: &'d MessageList<'d, [Entry]>,
+    /// `None`: the one that stands for the pin.
+    messages: Option<&'d MessageList<'d, [Entry]>>,
     count: usize,
 }
 
@@ -151,25 +154,25 @@ impl Msi<'_> {
         }
     }
 
-    fn pending(&self, control: u32) -> u32 {
+    fn pending(&self, messages: &MessageList<'_, [Entry]>, control: u32) -> u32 {
         let mut bytes = [0; 4];
-        self.messages.load_pending(0, &mut bytes);
+        messages.load_pending(0, &mut bytes);
         let bits = u32::from_le_bytes(bytes);
         let pending = (0..u32::BITS).filter(|number| bits >> number & 1 != 0);
         pending.fold(0, |bits, number| bits | 1 << self.vector(control, number))
     }
 
-    fn follow(&self, held: bool, value: &impl Fn(usize) -> u32) {
+    fn follow(&self, messages: &MessageList<'_, [Entry]>, held: bool, value: &impl Fn(usize) -> u32) {
         let [control, low, high, data, mask] = [0, 1, 2, 3, 4].map(|number| value(self.at.register(number)));
         let address = GuestAddress(u64::from(high) << 32 | u64::from(low));
         for (index, number) in (0..self.count).zip(0..) {
             let vector = self.vector(control, number);
             // The lowest bits of the data are the number of the message (6.8.1.3).
             let data = data & !self.vector(control, u32::MAX) | vector;
-            self.messages.set(index, Message { address, data, masked: mask >> vector & 1 != 0 });
+            messages.set(index, Message { address, data, masked: mask >> vector & 1 != 0 });
         }
         let enabled = control & MSI_ENABLE != 0;
-        self.messages.change_control(|now| *now = Control { enabled, masked: false, held });
+        messages.change_control(|now| *now = Control { enabled, masked: false, held });
     }
 }
 
@@ -202,14 +205,26 @@ impl Msix<'_> {
 }
 
 impl<'d> Capabilities<'d> {
-    pub(super) const NONE: Self = Self { msi: None, msix: None, second: None };
+    /// No capabilities.
+    pub(super) const fn new() -> Self {
+        Self { msi: None, msix: None, second: None, own: Messages::new() }
+    }
 
     /// Adds MSI at `offset`, in front of the capability at `next`.
     pub(super) const fn add_msi<const N: usize>(&mut self, offset: u8, next: u8, messages: &'d Messages<'d, N>) {
+        self.set_msi(Msi { at: At { offset, next }, messages: Some(messages.list()), count: N });
+    }
+
+    /// Adds MSI with the message that stands for the pin.
+    pub(super) const fn add_own(&mut self, offset: u8, next: u8) {
+        self.set_msi(Msi { at: At { offset, next }, messages: None, count: 1 });
+    }
+
+    const fn set_msi(&mut self, msi: Msi<'d>) {
         if self.msi.is_some() {
-            self.second = Some(offset);
+            self.second = Some(msi.at.offset);
         }
-        self.msi = Some(Msi { at: At { offset, next }, messages: messages.list(), count: N });
+        self.msi = Some(msi);
     }
 
     /// Adds MSI-X at `offset`, in front of the capability at `next`.
@@ -251,23 +266,47 @@ impl<'d> Capabilities<'d> {
     /// The value of a dword that is not stored: the pending bits of MSI.
     pub(super) fn pending(&self, register: usize, value: impl Fn(usize) -> u32) -> Option<u32> {
         let (msi, number) = self.msi(register)?;
-        (number == MSI_DWORDS - 1).then(|| msi.pending(value(msi.at.register(0))))
+        (number == MSI_DWORDS - 1).then(|| msi.pending(self.list(msi), value(msi.at.register(0))))
     }
 
     /// The messages follow the registers. Nothing is sent yet: [`settle`](Self::settle) does.
     pub(super) fn follow(&self, value: impl Fn(usize) -> u32) {
         let held = value(dword::COMMAND) & u32::from(Command::BUS_MASTER.bits()) == 0;
         if let Some(msi) = &self.msi {
-            msi.follow(held, &value);
+            msi.follow(self.list(msi), held, &value);
         }
         if let Some(msix) = &self.msix {
             msix.follow(held, &value);
         }
     }
 
-    fn each(&self) -> impl Iterator<Item = &'d MessageList<'d, [Entry]>> {
-        let msi = self.msi.as_ref().map(|msi| msi.messages);
+    /// No message is sent, until they follow the registers again.
+    pub(super) fn hold(&self) {
+        self.each().for_each(|messages| messages.change_control(|now| now.held = true));
+    }
+
+    /// The messages of MSI.
+    fn list(&self, msi: &Msi<'d>) -> &MessageList<'d, [Entry]> {
+        msi.messages.unwrap_or(self.own.list())
+    }
+
+    fn each(&self) -> impl Iterator<Item = &MessageList<'d, [Entry]>> {
+        let msi = self.msi.as_ref().map(|msi| self.list(msi));
         msi.into_iter().chain(self.msix.as_ref().map(|msix| msix.messages))
+    }
+
+    /// The message that stands for the pin goes out through this handle.
+    pub(super) fn connect_own(&self, irq: IrqLine<'d>) {
+        self.own.connect(irq);
+    }
+
+    /// There is a reason for the message that stands for the pin, or none any more. Nothing is sent yet: [`settle`](Self::settle)
+    /// does.
+    pub(super) fn mark_own(&self, asserted: bool) {
+        match asserted {
+            true => self.own.list().mark(0),
+            false => self.own.withdraw(0),
+        }
     }
 
     /// Sends what the registers allow to send now.

@@ -5,6 +5,7 @@ use bitflags::bitflags;
 use heapless::Vec;
 
 use super::bar::Bar;
+use super::pin::Pin;
 use super::window;
 use crate::address::IoRange;
 use crate::resource::IoResource;
@@ -151,6 +152,8 @@ pub struct Config<'d> {
     pin: u8,
     capabilities: u8,
     registers: &'d [Register],
+    /// The bits of the command register that are always set.
+    always: Command,
     bridge: bool,
     /// A base address register that there cannot be.
     bad_bar: Option<usize>,
@@ -173,6 +176,7 @@ impl<'d> Config<'d> {
             pin: 0,
             capabilities: 0,
             registers: &[],
+            always: Command::empty(),
             bridge: false,
             bad_bar: None,
         }
@@ -256,6 +260,17 @@ impl<'d> Config<'d> {
     pub const fn interrupt_pin(mut self, pin: u8) -> Self {
         self.pin = pin;
         self
+    }
+
+    /// What the command register enables always.
+    pub(super) const fn always(mut self, command: Command) -> Self {
+        self.always = command;
+        self
+    }
+
+    /// The interrupt pin, if there is one.
+    pub(super) const fn pin(&self) -> Option<Pin> {
+        Pin::from_register(self.pin)
     }
 
     /// The function's own registers, from 0x40 on. What is below that is ignored, and of two at one place the first is used.
@@ -358,7 +373,7 @@ impl<'d> Config<'d> {
             0 => self.identity,
             dword::COMMAND => {
                 let capabilities = if self.capabilities == 0 { 0 } else { STATUS_CAPABILITIES };
-                (STATUS_MEDIUM | capabilities) << 16
+                (STATUS_MEDIUM | capabilities) << 16 | u32::from(self.always.bits())
             }
             dword::CLASS => self.class,
             dword::HEADER => u32::from(self.bridge) << 16,
@@ -374,7 +389,7 @@ impl<'d> Config<'d> {
     /// The bits of a dword that a guest can write.
     pub(super) fn writable(&self, register: usize) -> u32 {
         match register {
-            dword::COMMAND => self.commands().bits().into(),
+            dword::COMMAND => (self.commands() - self.always).bits().into(),
             // The cache line size and the latency timer are hints of the bus that nothing here needs.
             dword::HEADER => 0xffff,
             // The line is for software to remember (PCI Local Bus 3.0, 6.2.4).

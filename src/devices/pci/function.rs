@@ -5,20 +5,28 @@
 //! registers may have changed again when the relocation is done, by another vCPU whose own relocation came before it. The writer
 //! looks, and repeats its relocation until the registers say what it has relocated to. The last relocation of a range is
 //! followed by such a look, so that the map ends as the registers do.
+//!
+//! The interrupt pin is driven in the same way: its level is decided under the lock, and told without it. The message that
+//! stands for the pin is marked under the lock, and sent without it.
 
 use spin::Mutex;
 
 use super::bus::{Bus, Slot};
 use super::capability::{Capabilities, InBar};
 use super::config::{Command, Config, DWORDS, Places, Ranges, Requests, collect, dword};
+use super::pin::Pin;
 use crate::address::{GuestUsize, IoRange};
 use crate::instance::InstanceId;
-use crate::interrupt::Messages;
+use crate::interrupt::{IrqLine, Messages};
 use crate::manager::{DeviceManager, Relocation};
+use crate::resource::Resources;
 
-/// How often a relocation is made because another vCPU has changed the same registers meanwhile. Only a guest that writes them
+/// How often a change is made because another vCPU has changed the same registers meanwhile. Only a guest that writes them
 /// without end from several vCPUs needs more; the next write to the function makes up for what is left then.
-const MAX_REPEATS: usize = 16;
+pub(super) const MAX_REPEATS: usize = 16;
+
+/// In the dword of the command register: the state of the device's interrupt, in the status register.
+const INTERRUPT: u32 = 1 << 19;
 
 /// The offset behind the last register.
 pub(super) const SIZE: usize = 4 * DWORDS;
@@ -72,6 +80,8 @@ pub(super) struct State<'d> {
     unsettled: u8,
     /// Where it is plugged in, and the device whose ranges follow it.
     pub(super) plugged: Option<(Slot, InstanceId)>,
+    /// The interrupt of the device that is the pin, and its number among the device's.
+    irq: Option<(IrqLine<'d>, usize)>,
     /// The next function on the same bus.
     pub(super) next: Option<&'d Function<'d>>,
 }
@@ -79,8 +89,25 @@ pub(super) struct State<'d> {
 impl<'d> Function<'d> {
     /// A function with this configuration space, not plugged in.
     pub const fn new(config: Config<'d>) -> Self {
-        let state = State { changed: [0; DWORDS], unsettled: 0, plugged: None, next: None };
-        Self { config, capabilities: Capabilities::NONE, state: Mutex::new(state), secondary: Bus::new() }
+        let state = State { changed: [0; DWORDS], unsettled: 0, plugged: None, irq: None, next: None };
+        Self { config, capabilities: Capabilities::new(), state: Mutex::new(state), secondary: Bus::new() }
+    }
+
+    /// The function interrupts by its pin, or by one message in the pin's place, as the guest likes: it has the capability MSI at
+    /// `offset`, as that of [`with_msi`](Self::with_msi). The device need not know by which:
+    /// [`set_interrupt`](Self::set_interrupt).
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Config, Function};
+    ///
+    /// static CARD: Function<'static> = Function::new(Config::new(0x1234, 1).interrupt_pin(1)).with_message(0x50);
+    /// assert_eq!((CARD.register(0x34), CARD.register(0x50)), (0x50, 0x0180_0005));
+    /// ```
+    #[must_use]
+    pub const fn with_message(mut self, offset: u8) -> Self {
+        self.capabilities.add_own(offset, self.config.first_capability());
+        self.config = self.config.capabilities(offset);
+        self
     }
 
     /// The function interrupts by messages, as the capability MSI at `offset` says (PCI Local Bus 3.0, 6.8.1): 24 bytes, with an
@@ -202,8 +229,59 @@ impl<'d> Function<'d> {
         !self.command().contains(Command::INTERRUPT_DISABLE) && !self.capabilities.is_enabled()
     }
 
+    /// Interrupt number `index` of the device is the pin of the function from now on, and its handle the way of the message that
+    /// stands for it: the device calls this in [`set_resources`](crate::Device::set_resources). What line the pin leads to is the
+    /// host bridge's matter, if that [routes pins](super::HostBridge::with_lines): the device asks for an interrupt that is
+    /// [`Unrouted`](crate::IrqResource::Unrouted) then.
+    pub fn connect(&self, resources: &Resources<'_, 'd>, index: usize) {
+        let irq = resources.irq(index);
+        self.state.lock().irq = Some((irq, index));
+        self.capabilities.connect_own(irq);
+    }
+
+    /// The device has an interrupt for the guest, or has none any more. The status register says so (PCI Local Bus 3.0, 6.2.3: bit
+    /// 3). The pin is asserted as long as the device has one and
+    /// [may use the pin](Self::may_use_pin), and follows when the guest changes that. A [message](Self::with_message) is sent when
+    /// the device gets an interrupt, and when the guest enables messages while it has one.
+    ///
+    /// It may be called from any thread. A level or a message that the interrupt controller refuses is told again by the next call,
+    /// and by the guest's next write to the function. No lock of the function's is held while the controller is called.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Config, Function, HostBridge, PinLines, Slot};
+    /// use vm_device::{
+    ///     Device, DeviceManager, Gsi, IoRange, IrqResource, Rejected, Resources, Storage, SystemAllocator,
+    /// };
+    ///
+    /// struct Card<'d>(Function<'d>);
+    ///
+    /// impl<'d> Device<'d> for Card<'d> {
+    ///     fn name(&self) -> &str {
+    ///         "card"
+    ///     }
+    ///     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+    ///         self.0.connect(resources, 0);
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let (storage, card) = (Storage::<8, 16, 2>::new(), Card(Function::new(Config::new(0x1234, 1).interrupt_pin(1))));
+    /// let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 23));
+    /// let host = HostBridge::new("pci", &manager).with_lines(PinLines::new(Gsi(16), 8));
+    /// let id = manager.register_device(&card, None, &[], &[IrqResource::Unrouted]).unwrap();
+    /// host.bus().plug(&card.0, Slot::new(3, 0), id).unwrap();
+    /// host.route();
+    /// assert_eq!(manager.irq(id, 0).unwrap().gsi, Some(Gsi(19)));
+    /// card.0.set_interrupt(true);
+    /// assert_eq!(card.0.register(4) >> 19 & 1, 1);
+    /// ```
+    pub fn set_interrupt(&self, asserted: bool) {
+        self.set_register(4 * dword::COMMAND, INTERRUPT, if asserted { INTERRUPT } else { 0 });
+    }
+
     /// The device changes the bits of `mask` in the 4 bytes around `offset`: in a register of its own, or in the status register:
-    /// errors, and the state of its interrupt (PCI Local Bus 3.0, 6.2.3). Other bits stay as they are.
+    /// errors, and the state of its interrupt (PCI Local Bus 3.0, 6.2.3), which [`set_interrupt`](Self::set_interrupt) sets too.
+    /// Other bits stay as they are.
     ///
     /// ```
     /// use vm_device::devices::pci::{Config, Function};
@@ -215,10 +293,20 @@ impl<'d> Function<'d> {
     /// assert_eq!((function.register(4) >> 19 & 1, function.register(0)), (1, 0x5678_1234));
     /// ```
     pub fn set_register(&self, offset: usize, mask: u32, value: u32) {
-        let (register, mut state) = (offset / 4, self.state.lock());
+        let register = offset / 4;
         let mask = mask & self.config.changeable(register);
-        let new = self.value(&state, register) & !mask | value & mask;
-        self.store(&mut state, register, new);
+        {
+            let mut state = self.state.lock();
+            let old = self.value(&state, register);
+            let new = old & !mask | value & mask;
+            self.store(&mut state, register, new);
+            if register == dword::COMMAND && (old ^ new) & INTERRUPT != 0 {
+                self.capabilities.mark_own(new & INTERRUPT != 0);
+            }
+        }
+        if register == dword::COMMAND {
+            self.settle_interrupt();
+        }
     }
 
     /// Gives every register its value after reset, so that none of the ranges is decoded: the VMM resets the machine.
@@ -260,16 +348,39 @@ impl<'d> Function<'d> {
 
     /// Puts the function into a slot, in front of those that are on the bus, with its registers as after reset.
     pub(super) fn plug_in(&self, state: &mut State<'d>, slot: Slot, id: InstanceId, next: Option<&'d Function<'d>>) {
-        *state = State { changed: [0; DWORDS], unsettled: 0, plugged: Some((slot, id)), next };
+        // The device may have an interrupt already.
+        let interrupt = self.value(state, dword::COMMAND) & INTERRUPT;
+        *state = State { changed: [0; DWORDS], unsettled: 0, plugged: Some((slot, id)), irq: state.irq, next };
         self.capabilities.reset();
+        let command = self.reset_value(dword::COMMAND) | interrupt;
+        self.store(state, dword::COMMAND, command);
         self.capabilities.follow(|register| self.value(state, register));
     }
 
-    /// Takes the function out of its slot, and returns the next on its bus. The caller holds the lock of the bus.
+    /// Takes the function out of its slot, and returns the next on its bus. The caller holds the lock of the bus, and
+    /// [settles](Self::settle_interrupt) the interrupt without it.
     pub(super) fn unplugged(&self) -> Option<&'d Function<'d>> {
         let mut state = self.state.lock();
         state.plugged = None;
+        let command = self.value(&state, dword::COMMAND) & !INTERRUPT;
+        self.store(&mut state, dword::COMMAND, command);
+        self.capabilities.hold();
         state.next.take()
+    }
+
+    /// The pin that leads to a line: of which device, and the number of the device's interrupt that it is.
+    pub(super) fn pin(&self) -> Option<(InstanceId, usize, Pin)> {
+        let state = self.state.lock();
+        let ((_, id), (_, index)) = (state.plugged?, state.irq?);
+        Some((id, index, self.config.pin()?))
+    }
+
+    /// The byte at `offset`.
+    pub(super) fn byte(&self, offset: usize) -> u8 {
+        let mut byte = [0xff];
+        self.read(offset, 0, &mut byte);
+        let [byte] = byte;
+        byte
     }
 
     /// Reads the bytes from `offset` on. `flags` are bits of the dword of the header type that the function does not know
@@ -326,9 +437,14 @@ impl<'d> Function<'d> {
     fn change(&self, manager: &DeviceManager<'d>, act: impl FnOnce(&mut State<'d>)) {
         let (ranges, wanted) = {
             let mut state = self.state.lock();
-            let before = self.places(&state);
+            let (before, had_messages) = (self.places(&state), self.capabilities.is_enabled());
             act(&mut state);
             self.capabilities.follow(|register| self.value(&state, register));
+            // The guest may have seen the interrupt at the pin, and waits for the message now.
+            let interrupt = self.value(&state, dword::COMMAND) & INTERRUPT != 0;
+            if interrupt && !had_messages && self.capabilities.is_enabled() {
+                self.capabilities.mark_own(true);
+            }
             let unsettled = core::mem::take(&mut state.unsettled);
             let ranges = unsettled | differing(&before, &self.places(&state));
             (ranges, self.wanted(&state, ranges))
@@ -336,7 +452,32 @@ impl<'d> Function<'d> {
         if ranges != 0 {
             self.settle(manager, ranges, wanted);
         }
+        self.settle_interrupt();
+    }
+
+    /// Drives the pin as the registers say, until they say the same twice, and sends the messages that may be sent now.
+    pub(super) fn settle_interrupt(&self) {
+        let level = || self.level(&self.state.lock());
+        let mut wanted = level();
+        for _ in 0..MAX_REPEATS {
+            let Some((irq, asserted)) = wanted else { break };
+            // The next change, or the manager, tells a level that was refused.
+            let _ = if asserted { irq.assert() } else { irq.deassert() };
+            let now = level();
+            if now.map(|(_, now)| now) == Some(asserted) {
+                break;
+            }
+            wanted = now;
+        }
         self.capabilities.settle();
+    }
+
+    /// The interrupt that is the pin, if there is one, and whether it is to be asserted.
+    fn level(&self, state: &State<'d>) -> Option<(IrqLine<'d>, bool)> {
+        let (irq, _) = state.irq.filter(|_| self.config.pin().is_some())?;
+        let command = self.value(state, dword::COMMAND);
+        let is_disabled = command & u32::from(Command::INTERRUPT_DISABLE.bits()) != 0 || self.capabilities.is_enabled();
+        Some((irq, command & INTERRUPT != 0 && !is_disabled && state.plugged.is_some()))
     }
 
     /// Relocates ranges, a bit for each, in one transaction: to where the registers said when the caller looked, and then to

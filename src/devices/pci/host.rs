@@ -1,12 +1,16 @@
 //! The host bridge: how a guest reaches configuration spaces.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::bus::{Bus, Slot};
-use super::function::Function;
+use super::bus::{Bus, Found, Slot};
+use super::function::{Function, MAX_REPEATS};
+use super::piix;
+use super::pin::{Pin, PinLines};
 use crate::access::Access;
 use crate::address::IoType;
 use crate::device::Device;
+use crate::error::RerouteError;
+use crate::interrupt::Gsi;
 use crate::manager::DeviceManager;
 use crate::resource::{IoResource, MAX_WINDOW_DEPTH};
 
@@ -51,6 +55,19 @@ pub struct HostBridge<'d> {
     /// What the guest wrote to the port CONFIG_ADDRESS.
     address: AtomicU32,
     bus: Bus<'d>,
+    board: Board<'d>,
+    /// The line of a pin may not be the one that it leads to.
+    unsettled: AtomicBool,
+}
+
+/// Where the pins of the slots of bus 0 lead.
+enum Board<'d> {
+    /// Nowhere: each device has the line that it was registered with.
+    Unwired,
+    /// To fixed lines.
+    Lines(PinLines),
+    /// To the inputs of the router that this function has.
+    Router(&'d Function<'d>),
 }
 
 /// CONFIG_ADDRESS: its reserved bits read 0.
@@ -71,7 +88,50 @@ impl<'d> HostBridge<'d> {
 
     /// A bridge with an empty bus, which moves ranges of `manager`.
     pub const fn new(name: &'d str, manager: &'d DeviceManager<'d>) -> Self {
-        Self { name, manager, address: AtomicU32::new(0), bus: Bus::new() }
+        let (address, unsettled) = (AtomicU32::new(0), AtomicBool::new(false));
+        Self { name, manager, address, bus: Bus::new(), board: Board::Unwired, unsettled }
+    }
+
+    /// The interrupt pins of the slots lead to fixed lines.
+    ///
+    /// It concerns the functions that are [connected](Function::connect) with an interrupt of their device. Its line is that of the
+    /// pin, which several may share, so it is registered as [`Unrouted`](crate::IrqResource::Unrouted). It gets the line when the guest writes to the
+    /// configuration space of the function for the first time, or by [`route`](Self::route).
+    #[must_use]
+    pub const fn with_lines(mut self, lines: PinLines) -> Self {
+        self.board = Board::Lines(lines);
+        self
+    }
+
+    /// The interrupt pins of the slots lead to the inputs PIRQA# to PIRQD# ([`Pin::pirq`]) of the router that this function has:
+    /// [`Config::piix3`](super::Config::piix3). Otherwise as [`with_lines`](Self::with_lines).
+    ///
+    /// A write to a register of the router moves the interrupts of all pins that lead there. When several vCPUs write at once, the lines
+    /// end as the registers do.
+    ///
+    /// ```
+    /// use vm_device::devices::pci::{Config, Function, HostBridge, Pin, Slot};
+    /// use vm_device::{DeviceManager, Gsi, IoRange, IoType, Storage, SystemAllocator};
+    ///
+    /// static STORAGE: Storage<8, 16, 2> = Storage::new();
+    /// static MANAGER: DeviceManager<'static> =
+    ///     DeviceManager::new(&STORAGE, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
+    /// static PIIX3: Function<'static> = Function::new(Config::piix3());
+    /// static HOST: HostBridge<'static> = HostBridge::new("pci", &MANAGER).with_pirq_router(&PIIX3);
+    ///
+    /// let host = MANAGER.register_device(&HOST, None, &[HostBridge::PORTS], &[])?;
+    /// HOST.bus().plug(&PIIX3, Slot::new(1, 0), host)?;
+    /// assert_eq!(HOST.line(Slot::new(3, 0), Pin::A), None);
+    /// // The firmware routes PIRQC# to line 11.
+    /// MANAGER.write(0xcf8_u16.into(), &0x8000_0860_u32.to_le_bytes(), IoType::Pio)?;
+    /// MANAGER.write(0xcfe_u16.into(), &[11], IoType::Pio)?;
+    /// assert_eq!(HOST.line(Slot::new(3, 0), Pin::A), Some(Gsi(11)));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn with_pirq_router(mut self, router: &'d Function<'d>) -> Self {
+        self.board = Board::Router(router);
+        self
     }
 
     /// The memory of the enhanced mechanism, from `base` on, for buses 0 to `last_bus`: 1 MiB for each. Its base is a multiple of
@@ -91,6 +151,62 @@ impl<'d> HostBridge<'d> {
         &self.bus
     }
 
+    /// The line that a pin of a function in `slot` of bus 0 leads to now. `None`: to none, or the host bridge does not know.
+    pub fn line(&self, slot: Slot, pin: Pin) -> Option<Gsi> {
+        match self.board {
+            Board::Unwired => None,
+            Board::Lines(lines) => lines.line(slot, pin),
+            Board::Router(router) => piix::line(router, pin.pirq(slot)),
+        }
+    }
+
+    /// Gives the pins of all functions the lines that they lead to. The guest's writes do the same; a VMM calls it
+    /// when it has plugged in a function whose device interrupts before the guest has written to its configuration space, or has
+    /// changed the registers of the router itself.
+    ///
+    /// An interrupt whose line cannot be had keeps the one it has, if it has one. It may be called whenever
+    /// [`reroute`](DeviceManager::reroute) may.
+    pub fn route(&self) {
+        if !matches!(self.board, Board::Unwired) {
+            self.unsettled.store(false, Ordering::Relaxed);
+            self.bus.each(MAX_WINDOW_DEPTH, &mut |found| self.route_pin(found));
+        }
+    }
+
+    /// Moves the interrupt of a pin to where the pin leads, until that is the same twice: another vCPU may have changed it
+    /// meanwhile, and its own move came before.
+    fn route_pin(&self, found: Found<'d>) {
+        let look = || {
+            let (id, index, pin) = found.function.pin()?;
+            let (slot, pin) = found.on_bus_0(pin);
+            Some((id, index, self.line(slot, pin)))
+        };
+        let mut wanted = look();
+        for _ in 0..MAX_REPEATS {
+            let Some((id, index, line)) = wanted else { return };
+            let outcome = self.manager.reroute(id, index, line);
+            let now = look();
+            if now == wanted {
+                // Another caller that moves it has not looked again yet, or the controller may take the level another time.
+                let is_owed = matches!(outcome, Err(RerouteError::Busy { .. } | RerouteError::Controller { .. }));
+                self.unsettled.fetch_or(is_owed, Ordering::Relaxed);
+                return;
+            }
+            wanted = now;
+        }
+        self.unsettled.store(true, Ordering::Relaxed);
+    }
+
+    /// The pins follow a write to the configuration space of a function.
+    fn follow(&self, written: Found<'d>) {
+        match self.board {
+            Board::Unwired => {}
+            _ if self.unsettled.load(Ordering::Relaxed) => self.route(),
+            Board::Router(router) if core::ptr::eq(router, written.function) => self.route(),
+            _ => self.route_pin(written),
+        }
+    }
+
     /// Where an access to CONFIG_DATA at `byte` of its 4 goes. `None`: the bridge passes the access on as one to a port.
     fn by_port(&self, byte: u64) -> Option<Target> {
         let address = self.address.load(Ordering::Relaxed);
@@ -98,22 +214,23 @@ impl<'d> HostBridge<'d> {
         (address & ENABLE != 0).then(|| (bus, Slot::from_bits(slot), usize::from(register) + byte as usize))
     }
 
-    /// The function that an access goes to, and whether it is one of several of its device.
-    fn function(&self, (bus, slot, _): Target) -> Option<(&'d Function<'d>, bool)> {
+    /// The function that an access goes to.
+    fn function(&self, (bus, slot, _): Target) -> Option<Found<'d>> {
         self.bus.function(bus, slot)
     }
 
     /// A read that no function claims is all ones (PCI Local Bus 3.0, 6.1).
     fn read_config(&self, target: Target, data: &mut [u8]) {
         data.fill(0xff);
-        if let Some((function, is_one_of_several)) = self.function(target) {
-            function.read(target.2, if is_one_of_several { SEVERAL } else { 0 }, data);
+        if let Some(found) = self.function(target) {
+            found.function.read(target.2, if found.is_one_of_several { SEVERAL } else { 0 }, data);
         }
     }
 
     fn write_config(&self, target: Target, data: &[u8]) {
-        if let Some((function, _)) = self.function(target) {
-            function.write(self.manager, target.2, data);
+        if let Some(found) = self.function(target) {
+            found.function.write(self.manager, target.2, data);
+            self.follow(found);
         }
     }
 }
@@ -168,9 +285,10 @@ impl Device<'_> for HostBridge<'_> {
     }
 
     /// The ports and every function on the buses behind them get their registers as after reset: no base address register is
-    /// decoded, no bridge forwards.
+    /// decoded, no bridge forwards, no input of a router leads to a line.
     fn reset(&self) {
         self.address.store(0, Ordering::Relaxed);
-        self.bus.reset(self.manager, MAX_WINDOW_DEPTH);
+        self.bus.each(MAX_WINDOW_DEPTH, &mut |found| found.function.reset(self.manager));
+        self.route();
     }
 }

@@ -44,6 +44,9 @@ mod capability;
 mod config;
 mod function;
 mod host;
+mod piix;
+mod pin;
+mod serial;
 mod window;
 
 pub use bar::Bar;
@@ -53,3 +56,5 @@ pub use capability::InBar;
 pub use config::{Command, Config, Register, Requests};
 pub use function::Function;
 pub use host::HostBridge;
+pub use pin::{Pin, PinLines};
+pub use serial::Serial;

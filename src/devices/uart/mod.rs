@@ -84,7 +84,9 @@ struct State<'d, L> {
     registers: Registers,
     line: L,
     irq: IrqLine<'d>,
-    /// The level that the interrupt has, if it was told.
+    /// The level of the interrupt.
+    level: bool,
+    /// The level that was told, if it was taken.
     told: Option<bool>,
 }
 
@@ -94,7 +96,7 @@ const REGISTERS: u64 = 8;
 impl<'d, L, C> Uart16550<'d, L, C> {
     /// A UART as after power-on, with registers one byte apart. `name` is that of the device.
     pub const fn new(name: &'d str, line: L, clock: C) -> Self {
-        let state = State { registers: Registers::new(), line, irq: IrqLine::DISCONNECTED, told: None };
+        let state = State { registers: Registers::new(), line, irq: IrqLine::DISCONNECTED, level: false, told: None };
         Self { name, shift: 0, clock, state: Mutex::new(state) }
     }
 
@@ -104,6 +106,20 @@ impl<'d, L, C> Uart16550<'d, L, C> {
     pub const fn with_register_shift(mut self, shift: u8) -> Self {
         self.shift = if shift < 3 { shift } else { 3 };
         self
+    }
+
+    /// Whether it has a reason to interrupt, as far as that was known at the last access, [`poll`](Self::poll) or
+    /// [`tick`](Device::tick): for a device that is made of a UART and interrupts in its own way, as one on a PCI bus does.
+    ///
+    /// ```
+    /// use vm_device::devices::time::HandClock;
+    /// use vm_device::devices::uart::Uart16550;
+    ///
+    /// let uart = Uart16550::new("serial", (), HandClock::new());
+    /// assert!(!uart.is_interrupting());
+    /// ```
+    pub fn is_interrupting(&self) -> bool {
+        self.state.lock().level
     }
 
     /// The request for its registers as ports from `base` on: 8, or more where they are further apart.
@@ -150,6 +166,7 @@ impl<L: Read + ReadReady + Write + WriteReady> State<'_, L> {
             self.receive(now);
         }
         let level = self.registers.interrupts(now);
+        self.level = level;
         if self.told != Some(level) {
             let told = if level { self.irq.assert() } else { self.irq.deassert() };
             // A level that was not taken is told again.
