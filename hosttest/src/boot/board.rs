@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use embedded_io::{Read, ReadReady, Write, WriteReady};
 use vm_device::devices::pci::{Config, Function, HostBridge, Slot};
 use vm_device::devices::uart::Uart16550;
 use vm_device::{
@@ -13,7 +14,6 @@ use vm_device::{
 use crate::boot::error::BootError;
 use crate::boot::image::Image;
 use crate::boot::ram::{FOUR_GIB, Ram};
-use crate::boot::serial::{Borrowed, SerialLine};
 use crate::devices::firmware::{Cmos, DebugPort};
 use crate::devices::i8042::I8042;
 use crate::devices::reset_control::ResetControl;
@@ -32,16 +32,21 @@ const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>()
 const TASK_STATE: u64 = 0xfeff_d000;
 
 /// What a board is made of.
-pub struct Setup<'s, O> {
+pub struct Setup<'s, L, O> {
     /// The RAM in bytes: a multiple of 1 MiB, 2 MiB or more.
     pub memory: u64,
-    /// What is at the other end of the serial port COM1.
-    pub serial: &'s dyn SerialLine,
+    /// The other end of the serial port COM1.
+    pub serial: L,
     /// Is told of each access.
     pub observer: &'s O,
     /// What the machine starts.
     pub image: &'s Image,
 }
+
+/// The other end of a serial line. It has nothing to drop, since a device that borrows its manager must not have.
+pub trait Line: Read + ReadReady + Write + WriteReady + Copy + Send {}
+
+impl<L: Read + ReadReady + Write + WriteReady + Copy + Send> Line for L {}
 
 /// The devices of a machine, and its memory. The machine itself is made when it is started.
 pub struct Board<'b> {
@@ -51,6 +56,8 @@ pub struct Board<'b> {
     pub host: &'b HostBridge<'b>,
     /// The time of the devices.
     pub clock: &'b HostClock,
+    /// Moves what the other end of the serial port has for the guest, or has room for.
+    pub poll_serial: &'b (dyn Fn() + Sync),
     /// The RAM, and the screen.
     pub ram: &'b Ram,
     /// The firmware's messages.
@@ -79,8 +86,8 @@ pub const MAX_CPUS: usize = 16;
 ///
 /// # Errors
 /// What the host refuses, and a device that cannot be registered.
-pub fn with_board<O: AccessObserver, R>(
-    setup: &Setup<'_, O>,
+pub fn with_board<L: Line, O: AccessObserver, R>(
+    setup: &Setup<'_, L, O>,
     act: impl FnOnce(&Board<'_>) -> R,
 ) -> Result<R, BootError> {
     let ram = Ram::new(setup.memory)?;
@@ -94,7 +101,7 @@ pub fn with_board<O: AccessObserver, R>(
     let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23);
     let manager =
         DeviceManager::new(&storage, allocator).with_interrupt_controller(&irqchip).with_observer(setup.observer);
-    let com1 = Uart16550::new("serial", Borrowed(setup.serial), &clock);
+    let com1 = Uart16550::new("serial", setup.serial, &clock);
     let (keyboard, reset) = (I8042::new(), ResetControl::new(&power));
     let host = HostBridge::new("pci", &manager);
     let chipset = Function::new(Config::i440fx().subsystem(0x1af4, 0x1100));
@@ -115,10 +122,12 @@ pub fn with_board<O: AccessObserver, R>(
     register(&manager, &reset, Some(host_id), &[ResetControl::resource()], &[])?;
     host.bus().plug(&chipset, Slot::new(0, 0), host_id).map_err(refused)?;
 
+    let poll_serial = || com1.poll();
     let board = Board {
         manager: &manager,
         host: &host,
         clock: &clock,
+        poll_serial: &poll_serial,
         ram: &ram,
         debug: &debug,
         image: setup.image,

@@ -1,16 +1,15 @@
 //! `hosttest boot`
 
-use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
 
 use clap::Args;
 use hosttest::boot::board::{MAX_CPUS, Setup, with_board};
+use hosttest::boot::capture::Capture;
 use hosttest::boot::image::{Firmware, Image, Kernel};
 use hosttest::boot::ram::MIB;
 use hosttest::boot::run::{Run, run};
-use hosttest::boot::serial::SerialLine;
 use hosttest::complain;
 use hosttest::vmm::crew::Crew;
 use vm_device::{AccessObserver, ObservedAccess};
@@ -43,25 +42,6 @@ pub(super) struct Arguments {
     timeout: Option<u64>,
 }
 
-struct Standard(Mutex<()>);
-impl SerialLine for Standard {
-    fn can_read(&self) -> bool {
-        false
-    }
-    fn read(&self, _: &mut [u8]) -> usize {
-        0
-    }
-    fn can_write(&self) -> bool {
-        true
-    }
-    fn write(&self, bytes: &[u8]) -> usize {
-        let _guard = self.0.lock();
-        let mut out = io::stdout().lock();
-        let _ = out.write_all(bytes).and_then(|()| out.flush());
-        bytes.len()
-    }
-}
-
 struct Unclaimed(Mutex<std::collections::BTreeMap<String, usize>>);
 impl AccessObserver for Unclaimed {
     fn observe(&self, access: &ObservedAccess<'_>) {
@@ -83,14 +63,14 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
         _ => unreachable!(),
     };
     let crew = Crew::new();
-    let serial = Standard(Mutex::new(()));
+    let serial = Capture::new();
     let unclaimed = Unclaimed(Mutex::default());
     let how = Run { cpus: arguments.cpus.into(), limit: arguments.timeout.map(Duration::from_secs), resets: u32::MAX };
     let outcome = image.and_then(|image| {
         let setup = Setup { memory: arguments.memory * MIB, serial: &serial, observer: &unclaimed, image: &image };
         with_board(&setup, |board| {
             let outcome = run(board, &crew, &how);
-            println!("{}", board.debug.output());
+            println!("{}{}", board.debug.output(), serial.output());
             println!("{}", board.ram.screen().join("\n"));
             outcome
         })?
