@@ -1,7 +1,7 @@
 //! What the tests share: devices, what a guest does, and where ranges are.
 
 pub(crate) use vm_device::devices::pci::{
-    Bar, Bridge, Command, Config, Function, HostBridge, PlugError, Register, Slot,
+    Bar, Bridge, Bus, Command, Config, Function, HostBridge, PlugError, Register, Slot,
 };
 pub(crate) use vm_device::{
     Access, Device, DeviceManager, GuestAddress, InstanceId, IoRange, IoResource, IoType, OpenBus, Placement,

@@ -3,9 +3,11 @@
 
 mod bars;
 mod bridges;
+mod controller;
 mod functions;
 mod machine;
 mod mechanisms;
 mod messages;
+mod pins;
 mod random;
 mod threads;
