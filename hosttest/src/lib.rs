@@ -16,6 +16,7 @@ pub mod bench;
 mod complaint;
 pub mod cpio;
 pub mod devices;
+mod elf;
 pub mod guest_side;
 pub mod guests;
 pub mod linux_guest;

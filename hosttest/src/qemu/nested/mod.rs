@@ -101,7 +101,7 @@ pub fn run(arguments: &[OsString], options: &Options, output: &mut (impl Write +
 }
 
 fn read_module(kernel: &Path, name: &str) -> Result<Vec<u8>, Error> {
-    module(kernel, name).map_err(|error| Error::Io(format!("the module {name} of the kernel"), error))
+    module(kernel, name).map_err(|error| Error::NoModule(name.to_owned(), error))
 }
 
 /// What is written to [`EXIT_PORT`] for an exit code of the program, if a signal did not end it.
