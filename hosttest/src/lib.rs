@@ -18,6 +18,7 @@ pub mod boot;
 mod complaint;
 pub mod cpio;
 pub mod devices;
+mod elf;
 pub mod guest_side;
 pub mod guests;
 pub mod linux_guest;

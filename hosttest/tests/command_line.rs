@@ -18,7 +18,7 @@ fn output(arguments: &[&str]) -> Output {
 /// A device that is no KVM.
 const NO_KVM: &str = "/dev/null";
 
-const COMMANDS: [&str; 5] = ["list", "run", "torture", "bench", "type1"];
+const COMMANDS: [&str; 6] = ["list", "run", "torture", "bench", "type1", "nested"];
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -34,6 +34,8 @@ fn a_wrong_word_is_named_and_the_exit_code_is_64() {
         (&["run", "--bogus"], "'--bogus'"),
         (&["list", "extra"], "'extra'"),
         (&["type1", "--karnel", "vmlinuz"], "'--karnel'"),
+        (&["nested"], "<ARGUMENTS>"),
+        (&["nested", "--", "run", "nobody"], "'nobody'"),
     ] {
         let output = output(arguments);
         let message = text(&output.stderr);
@@ -52,6 +54,7 @@ fn a_bad_value_names_its_option() {
         (&["torture", "--handles", "many"], "--handles", "'many'"),
         (&["torture", "--anonymous", "1.5"], "--anonymous", "'1.5'"),
         (&["torture", "--writers", "none"], "--writers", "'none'"),
+        (&["nested", "--timeout", "soon", "--", "list"], "--timeout", "'soon'"),
         (&["bench", "--n", "few"], "--n", "'few'"),
         (&["bench", "--n", "0"], "--n", "'0'"),
         (&["bench", "--pattern", "tartan"], "--pattern", "'tartan'"),
@@ -82,6 +85,8 @@ fn what_would_test_nothing_or_be_ignored_is_refused() {
         (&["--kvm", "list"], "--kvm"),
         (&["type1", "--initrd", "cpio"], "--kernel"),
         (&["type1", "--append", "quiet"], "--kernel"),
+        (&["nested", "--timeout", "0", "--", "list"], "--timeout"),
+        (&["nested", "--memory", "255", "--", "list"], "--memory"),
     ] {
         let output = output(arguments);
         let message = text(&output.stderr);
@@ -186,11 +191,33 @@ fn a_complaint_that_nobody_hears_leaves_the_exit_code() {
 }
 
 #[test]
-fn without_qemu_type1_names_the_package() {
-    let output = Tools::new("no-qemu").hosttest(&["type1"]).output().unwrap();
-    let message = text(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{message}");
-    assert!(message.contains("apt-get install qemu-system-x86"), "{message}");
+fn without_qemu_what_needs_it_names_the_package() {
+    for arguments in [&["type1"][..], &["nested", "--", "list"]] {
+        let output = Tools::new("no-qemu").hosttest(arguments).output().unwrap();
+        let message = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{message}");
+        assert!(message.contains("apt-get install qemu-system-x86"), "{message}");
+    }
+}
+
+#[test]
+fn nested_names_what_the_kernel_lacks() {
+    let tools = Tools::new("no-modules");
+    tools.script("qemu-system-x86_64", "exit 0");
+    let command = |kernel: &Path| {
+        let output = tools.hosttest(&["nested", "--", "list"]).env("VM_DEVICE_KERNEL", kernel).output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, message) = command(&tools.0.join("boot/vmlinuz-6.1"));
+    assert!(code == Some(1) && message.contains("lib/modules/6.1/kernel/virt/lib/irqbypass.ko"), "{message}");
+    assert!(message.contains(".ci/debian-kernel"), "{message}");
+}
+
+#[test]
+fn the_machine_of_nested_is_set_up_by_its_first_process_only() {
+    let output = output(&["nested-init"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output.stderr).contains("hosttest nested"), "{}", text(&output.stderr));
 }
 
 #[test]

@@ -4,9 +4,9 @@
 
 mod needs;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use hosttest::linux_guest::kernel::Kernel;
 use hosttest::qemu::{Guest, available, boot};
 use libtest_mimic::{Arguments, Trial};
 
@@ -14,7 +14,7 @@ use needs::{Need, test};
 
 fn main() -> ExitCode {
     let hypervisor = Need::new("QEMU and the image's target", available());
-    let kernel = kernel();
+    let kernel = Kernel::Cloud.find().map_err(|missing| missing.to_string());
     let linux = Need::new("a Linux kernel", kernel.as_ref());
     let trials = vec![
         trial("small_guest", &[&hypervisor], Ok(Guest::Small)),
@@ -25,22 +25,6 @@ fn main() -> ExitCode {
         ),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
-}
-
-/// The kernel that is named, or the last of those that were fetched.
-fn kernel() -> Result<PathBuf, String> {
-    if let Some(named) = std::env::var_os("VM_DEVICE_KERNEL") {
-        return Ok(named.into());
-    }
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debian/boot");
-    let files = fetched.read_dir().into_iter().flatten().flatten().map(|file| file.path());
-    let is_kernel =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"));
-    files.filter(is_kernel).max().ok_or_else(|| {
-        "`.ci/debian-kernel` fetches Debian's, 27 MB; or set VM_DEVICE_KERNEL to a bzImage that has the serial port \
-         built in"
-            .into()
-    })
 }
 
 fn trial(name: &str, needs: &[&Need], guest: Result<Guest, String>) -> Trial {

@@ -25,6 +25,8 @@ pub enum Error {
     Io(String, io::Error),
     /// There is no kernel for the machine that runs KVM.
     NoKernel(Missing),
+    /// The kernel has not this module beside it.
+    NoModule(String, io::Error),
     /// The machine has too little memory for the files that it is given.
     TooLittleMemory {
         /// What it has, in MiB.
@@ -68,6 +70,11 @@ impl fmt::Display for Error {
             ),
             Error::Io(what, error) => write!(f, "{what}: {error}"),
             Error::NoKernel(missing) => write!(f, "there is no Linux kernel: {missing}"),
+            Error::NoModule(name, error) => write!(
+                f,
+                "the module {name} of the kernel cannot be read: {error}\n  `.ci/debian-kernel` fetches a kernel that has it, \
+                 which is used where VM_DEVICE_KERNEL is not set."
+            ),
             Error::TooLittleMemory { given, needed } => {
                 write!(
                     f,

@@ -4,6 +4,7 @@
 mod error;
 mod initrd;
 pub mod nested;
+mod start;
 mod watch;
 
 use std::ffi::OsString;
@@ -118,9 +119,7 @@ pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, E
         // The hypervisor takes the size, and hands the rest to the kernel.
         qemu.arg("-append").arg(format!("linux {initrd_size} {append}"));
     }
-    let child = qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let child = child.map_err(|error| Error::Io(QEMU.into(), error))?;
-    let Ended { status, text, said } = watch::watch(child, guest.time_limit(), output)?;
+    let Ended { status, text, said } = watch::watch(start::start(&mut qemu, None)?, guest.time_limit(), output)?;
     match (status.code(), guest) {
         (Some(FAILED), _) => Err(Error::Failed),
         (Some(PASSED), Guest::Linux { initrd: None, .. }) if !text.contains(initrd::GREETING.trim_end()) => {

@@ -8,6 +8,7 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{MODULES, read_module};
 use crate::cpio::Archive;
+use crate::elf::loaded_part;
 use crate::qemu::Error;
 
 // Where the first process finds it all.
@@ -79,22 +80,6 @@ fn named_file(argument: &OsStr) -> Option<PathBuf> {
         .find(|path| path.is_file())
 }
 
-/// What an ELF file has to hold to be run: all up to the end of its last segment (System V ABI, chapter 5). What follows, names of
-/// functions and lines of the source, would be most of it.
-fn loaded_part(elf: &[u8]) -> &[u8] {
-    let word = |offset: usize| Some(u64::from_le_bytes(*elf.get(offset..)?.first_chunk()?));
-    let half = |offset: usize| Some(u16::from_le_bytes(*elf.get(offset..)?.first_chunk()?));
-    let end = || {
-        let (table, size, count) = (usize::try_from(word(32)?).ok()?, usize::from(half(54)?), half(56)?);
-        let mut segments = (0..usize::from(count)).map(|number| table.checked_add(number * size));
-        segments.try_fold(0, |last: u64, header| {
-            let (offset, size) = (word(header?.checked_add(8)?)?, word(header?.checked_add(32)?)?);
-            Some(last.max(offset.checked_add(size)?))
-        })
-    };
-    end().and_then(|end| elf.get(..usize::try_from(end).ok()?)).unwrap_or(elf)
-}
-
 /// The libraries that this program has loaded, at the paths by which the loader found them, and the loader. A static program has
 /// none.
 fn libraries() -> Vec<PathBuf> {
@@ -139,18 +124,6 @@ mod tests {
         assert_eq!(add_way(&mut archive, Path::new("/a/b/../../c/d")), Path::new("/c/d"));
         let archive = archive.finish();
         assert!(archive.windows(4).any(|name| name == b"a/b\0"), "what the way leaves again has to be there");
-    }
-
-    #[test]
-    fn the_loaded_part_of_a_program_is_a_program_and_no_more() {
-        let elf = fs::read("/proc/self/exe").unwrap();
-        let loaded = loaded_part(&elf);
-        assert!(loaded.len() < elf.len(), "a test has names of functions");
-        assert!(loaded.starts_with(b"\x7fELF"));
-        assert_eq!(loaded_part(loaded), loaded);
-        for broken in [&b""[..], b"\x7fELF", &[0xff; 64]] {
-            assert_eq!(loaded_part(broken), broken);
-        }
     }
 
     #[test]

@@ -6,13 +6,15 @@ mod init;
 
 use std::ffi::OsString;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use vmm_sys_util::tempfile::TempFile;
 
 use super::error::{Error, QEMU};
+use super::start::start;
 use super::watch::{Ended, watch};
 use crate::linux_guest::kernel::{Kernel, module};
 
@@ -23,6 +25,10 @@ pub const INIT: &str = "nested-init";
 
 /// The modules that make KVM of the machine's SVM, in the order in which they are loaded.
 const MODULES: [&str; 3] = ["virt/lib/irqbypass", "arch/x86/kvm/kvm", "arch/x86/kvm/kvm-amd"];
+
+/// What the kernel is told: to be quiet, to end QEMU when it crashes, and to do without what the emulated processor does not need
+/// and would be slowed by.
+const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off";
 
 /// Where QEMU's `isa-debug-exit` is, whose exit code is twice what is written there, and one.
 const EXIT_PORT: u16 = 0xf4;
@@ -75,31 +81,27 @@ pub fn run(arguments: &[OsString], options: &Options, output: &mut (impl Write +
     if u64::from(options.memory) < needed {
         return Err(Error::TooLittleMemory { given: options.memory, needed });
     }
-    let file = TempFile::new().map_err(|error| Error::Io("a temporary file".into(), error.into()))?;
-    file.as_file().write_all(&image).map_err(|error| Error::Io(file.as_path().display().to_string(), error))?;
+    // A file without a name leaves nothing behind, however this program ends.
+    let temporary = |error| Error::Io("a temporary file".into(), error);
+    let mut file = TempFile::new().map_err(|error| temporary(error.into()))?.into_file();
+    file.write_all(&image).map_err(temporary)?;
     drop(image);
-    let child = Command::new(QEMU)
-        .args(["-machine", "pc,smm=off", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", "2", "-m"])
+    let mut qemu = Command::new(QEMU);
+    qemu.args(["-machine", "pc,smm=off", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", "2", "-m"])
         .arg(options.memory.to_string())
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
         .args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")])
+        .args(["-initrd", &format!("/proc/self/fd/{}", file.as_raw_fd())])
+        .args(["-append", &format!("{KERNEL_ARGUMENTS} rdinit={} -- {INIT}", image::PROGRAM)])
         .arg("-kernel")
-        .arg(&kernel)
-        .arg("-initrd")
-        .arg(file.as_path())
-        .arg("-append")
-        .arg(format!("console=ttyS0 quiet panic=-1 mitigations=off rdinit={} -- {INIT}", image::PROGRAM))
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| Error::Io(QEMU.into(), error))?;
+        .arg(&kernel);
+    let child = start(&mut qemu, Some(&file))?;
     let Ended { status, said, .. } = watch(child, options.time_limit, output)?;
     status.code().and_then(exit_code).ok_or(Error::NoVerdict { status, said })
 }
 
 fn read_module(kernel: &Path, name: &str) -> Result<Vec<u8>, Error> {
-    module(kernel, name).map_err(|error| Error::Io(format!("the module {name} of the kernel"), error))
+    module(kernel, name).map_err(|error| Error::NoModule(name.to_owned(), error))
 }
 
 /// What is written to [`EXIT_PORT`] for an exit code of the program, if a signal did not end it.
