@@ -1,9 +1,9 @@
 //! The time of a machine's devices: the host's, and the thread that tells it to them.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use vm_device::devices::time::Clock;
+use vm_device::devices::time::{Clock, WallClock};
 
 /// The monotonic clock of this host, which notes the deadlines that devices ask for, and its wall clock.
 pub struct HostClock {
@@ -87,6 +87,13 @@ impl Clock for HostClock {
             asked.deadline = Some(deadline);
             self.changed.notify_all();
         }
+    }
+}
+
+impl WallClock for HostClock {
+    fn utc(&self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
     }
 }
 
