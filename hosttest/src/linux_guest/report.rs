@@ -28,7 +28,7 @@ pub struct Report {
     pub clocks: Vec<Clock>,
     /// The signatures of the ACPI tables, with the number of the table where there are several.
     pub acpi_tables: Vec<String>,
-    /// The devices of the ACPI namespace that have a path.
+    /// The devices of the ACPI namespace that say what they are.
     pub acpi_devices: Vec<AcpiDevice>,
     /// The source of time that is used.
     pub clock_source: String,
@@ -152,7 +152,7 @@ pub struct Clock {
 pub struct AcpiDevice {
     /// Where it stands: `\_SB_.PCI0`.
     pub path: String,
-    /// What it says that it is, such as `PNP0A03`, or `-` where it says nothing.
+    /// What it says that it is, such as `PNP0A03`.
     pub id: String,
 }
 
@@ -465,7 +465,7 @@ clock rtc0 2026-11-27 18:38:14 rtc_cmos 00:04\r
 APIC\r
 SSDT2\r
 device \\_SB_.PCI0 PNP0A03\r
-device \\_SB_.PCI0.S00_ -\r
+device \\_SB_.PCI0.COM1 PNP0501\r
 @@ clocksource\r
 tsc\r
 tsc hpet acpi_pm\r
@@ -575,7 +575,7 @@ tsc hpet acpi_pm\r
         assert_eq!(clock, ["rtc0", "2026-11-27", "18:38:14", "rtc_cmos 00:04"]);
         assert_eq!(report.acpi_tables, ["APIC", "SSDT2"]);
         let devices: Vec<_> = report.acpi_devices.iter().map(|device| (&*device.path, &*device.id)).collect();
-        assert_eq!(devices, [(r"\_SB_.PCI0", "PNP0A03"), (r"\_SB_.PCI0.S00_", "-")]);
+        assert_eq!(devices, [(r"\_SB_.PCI0", "PNP0A03"), (r"\_SB_.PCI0.COM1", "PNP0501")]);
         assert_eq!((report.clock_source.as_str(), report.clock_sources.join(" ")), ("tsc", "tsc hpet acpi_pm".into()));
     }
 
