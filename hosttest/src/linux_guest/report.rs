@@ -28,7 +28,7 @@ pub struct Report {
     pub clocks: Vec<Clock>,
     /// The signatures of the ACPI tables, with the number of the table where there are several.
     pub acpi_tables: Vec<String>,
-    /// The devices of the ACPI namespace that have a path.
+    /// The devices of the ACPI namespace that say what they are.
     pub acpi_devices: Vec<AcpiDevice>,
     /// The source of time that is used.
     pub clock_source: String,
@@ -58,7 +58,7 @@ pub struct Interrupt {
     pub counts: Vec<u64>,
     /// Who raises it: `IO-APIC`, `PCI-MSI`, `XT-PIC`. Empty for what has no number.
     pub chip: String,
-    /// The line of the controller, if it has any. For a message: bus, device and function, and the number of the message.
+    /// The line of the controller, if it is said: that of `XT-PIC` is the number itself. For a message it says the function.
     pub line: Option<u64>,
     /// `edge` or `fasteoi` (level-triggered), if it is said.
     pub trigger: String,
@@ -98,7 +98,7 @@ pub struct PciFunction {
 /// A range of a PCI function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PciResource {
-    /// 0 to 5 for base address registers, 6 for the ROM.
+    /// 0 to 5 for base address registers, 6 for the ROM, above for the windows of a bridge.
     pub number: usize,
     /// The first address.
     pub first: u64,
@@ -152,7 +152,7 @@ pub struct Clock {
 pub struct AcpiDevice {
     /// Where it stands: `\_SB_.PCI0`.
     pub path: String,
-    /// What it says that it is, such as `PNP0A03`, or `device` where it says nothing.
+    /// What it says that it is, such as `PNP0A03`.
     pub id: String,
 }
 
@@ -194,7 +194,26 @@ impl Report {
     /// # Errors
     /// [`Error`].
     pub fn read(output: &str) -> Result<Self, Error> {
-        let sections = sections(output)?;
+        Self::of(&sections(&mut lines(output))?)
+    }
+
+    /// Reads all reports in an output of the guest, in their order: one at least.
+    ///
+    /// # Errors
+    /// [`Error`].
+    pub fn read_all(output: &str) -> Result<Vec<Self>, Error> {
+        let mut lines = lines(output);
+        let mut reports = vec![Self::of(&sections(&mut lines)?)?];
+        loop {
+            match sections(&mut lines) {
+                Ok(sections) => reports.push(Self::of(&sections)?),
+                Err(Error::None) => return Ok(reports),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn of(sections: &BTreeMap<&str, Vec<&str>>) -> Result<Self, Error> {
         let section = |name: &'static str| sections.get(name).ok_or(Error::NoSection(name));
         let clock_sources = section("clocksource")?;
         let (acpi_devices, acpi_tables) =
@@ -221,13 +240,19 @@ impl Report {
     }
 }
 
-/// The lines of each section.
-fn sections(output: &str) -> Result<BTreeMap<&str, Vec<&str>>, Error> {
+/// The lines of an output, as they were before the serial console.
+fn lines(output: &str) -> impl Iterator<Item = &str> {
+    output.lines().map(|line| line.trim_end_matches('\r'))
+}
+
+/// The lines of each section of the next report.
+fn sections<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Result<BTreeMap<&'a str, Vec<&'a str>>, Error> {
     let mut sections = BTreeMap::new();
     let mut current: Option<&mut Vec<&str>> = None;
-    for line in output.lines().map(|line| line.trim_end_matches('\r')) {
+    for line in lines {
         match line.strip_prefix(MARKER) {
             Some(END) if current.is_some() => return Ok(sections),
+            Some(END) => {}
             Some(name) => current = Some(sections.entry(name).or_default()),
             None if is_kernel_message(line) => {}
             None => current.iter_mut().for_each(|lines| lines.push(line)),
@@ -390,4 +415,210 @@ fn acpi_device(line: &str) -> Option<AcpiDevice> {
 /// With `0x` before it or without.
 fn hexadecimal(text: &str) -> Option<u64> {
     u64::from_str_radix(text.strip_prefix("0x").unwrap_or(text), 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A guest's output, with a line for each thing that there can be.
+    const OUTPUT: &str = "\
+hello from the guest\r
+@@ kernel\r
+Linux version 6.1.0-56-amd64 (gcc-12) #1 SMP\r
+@@ processors\r
+processor\t: 0\r
+processor\t: 1\r
+@@ ioports\r
+0000-0cf7 : PCI Bus 0000:00\r
+  0060-0060 : keyboard\r
+  0600-063f : 0000:00:01.3\r
+    0600-0603 : ACPI PM1a_EVT_BLK\r
+[    6.785340] hpet: lost 4 rtc interrupts\r
+0cf8-0cff : PCI conf1\r
+@@ iomem\r
+00100000-1ffdffff : System RAM\r
+  16200000-17001ef1 : Kernel code\r
+fd00000000-ffffffffff : Reserved\r
+@@ interrupts\r
+           CPU0       CPU1       \r
+  0:        136          0    XT-PIC      timer\r
+  4:          0         18   IO-APIC   4-edge      ttyS0, ttyS4\r
+  9:          0          0   IO-APIC   9-fasteoi\r
+ 24:          7          1   PCI-MSI 16384-edge      PCIe PME, aerdrv\r
+NMI:          2          3   Non-maskable interrupts\r
+ERR:          5\r
+@@ pci\r
+function 0000:00:00.0 0x8086 0x1237 0x060000 0 -\r
+function 0000:00:05.0 0x1b36 0x0002 0x070002 10 serial\r
+resource 0 0x000000000000c010 0x000000000000c017 0x0000000000040101\r
+resource 6 0x00000000fe800000 0x00000000fe800fff 0x0000000000040200\r
+message 24 msix\r
+@@ serial\r
+serinfo:1.0 driver revision:\r
+0: uart:16550A port:000003F8 irq:4 tx:6930 rx:2 RTS|CTS|DTR|DSR|CD\r
+1: uart:16550A mmio:0xFEB00000 irq:24 tx:0 rx:0\r
+2: uart:unknown port:000003E8 irq:4\r
+@@ rtc\r
+clock rtc0 2026-11-27 18:38:14 rtc_cmos 00:04\r
+@@ acpi\r
+APIC\r
+SSDT2\r
+device \\_SB_.PCI0 PNP0A03\r
+device \\_SB_.PCI0.COM1 PNP0501\r
+@@ clocksource\r
+tsc\r
+tsc hpet acpi_pm\r
+@@ end\r
+[    6.785340] reboot: Power down\r
+";
+
+    fn range(first: u64, last: u64, name: &str, within: &[&str]) -> Range {
+        Range { first, last, name: name.into(), within: within.iter().map(|name| (*name).into()).collect() }
+    }
+
+    #[test]
+    fn ranges_know_what_they_lie_in() {
+        let report = Report::read(OUTPUT).unwrap();
+        let (bus, function) = ("PCI Bus 0000:00", "0000:00:01.3");
+        let ports = [
+            range(0, 0xcf7, bus, &[]),
+            range(0x60, 0x60, "keyboard", &[bus]),
+            range(0x600, 0x63f, function, &[bus]),
+            range(0x600, 0x603, "ACPI PM1a_EVT_BLK", &[bus, function]),
+            range(0xcf8, 0xcff, "PCI conf1", &[]),
+        ];
+        assert_eq!(report.ports, ports);
+        let memory = [
+            range(0x10_0000, 0x1ffd_ffff, "System RAM", &[]),
+            range(0x1620_0000, 0x1700_1ef1, "Kernel code", &["System RAM"]),
+            range(0xfd_0000_0000, 0xff_ffff_ffff, "Reserved", &[]),
+        ];
+        assert_eq!(report.memory, memory);
+    }
+
+    #[test]
+    fn interrupts_have_counts_and_those_with_a_number_a_controller() {
+        let report = Report::read(OUTPUT).unwrap();
+        let interrupt = |name: &str, counts: &[u64], chip: &str, line, trigger: &str, users: &[&str]| Interrupt {
+            name: name.into(),
+            counts: counts.into(),
+            chip: chip.into(),
+            line,
+            trigger: trigger.into(),
+            users: users.iter().map(|user| (*user).into()).collect(),
+        };
+        let expected = [
+            interrupt("0", &[136, 0], "XT-PIC", None, "", &["timer"]),
+            interrupt("4", &[0, 18], "IO-APIC", Some(4), "edge", &["ttyS0", "ttyS4"]),
+            interrupt("9", &[0, 0], "IO-APIC", Some(9), "fasteoi", &[]),
+            interrupt("24", &[7, 1], "PCI-MSI", Some(16384), "edge", &["PCIe PME", "aerdrv"]),
+            interrupt("NMI", &[2, 3], "", None, "", &["Non-maskable interrupts"]),
+            interrupt("ERR", &[5], "", None, "", &[]),
+        ];
+        assert_eq!(report.interrupts, expected);
+        assert_eq!(report.interrupts[3].total(), 8);
+    }
+
+    #[test]
+    fn functions_have_what_follows_them() {
+        let report = Report::read(OUTPUT).unwrap();
+        let bridge = PciFunction {
+            address: "0000:00:00.0".into(),
+            vendor: 0x8086,
+            device: 0x1237,
+            class: 0x06_0000,
+            ..PciFunction::default()
+        };
+        let serial = PciFunction {
+            address: "0000:00:05.0".into(),
+            vendor: 0x1b36,
+            device: 2,
+            class: 0x07_0002,
+            irq: 10,
+            driver: Some("serial".into()),
+            resources: vec![
+                PciResource { number: 0, first: 0xc010, last: 0xc017, flags: 0x4_0101 },
+                PciResource { number: 6, first: 0xfe80_0000, last: 0xfe80_0fff, flags: 0x4_0200 },
+            ],
+            messages: vec![(24, "msix".into())],
+        };
+        assert_eq!(report.functions, [bridge, serial]);
+    }
+
+    #[test]
+    fn serial_ports_are_at_ports_or_in_memory_and_may_be_unknown() {
+        let report = Report::read(OUTPUT).unwrap();
+        let port = |number, kind: &str, place, irq, counts: Option<(u64, u64)>| SerialPort {
+            number,
+            kind: kind.into(),
+            place,
+            irq,
+            sent: counts.map(|(sent, _)| sent),
+            received: counts.map(|(_, received)| received),
+        };
+        let expected = [
+            port(0, "16550A", SerialPlace::Port(0x3f8), 4, Some((6930, 2))),
+            port(1, "16550A", SerialPlace::Memory(0xfeb0_0000), 24, Some((0, 0))),
+            port(2, "unknown", SerialPlace::Port(0x3e8), 4, None),
+        ];
+        assert_eq!(report.serial, expected);
+    }
+
+    #[test]
+    fn the_rest_is_read_as_it_stands() {
+        let report = Report::read(OUTPUT).unwrap();
+        assert_eq!(report.kernel, "Linux version 6.1.0-56-amd64 (gcc-12) #1 SMP");
+        assert_eq!(report.processors, 2);
+        let [clock] = &report.clocks[..] else { panic!("{:?}", report.clocks) };
+        let clock = [&clock.name, &clock.date, &clock.time, &clock.driver];
+        assert_eq!(clock, ["rtc0", "2026-11-27", "18:38:14", "rtc_cmos 00:04"]);
+        assert_eq!(report.acpi_tables, ["APIC", "SSDT2"]);
+        let devices: Vec<_> = report.acpi_devices.iter().map(|device| (&*device.path, &*device.id)).collect();
+        assert_eq!(devices, [(r"\_SB_.PCI0", "PNP0A03"), (r"\_SB_.PCI0.COM1", "PNP0501")]);
+        assert_eq!((report.clock_source.as_str(), report.clock_sources.join(" ")), ("tsc", "tsc hpet acpi_pm".into()));
+    }
+
+    #[test]
+    fn a_report_that_is_not_there_or_breaks_off_is_no_report() {
+        assert_eq!(Report::read("hello\n@@ end\n"), Err(Error::None));
+        let (half, _) = OUTPUT.split_once("@@ pci").unwrap();
+        assert_eq!(Report::read(half), Err(Error::NoEnd));
+        for section in ["kernel", "processors", "ioports", "iomem", "interrupts", "pci", "serial", "rtc", "acpi"] {
+            let renamed = OUTPUT.replace(&format!("@@ {section}\r"), "@@ other\r");
+            assert_eq!(Report::read(&renamed), Err(Error::NoSection(section)));
+        }
+    }
+
+    #[test]
+    fn an_output_has_several_reports_of_which_each_has_an_end() {
+        let second = OUTPUT.replace("0060-0060 : keyboard", "0061-0061 : speaker");
+        let both = format!("{OUTPUT}between\n{second}after\n");
+        let reports = Report::read_all(&both).unwrap();
+        let names: Vec<_> = reports.iter().map(|report| report.ports[1].name.as_str()).collect();
+        assert_eq!(names, ["keyboard", "speaker"]);
+        assert_eq!(Report::read(&both).as_ref(), Ok(&reports[0]));
+        assert_eq!(Report::read_all("hello\n"), Err(Error::None));
+        assert_eq!(Report::read_all(&format!("{OUTPUT}@@ kernel\n")), Err(Error::NoEnd));
+    }
+
+    #[test]
+    fn a_line_that_makes_no_sense_is_named_with_its_section() {
+        for (section, old, new) in [
+            ("ioports", "0cf8-0cff : PCI", "0cf8..0cff : PCI"),
+            ("iomem", "00100000-", "0010000x-"),
+            ("interrupts", "ERR:          5", "ERR:          ?"),
+            ("interrupts", "PCI-MSI 16384-edge      PCIe PME, aerdrv", ""),
+            ("pci", "0x8086 0x1237", "0x18086 0x1237"),
+            ("pci", "message 24", "message x"),
+            ("pci", "function 0000:00:05.0", "0000:00:05.0"),
+            ("serial", "irq:24", "irq:x"),
+            ("serial", "mmio:0xFEB00000 ", ""),
+            ("rtc", "clock rtc0", "rtc0"),
+        ] {
+            assert!(OUTPUT.contains(old), "{old}");
+            let error = Report::read(&OUTPUT.replace(old, new)).unwrap_err();
+            assert!(matches!(&error, Error::Line { section: named, .. } if *named == section), "{new}: {error:?}");
+        }
+    }
 }

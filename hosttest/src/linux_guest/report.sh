@@ -47,7 +47,7 @@ for table in /sys/firmware/acpi/tables/*; do
     [ -f "$table" ] && echo "${table##*/}"
 done
 for device in /sys/bus/acpi/devices/*; do
-    [ -e "$device/path" ] && echo "device $(value "$device/path") $(value "$device/hid")"
+    [ -e "$device/hid" ] && echo "device $(value "$device/path") $(value "$device/hid")"
 done
 echo "@@ clocksource"
 value /sys/devices/system/clocksource/clocksource0/current_clocksource

@@ -18,6 +18,8 @@ pub(super) const WORKING_DIRECTORY: &str = "/nested/working-directory";
 /// Each ends with a zero byte.
 pub(super) const ARGUMENTS: &str = "/nested/arguments";
 
+/// What the loader knows of directories of libraries (ldconfig(8)).
+const LIBRARY_CACHE: &str = "/etc/ld.so.cache";
 /// The directories that are mounted, or written to.
 const EMPTY: [&str; 4] = ["/dev", "/proc", "/sys", "/tmp"];
 
@@ -28,6 +30,10 @@ pub(super) fn initramfs(kernel: &Path, arguments: &[OsString]) -> Result<Vec<u8>
     archive.executable(Path::new(PROGRAM), loaded_part(&read(Path::new("/proc/self/exe"))?));
     for library in libraries() {
         archive.executable(&library, &read(&library)?);
+    }
+    // Where the loader found those that are not in its own directories.
+    if let Ok(cache) = fs::read(LIBRARY_CACHE) {
+        archive.file(Path::new(LIBRARY_CACHE), &cache);
     }
     for (number, name) in MODULES.iter().enumerate() {
         let path = Path::new(MODULES_DIRECTORY).join(number.to_string());
