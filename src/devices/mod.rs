@@ -2,5 +2,6 @@
 //! `static`.
 
 pub mod pci;
+pub mod pic;
 pub mod time;
 pub mod uart;
