@@ -2,8 +2,11 @@
 //! `static`.
 
 pub mod hpet;
+pub mod ioapic;
 mod output;
+pub mod pc_interrupts;
 pub mod pci;
+pub mod pic;
 pub mod pit;
 pub mod pm_timer;
 pub mod rtc;

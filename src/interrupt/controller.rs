@@ -26,6 +26,8 @@ impl fmt::Display for Gsi {
 /// A method that unwinds instead of returning has not taken what it was told. The unwinding goes on through the method of the
 /// handle, or the removal, that made the call, and the manager is as after a refusal.
 ///
+/// A reference to a controller is a controller.
+///
 /// ```
 /// use core::sync::atomic::{AtomicU32, Ordering};
 /// use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
@@ -78,6 +80,31 @@ pub trait InterruptController: Sync {
     /// # Errors
     /// As [`set_level`](Self::set_level).
     fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError>;
+}
+
+impl<C: InterruptController + ?Sized> InterruptController for &C {
+    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        (**self).set_level(gsi, asserted)
+    }
+    fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError> {
+        (**self).pulse(gsi)
+    }
+    fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
+        (**self).message(address, data)
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<C: InterruptController + Send + ?Sized> InterruptController for alloc::sync::Arc<C> {
+    fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
+        (**self).set_level(gsi, asserted)
+    }
+    fn pulse(&self, gsi: Gsi) -> Result<(), InterruptError> {
+        (**self).pulse(gsi)
+    }
+    fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
+        (**self).message(address, data)
+    }
 }
 
 /// Why an interrupt was not signalled.

@@ -29,6 +29,8 @@ mod allocator;
 mod device;
 #[cfg(feature = "all")]
 mod exits;
+#[cfg(feature = "devices")]
+mod interrupt_chips;
 #[cfg(feature = "all")]
 mod messages;
 #[cfg(feature = "devices")]
@@ -95,6 +97,8 @@ extern "C" fn _start() -> ! {
         exits::ports(data);
         exits::memory();
         exits::operands();
+        #[cfg(feature = "devices")]
+        interrupt_chips::all(manager, &access, data);
         #[cfg(feature = "devices")]
         pci::all(manager, &access, data);
         #[cfg(feature = "devices")]

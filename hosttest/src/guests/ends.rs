@@ -4,6 +4,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use kvm_ioctls::Kvm;
+use vm_device::devices::ioapic::Ioapic;
 use vm_device::{DeviceManager, Gsi, InterruptController, InterruptError, IoResource, IrqResource};
 
 use super::recorded::Recorded;
@@ -14,7 +15,7 @@ use crate::devices::interrupter::{ASSERT, Interrupter};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::interrupts::{Trigger, enable, mask, route, wait_for};
 use crate::guest_side::{mmio, pass, port};
-use crate::vmm::ioapic::{self, Ioapic};
+use crate::vmm::ioapic::{self, KvmLocalApics};
 use crate::vmm::machine::{DATA, Machine};
 use crate::vmm::resample::ResampledLines;
 use crate::vmm::run::{Tally, run_with_ends};
@@ -158,25 +159,26 @@ fn resample(kvm: &Kvm) -> Result<Tally, Failure> {
 
 fn split_irqchip(kvm: &Kvm) -> Result<Tally, Failure> {
     let vm = Vm::new(kvm)?;
-    vm.create_split_irqchip(ioapic::LINES as u32)?;
+    vm.create_split_irqchip(ioapic::LINES)?;
     let machine = Machine::around(vm)?;
     machine.set_interrupt_gate(VECTOR, serve_one as *const () as u64);
-    let ioapic = Ioapic::new(machine.vm());
+    let apics = KvmLocalApics::new(machine.vm());
+    let ioapic = Ioapic::new(&apics);
     let (room, controller, devices, wrong) = (Room::new(), Recorded::new(&ioapic), Devices::new(), Mutex::new(None));
     let (manager, verdict) = (manager(&room, &controller), Verdict::new());
     devices.register(&manager)?;
-    manager.register_device(&ioapic, None, &[Ioapic::resource()], &[])?;
+    manager.register_device(&ioapic, None, &[ioapic.mmio(ioapic::BASE)], &[])?;
     manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
     let has_ended = || verdict.given().is_some();
     // After an exit, and not within a call of the controller.
-    let interrupt_ended = |vector| ioapic.ended(vector).into_iter().for_each(|gsi| pass_on(&manager, gsi, &wrong));
+    let interrupt_ended = |vector| ioapic.ended(vector, |gsi| pass_on(&manager, gsi, &wrong));
     let tally = run_with_ends(&mut vcpu, &mut manager.dispatcher(0)?, LIMIT, has_ended, interrupt_ended)?;
     keep_map(&manager);
     if let Some(Err(finding)) = verdict.given() {
         return Err(Failure(format!("the guest failed: {finding}")));
     }
-    expect("the refusal of a route", ioapic.refused(), None::<kvm_ioctls::Error>)?;
+    expect("the refusal of a route", apics.refused(), None::<kvm_ioctls::Error>)?;
     expect("what an end has met", wrong.into_inner()?, None::<InterruptError>)?;
     // One for each time that a device was served.
     devices.expect_ends(2 * ROUNDS, &controller.levels())?;

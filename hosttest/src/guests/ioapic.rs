@@ -1,6 +1,7 @@
 //! An IOAPIC that is the VMM's, over local APICs that are KVM's.
 
 use kvm_ioctls::Kvm;
+use vm_device::devices::ioapic::Ioapic;
 use vm_device::{Gsi, InterruptError, IoResource, IrqResource};
 
 use super::scenario::{Failure, LIMIT, Room, Scenario, expect, manager};
@@ -9,7 +10,7 @@ use crate::devices::interrupter::{Interrupter, PULSE};
 use crate::devices::verdict::Verdict;
 use crate::guest_side::interrupts::{Trigger, enable, read_ioapic, redirection, route, wait_for, write_ioapic};
 use crate::guest_side::{mmio, pass, port};
-use crate::vmm::ioapic::{Ioapic, LINES};
+use crate::vmm::ioapic::{self, KvmLocalApics};
 use crate::vmm::machine::{DATA, Machine};
 use crate::vmm::run::{Tally, run_with_ends};
 use crate::vmm::vcpu::Ring;
@@ -54,13 +55,14 @@ extern "C" fn guest(_: u64) {
 
 fn edge(kvm: &Kvm) -> Result<Tally, Failure> {
     let vm = Vm::new(kvm)?;
-    vm.create_split_irqchip(LINES as u32)?;
+    vm.create_split_irqchip(ioapic::LINES)?;
     let machine = Machine::around(vm)?;
     machine.set_interrupt_gate(VECTOR, count as *const () as u64);
-    let ioapic = Ioapic::new(machine.vm());
+    let apics = KvmLocalApics::new(machine.vm());
+    let ioapic = Ioapic::new(&apics);
     let (room, verdict, device) = (Room::new(), Verdict::new(), Interrupter::new("timer"));
     let manager = manager(&room).with_interrupt_controller(&ioapic);
-    manager.register_device(&ioapic, None, &[Ioapic::resource()], &[])?;
+    manager.register_device(&ioapic, None, &[ioapic.mmio(ioapic::BASE)], &[])?;
     manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
     manager.register_device(&device, None, &[IoResource::pio(DEVICE, 8)], &[IrqResource::Fixed(LINE)])?;
     let mut vcpu = machine.start(0, Ring::User, guest, 0)?;
@@ -71,7 +73,7 @@ fn edge(kvm: &Kvm) -> Result<Tally, Failure> {
         return Err(Failure(format!("the guest failed: {finding}")));
     }
     expect("exits at ends", ends, Vec::<u8>::new())?;
-    expect("the refusal of a route", ioapic.refused(), None::<kvm_ioctls::Error>)?;
+    expect("the refusal of a route", apics.refused(), None::<kvm_ioctls::Error>)?;
     expect("the refusal of an interrupt", device.refused(), None::<InterruptError>)?;
     Ok(tally)
 }

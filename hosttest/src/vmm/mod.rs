@@ -6,8 +6,8 @@
 //!   port I/O that `kvm-ioctls` does not tell;
 //! - [`bridge`] lets the manager answer it;
 //! - [`irq`] is an [`InterruptController`](vm_device::InterruptController) over KVM's in-kernel interrupt controllers;
-//!   [`resample`] is another, by events that also tell of the ends of interrupts; [`ioapic`] is a third, where only the local
-//!   APICs are KVM's;
+//!   [`resample`] is another, by events that also tell of the ends of interrupts; [`ioapic`] is what the crate's IOAPIC needs
+//!   where only the local APICs are KVM's;
 //! - [`backing`] is a [`RangeListener`](vm_device::RangeListener): memory slots for physically backed ranges;
 //! - [`doorbell`] is another: it gives the writes that a device declares as doorbells to KVM, as ioeventfds; [`listeners`] makes
 //!   one of several;
