@@ -9,3 +9,4 @@ pub mod picture;
 pub mod ram;
 pub mod run;
 pub mod summary;
+pub mod terminal;
