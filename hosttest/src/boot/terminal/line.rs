@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Condvar, Mutex, MutexGuard};
 use std::time::Instant;
 
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
@@ -19,7 +19,8 @@ const CHUNK: usize = 4096;
 
 /// The end of the line that a serial port is given, as [`embedded_io`] has it. It is asked whether it is ready first, and then does
 /// not wait.
-pub struct Line(pub(super) Arc<Traffic>);
+#[derive(Clone, Copy)]
+pub struct Line<'t>(pub(super) &'t Traffic);
 
 /// What is under way, and what has passed.
 pub(super) struct Traffic {
@@ -176,18 +177,18 @@ impl Traffic {
     }
 }
 
-impl ErrorType for Line {
+impl ErrorType for Line<'_> {
     type Error = Infallible;
 }
 
-impl ReadReady for Line {
+impl ReadReady for Line<'_> {
     fn read_ready(&mut self) -> Result<bool, Infallible> {
         let state = self.0.state();
         Ok(!state.to_guest.is_empty() || state.has_ended)
     }
 }
 
-impl Read for Line {
+impl Read for Line<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
         if bytes.is_empty() {
             return Ok(0);
@@ -207,7 +208,7 @@ impl Read for Line {
     }
 }
 
-impl WriteReady for Line {
+impl WriteReady for Line<'_> {
     fn write_ready(&mut self) -> Result<bool, Infallible> {
         let mut state = self.0.state();
         let is_ready = state.from_guest.len() < ROOM || state.closed.is_some();
@@ -216,7 +217,7 @@ impl WriteReady for Line {
     }
 }
 
-impl Write for Line {
+impl Write for Line<'_> {
     /// What is written when the line is closed is lost.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
         if bytes.is_empty() {

@@ -66,7 +66,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 pub struct Terminal {
     input: OwnedFd,
     output: OwnedFd,
-    traffic: Arc<Traffic>,
+    traffic: Traffic,
 }
 
 impl Terminal {
@@ -81,12 +81,12 @@ impl Terminal {
 
     /// The same with other file descriptors.
     pub fn new(input: OwnedFd, output: OwnedFd, expected: Option<&str>) -> Self {
-        Self { input, output, traffic: Arc::new(Traffic::new(expected.map(Expect::new))) }
+        Self { input, output, traffic: Traffic::new(expected.map(Expect::new)) }
     }
 
     /// The end that the guest's serial port is given. There may be several ports.
-    pub fn line(&self) -> Line {
-        Line(Arc::clone(&self.traffic))
+    pub fn line(&self) -> Line<'_> {
+        Line(&self.traffic)
     }
 
     /// Lets bytes pass, and puts the terminal into raw mode if it is one, until what is returned is dropped. That may be once.
