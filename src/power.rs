@@ -1,6 +1,7 @@
 //! What a device asks of the embedder that is about the whole machine.
 
-/// How a device with a reset or power register asks for a reset of the machine, or its end. The embedder implements it.
+/// How a device with a reset or power register asks for a reset of the machine, or its end. The embedder implements it. A
+/// reference to one is one too, and with the feature `alloc` an `Arc`.
 ///
 /// Both calls come from within a device's callback, and only note what is asked for: the callback returns, and the embedder
 /// acts on the note when no vCPU is in a callback. Then it resets the devices ([`reset`](crate::DeviceManager::reset)), gives
@@ -65,4 +66,23 @@ pub trait PowerControl: Sync {
 
     /// The machine is to be switched off.
     fn power_off(&self);
+}
+
+impl<P: PowerControl + ?Sized> PowerControl for &P {
+    fn reset(&self) {
+        (**self).reset();
+    }
+    fn power_off(&self) {
+        (**self).power_off();
+    }
+}
+
+#[cfg(feature = "alloc")]
+impl<P: PowerControl + ?Sized + Send> PowerControl for alloc::sync::Arc<P> {
+    fn reset(&self) {
+        (**self).reset();
+    }
+    fn power_off(&self) {
+        (**self).power_off();
+    }
 }

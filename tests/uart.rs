@@ -3,18 +3,14 @@
 
 mod fixture;
 
-use std::collections::VecDeque;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use embedded_io::{ErrorKind, ErrorType, Read, ReadReady, Write, WriteReady};
-use spin::Mutex;
 use vm_device::devices::time::HandClock;
 use vm_device::devices::uart::Uart16550;
 use vm_device::{DeviceManager, Gsi, GuestAddress, InterruptController, InterruptError, IoType, IrqResource};
 
-use fixture::{manager, within_limit};
+use fixture::{Line, manager, within_limit};
 
 const COM1: u16 = 0x3f8;
 
@@ -38,68 +34,6 @@ const NONE: u8 = 0xc1;
 
 /// Four characters of 10 bits at 115,200 bits a second, in nanoseconds.
 const FOUR_CHARACTERS: u64 = 347_220;
-
-/// The other end of the line, which the test has too.
-#[derive(Clone, Default)]
-struct Line(Arc<Mutex<End>>);
-
-struct End {
-    sent: Vec<u8>,
-    writes: usize,
-    /// How many more bytes it takes.
-    room: usize,
-    input: VecDeque<u8>,
-    fails: bool,
-}
-
-impl Default for End {
-    fn default() -> Self {
-        Self { sent: Vec::new(), writes: 0, room: usize::MAX, input: VecDeque::new(), fails: false }
-    }
-}
-
-impl ErrorType for Line {
-    type Error = ErrorKind;
-}
-
-impl Read for Line {
-    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, ErrorKind> {
-        let mut end = self.0.lock();
-        assert!(!end.input.is_empty() && !bytes.is_empty(), "it was asked whether it is ready");
-        Ok(bytes.iter_mut().map_while(|byte| end.input.pop_front().map(|input| *byte = input)).count())
-    }
-}
-
-impl ReadReady for Line {
-    fn read_ready(&mut self) -> Result<bool, ErrorKind> {
-        let end = self.0.lock();
-        if end.fails { Err(ErrorKind::BrokenPipe) } else { Ok(!end.input.is_empty()) }
-    }
-}
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
-        let mut end = self.0.lock();
-        assert!(end.room != 0 && !bytes.is_empty(), "it was asked whether it is ready");
-        if end.fails {
-            return Err(ErrorKind::BrokenPipe);
-        }
-        let taken = bytes.len().min(end.room);
-        end.room -= taken;
-        end.writes += 1;
-        end.sent.extend(&bytes[..taken]);
-        Ok(taken)
-    }
-    fn flush(&mut self) -> Result<(), ErrorKind> {
-        Ok(())
-    }
-}
-
-impl WriteReady for Line {
-    fn write_ready(&mut self) -> Result<bool, ErrorKind> {
-        Ok(self.0.lock().room != 0)
-    }
-}
 
 /// The level of line 4, and whether levels are refused.
 #[derive(Default)]

@@ -1,14 +1,24 @@
 //! Chipset devices, each a plain user of the public interface: nothing in them names a capacity, and each can stand in a
 //! `static`.
 
+pub mod debug_console;
+pub mod exit_port;
+pub mod fw_cfg;
 pub mod hpet;
+pub mod i8042;
 pub mod ioapic;
+mod line;
 mod output;
 pub mod pc_interrupts;
 pub mod pci;
 pub mod pic;
 pub mod pit;
+pub mod pl011;
+pub mod pm1;
 pub mod pm_timer;
+pub mod post;
+pub mod reset_control;
 pub mod rtc;
+pub mod system_control;
 pub mod time;
 pub mod uart;

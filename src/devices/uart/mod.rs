@@ -5,10 +5,11 @@ mod registers;
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 use spin::Mutex;
 
+use super::line;
+use super::output::Output;
 use super::time::Clock;
 use crate::access::Access;
 use crate::device::{Device, Failed, Rejected};
-use crate::interrupt::IrqLine;
 use crate::resource::{IoResource, Resources};
 use registers::{DATA, DEPTH, Registers};
 
@@ -83,11 +84,9 @@ pub struct Uart16550<'d, L, C> {
 struct State<'d, L> {
     registers: Registers,
     line: L,
-    irq: IrqLine<'d>,
     /// The level of the interrupt.
     level: bool,
-    /// The level that was told, if it was taken.
-    told: Option<bool>,
+    output: Output<'d>,
 }
 
 /// How many registers there are.
@@ -96,7 +95,7 @@ const REGISTERS: u64 = 8;
 impl<'d, L, C> Uart16550<'d, L, C> {
     /// A UART as after power-on, with registers one byte apart. `name` is that of the device.
     pub const fn new(name: &'d str, line: L, clock: C) -> Self {
-        let state = State { registers: Registers::new(), line, irq: IrqLine::DISCONNECTED, level: false, told: None };
+        let state = State { registers: Registers::new(), line, level: false, output: Output::DISCONNECTED };
         Self { name, shift: 0, clock, state: Mutex::new(state) }
     }
 
@@ -165,40 +164,22 @@ impl<L: Read + ReadReady + Write + WriteReady> State<'_, L> {
             self.send();
             self.receive(now);
         }
-        let level = self.registers.interrupts(now);
-        self.level = level;
-        if self.told != Some(level) {
-            let told = if level { self.irq.assert() } else { self.irq.deassert() };
-            // A level that was not taken is told again.
-            self.told = told.is_ok().then_some(level);
-        }
+        self.level = self.registers.interrupts(now);
+        self.output.set(self.level);
         self.registers.times_out_at().filter(|time| *time > now)
     }
 
     fn send(&mut self) {
-        while !self.registers.to_send().is_empty() {
-            let sent = match self.line.write_ready() {
-                Ok(true) => self.line.write(self.registers.to_send()),
-                Ok(false) => return,
-                Err(error) => Err(error),
-            };
-            match sent {
-                Ok(0) => return,
-                Ok(count) => self.registers.sent(count),
-                // Nobody listens.
-                Err(_) => self.registers.sent(DEPTH),
-            }
+        while let count @ 1.. = line::send(&mut self.line, self.registers.to_send()) {
+            self.registers.sent(count);
         }
     }
 
     fn receive(&mut self, now: u64) {
         let mut bytes = [0; DEPTH];
         // Each turn fills at least a place.
-        while let Some(room) = bytes.get_mut(..self.registers.room()).filter(|room| !room.is_empty())
-            && let Ok(true) = self.line.read_ready()
-            && let Ok(count @ 1..) = self.line.read(room)
-        {
-            for byte in bytes.iter().take(count) {
+        while let received @ [_, ..] = line::receive(&mut self.line, &mut bytes, self.registers.room()) {
+            for byte in received {
                 self.registers.receive(*byte, 0, now);
             }
         }
@@ -250,8 +231,7 @@ where
     }
 
     fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
-        let mut state = self.state.lock();
-        (state.irq, state.told) = (resources.irq(0), None);
+        self.state.lock().output = Output::new(resources.irq(0));
         Ok(())
     }
 
