@@ -5,6 +5,7 @@ use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header
 use linux_loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info};
 use vm_memory::ByteValued;
 
+use crate::boot::board::ECAM;
 use crate::boot::ram::{FOUR_GIB, MIB, Ram};
 
 /// Where they lie.
@@ -45,10 +46,10 @@ impl Parameters<'_> {
             (FIRMWARE_DATA, 0xa_0000 - FIRMWARE_DATA, RESERVED),
             (TABLES, MIB - TABLES, RESERVED),
             (MIB, self.low_end - MIB, USABLE),
+            (ECAM.first().0, ECAM.last().0 - ECAM.first().0 + 1, RESERVED),
             (FOUR_GIB, self.high_size, USABLE),
         ]
         .into_iter()
-        .chain(super::board::ECAM.map(|range| (range.first().0, range.last().0 - range.first().0 + 1, RESERVED)))
         .filter(|(_, size, _)| *size > 0)
     }
 

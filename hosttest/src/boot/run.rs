@@ -67,14 +67,14 @@ impl fmt::Display for Ended {
 }
 
 /// How to run a guest.
-#[derive(Clone, Copy, Debug)]
-pub struct Run {
+#[derive(Clone, Copy)]
+pub struct Run<'r> {
     /// How many processors it has.
     pub cpus: usize,
     /// How long it may run, with all its resets.
     pub limit: Option<Duration>,
-    /// How many resets start it again; the next one ends it.
-    pub resets: u32,
+    /// Is asked at each reset by the guest: whether it starts again. Otherwise the reset is its end.
+    pub starts_again: &'r dyn Fn() -> bool,
 }
 
 /// What a run came to.
@@ -92,7 +92,7 @@ pub struct Outcome {
 ///
 /// # Errors
 /// [`BootError`] if it cannot be started.
-pub fn run(board: &Board<'_>, crew: &Crew, run: &Run) -> Result<Outcome, BootError> {
+pub fn run(board: &Board<'_>, crew: &Crew, run: &Run<'_>) -> Result<Outcome, BootError> {
     let kvm = kvm()?;
     let start = Instant::now();
     let mut resets = 0;
@@ -101,7 +101,7 @@ pub fn run(board: &Board<'_>, crew: &Crew, run: &Run) -> Result<Outcome, BootErr
         let _ticks = StopClock(board.clock);
         loop {
             let ended = run_once(board, crew, run, &kvm, start)?;
-            if ended == Ended::Reset && resets < run.resets {
+            if ended == Ended::Reset && (run.starts_again)() {
                 resets += 1;
                 board.manager.reset().map_err(|error| BootError::Device(error.to_string()))?;
                 continue;
@@ -124,7 +124,7 @@ impl Drop for StopClock<'_> {
 fn run_once(
     board: &Board<'_>,
     crew: &Crew,
-    run: &Run,
+    run: &Run<'_>,
     kvm: &kvm_ioctls::Kvm,
     start: Instant,
 ) -> Result<Ended, BootError> {

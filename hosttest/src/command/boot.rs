@@ -1,28 +1,34 @@
 //! `hosttest boot`
 
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
-use std::sync::Mutex;
+use std::thread;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use hosttest::boot::board::{MAX_CPUS, Setup, with_board};
-use hosttest::boot::capture::Capture;
+use hosttest::boot::error::BootError;
 use hosttest::boot::image::{Firmware, Image, Kernel};
+use hosttest::boot::picture::draw;
 use hosttest::boot::ram::MIB;
-use hosttest::boot::run::{Run, run};
+use hosttest::boot::run::{Ended, Outcome, Run, run};
+use hosttest::boot::summary::Summary;
+use hosttest::boot::terminal::Terminal;
 use hosttest::complain;
 use hosttest::vmm::crew::Crew;
-use vm_device::{AccessObserver, ObservedAccess};
+use hosttest::vmm::trace::Trace;
 
 use super::error::CommandError;
 
 #[derive(Args)]
+#[command(group = ArgGroup::new("image").required(true))]
 pub(super) struct Arguments {
-    /// Start this firmware, as after power-on
-    #[arg(long, value_name = "FILE")]
+    /// Start this firmware, as after power-on; its messages at port 0x402 are shown too
+    #[arg(long, value_name = "FILE", group = "image")]
     firmware: Option<PathBuf>,
     /// Start this kernel: a bzImage, or an ELF file
-    #[arg(long, value_name = "FILE", required_unless_present = "firmware", conflicts_with = "firmware")]
+    #[arg(long, value_name = "FILE", group = "image")]
     kernel: Option<PathBuf>,
     /// Its initial RAM disk
     #[arg(long, value_name = "FILE", requires = "kernel")]
@@ -38,52 +44,130 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_CPUS as i64))]
     cpus: u16,
     /// End the guest after so many seconds
-    #[arg(long, value_name = "SECONDS")]
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     timeout: Option<u64>,
+    /// End the guest when it prints this; any other end is a failure then
+    #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(allow_hyphen_values = true)]
+    expect: Option<String>,
+    /// A reset by the guest ends it, instead of starting it again
+    #[arg(long)]
+    no_reboot: bool,
+    /// Write a line for each access
+    #[arg(long, value_name = "FILE")]
+    trace: Option<PathBuf>,
+    /// Draw the exits over time, by device
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
-struct Unclaimed(Mutex<std::collections::BTreeMap<String, usize>>);
-impl AccessObserver for Unclaimed {
-    fn observe(&self, access: &ObservedAccess<'_>) {
-        if access.outcome.is_err() {
-            *self
-                .0
-                .lock()
-                .unwrap()
-                .entry(format!("{:?} {} {:?} {:?}", access.io_type, access.address, access.direction, access.outcome))
-                .or_default() += 1;
+impl Arguments {
+    fn image(&self) -> Result<Image, BootError> {
+        match (&self.firmware, &self.kernel) {
+            (Some(file), _) => Firmware::read(file).map(Image::Firmware),
+            (None, Some(file)) => Kernel::read(file, self.initrd.as_deref(), &self.cmdline).map(Image::Kernel),
+            (None, None) => unreachable!("the parser demands one of both"),
         }
     }
 }
 
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
-    let image = match (&arguments.firmware, &arguments.kernel) {
-        (Some(file), _) => Firmware::read(file).map(Image::Firmware),
-        (_, Some(file)) => Kernel::read(file, arguments.initrd.as_deref(), &arguments.cmdline).map(Image::Kernel),
-        _ => unreachable!(),
+    let image = arguments.image()?;
+    let trace = match &arguments.trace {
+        Some(file) => Some(Trace::new(BufWriter::new(File::create(file)?))),
+        None => None,
     };
-    let crew = Crew::new();
-    let serial = Capture::new();
-    let unclaimed = Unclaimed(Mutex::default());
-    let how = Run { cpus: arguments.cpus.into(), limit: arguments.timeout.map(Duration::from_secs), resets: u32::MAX };
-    let outcome = image.and_then(|image| {
-        let setup = Setup { memory: arguments.memory * MIB, serial: &serial, observer: &unclaimed, image: &image };
-        with_board(&setup, |board| {
-            let outcome = run(board, &crew, &how);
-            println!("{}{}", board.debug.output(), serial.output());
-            println!("{}", board.ram.screen().join("\n"));
-            outcome
-        })?
-    });
-    println!("{:#?}", unclaimed.0.lock().unwrap());
-    match outcome {
-        Ok(outcome) => {
-            println!("{outcome:?}");
+    let terminal = Terminal::standard(arguments.expect.as_deref())?;
+    let line = terminal.line();
+    let setup = Setup {
+        memory: arguments.memory * MIB,
+        image: &image,
+        serial: line,
+        debug: line,
+        pci_serial: [line; 2],
+        cards: &[],
+        trace: trace.as_ref(),
+    };
+    let (outcome, summary) = with_board(&setup, |board| {
+        let crew = Crew::new();
+        let run_how = Run {
+            cpus: arguments.cpus.into(),
+            limit: arguments.timeout.map(Duration::from_secs),
+            starts_again: &|| !arguments.no_reboot && last_words(&terminal.kept()).is_none(),
+        };
+        let outcome = thread::scope(|scope| {
+            let serving = terminal.serve(scope, || {
+                (board.poll_serial)();
+                if terminal.has_left() || terminal.has_come() {
+                    crew.stop();
+                }
+            });
+            // What the guest has sent is printed when this goes.
+            let _serving = serving.map_err(BootError::Machine)?;
+            run(board, &crew, &run_how)
+        });
+        (outcome, Summary::new(board.counters))
+    })?;
+    let outcome = outcome?;
+    if let Some(trace) = trace {
+        trace.finish()?;
+    }
+    if let Some(file) = &arguments.svg {
+        let image = arguments.firmware.as_ref().or(arguments.kernel.as_ref());
+        let title = image.and_then(|image| image.file_name()).unwrap_or_default().to_string_lossy();
+        fs::write(file, draw(&format!("Boot of {title}"), &summary))?;
+    }
+    terminal.printed()?;
+    let mut out = io::stdout().lock();
+    if !terminal.is_at_line_start() {
+        writeln!(out)?;
+    }
+    writeln!(out, "{summary}")?;
+    verdict(arguments, &terminal, &outcome, &mut out)
+}
+
+/// Says how the guest has ended, and whether that is well.
+fn verdict(
+    arguments: &Arguments,
+    terminal: &Terminal,
+    outcome: &Outcome,
+    out: &mut impl Write,
+) -> Result<bool, CommandError> {
+    let Outcome { ended, resets, elapsed } = outcome;
+    let again = match resets {
+        0 => String::new(),
+        count => format!(", {count} times reset before"),
+    };
+    if let Some(words) = last_words(&terminal.kept()) {
+        complain(&format_args!("the kernel died: {words}"));
+        return Ok(false);
+    }
+    match (&arguments.expect, terminal.has_come()) {
+        (Some(text), true) => {
+            writeln!(out, "The guest printed {text:?} after {elapsed:.1?}{again}.")?;
+            return Ok(true);
+        }
+        (Some(text), false) => {
+            complain(&format_args!("{ended} after {elapsed:.1?}{again}, and has not printed {text:?}"));
+            return Ok(false);
+        }
+        (None, _) => {}
+    }
+    match ended {
+        Ended::PoweredOff | Ended::Reset | Ended::Stopped => {
+            writeln!(out, "The run has ended after {elapsed:.1?}{again}: {ended}.")?;
             Ok(true)
         }
-        Err(error) => {
-            complain(&error);
+        _ => {
+            complain(&format_args!("{ended}, after {elapsed:.1?}{again}"));
             Ok(false)
         }
     }
+}
+
+/// The line by which a kernel says that it cannot go on.
+fn last_words(printed: &[u8]) -> Option<String> {
+    let text = String::from_utf8_lossy(printed);
+    let line = text.lines().find(|line| line.contains("Kernel panic - not syncing"))?;
+    Some(line.trim_end().to_owned())
 }

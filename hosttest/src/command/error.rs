@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 
 use clap::error::ErrorKind;
+use hosttest::boot::error::BootError;
 use hosttest::vmm::host::Unavailable;
 use hosttest::vmm::membarrier::Unsupported;
 
@@ -17,6 +18,8 @@ pub(crate) enum CommandError {
     Membarrier(Unsupported),
     /// The command that ran on the machine of `nested` failed, with this exit code.
     Nested(u8),
+    /// A machine could not be started.
+    Boot(BootError),
     /// The output went nowhere.
     Output(io::Error),
 }
@@ -27,13 +30,20 @@ impl CommandError {
         Self::Usage(Box::new(clap::Error::raw(ErrorKind::ValueValidation, what)))
     }
 
-    /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, what a nested
-    /// command ended with, 1 otherwise.
+    /// 2 without KVM or membarrier(2), 64 (`EX_USAGE` of sysexits) for a command line that makes no sense, 65 (`EX_DATAERR`) and
+    /// 66 (`EX_NOINPUT`) for an image, what a nested command ended with, 1 otherwise.
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             CommandError::Usage(_) => 64,
             CommandError::Kvm(_) | CommandError::Membarrier(_) => 2,
             CommandError::Nested(code) => *code,
+            CommandError::Boot(error) => match error {
+                BootError::Kvm(_) => 2,
+                BootError::CommandLine { .. } | BootError::Memory { .. } => 64,
+                BootError::FirmwareSize { .. } | BootError::NotAKernel(..) => 65,
+                BootError::Unreadable(..) => 66,
+                _ => 1,
+            },
             CommandError::Output(_) => 1,
         }
     }
@@ -49,6 +59,7 @@ impl fmt::Display for CommandError {
             CommandError::Kvm(error) => error.fmt(f),
             CommandError::Membarrier(error) => error.fmt(f),
             CommandError::Nested(code) => write!(f, "the command ended with exit code {code} on kvm_amd"),
+            CommandError::Boot(error) => error.fmt(f),
             CommandError::Output(error) => write!(f, "cannot write to the standard output: {error}"),
         }
     }
@@ -63,6 +74,12 @@ impl From<Unavailable> for CommandError {
 impl From<Unsupported> for CommandError {
     fn from(error: Unsupported) -> Self {
         Self::Membarrier(error)
+    }
+}
+
+impl From<BootError> for CommandError {
+    fn from(error: BootError) -> Self {
+        Self::Boot(error)
     }
 }
 
