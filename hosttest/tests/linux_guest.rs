@@ -11,6 +11,7 @@ use std::process::{Command, ExitCode, Stdio};
 use hosttest::linux_guest::kernel::Kernel;
 use hosttest::linux_guest::report::{AcpiDevice, Range, Report, SerialPlace};
 use hosttest::linux_guest::{busybox, initramfs};
+use hosttest::qemu::installed;
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use needs::{Need, test};
@@ -18,14 +19,16 @@ use needs::{Need, test};
 const QEMU: &str = "qemu-system-x86_64";
 
 fn main() -> ExitCode {
-    let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
-    let qemu = Need::new("QEMU", version.map_err(|_| "apt-get install qemu-system-x86"));
+    let qemu = Need::new("QEMU", installed());
     let programs = Need::new("busybox", busybox());
-    let trial = |name, kernel: Kernel| {
-        let kernel_there = Need::new("a Linux kernel", kernel.find());
-        test(name, &[&qemu, &programs, &kernel_there], move || report(kernel))
+    let trial = |name, what, kernel: Kernel| {
+        let there = Need::new(what, kernel.find());
+        test(name, &[&qemu, &programs, &there], move || report(kernel))
     };
-    let trials: Vec<Trial> = vec![trial("cloud_kernel", Kernel::Cloud), trial("stock_kernel", Kernel::Stock)];
+    let trials: Vec<Trial> = vec![
+        trial("cloud_kernel", "a Linux kernel", Kernel::Cloud),
+        trial("stock_kernel", "a second Linux kernel", Kernel::Stock),
+    ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

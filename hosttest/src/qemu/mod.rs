@@ -71,7 +71,10 @@ pub fn available() -> Result<(), Error> {
 }
 
 /// Whether QEMU is installed.
-fn installed() -> Result<(), Error> {
+///
+/// # Errors
+/// [`Error::NoQemu`], which says how to get it.
+pub fn installed() -> Result<(), Error> {
     let version = Command::new(QEMU).arg("--version").stdout(Stdio::null()).status();
     version.map(drop).map_err(|_| Error::NoQemu)
 }
