@@ -64,6 +64,64 @@ pub fn write_ioapic(register: u32, value: u32) {
     mmio::write(IOAPIC + 0x10, value);
 }
 
+/// The ports of the two 8259As (Intel 8259A data sheet, 231468, and Intel 82371FB data sheet, 290550).
+const PIC: u16 = 0x20;
+const SECOND_PIC: u16 = 0xa0;
+const TRIGGERS: u16 = 0x4d0;
+
+/// Initialises the two 8259As: line 0 interrupts with the vector `base`, line 8 with `base + 8`, and so on. All are masked, and
+/// triggered by edges.
+pub fn initialise_pics(base: u8) {
+    const INITIALISE: u8 = 0x11;
+    const X86: u8 = 0x01;
+    for (port, vector, cascade) in [(PIC, base, 4u8), (SECOND_PIC, base.wrapping_add(8), 2)] {
+        port::write(port, INITIALISE);
+        port::write(port + 1, vector);
+        port::write(port + 1, cascade);
+        port::write(port + 1, X86);
+        port::write(port + 1, 0xffu8);
+    }
+    port::write(TRIGGERS, 0u16);
+}
+
+/// Masks all lines of the 8259As but those whose bits are set, those of the second one first. The line of the second one is not
+/// masked.
+pub fn unmask_pics(lines: u16) {
+    const CASCADE: u16 = 1 << 2;
+    let [first, second] = (!(lines | CASCADE)).to_le_bytes();
+    port::write(SECOND_PIC + 1, second);
+    port::write(PIC + 1, first);
+}
+
+/// Lets the lines whose bits are set be triggered by level.
+pub fn trigger_pics_by_level(lines: u16) {
+    port::write(TRIGGERS, lines);
+}
+
+/// An interrupt handler as that of [`interrupt_handler`](crate::interrupt_handler), for an interrupt of an 8259A, which it ends.
+#[macro_export]
+macro_rules! pic_interrupt_handler {
+    ($(#[$attribute:meta])* $name:ident: $($instruction:literal),* ; $($operand:ident = const $value:expr),*) => {
+        $(#[$attribute])*
+        #[unsafe(naked)]
+        extern "C" fn $name() {
+            core::arch::naked_asm!(
+                "push rax",
+                "push rdx",
+                $($instruction,)*
+                // The end of the second one's is nothing if it serves none.
+                "mov al, 0x20",
+                "out 0xa0, al",
+                "out 0x20, al",
+                "pop rdx",
+                "pop rax",
+                "iretq",
+                $($operand = const $value,)*
+            )
+        }
+    };
+}
+
 /// Waits until the word at `address` is at least `count`, which an interrupt handler counts up. False if it takes too long.
 pub fn wait_for(address: u64, count: u64) -> bool {
     for _ in 0..10_000_000 {

@@ -17,6 +17,7 @@ pub mod messages;
 pub mod moved;
 pub mod owned;
 pub mod pci;
+pub mod pic;
 pub mod pirq;
 pub mod ports;
 pub mod random;
@@ -47,6 +48,7 @@ pub fn all() -> impl Iterator<Item = &'static Scenario> {
         moved::ALL,
         owned::ALL,
         pci::ALL,
+        pic::ALL,
         pirq::ALL,
         ports::ALL,
         random::ALL,

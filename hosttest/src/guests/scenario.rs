@@ -77,7 +77,12 @@ fn allocator() -> SystemAllocator {
 
 /// A manager without devices, over what [`allocator`] has. The accesses are traced if [`trace_to`] says so.
 pub(super) fn manager<'d>(room: &'d Room<'d>) -> DeviceManager<'d> {
-    let manager = DeviceManager::new(room, allocator());
+    manager_over(room, allocator())
+}
+
+/// The same over what another allocator has.
+pub(super) fn manager_over<'d>(room: &'d Room<'d>, allocator: SystemAllocator) -> DeviceManager<'d> {
+    let manager = DeviceManager::new(room, allocator);
     match TRACE.get() {
         Some(trace) => manager.with_observer(&**trace),
         None => manager,

@@ -7,7 +7,7 @@
 //! - [`bridge`] lets the manager answer it;
 //! - [`irq`] is an [`InterruptController`](vm_device::InterruptController) over KVM's in-kernel interrupt controllers;
 //!   [`resample`] is another, by events that also tell of the ends of interrupts; [`ioapic`] is what the crate's IOAPIC needs
-//!   where only the local APICs are KVM's;
+//!   where only the local APICs are KVM's; [`injection`] is what its PIC needs where nothing is;
 //! - [`backing`] is a [`RangeListener`](vm_device::RangeListener): memory slots for physically backed ranges;
 //! - [`doorbell`] is another: it gives the writes that a device declares as doorbells to KVM, as ioeventfds; [`listeners`] makes
 //!   one of several;
@@ -30,6 +30,7 @@ pub mod doorbell;
 pub mod exit;
 pub mod host;
 pub mod image;
+pub mod injection;
 pub mod ioapic;
 pub mod irq;
 pub mod listeners;

@@ -115,30 +115,89 @@ pub fn run_with_ends(
     vcpu: &mut Vcpu,
     accesses: &mut impl Accesses,
     limit: Duration,
+    has_ended: impl FnMut() -> bool,
+    interrupt_ended: impl FnMut(u8),
+) -> Result<Tally, RunError> {
+    struct Ends<F>(F);
+    impl<F: FnMut(u8)> Interrupts for Ends<F> {
+        fn ended(&mut self, vector: u8) {
+            (self.0)(vector);
+        }
+    }
+    run_with(vcpu, accesses, limit, has_ended, &mut Ends(interrupt_ended))
+}
+
+/// What a VMM does for the interrupts of a processor where KVM does not.
+pub trait Interrupts {
+    /// Enters the guest.
+    fn enter<'v>(&mut self, vcpu: &'v mut Vcpu) -> Exit<'v> {
+        vcpu.run()
+    }
+
+    /// The guest has ended the interrupt `vector`, on a machine without an in-kernel IOAPIC.
+    fn ended(&mut self, vector: u8) {
+        let _ = vector;
+    }
+
+    /// Waits for an interrupt for a while, for a guest that has halted.
+    fn wait(&mut self, vcpu: &mut Vcpu) -> Halt {
+        let _ = vcpu;
+        Halt::ForGood
+    }
+}
+
+/// What becomes of a guest that has halted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Halt {
+    /// An interrupt is there.
+    Over,
+    /// There is none yet.
+    Waits,
+    /// There will be none.
+    ForGood,
+}
+
+/// As [`run`], with `interrupts` for what KVM does not do.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_with(
+    vcpu: &mut Vcpu,
+    accesses: &mut impl Accesses,
+    limit: Duration,
     mut has_ended: impl FnMut() -> bool,
-    mut interrupt_ended: impl FnMut(u8),
+    interrupts: &mut impl Interrupts,
 ) -> Result<Tally, RunError> {
     let watchdog = Watchdog::start(limit);
     let start = Instant::now();
     let mut tally = Tally::default();
     let so_far = |tally: Tally| Tally { elapsed: start.elapsed(), ..tally };
+    let mut is_halted = false;
     loop {
-        let mut exit = vcpu.run();
-        match answer(&mut exit, accesses) {
-            Some(result) => {
-                tally.count(result);
-                if let Err(IoError::Failed { code }) = result {
-                    return Err(RunError::Failed { code, tally: so_far(tally), position: vcpu.position() });
-                }
+        if is_halted {
+            match interrupts.wait(vcpu) {
+                Halt::Over => is_halted = false,
+                Halt::Waits => {}
+                Halt::ForGood => return Err(RunError::Halted { position: vcpu.position() }),
             }
-            None => match exit {
-                Exit::InterruptEnded { vector } => interrupt_ended(vector),
-                Exit::Halted => return Err(RunError::Halted { position: vcpu.position() }),
-                Exit::Crashed(crash) => {
-                    return Err(RunError::Crashed { crash, tally: so_far(tally), position: vcpu.position() });
+        } else {
+            let mut exit = interrupts.enter(vcpu);
+            match answer(&mut exit, accesses) {
+                Some(result) => {
+                    tally.count(result);
+                    if let Err(IoError::Failed { code }) = result {
+                        return Err(RunError::Failed { code, tally: so_far(tally), position: vcpu.position() });
+                    }
                 }
-                _ => {}
-            },
+                None => match exit {
+                    Exit::InterruptEnded { vector } => interrupts.ended(vector),
+                    Exit::Halted => is_halted = true,
+                    Exit::Crashed(crash) => {
+                        return Err(RunError::Crashed { crash, tally: so_far(tally), position: vcpu.position() });
+                    }
+                    _ => {}
+                },
+            }
         }
         if has_ended() {
             return Ok(so_far(tally));

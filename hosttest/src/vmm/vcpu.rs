@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{CpuId, kvm_dtable, kvm_regs, kvm_run, kvm_segment, kvm_sregs};
+use kvm_bindings::{CpuId, KVMIO, kvm_dtable, kvm_interrupt, kvm_regs, kvm_run, kvm_segment, kvm_sregs};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 use vm_device::GuestAddress;
+use vmm_sys_util::ioctl::ioctl_with_ref;
+use vmm_sys_util::ioctl_iow_nr;
 
 use crate::vmm::exit::{Crash, Exit};
 use crate::vmm::vm::Vm;
@@ -301,6 +303,21 @@ impl Vcpu {
             && fpu.fsw & EXCEPTION_PENDING == 0;
         regs.rip = regs.rip.wrapping_add(1);
         is_wait && self.fd.set_regs(&regs).is_ok()
+    }
+
+    /// Injects an external interrupt, into a processor of a machine without an in-kernel interrupt controller that can take one: its
+    /// last exit says so by `ready_for_interrupt_injection` (Linux, Documentation/virt/kvm/api.rst, `KVM_INTERRUPT`).
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn interrupt(&self, vector: u8) -> Result<(), kvm_ioctls::Error> {
+        ioctl_iow_nr!(KVM_INTERRUPT, KVMIO, 0x86, kvm_interrupt);
+        let interrupt = kvm_interrupt { irq: vector.into() };
+        // SAFETY: the file descriptor is that of a processor, and the kernel only reads the structure.
+        match unsafe { ioctl_with_ref(&self.fd, KVM_INTERRUPT(), &interrupt) } {
+            0 => Ok(()),
+            _ => Err(kvm_ioctls::Error::last()),
+        }
     }
 
     /// Where the guest stands, for a message about its end.
