@@ -102,6 +102,8 @@ extern "C" fn _start() -> ! {
         #[cfg(feature = "devices")]
         pci::all(manager, &access, data);
         #[cfg(feature = "devices")]
+        pci::pins(manager, &access, data);
+        #[cfg(feature = "devices")]
         uart::all(manager, &access, data);
     }
     #[cfg(feature = "texts")]

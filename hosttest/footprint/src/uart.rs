@@ -11,7 +11,7 @@ use vm_device::{Access, Device};
 use crate::Manager;
 
 /// The other end of the line, of which the compiler knows nothing.
-struct Line;
+pub struct Line;
 
 impl ErrorType for Line {
     type Error = Infallible;
@@ -57,6 +57,7 @@ pub fn all(manager: &'static Manager, access: &Access<'_>, data: &mut [u8]) {
     uart.write_string(access, 1, data).ok();
     uart.reset();
     uart.poll();
+    black_box(uart.is_interrupting());
     uart.tick(CLOCK.now());
     CLOCK.advance(black_box(1));
     CLOCK.asked_for();

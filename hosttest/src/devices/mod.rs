@@ -6,7 +6,7 @@ pub mod i8042;
 pub mod interrupter;
 pub mod messenger;
 pub mod pci;
-pub mod pirq_router;
+pub mod pin_card;
 pub mod reset_control;
 pub mod scratch;
 pub mod serial;
