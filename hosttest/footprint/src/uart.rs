@@ -11,7 +11,7 @@ use vm_device::{Access, Device};
 use crate::Manager;
 
 /// The other end of the line, of which the compiler knows nothing.
-struct Line;
+pub struct Line;
 
 impl ErrorType for Line {
     type Error = Infallible;
