@@ -35,6 +35,10 @@ mod interrupt_chips;
 mod messages;
 #[cfg(feature = "devices")]
 mod pci;
+#[cfg(feature = "devices")]
+mod pl011;
+#[cfg(feature = "devices")]
+mod ports;
 #[cfg(feature = "texts")]
 mod texts;
 mod topology;
@@ -105,6 +109,10 @@ extern "C" fn _start() -> ! {
         pci::pins(manager, &access, data);
         #[cfg(feature = "devices")]
         uart::all(manager, &access, data);
+        #[cfg(feature = "devices")]
+        pl011::all(manager, &access, data);
+        #[cfg(feature = "devices")]
+        ports::all(manager, &access, data);
     }
     #[cfg(feature = "texts")]
     texts::all(manager);

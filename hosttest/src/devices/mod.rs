@@ -2,12 +2,10 @@
 
 pub mod eject;
 pub mod firmware;
-pub mod i8042;
 pub mod interrupter;
 pub mod messenger;
 pub mod pci;
 pub mod pin_card;
-pub mod reset_control;
 pub mod scratch;
 pub mod serial;
 pub mod stream;

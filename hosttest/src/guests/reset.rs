@@ -2,12 +2,12 @@
 
 use kvm_bindings::{kvm_regs, kvm_sregs};
 use kvm_ioctls::Kvm;
+use vm_device::devices::reset_control::ResetControl;
 use vm_device::{DeviceManager, IoResource};
 
 use super::scenario::{DEVICE_MEMORY, Failure, LIMIT, Room, Scenario, expect, manager};
 use super::shown::keep_map;
 use crate::check;
-use crate::devices::reset_control::{HARD, RESET, RESET_CONTROL, ResetControl};
 use crate::devices::scratch::Scratch;
 use crate::devices::verdict::Verdict;
 use crate::guest_side::{mmio, pass, port};
@@ -24,6 +24,11 @@ pub const ALL: &[Scenario] = &[Scenario {
     run: reset_register,
 }];
 
+/// The reset control register: which reset, and that it happens (Intel 290550, PIIX3).
+const RESET_CONTROL: u16 = 0xcf9;
+const HARD: u8 = 1 << 1;
+const RESET: u8 = 1 << 2;
+
 const CARD: u64 = DEVICE_MEMORY;
 /// Where in RAM, which a reset leaves as it is, the guest counts its starts.
 const STARTS: u64 = DATA;
@@ -38,13 +43,12 @@ extern "C" fn guest(argument: u64) {
     check!(port::read::<u8>(RESET_CONTROL), 0u8);
     mmio::write(CARD, !starts);
     check!(mmio::read::<u64>(CARD), !starts);
-    // The kind alone resets nothing, nor does a reset of the processor alone.
+    // The kind alone resets nothing.
     port::write(RESET_CONTROL, HARD);
     check!(port::read::<u8>(RESET_CONTROL), HARD);
-    port::write(RESET_CONTROL, RESET);
     check!(mmio::read::<u64>(CARD), !starts);
     if starts < RESETS {
-        port::write(RESET_CONTROL, RESET | HARD);
+        port::write(RESET_CONTROL, RESET | if starts & 1 == 0 { HARD } else { 0 });
         // It does not come here.
         check!(mmio::read::<u64>(CARD), 0u64);
     }
@@ -61,7 +65,7 @@ fn reset_register(kvm: &Kvm) -> Result<Tally, Failure> {
     let (manager, verdict, card) = (manager(&room), Verdict::new(), Scratch::<8>::new("card"));
     let control = ResetControl::new(&power);
     manager.register_device(&card, None, &[IoResource::mmio(CARD, PAGE)], &[])?;
-    manager.register_device(&control, None, &[ResetControl::resource()], &[])?;
+    manager.register_device(&control, None, &[control.port()], &[])?;
     manager.register_device(&verdict, None, &[Verdict::resource()], &[])?;
     let mut vcpu = machine.start(0, Ring::User, guest, ARGUMENT)?;
     let at_first = registers(&vcpu)?;
