@@ -67,16 +67,22 @@ fn wait_until(calls: &Receiver<()>, mut condition: impl FnMut() -> bool) {
 fn received(line: &mut Line) -> Vec<u8> {
     let mut all = Vec::new();
     let mut bytes = [0; 7];
-    while let (Ok(true), Ok(count @ 1..)) = (line.read_ready(), line.read(&mut bytes)) {
+    while let Ok(true) = line.read_ready()
+        && let Ok(count @ 1..) = line.read(&mut bytes)
+    {
         all.extend_from_slice(&bytes[..count]);
     }
     all
 }
 
-fn read_until(screen: &mut impl std::io::Read, text: &str) -> String {
+fn read_until(screen: &mut (impl std::io::Read + AsFd), text: &str) -> String {
     let mut seen = Vec::new();
     let mut bytes = [0; 64];
     while !String::from_utf8_lossy(&seen).contains(text) {
+        let mut polled = libc::pollfd { fd: screen.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: it is one.
+        let ready = unsafe { libc::poll(&mut polled, 1, LIMIT.as_millis() as i32) };
+        assert_eq!(ready, 1, "it does not come: {}", String::from_utf8_lossy(&seen));
         let count = screen.read(&mut bytes).unwrap();
         assert_ne!(count, 0, "{}", String::from_utf8_lossy(&seen));
         seen.extend_from_slice(&bytes[..count]);
@@ -335,7 +341,7 @@ fn what_is_expected_is_found_in_what_the_guest_sends_and_is_told_once() {
         line.write(b"n: ").unwrap();
         wait_until(&calls, || terminal.has_come());
         line.write(b"login: ").unwrap();
-        read_until(&mut screen, "login: login: ");
+        read_until(&mut screen, "n: login: ");
         assert!(terminal.has_come() && calls.try_recv().is_err());
         assert!(!terminal.is_at_line_start());
         line.write(b"\n").unwrap();
