@@ -35,6 +35,8 @@ mod messages;
 mod pci;
 #[cfg(feature = "texts")]
 mod texts;
+#[cfg(feature = "devices")]
+mod timers;
 mod topology;
 #[cfg(feature = "devices")]
 mod uart;
@@ -97,6 +99,8 @@ extern "C" fn _start() -> ! {
         exits::operands();
         #[cfg(feature = "devices")]
         pci::all(manager, &access, data);
+        #[cfg(feature = "devices")]
+        timers::all(manager, &access, data);
         #[cfg(feature = "devices")]
         uart::all(manager, &access, data);
     }

@@ -199,7 +199,8 @@ impl Counter {
     pub(super) fn advance(&mut self, to: u64) -> u64 {
         let mut rises = 0;
         if let Some(at) = self.load_at.filter(|at| *at <= to) {
-            rises = self.count_until(at).saturating_add(self.load(at));
+            rises = self.count_until(at);
+            self.load(at);
         }
         self.count_until(to).saturating_add(rises)
     }
@@ -216,19 +217,17 @@ impl Counter {
         }
     }
 
-    /// Copies the count register into the counting element.
-    fn load(&mut self, at: u64) -> u64 {
-        self.counting_rise(|counter| {
-            let mut run =
-                Run { count: counter.count(), start: at, phase: 0, counts: counter.gate || counter.is_triggered() };
-            // A square wave takes a count at the end of either half.
-            if let Some(old) = counter.run.filter(|old| old.counts && counter.mode() == Mode::SquareWave)
-                && old.counted(at) % old.count != 0
-            {
-                run.phase = run.high_half();
-            }
-            (counter.run, counter.load_at, counter.is_null) = (Some(run), None, false);
-        })
+    /// Copies the count register into the counting element, in the place of a pulse that counts.
+    fn load(&mut self, at: u64) {
+        let count = self.count();
+        let mut run = Run { count, start: at, phase: 0, counts: self.gate || self.is_triggered() };
+        // A square wave takes a count at the end of either half.
+        if let Some(old) = self.run.filter(|old| old.counts && self.mode() == Mode::SquareWave)
+            && old.counted(at) % old.count != 0
+        {
+            run.phase = run.high_half();
+        }
+        (self.run, self.load_at, self.is_null) = (Some(run), None, false);
     }
 
     /// Whether OUT rises at a change that needs no pulse.
@@ -316,10 +315,11 @@ impl Counter {
             }
             let Some(run) = counter.run.as_mut().filter(|_| !is_triggered) else { return };
             if !open {
-                (run.phase, run.counts) = (run.counted(now), false);
-                if triggers {
+                // A period that is stopped does not end. A trigger is not taken back.
+                if triggers && run.counts {
                     counter.load_at = None;
                 }
+                (run.phase, run.counts) = (run.counted(now), false);
             } else if !triggers {
                 (run.start, run.counts) = (now, true);
             }
