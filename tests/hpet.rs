@@ -321,6 +321,7 @@ fn a_timer_selects_among_the_lines_that_there_are() {
             assert_eq!(machine.read(config_of(0)) as u32, (ENABLED | LEVEL | CAPABLE | route(21)) as u32);
         }
         // A timer that has selected none interrupts nobody.
+        machine.write(config_of(0), 0);
         machine.write(CONFIGURATION, 1);
         machine.program(2, ENABLED, 10);
         assert_eq!((machine.advance(20), machine.log.take()), (None, vec![]));

@@ -41,6 +41,8 @@ mod pl011;
 mod ports;
 #[cfg(feature = "texts")]
 mod texts;
+#[cfg(feature = "devices")]
+mod timers;
 mod topology;
 #[cfg(feature = "devices")]
 mod uart;
@@ -107,6 +109,8 @@ extern "C" fn _start() -> ! {
         pci::all(manager, &access, data);
         #[cfg(feature = "devices")]
         pci::pins(manager, &access, data);
+        #[cfg(feature = "devices")]
+        timers::all(manager, &access, data);
         #[cfg(feature = "devices")]
         uart::all(manager, &access, data);
         #[cfg(feature = "devices")]
