@@ -6,6 +6,7 @@ use super::bus::{Bus, Slot};
 use super::function::Function;
 use crate::access::Access;
 use crate::address::IoType;
+use crate::description::{Description, Role};
 use crate::device::Device;
 use crate::manager::DeviceManager;
 use crate::resource::{IoResource, MAX_WINDOW_DEPTH};
@@ -172,5 +173,9 @@ impl Device<'_> for HostBridge<'_> {
     fn reset(&self) {
         self.address.store(0, Ordering::Relaxed);
         self.bus.reset(self.manager, MAX_WINDOW_DEPTH);
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.role(Role::PciHost);
     }
 }
