@@ -3,6 +3,7 @@
 use core::fmt;
 
 use crate::access::{Access, IoError};
+use crate::description::Description;
 use crate::resource::Resources;
 
 /// A device, or a bus: a bus is a device that others name as their parent.
@@ -159,6 +160,14 @@ pub trait Device<'d>: Sync {
     /// The writes that the device would rather have as events than as calls of [`write`](Self::write).
     fn doorbells(&self) -> &[Doorbell] {
         &[]
+    }
+
+    /// What the device is, in the words of the tables that a guest finds: ACPI, a device tree. By default it says nothing, and stands
+    /// in none.
+    ///
+    /// It is called when tables are written, more than once, and says the same each time.
+    fn describe(&self, description: &mut dyn Description) {
+        let _ = description;
     }
 }
 

@@ -70,6 +70,7 @@
 //! | [map](guide::map) | states of ranges, what waits, windows, which range answers, what a VMM maps itself |
 //! | [interrupts](guide::interrupts) | several lines a device, sharing, moves to other lines, ends, messages |
 //! | [vmm](guide::vmm) | names and the map, the observer, accesses that fail, the reset of the machine |
+//! | [tables](guide::tables) | what a guest finds of the machine: ACPI, a device tree |
 //! | [concurrency](guide::concurrency) | the contract, and what each operation waits for |
 //! | [speed](guide::speed) | measurements, beside other crates |
 //! | [memory](guide::memory) | memory, code size, stack and worst case |
@@ -84,6 +85,7 @@
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
 //! - `instruction`: `exit::x86::instruction`, which decodes and executes the instruction that touched MMIO.
 //! - `devices`: `devices::uart`, a serial port; `devices::pci`, a PCI host bridge with functions and bridges, which a guest programs.
+//! - `tables`: `tables`, ACPI tables and a device tree, written from what is registered.
 //! - `alloc`: `owned`, a manager that owns its devices, for a VMM with a heap.
 
 #![no_std]
@@ -113,6 +115,7 @@ mod address;
 mod allocator;
 mod arrays;
 mod cost;
+mod description;
 mod device;
 #[cfg(feature = "devices")]
 pub mod devices;
@@ -142,6 +145,8 @@ mod refused;
 mod resource;
 mod sizes;
 mod sync;
+#[cfg(feature = "tables")]
+pub mod tables;
 #[cfg(all(test, not(vm_device_loom)))]
 mod tests;
 mod transfer;
@@ -149,6 +154,7 @@ mod transfer;
 pub use access::{Access, IoError, MAX_DEPTH, OpenBus, Straddling};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 pub use allocator::SystemAllocator;
+pub use description::{AcpiCommand, Description, Part, Property, Register, Role, UartKind};
 pub use device::{Device, Doorbell, Failed, Rejected};
 pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
 pub use error::{

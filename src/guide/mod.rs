@@ -7,6 +7,7 @@
 //! | [`map`] | the address map: states of ranges, what waits, windows, which range answers, listeners |
 //! | [`interrupts`] | lines of devices, who shares them, where they move, how they end; messages |
 //! | [`vmm`] | for the VMM: names and the map, the observer, accesses that fail, the reset of the machine |
+//! | [`tables`] | what a guest finds of the machine, written from what is registered: ACPI, a device tree |
 //! | [`concurrency`] | the concurrency contract, C1 to C38, and what each operation waits for |
 //! | [`speed`] | every measurement, beside other crates, with the goals that are reached and those that are not |
 //! | [`memory`] | memory for each device, range and vCPU; code size, stack and worst case |
@@ -28,6 +29,9 @@ pub mod interrupts {}
 
 #[doc = include_str!("vmm.md")]
 pub mod vmm {}
+
+#[doc = include_str!("tables.md")]
+pub mod tables {}
 
 #[doc = include_str!("concurrency.md")]
 pub mod concurrency {}

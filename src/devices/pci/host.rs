@@ -8,6 +8,7 @@ use super::piix;
 use super::pin::{Pin, PinLines};
 use crate::access::Access;
 use crate::address::IoType;
+use crate::description::{Description, Role};
 use crate::device::Device;
 use crate::error::RerouteError;
 use crate::interrupt::Gsi;
@@ -290,5 +291,9 @@ impl Device<'_> for HostBridge<'_> {
         self.address.store(0, Ordering::Relaxed);
         self.bus.each(MAX_WINDOW_DEPTH, &mut |found| found.function.reset(self.manager));
         self.route();
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.role(Role::PciHost);
     }
 }

@@ -9,6 +9,7 @@ use super::line;
 use super::output::Output;
 use super::time::Clock;
 use crate::access::Access;
+use crate::description::{Description, Part, Property, Role, UartKind};
 use crate::device::{Device, Failed, Rejected};
 use crate::resource::{IoResource, Resources};
 use registers::{DATA, DEPTH, Registers};
@@ -241,5 +242,13 @@ where
 
     fn tick(&self, now: u64) -> Option<u64> {
         self.state.lock().settle(now)
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.acpi("PNP0501", Part::ALL);
+        description.compatible(&["ns16550a"]);
+        description.property("clock-frequency", Property::Cells(&[registers::CLOCK]));
+        description.property("reg-shift", Property::Cells(&[self.shift.into()]));
+        description.role(Role::Uart { kind: UartKind::Ns16550, shift: self.shift });
     }
 }

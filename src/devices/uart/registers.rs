@@ -6,6 +6,8 @@ use heapless::Deque;
 
 /// How many characters a FIFO holds.
 pub(super) const DEPTH: usize = 16;
+/// The frequency of the clock of a PC's UART, in Hz.
+pub(super) const CLOCK: u32 = 1_843_200;
 
 /// Register numbers. The first two are those of the divisor while `DLAB` is set.
 pub(super) const DATA: u8 = 0;
@@ -303,6 +305,6 @@ impl Registers {
         let control = self.line_control;
         let data = 5 + u64::from(control & 0b11);
         let bits = 1 + data + u64::from(control & PARITY != 0) + if control & STOP != 0 { 2 } else { 1 };
-        bits.saturating_mul(self.divisor.max(1).into()).saturating_mul(16_000_000_000) / 1_843_200
+        bits.saturating_mul(self.divisor.max(1).into()).saturating_mul(16_000_000_000) / u64::from(CLOCK)
     }
 }

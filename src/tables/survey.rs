@@ -1,0 +1,203 @@
+//! What there is among the registered devices that the tables have places of their own for.
+
+use super::registered::{Entry, Registered};
+use crate::address::{IoRange, IoType};
+use crate::description::{AcpiCommand, Description, Part, Property, Register, Role, UartKind};
+use crate::instance::InstanceId;
+use crate::resource::{Assigned, MAX_IRQS_PER_DEVICE};
+
+/// Some bytes that a guest reaches.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Address {
+    pub(super) io_type: IoType,
+    pub(super) base: u64,
+    /// How many bytes.
+    pub(super) size: u8,
+}
+
+/// The first serial port.
+#[derive(Clone, Copy)]
+pub(super) struct Console {
+    pub(super) id: InstanceId,
+    pub(super) kind: UartKind,
+    pub(super) shift: u8,
+    pub(super) address: Address,
+    pub(super) gsi: Option<u32>,
+}
+
+/// ACPI's fixed hardware.
+#[derive(Clone, Copy)]
+pub(super) struct Pm1 {
+    pub(super) event: Address,
+    pub(super) control: Address,
+    /// SMI_CMD, and the values that turn ACPI on and off.
+    pub(super) command: Option<(Address, u8, u8)>,
+    pub(super) sci: Option<u32>,
+    pub(super) power_off: u8,
+    pub(super) has_power_button: bool,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Hpet {
+    pub(super) base: u64,
+    pub(super) capabilities: u32,
+    pub(super) minimum_tick: u16,
+}
+
+/// The first device in each role, but host bridges and IOAPICs, of which there may be several.
+#[derive(Default)]
+pub(super) struct Survey {
+    pub(super) console: Option<Console>,
+    pub(super) pm1: Option<Pm1>,
+    /// Where it is, and whether it has 32 bits.
+    pub(super) pm_timer: Option<(Address, bool)>,
+    /// Where it is, and what is written there.
+    pub(super) reset: Option<(Address, u8)>,
+    pub(super) hpet: Option<Hpet>,
+    /// The index of the century.
+    pub(super) rtc: Option<u8>,
+    pub(super) has_keyboard_controller: bool,
+    pub(super) has_pic: bool,
+    /// Which of the lines 0 to 15 are level-triggered.
+    pub(super) level_lines: u16,
+}
+
+impl Survey {
+    pub(super) fn new(registered: &dyn Registered) -> Self {
+        let mut survey = Self::default();
+        registered.each(&mut |entry| {
+            for irq in irqs(registered, entry.id, u16::MAX).filter(|irq| !irq.is_edge()) {
+                survey.level_lines |= bit(irq.gsi);
+            }
+        });
+        each_role(registered, &mut |entry, role| survey.note(registered, entry, role));
+        if let Some(sci) = survey.pm1.and_then(|pm1| pm1.sci) {
+            survey.level_lines |= bit(sci);
+        }
+        survey
+    }
+
+    fn note(&mut self, registered: &dyn Registered, entry: &Entry<'_>, role: Role) {
+        let id = entry.id;
+        let at = |register: Register| address(registered, id, register);
+        let first = |size| at(Register { range_index: 0, offset: 0, size });
+        let line = || registered.assigned_irq(id, 0).and_then(|irq| irq.gsi).map(|gsi| gsi.0);
+        match role {
+            Role::Uart { kind, shift } => {
+                let address = first(1);
+                self.console =
+                    self.console.or(address.map(|address| Console { id, kind, shift, address, gsi: line() }));
+            }
+            Role::Pm1 { event, control, command, power_off, has_power_button } => {
+                let command =
+                    command.and_then(|AcpiCommand { port, enable, disable }| Some((at(port)?, enable, disable)));
+                let pm1 = at(event).zip(at(control)).map(|(event, control)| Pm1 {
+                    event,
+                    control,
+                    command,
+                    sci: line(),
+                    power_off,
+                    has_power_button,
+                });
+                self.pm1 = self.pm1.or(pm1);
+            }
+            Role::PmTimer { is_wide } => self.pm_timer = self.pm_timer.or(first(4).map(|address| (address, is_wide))),
+            Role::Reset { register, value } => self.reset = self.reset.or(at(register).map(|address| (address, value))),
+            Role::Hpet { capabilities, minimum_tick } => {
+                let address = first(8).filter(|address| address.io_type != IoType::Pio);
+                let hpet = address.map(|address| Hpet { base: address.base, capabilities, minimum_tick });
+                self.hpet = self.hpet.or(hpet);
+            }
+            Role::Rtc { century } => self.rtc = self.rtc.or(Some(century)),
+            Role::KeyboardController => self.has_keyboard_controller = true,
+            Role::Pic => self.has_pic = true,
+            Role::PciHost | Role::IoApic { .. } => {}
+        }
+    }
+}
+
+/// The bit of a line below 16.
+pub(super) fn bit(gsi: u32) -> u16 {
+    1_u16.checked_shl(gsi).unwrap_or(0)
+}
+
+fn address(registered: &dyn Registered, id: InstanceId, register: Register) -> Option<Address> {
+    let Assigned { io_type, range, state } = registered.assigned(id, register.range_index)?;
+    let base = range.first().0.checked_add(register.offset)?;
+    state.is_placed().then_some(Address { io_type, base, size: register.size })
+}
+
+/// A line that a device has.
+#[derive(Clone, Copy)]
+pub(super) struct Irq {
+    pub(super) gsi: u32,
+    pub(super) is_shared: bool,
+}
+
+impl Irq {
+    pub(super) fn is_edge(self) -> bool {
+        !self.is_shared && self.gsi < 16
+    }
+}
+
+/// The lines of a device, of those that `mask` names.
+pub(super) fn irqs(registered: &dyn Registered, id: InstanceId, mask: u16) -> impl Iterator<Item = Irq> {
+    let all = (0..MAX_IRQS_PER_DEVICE).map_while(move |index| Some((index, registered.assigned_irq(id, index)?)));
+    all.filter_map(move |(index, irq)| {
+        let gsi = irq.gsi.filter(|_| mask & bit(index as u32) != 0)?;
+        Some(Irq { gsi: gsi.0, is_shared: irq.shared })
+    })
+}
+
+/// The ranges of a device that have addresses, of those that `mask` names.
+pub(super) fn ranges(
+    registered: &dyn Registered,
+    id: InstanceId,
+    mask: u16,
+) -> impl Iterator<Item = (IoType, IoRange)> {
+    let all = (0..u16::BITS).map_while(move |index| Some((index, registered.assigned(id, index as usize)?)));
+    all.filter_map(move |(index, assigned)| {
+        Some((assigned.io_type, assigned.place().filter(|_| mask & bit(index) != 0)?))
+    })
+}
+
+/// Calls `act` with each role that a device says it has.
+pub(super) fn each_role(registered: &dyn Registered, act: &mut dyn FnMut(&Entry<'_>, Role)) {
+    struct Roles<'a>(&'a mut dyn FnMut(Role));
+
+    impl Description for Roles<'_> {
+        fn role(&mut self, role: Role) {
+            (self.0)(role);
+        }
+    }
+
+    registered.each(&mut |entry| (entry.describe)(&mut Roles(&mut |role| act(entry, role))));
+}
+
+/// Whether a device says anything of itself.
+pub(super) fn is_described(registered: &dyn Registered, id: InstanceId) -> bool {
+    struct Says(bool);
+
+    impl Description for Says {
+        fn acpi(&mut self, _: &str, _: Part) {
+            self.0 = true;
+        }
+        fn compatible(&mut self, _: &[&str]) {
+            self.0 = true;
+        }
+        fn property(&mut self, _: &str, _: Property<'_>) {
+            self.0 = true;
+        }
+        fn role(&mut self, _: Role) {
+            self.0 = true;
+        }
+    }
+
+    let mut says = Says(false);
+    registered.each(&mut |entry| {
+        if entry.id == id {
+            (entry.describe)(&mut says);
+        }
+    });
+    says.0
+}

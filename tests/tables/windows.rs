@@ -1,0 +1,61 @@
+//! Windows of PCI root bridges are free for base address registers.
+
+use vm_device::tables::{PciRoot, TableError, acpi, fdt};
+use vm_device::{GuestAddress, IoRange, IoResource, IoType, Part, Placement};
+
+use super::machine::Sign;
+use super::{Manager, manager};
+
+const WINDOW: IoRange = IoRange::of::<0xc000_0000, 0xcfff_ffff>();
+const ROOTS: [PciRoot<'static>; 1] = [PciRoot { memory: &[WINDOW], ..PciRoot::NOTHING }];
+
+/// What both writers say.
+fn write(manager: Manager) -> Option<TableError> {
+    let mut buffer = [0; 0x1000];
+    let config = acpi::Config { pci: &ROOTS, ..acpi::Config::new() };
+    let acpi = acpi::write(manager, &config, GuestAddress(0), &mut buffer).err();
+    let fdt = fdt::write(manager, &fdt::Config { pci: &ROOTS, ..fdt::Config::new() }, &mut buffer).err();
+    assert_eq!(acpi, fdt);
+    acpi
+}
+
+#[test]
+fn what_the_vmm_has_reserved_is_in_the_way() {
+    let manager = manager();
+    let range = IoRange::of::<0xb000_0000, 0xc000_0000>();
+    manager.reserve(IoType::Mmio, Placement::Fixed(range)).unwrap();
+    let error = write(manager).unwrap();
+    assert_eq!(error, TableError::WindowTaken { window: WINDOW, range, holder: None });
+    assert_eq!(
+        error.to_string(),
+        "the window [0xc0000000, 0xcfffffff] of a PCI root bridge holds [0xb0000000, 0xc0000000], which the VMM has reserved"
+    );
+}
+
+#[test]
+fn a_device_that_says_what_it_is_is_in_the_way() {
+    let manager = manager();
+    static HPET: Sign = Sign::new("hpet", &[IoResource::mmio(0xcfff_f000, 0x400)], &[], |description| {
+        description.acpi("PNP0103", Part::ALL);
+    });
+    HPET.register(manager);
+    let holder = manager.walk().next().map(|info| info.id);
+    let range = IoRange::of::<0xcfff_f000, 0xcfff_f3ff>();
+    assert_eq!(write(manager), Some(TableError::WindowTaken { window: WINDOW, range, holder }));
+}
+
+#[test]
+fn a_base_address_register_is_not() {
+    let manager = manager();
+    static DISK: Sign = Sign::new("disk", &[IoResource::mmio(0xc000_0000, 0x1000)], &[], |_| ());
+    static BUS: Sign = Sign::new("bus", &[IoResource::mmio(0xc800_0000, 0x10_0000).window()], &[], |description| {
+        description.acpi("ACME0001", Part { ranges: 0, irqs: 0 });
+    });
+    static BEFORE: Sign = Sign::new("before", &[IoResource::mmio(0xbfff_f000, 0x1000)], &[], |description| {
+        description.acpi("ACME0002", Part::ALL);
+    });
+    for device in [&DISK, &BUS, &BEFORE] {
+        device.register(manager);
+    }
+    assert_eq!(write(manager), None);
+}
