@@ -7,7 +7,7 @@ use embedded_io::{Read, ReadReady, Write, WriteReady};
 use vm_device::devices::debug_console::DebugConsole;
 use vm_device::devices::fw_cfg::{FwCfg, Item};
 use vm_device::devices::i8042::I8042;
-use vm_device::devices::pci::{Bridge, Config, Function, HostBridge, PinLines, Serial, Slot};
+use vm_device::devices::pci::{Bridge, Config, Function, HostBridge, Pin, PinLines, Serial, Slot};
 use vm_device::devices::pm_timer::PmTimer;
 use vm_device::devices::pm1::Pm1;
 use vm_device::devices::post::PostPort;
@@ -15,6 +15,8 @@ use vm_device::devices::reset_control::ResetControl;
 use vm_device::devices::rtc::Rtc;
 use vm_device::devices::system_control::SystemControlA;
 use vm_device::devices::uart::Uart16550;
+use vm_device::tables::acpi::{self, Cpus, IoApic, IrqOverride};
+use vm_device::tables::{PciInterrupts, PciRoot};
 use vm_device::{
     Device, DeviceManager, Gsi, InstanceId, IoRange, IoResource, IoType, IrqResource, Placement, Storage,
     SystemAllocator,
@@ -22,6 +24,7 @@ use vm_device::{
 
 use crate::boot::error::BootError;
 use crate::boot::image::Image;
+use crate::boot::parameters::TABLES;
 use crate::boot::ram::{FOUR_GIB, MIB, Ram};
 use crate::devices::scratch::Scratch;
 use crate::vmm::clock::HostClock;
@@ -38,6 +41,11 @@ use crate::vmm::vm::Vm;
 pub(super) const ECAM: IoRange = IoRange::of::<0xb000_0000, 0xbfff_ffff>();
 /// The IOAPIC and the local APICs, which KVM answers, and what lies between and after them: pages of KVM's own, the firmware.
 const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>();
+/// Where KVM has its IOAPIC.
+const IOAPIC: u64 = 0xfec0_0000;
+/// The memory that PCI functions may be given: below 4 GiB, and above all RAM.
+const PCI_MEMORY: [IoRange; 2] =
+    [IoRange::of::<0xc000_0000, 0xfebf_ffff>(), IoRange::of::<0x20_0000_0000, 0x2f_ffff_ffff>()];
 /// KVM's own pages, below the local APICs.
 const TASK_STATE: u64 = 0xfeff_d000;
 /// The ports of KVM's interrupt controllers and timer.
@@ -289,7 +297,11 @@ impl Board<'_> {
     /// # Errors
     /// What the images or KVM refuse.
     pub(super) fn power_on(&self, kvm: &kvm_ioctls::Kvm, cpus: usize) -> Result<Vec<Vcpu>, BootError> {
-        let entry = self.image.load(self.ram, None)?;
+        let root_pointer = match self.image {
+            Image::Firmware(_) => None,
+            Image::Kernel(_) => Some(self.write_tables(cpus)?),
+        };
+        let entry = self.image.load(self.ram, root_pointer)?;
         let vm = Vm::with_tss_address(kvm, TASK_STATE.into())?;
         vm.create_irqchip()?;
         vm.create_pit()?;
@@ -305,6 +317,30 @@ impl Board<'_> {
             entry.start(first)?;
         }
         Ok(vcpus)
+    }
+
+    /// Writes the ACPI tables of a machine with this many processors to where a kernel looks for them. Returns the address of the
+    /// first one.
+    fn write_tables(&self, cpus: usize) -> Result<u64, BootError> {
+        let route = |device, pin| self.host.line(Slot::new(device, 0), Pin::from_register(pin)?);
+        let root = PciRoot {
+            ports: &PciRoot::PC_PORTS,
+            memory: &PCI_MEMORY,
+            interrupts: PciInterrupts::Routed(&route),
+            ..PciRoot::NOTHING
+        };
+        let config = acpi::Config {
+            cpus: Cpus::Sequential(cpus as u32),
+            io_apics: &[IoApic { id: 0, address: IOAPIC, first_gsi: 0 }],
+            overrides: &[IrqOverride { irq: 0, gsi: 2 }],
+            has_pic: true,
+            pci: &[root],
+            ..acpi::Config::new()
+        };
+        let mut tables = vec![0; (MIB - TABLES) as usize];
+        let written = acpi::write(self.manager, &config, TABLES.into(), &mut tables).map_err(refused)?;
+        self.ram.write(TABLES, &tables[..written.length]).ok_or_else(|| refused("there is no RAM for the tables"))?;
+        Ok(written.rsdp.0)
     }
 
     /// Tells those that show devices the paths of all that are registered, and of those that were.

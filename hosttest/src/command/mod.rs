@@ -4,6 +4,7 @@ mod bench;
 mod boot;
 mod error;
 mod kvm_device;
+mod linux;
 mod list;
 mod main_job;
 mod nested;
@@ -54,6 +55,8 @@ enum Command {
     Torture(torture::Arguments),
     /// Boot firmware or a kernel on a PC of this crate's devices
     Boot(boot::Arguments),
+    /// Linux
+    Linux(linux::Arguments),
     /// Measure dispatch and registration beside other crates
     Bench(bench::Arguments),
     /// Run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel
@@ -88,6 +91,7 @@ pub(crate) fn execute(arguments: impl Iterator<Item = OsString>) -> Result<bool,
         Some(Command::Run(arguments)) => run::execute(&arguments),
         Some(Command::Torture(arguments)) => torture::execute(&arguments),
         Some(Command::Boot(arguments)) => boot::execute(&arguments),
+        Some(Command::Linux(arguments)) => linux::execute(&arguments),
         Some(Command::Bench(arguments)) => bench::execute(&arguments),
         Some(Command::Type1(arguments)) => type1::execute(arguments),
         Some(Command::Nested(arguments)) => nested::execute(&arguments),

@@ -14,6 +14,7 @@
 
 pub mod kernel;
 pub mod report;
+pub mod shell;
 
 use std::fmt;
 use std::fs;
