@@ -207,7 +207,7 @@ impl Counters {
     }
 
     fn shard(&self, vcpu: Option<u16>) -> &Mutex<Shard> {
-        // The first is for those who are no vCPU.
+        // The first is for accesses without a vCPU.
         &self.shards[vcpu.map_or(0, |vcpu| 1 + usize::from(vcpu) % (SHARDS - 1))]
     }
 }
