@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
-/// How much is written at once: no more than fits into what poll(2) says has room, a pipe of which `PIPE_BUF` bytes are free.
+/// How much is written at once: no more than fits into what poll(2) says has room: of a pipe, `PIPE_BUF` bytes are free then.
 const PIECE: usize = 512;
 
 /// Waits until one of them can be read, and returns which; the first if several can.

@@ -207,7 +207,7 @@ impl Counters {
     }
 
     fn shard(&self, vcpu: Option<u16>) -> &Mutex<Shard> {
-        // The first is for those who are no vCPU.
+        // The first is for accesses without a vCPU.
         &self.shards[vcpu.map_or(0, |vcpu| 1 + usize::from(vcpu) % (SHARDS - 1))]
     }
 }
@@ -333,14 +333,20 @@ mod tests {
             let _ = vcpu.read(GuestAddress(0), &mut [0], IoType::Mmio);
         };
         read(0);
-        // Longer than as many of the finest buckets as there are.
-        std::thread::sleep(Duration::from_millis(700));
+        std::thread::sleep(Duration::from_millis(350));
+        let middle = counters.totals().elapsed;
+        read(0);
+        // With the wait before, longer than as many of the finest buckets as there are.
+        std::thread::sleep(Duration::from_millis(350));
         read(0);
         read(1);
         let totals = counters.totals();
         let [row] = &totals.rows[..] else { panic!("{totals:?}") };
-        assert_eq!((row.reached, row.counts.reads), (Reached::Unclaimed, 3));
-        assert_eq!((row.buckets.first(), row.buckets.last(), row.buckets.iter().sum()), (Some(&1), Some(&2), 3u64));
+        assert_eq!((row.reached, row.counts.reads), (Reached::Unclaimed, 4));
+        assert_eq!((row.buckets.first(), row.buckets.iter().sum()), (Some(&1), 4u64));
+        let second =
+            (1..).zip(&row.buckets[1..]).find(|(_, count)| **count > 0).map(|(bucket, _)| totals.bucket * bucket);
+        assert!(second.is_some_and(|second| middle - totals.bucket < second && second < middle + 50 * totals.bucket));
         let last = totals.bucket * (row.buckets.len() as u32 - 1);
         assert!(Duration::from_millis(690) < last && last <= totals.elapsed, "{totals:?}");
     }
