@@ -13,6 +13,7 @@
 //!   one of several;
 //! - [`counters`] is an [`AccessObserver`](vm_device::AccessObserver), which counts the accesses of each device; [`trace`] is
 //!   another, which writes a line for each;
+//! - [`clock`] is the time of the host, and the thread that tells it to the devices;
 //! - [`power`] notes what a guest asks of the whole machine: its reset, its end;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
 //!
@@ -22,6 +23,7 @@
 
 pub mod backing;
 pub mod bridge;
+pub mod clock;
 pub mod counters;
 pub mod doorbell;
 pub mod exit;
