@@ -183,8 +183,8 @@ fn boot() -> Result<(), Failed> {
     Ok(())
 }
 
-/// Whether the firmware has set its clock by the RTC: to the ticks of the PIT since midnight, 18.2 a second, at 0x46c in the BIOS
-/// data area. It loses ticks while it has its interrupts off.
+/// Whether the firmware has set its clock by the RTC: to the ticks of the PIT since midnight, 18.2 a second, at 0x46c in the
+/// BIOS data area. It loses ticks while it has its interrupts off.
 fn check_time(ram: &Memory, utc: u64) -> Result<(), String> {
     let mut ticks = [0; 4];
     ram.read(0x46c, &mut ticks);

@@ -26,8 +26,8 @@ impl HostClock {
         Self { start: Instant::now(), wake, changed: Condvar::new() }
     }
 
-    /// Tells the devices of `manager` the time whenever one of them has something to do, until [`stop`](Self::stop). It is what a thread of
-    /// its own does.
+    /// Tells the devices of `manager` the time whenever one of them has something to do, until [`stop`](Self::stop). It is what
+    /// a thread of its own does.
     pub fn run(&self, manager: &DeviceManager<'_>) {
         loop {
             let next = manager.tick(self.now());
