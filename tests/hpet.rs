@@ -3,13 +3,15 @@
 
 mod fixture;
 
+use std::thread;
+
 use vm_device::devices::hpet::{Hpet, LegacyReplacement};
 use vm_device::devices::pit::Pit;
 use vm_device::devices::rtc::Rtc;
 use vm_device::devices::time::{Clock, HandClock};
 use vm_device::{DeviceManager, Gsi, GuestAddress, IoRange, IoType, IrqResource, SystemAllocator};
 
-use fixture::{Log, Told, manager};
+use fixture::{Log, Told, manager, within_limit};
 
 const BASE: u64 = 0xfed0_0000;
 /// Nanoseconds.
@@ -433,4 +435,37 @@ fn legacy_replacement_takes_the_interrupts_of_pit_and_rtc() {
     clock.advance(10_001_000);
     manager.tick(clock.now());
     assert_eq!(log.take(), [Told::Level(2, true), Told::Level(2, false)]);
+}
+
+#[test]
+fn several_processors_and_the_tick_see_one_time() {
+    within_limit(|| {
+        machine_of(1_000_000, |machine| {
+            machine.write(CONFIGURATION, 1);
+            machine.program(0, ENABLED | PERIODIC | VALUE_SET | route(20), 100_000);
+            machine.program(1, ENABLED | LEVEL | PERIODIC | VALUE_SET | route(21), 70_000);
+            let (manager, clock) = (machine.manager, machine.clock);
+            thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        let mut last = 0;
+                        for _ in 0..5_000 {
+                            let mut data = [0; 8];
+                            manager.read(GuestAddress(BASE + COUNTER), &mut data, IoType::Mmio).unwrap();
+                            let counter = u64::from_le_bytes(data);
+                            assert!(counter >= last, "{counter} after {last}");
+                            last = counter;
+                            manager.write(GuestAddress(BASE + STATUS), &[0b10], IoType::Mmio).unwrap();
+                        }
+                    });
+                }
+                for _ in 0..5_000 {
+                    manager.tick(clock.advance(777));
+                }
+            });
+            let elapsed = machine.clock.now();
+            let pulses = machine.log.take().iter().filter(|told| **told == Told::Pulse(20)).count() as u64;
+            assert_eq!((machine.read(COUNTER), pulses), (elapsed, elapsed / 100_000));
+        });
+    });
 }

@@ -458,7 +458,7 @@ impl Reference {
             3 => {
                 self.element -= 2;
                 // The first half of an odd count lasts a pulse longer.
-                if self.element == 0 && (self.count % 2 == 0 || !self.output) {
+                if self.element == 0 && (self.count.is_multiple_of(2) || !self.output) {
                     self.load(!self.output);
                 }
             }

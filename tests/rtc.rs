@@ -155,47 +155,33 @@ fn a_guest_sets_a_time_of_its_own_which_goes_on() {
     });
 }
 
+/// A number as register B wants it.
+fn encoded(b: u8, number: u8) -> u8 {
+    if b & BINARY != 0 { number } else { number / 10 * 16 + number % 10 }
+}
+
 #[test]
 fn hours_are_12_or_24_in_bcd_or_binary() {
-    machine(EVE, |machine| {
-        let hours = |b: u8| {
-            (0..24_u8).map(move |hour| {
-                machine.write(B, SET | HOURS_24 | BINARY);
-                machine.set_time([20, 24, 1, 1, (hour + 23) % 24, 59, 59, 1]);
-                machine.write(B, HOURS_24 | BINARY);
-                // The bytes are the guest's affair when it changes the format.
-                let before = (hour + 23) % 24;
+    // As the data sheet lists them: from midnight on, and the same after noon with the uppermost bit.
+    let of_twelve = [12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
+    for b in [0, BINARY, HOURS_24, BINARY | HOURS_24] {
+        let hours: Vec<u8> = match b & HOURS_24 {
+            0 => [0, 0x80].iter().flat_map(|half| of_twelve.map(|hour| encoded(b, hour) | half)).collect(),
+            _ => (0..24).map(|hour| encoded(b, hour)).collect(),
+        };
+        machine(EVE, |machine| {
+            for (before, after) in hours.iter().zip(hours.iter().cycle().skip(1)) {
                 machine.write(B, SET | b);
-                let encoded = |value: u8| if b & BINARY != 0 { value } else { value / 10 << 4 | value % 10 };
-                let of_twelve = if before % 12 == 0 { 12 } else { before % 12 };
-                let afternoon = if before >= 12 { 0x80 } else { 0 };
-                let before = if b & HOURS_24 != 0 { encoded(before) } else { encoded(of_twelve) | afternoon };
-                machine.set_time(
-                    [20, 24, 1, 1]
-                        .map(encoded)
-                        .into_iter()
-                        .chain([before])
-                        .chain([59, 59, 1].map(encoded))
-                        .collect::<Vec<_>>()
-                        .try_into()
-                        .unwrap(),
-                );
+                let [century, year, minute] = [20, 24, 59].map(|number| encoded(b, number));
+                machine.set_time([century, year, 2, 4, *before, minute, minute, 1]);
                 machine.write(B, b);
                 machine.advance(SECOND);
-                machine.read(HOURS)
-            })
-        };
-        let binary_24: Vec<u8> = (0..24).collect();
-        assert_eq!(hours(HOURS_24 | BINARY).collect::<Vec<_>>(), binary_24);
-        let bcd_24: Vec<u8> = (0..24).map(|hour| hour / 10 << 4 | hour % 10).collect();
-        assert_eq!(hours(HOURS_24).collect::<Vec<_>>(), bcd_24);
-        let morning = [12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11];
-        let binary_12: Vec<u8> = morning.into_iter().chain(morning.map(|hour| hour | 0x80)).collect();
-        assert_eq!(hours(BINARY).collect::<Vec<_>>(), binary_12);
-        let morning = [0x12, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0x10, 0x11];
-        let bcd_12: Vec<u8> = morning.into_iter().chain(morning.map(|hour| hour | 0x80)).collect();
-        assert_eq!(hours(0).collect::<Vec<_>>(), bcd_12);
-    });
+                // The day goes on after the last hour.
+                let day = if *after == hours[0] { 5 } else { 4 };
+                assert_eq!(machine.time()[3..7], [day, *after, 0, 0], "{b:#x} {before:#x}");
+            }
+        });
+    }
 }
 
 #[test]

@@ -7,19 +7,27 @@ mod needs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
-use hosttest::devices::firmware::{Cmos, DebugPort};
+use hosttest::devices::firmware::DebugPort;
 use hosttest::devices::scratch::Scratch;
+use hosttest::vmm::clock::HostClock;
 use hosttest::vmm::host::kvm;
+use hosttest::vmm::irq::KvmIrqchip;
 use hosttest::vmm::memory::{Memory, PAGE};
 use hosttest::vmm::run::run;
 use hosttest::vmm::vcpu::Vcpu;
 use hosttest::vmm::vm::Vm;
 use libtest_mimic::{Arguments, Failed};
+use vm_device::devices::hpet::{Hpet, LegacyReplacement};
 use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
+use vm_device::devices::pit::Pit;
+use vm_device::devices::rtc::Rtc;
+use vm_device::devices::time::WallClock;
 use vm_device::{
-    Assigned, DeviceManager, GuestAddress, InstanceId, IoRange, IoType, Placement, RangeState, Storage, SystemAllocator,
+    Assigned, DeviceManager, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Placement, RangeState,
+    Storage, SystemAllocator,
 };
 
 use needs::{Need, test};
@@ -43,7 +51,8 @@ const LOW_FIRMWARE: u64 = 0x2_0000;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 /// The IOAPIC and the local APIC, which KVM answers, and what lies between and after them.
-const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>();
+const INTERRUPT_CONTROLLERS: [IoRange; 2] =
+    [IoRange::of::<0xfec0_0000, 0xfec0_0fff>(), IoRange::of::<0xfee0_0000, 0xffff_ffff>()];
 
 /// The image of the firmware.
 fn image() -> Result<PathBuf, String> {
@@ -84,15 +93,28 @@ const PORTS: u64 = !0x3;
 
 fn boot() -> Result<(), Failed> {
     let firmware = std::fs::read(image()?)?;
+    let (irqchip, clock, replaced) = (KvmIrqchip::new(), HostClock::new(), LegacyReplacement::new());
     let storage = Storage::<'_, 16, 32, 2>::new();
     let manager = DeviceManager::new(
         &storage,
-        SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(16, 23),
-    );
-    let vm = machine(&manager, &firmware)?;
+        SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23),
+    )
+    .with_interrupt_controller(&irqchip);
+    let (vm, low) = machine(&manager, &firmware)?;
+    irqchip.connect(&vm);
 
-    let (cmos, debug) = (Cmos::new(RAM), DebugPort::new());
-    manager.register_device(&cmos, None, &[Cmos::resource()], &[])?;
+    let pit = Pit::new("pit", &clock).with_legacy_replacement(&replaced);
+    let rtc = Rtc::new("rtc", &clock).with_century(0x32).with_legacy_replacement(&replaced);
+    // What lies above 16 MiB, in units of 64 KiB: where firmware of the PC looks for it.
+    for (index, byte) in (0x34..).zip((((RAM - (16 << 20)) >> 16) as u16).to_le_bytes()) {
+        rtc.set_byte(index, byte);
+    }
+    let hpet = Hpet::new("hpet", &clock).with_legacy_replacement(&replaced);
+    let (timer, date) = (IrqResource::Shared(Gsi(0)), IrqResource::Shared(Gsi(8)));
+    manager.register_device(&pit, None, &pit.ports(), &[timer])?;
+    manager.register_device(&rtc, None, &[rtc.ports()], &[date])?;
+    manager.register_device(&hpet, None, &[hpet.mmio(0xfed0_0000)], &[timer, date])?;
+    let debug = DebugPort::new();
     manager.register_device(&debug, None, &[DebugPort::resource()], &[])?;
 
     let host = HostBridge::new("pci", &manager);
@@ -141,8 +163,14 @@ fn boot() -> Result<(), Failed> {
 
     let mut vcpu = Vcpu::new(&vm, 0)?;
     let with_output = |error: String| format!("{error}\n{}", debug.output());
-    run(&mut vcpu, &mut manager.dispatcher(0)?, LIMIT, || debug.says(AFTER_PCI))
-        .map_err(|error| with_output(error.to_string()))?;
+    let mut dispatcher = manager.dispatcher(0)?;
+    thread::scope(|scope| {
+        scope.spawn(|| clock.run(&manager));
+        let tally = run(&mut vcpu, &mut dispatcher, LIMIT, || debug.says(AFTER_PCI));
+        clock.stop();
+        tally.map_err(|error| with_output(error.to_string()))
+    })?;
+    check_time(&low, clock.utc()).map_err(with_output)?;
 
     for (card, id) in cards {
         for (index, register) in card.registers.iter().enumerate() {
@@ -155,11 +183,23 @@ fn boot() -> Result<(), Failed> {
     Ok(())
 }
 
-/// RAM, firmware, and KVM's interrupt controllers and timer. None of it is for devices.
-fn machine(manager: &DeviceManager<'_>, firmware: &[u8]) -> Result<Arc<Vm>, Failed> {
+/// Whether the firmware has set its clock by the RTC: to the ticks of the PIT since midnight, 18.2 a second, at 0x46c in the
+/// BIOS data area. It loses ticks while it has its interrupts off.
+fn check_time(ram: &Memory, utc: u64) -> Result<(), String> {
+    let mut ticks = [0; 4];
+    ram.read(0x46c, &mut ticks);
+    let (shown, now) = (u64::from(u32::from_le_bytes(ticks)) * 10_000 / 182_065, utc / 1_000_000_000 % 86_400);
+    let difference = now.abs_diff(shown);
+    if difference.min(86_400 - difference) > 10 {
+        return Err(format!("the firmware's clock is at {shown} s, and it is {now} s after midnight"));
+    }
+    Ok(())
+}
+
+/// RAM, of which the first part is returned, firmware, and KVM's interrupt controllers. None of it is for devices.
+fn machine(manager: &DeviceManager<'_>, firmware: &[u8]) -> Result<(Arc<Vm>, Arc<Memory>), Failed> {
     let vm = Vm::new(&kvm()?)?;
     vm.create_irqchip()?;
-    vm.create_pit()?;
     let (low, high) = (Arc::new(Memory::new(HOLE)?), Arc::new(Memory::new(RAM - HOLE_END)?));
     let size = (firmware.len() as u64).next_multiple_of(PAGE);
     let rom = Arc::new(Memory::new(size)?);
@@ -169,10 +209,10 @@ fn machine(manager: &DeviceManager<'_>, firmware: &[u8]) -> Result<Arc<Vm>, Fail
     vm.map(GuestAddress(0), &low)?;
     vm.map(GuestAddress(HOLE_END), &high)?;
     vm.map_read_only(GuestAddress(4 * GIB - size), &rom)?;
-    for range in [IoRange::of::<0, { RAM - 1 }>(), INTERRUPT_CONTROLLERS] {
+    for range in [IoRange::of::<0, { RAM - 1 }>()].into_iter().chain(INTERRUPT_CONTROLLERS) {
         manager.reserve(IoType::Mmio, Placement::Fixed(range))?;
     }
-    Ok(Arc::new(vm))
+    Ok((Arc::new(vm), low))
 }
 
 /// The first addresses of a bridge's windows, as its registers say (PCI-to-PCI Bridge Architecture 1.2, 3.2.5.6 to 3.2.5.10).

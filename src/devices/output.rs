@@ -48,8 +48,8 @@ impl<'d> Output<'d> {
         self.set(false);
     }
 
-    /// Signals an edge, and returns false if the controller has refused it. On a line that is shared, and so has a level, the edge is
-    /// a level that is asserted for a moment.
+    /// Signals an edge, and returns false if the controller has refused it. On a line that is shared, and so has a level, the
+    /// edge is a level that is asserted for a moment.
     fn pulse(&mut self) -> bool {
         match self.line.pulse() {
             Err(InterruptError::SharedLine) => {

@@ -11,9 +11,9 @@ const RATE: Rate = Rate::new(315, 88_000);
 /// The power management timer (ACPI 6.5, 4.8.3.3): a register of 4 bytes that counts at 3.579545 MHz, in ports or in memory. It
 /// cannot be stopped, and is read only.
 ///
-/// It counts 24 bits unless it is [`with_32_bits`](Self::with_32_bits), as the flag `TMR_VAL_EXT` of the FADT says (ACPI 6.5, table
-/// 5.10). It counts from the beginning of the clock `C` on, exactly, and a reset does not change it. The status bit that a carry
-/// sets is part of the PM1 registers.
+/// It counts 24 bits unless it is [`with_32_bits`](Self::with_32_bits), as the flag `TMR_VAL_EXT` of the FADT says (ACPI 6.5,
+/// table 5.10). It counts from the beginning of the clock `C` on, exactly, and a reset does not change it. The status bit that
+/// a carry sets is part of the PM1 registers.
 ///
 /// ```
 /// use vm_device::devices::pm_timer::PmTimer;

@@ -76,8 +76,8 @@ impl<C: WallClock + ?Sized> WallClock for alloc::sync::Arc<C> {
     }
 }
 
-/// A device with a fast periodic timer asks to be told the time at most this often, in nanoseconds. What is due in between is done
-/// at the next call: otherwise a guest could have the embedder's timer expire a million times a second.
+/// A device with a fast periodic timer asks to be told the time at most this often, in nanoseconds. What is due in between is
+/// done at the next call: otherwise a guest could have the embedder's timer expire a million times a second.
 pub(super) const SHORTEST_PERIOD: u64 = 100_000;
 
 /// How many ticks of a counter there are in how many nanoseconds.

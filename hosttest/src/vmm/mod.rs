@@ -14,12 +14,13 @@
 //! - [`counters`] is an [`AccessObserver`](vm_device::AccessObserver), which counts the accesses of each device; [`trace`] is
 //!   another, which writes a line for each; [`observers`] makes one of both, and [`names`] are the paths by which they name
 //!   devices;
+//! - [`clock`] is the time of the host, and the thread that tells it to the devices;
 //! - [`power`] notes what a guest asks of the whole machine: its reset, its end;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
 //!
 //! What a guest runs on: [`host`] opens KVM, [`vm`] is the machine with its [`memory`] slots, [`machine`] adds RAM, the
 //! program's own [`image`], [`paging`] and descriptor tables, so that a guest can be a function of this program. [`run`] runs
-//! it with a [`watchdog`]; [`crew`] runs several processors, each on a thread. [`clock`] is the time of the devices.
+//! it with a [`watchdog`]; [`crew`] runs several processors, each on a thread.
 
 pub mod backing;
 pub mod bridge;

@@ -40,8 +40,8 @@ const REPLACE: u64 = 1 << 1;
 const PER_NANOSECOND: u32 = 1_000_000;
 const LONGEST: u32 = 100_000_000;
 
-/// Whether an [`Hpet`] stands in the place of the interrupts of a [`Pit`](super::pit::Pit) and an [`Rtc`](super::rtc::Rtc), which are
-/// made with the same value (`LEG_RT_CNF`, IA-PC HPET specification 1.0a, 2.3.5).
+/// Whether an [`Hpet`] stands in the place of the interrupts of a [`Pit`](super::pit::Pit) and an [`Rtc`](super::rtc::Rtc),
+/// which are made with the same value (`LEG_RT_CNF`, IA-PC HPET specification 1.0a, 2.3.5).
 ///
 /// ```
 /// use vm_device::devices::hpet::LegacyReplacement;
@@ -64,24 +64,28 @@ impl LegacyReplacement {
     }
 }
 
-/// The high precision event timer (Intel IA-PC HPET specification 1.0a): 1,024 bytes of registers in memory, a main counter and three
-/// timers of 64 bits, each one-shot or periodic, edge- or level-triggered, in 64 or 32 bits. Accesses of every size are served.
+/// The high precision event timer (Intel IA-PC HPET specification 1.0a): 1,024 bytes of registers in memory, a main counter and
+/// three timers of 64 bits, each one-shot or periodic, edge- or level-triggered, in 64 or 32 bits. Accesses of every size are
+/// served.
 ///
 /// The main counter counts at 10 MHz unless it is made [`with_period`](Self::with_period), exactly by the clock `C`.
 ///
-/// **Interrupts.** The device is registered with as many as it is to have, up to 16. A timer can have each of them whose GSI is less
-/// than 32: its configuration register says which, and selects one by its GSI. A selection of another one is not taken. Without an
-/// interrupt that it has selected, a timer interrupts nobody. An edge on a line that is shared is asserted and deasserted; 8 edges
-/// are signalled at once at most, and those beyond are lost. A refused edge is signalled again by the next call. Messages (FSB
-/// delivery) are not offered. The interrupt controller is called under the device's own lock, and must not call it.
+/// **Interrupts.** The device is registered with as many as it is to have, up to 16. A timer can have each of them whose GSI is
+/// less than 32: its configuration register says which, and selects one by its GSI. A selection of another one is not taken.
+/// Without an interrupt that it has selected, a timer interrupts nobody. An edge on a line that is shared is asserted and
+/// deasserted; 8 edges are signalled at once at most, and those beyond are lost. A refused edge is signalled again by the next
+/// call. Messages (FSB delivery) are not offered. The interrupt controller is called under the device's own lock, and must not
+/// call it.
 ///
-/// **Legacy replacement.** [`with_legacy_replacement`](Self::with_legacy_replacement) offers it. The first two interrupts of the device are then
-/// those of the PIT and the RTC: GSI 0 or 2, and GSI 8. The device shares them with the two, so that all three ask for them as
-/// [`IrqResource::Shared`](crate::IrqResource::Shared). Timers 0 and 1 have these while the guest asks for it, and none has them otherwise. Meanwhile a `Pit` and an
-/// `Rtc` that are made with the same [`LegacyReplacement`] interrupt nobody.
+/// **Legacy replacement.** [`with_legacy_replacement`](Self::with_legacy_replacement) offers it. The first two interrupts of
+/// the device are then those of the PIT and the RTC: GSI 0 or 2, and GSI 8. The device shares them with the two, so that all
+/// three ask for them as [`IrqResource::Shared`](crate::IrqResource::Shared). Timers 0 and 1 have these while the guest asks
+/// for it, and none has them otherwise. Meanwhile a `Pit` and an `Rtc` that are made with the same [`LegacyReplacement`]
+/// interrupt nobody.
 ///
-/// A match is signalled by the next [`tick`](Device::tick) or access. A period shorter than 100 us asks for a tick every 100 us, which signals the
-/// edges of its period together. Without a period, which a periodic timer gets by a write of its comparator, it is one-shot.
+/// A match is signalled by the next [`tick`](Device::tick) or access. A period shorter than 100 us asks for a tick every 100
+/// us, which signals the edges of its period together. Without a period, which a periodic timer gets by a write of its
+/// comparator, it is one-shot.
 ///
 /// ```
 /// use vm_device::devices::hpet::Hpet;

@@ -1,9 +1,10 @@
 //! A timer of an HPET: its comparator, without the main counter and the interrupt.
 //!
-//! Names and bits are those of the IA-PC HPET specification (Intel, 1.0a, 2.3.8 and 2.3.9). A tick is the number of a period of the
-//! main counter's clock; `ahead` is how far the main counter is ahead of it, wrapping.
+//! Names and bits are those of the IA-PC HPET specification (Intel, 1.0a, 2.3.8 and 2.3.9). A tick is the number of a period of
+//! the main counter's clock; `ahead` is how far the main counter is ahead of it, wrapping.
 
-/// Configuration: level-triggered; the interrupt is on; periodic, and can be; 64 bits; the accumulator is set; 32 bits; the line.
+/// Configuration: level-triggered; the interrupt is on; periodic, and can be; 64 bits; the accumulator is set; 32 bits; the
+/// line.
 const LEVEL: u64 = 1 << 1;
 const ENABLED: u64 = 1 << 2;
 const PERIODIC: u64 = 1 << 3;
@@ -116,7 +117,8 @@ impl Timer {
         self.comparator
     }
 
-    /// Writes the comparator of a timer that is not periodic. Of one that is, the period, and the accumulator if that was asked for.
+    /// Writes the comparator of a timer that is not periodic. Of one that is, the period, and the accumulator if that was asked
+    /// for.
     pub(super) fn set_comparator(&mut self, value: u64, mask: u64, tick: u64) {
         let is_set = !self.has(PERIODIC) || self.has(VALUE_SET);
         if self.has(PERIODIC) {

@@ -1,7 +1,7 @@
 //! A counter of an 8254, without the clock: times are numbers of CLK pulses.
 //!
-//! Names and behaviour are those of the 8254 data sheet (Intel 231164), "Mode Definitions". What the counting element holds, and
-//! what OUT is, are computed from the time at which a count was loaded: nothing is counted one by one.
+//! Names and behaviour are those of the 8254 data sheet (Intel 231164), "Mode Definitions". What the counting element holds,
+//! and what OUT is, are computed from the time at which a count was loaded: nothing is counted one by one.
 
 use core::num::NonZeroU64;
 

@@ -28,22 +28,23 @@ const WRITABLE: u8 = 0x0f;
 /// How many pulses a refresh of memory takes on a PC: 15.085 us.
 const REFRESH: u64 = 18;
 
-/// The programmable interval timer 8254 of a PC (Intel data sheet 231164), with system control port B at 0x61 (IBM PS/2 Hardware
-/// Interface Technical Reference, "System control ports").
+/// The programmable interval timer 8254 of a PC (Intel data sheet 231164), with system control port B at 0x61 (IBM PS/2
+/// Hardware Interface Technical Reference, "System control ports").
 ///
 /// Three counters count at 1.193182 MHz in modes 0 to 5, in binary or BCD, exactly by the clock `C`. Each rise of the output of
 /// counter 0 is an edge of the device's interrupt, which a board connects to interrupt 0 of the 8259, and to input 2 of an
-/// IOAPIC. The gates of counters 0 and 1 are open. Bit 0 of port B is the gate of counter 2, whose output is bit 5; bit 4 changes
-/// with each refresh of memory, every 15 us; bits 1 to 3 keep what is written, and bits 6 and 7 are 0: no error of memory. The
-/// speaker is silent.
+/// IOAPIC. The gates of counters 0 and 1 are open. Bit 0 of port B is the gate of counter 2, whose output is bit 5; bit 4
+/// changes with each refresh of memory, every 15 us; bits 1 to 3 keep what is written, and bits 6 and 7 are 0: no error of
+/// memory. The speaker is silent.
 ///
-/// At each [`tick`](Device::tick), and at each access, all edges are signalled that were due since the last one, but no more than 8:
-/// those beyond are lost, as interrupts are that a processor is too late for. A refused edge is signalled again by the next call. A
-/// period shorter than 100 us asks for a tick every 100 us, which signals the edges of its period together. A count of 1 in modes 2
-/// and 3, which the data sheet forbids, leaves the output high.
+/// At each [`tick`](Device::tick), and at each access, all edges are signalled that were due since the last one, but no more
+/// than 8: those beyond are lost, as interrupts are that a processor is too late for. An interrupt controller that has not
+/// delivered one edge takes those that follow as the same. A refused edge is signalled again by the next call. On a line that is
+/// shared, an edge is a level that is asserted and deasserted. A period shorter than 100 us asks for a tick every 100 us, which signals the edges of its period together. A
+/// count of 1 in modes 2 and 3, which the data sheet forbids, leaves the output high.
 ///
-/// The control port reads as open bus. After power-on, which the data sheet leaves undefined, and after a reset, the counters are in
-/// mode 3 without a count. The interrupt controller is called under the device's own lock, and must not call it.
+/// The control port reads as open bus. After power-on, which the data sheet leaves undefined, and after a reset, the counters
+/// are in mode 3 without a count. The interrupt controller is called under the device's own lock, and must not call it.
 ///
 /// ```
 /// use vm_device::devices::pit::Pit;

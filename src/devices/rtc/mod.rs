@@ -16,18 +16,18 @@ use registers::{Registers, Time};
 /// The ports of a PC: the index of a register, and the register.
 const PORTS: u16 = 0x70;
 
-/// The real-time clock MC146818 of a PC (Motorola data sheet ADI-856), with 128 bytes of registers and memory at ports 0x70 and 0x71,
-/// and one interrupt, which is level-triggered and on a PC is number 8.
+/// The real-time clock MC146818 of a PC (Motorola data sheet ADI-856), with 128 bytes of registers and memory at ports 0x70 and
+/// 0x71, and one interrupt, which is level-triggered and on a PC is number 8.
 ///
-/// `C` is both clocks of the embedder. The time of day is set from the [`WallClock`] at the first access or tick, in 24 hours and BCD,
-/// and goes with it from there: the guest may set another time, which keeps its distance, and where the wall clock is set, the
-/// guest's time of day moves by as much. The periodic interrupt goes by the [`Clock`]. Both are read under the device's own lock,
-/// under which the interrupt controller is called too: none of them may call the device.
+/// `C` is both clocks of the embedder. The time of day is set from the [`WallClock`] at the first access or tick, in 24 hours
+/// and BCD, and goes with it from there: the guest may set another time, which keeps its distance, and where the wall clock is
+/// set, the guest's time of day moves by as much. The periodic interrupt goes by the [`Clock`]. Both are read under the
+/// device's own lock, under which the interrupt controller is called too: none of them may call the device.
 ///
-/// It has all that the data sheet has: the alarm with bytes that match everything, updates, periods of 122 us to 500 ms, 12 and 24
-/// hours, BCD and binary, the SET bit, a divider that can be held. An update takes no time: UIP is set in the 244 us before it.
-/// Each setting of the divider that does not hold it is that of a crystal of 32.768 kHz. The square wave leads nowhere,
-/// and daylight saving is the guest's own affair. Without [`with_century`](Self::with_century), years are those from 1970 to 2069.
+/// It has all that the data sheet has: the alarm with bytes that match everything, updates, periods of 122 us to 500 ms, 12 and
+/// 24 hours, BCD and binary, the SET bit, a divider that can be held. An update takes no time: UIP is set in the 244 us before
+/// it. Each setting of the divider that does not hold it is that of a crystal of 32.768 kHz. The square wave leads nowhere, and
+/// daylight saving is the guest's own affair. Without [`with_century`](Self::with_century), years are those from 1970 to 2069.
 ///
 /// The uppermost bit of the index, which on a PC masks the NMI, has no effect. The index reads as open bus. A
 /// [`reset`](Device::reset) does what the data sheet's reset input does: interrupts are off, and time and memory stay.
@@ -97,8 +97,8 @@ impl<'d, C> Rtc<'d, C> {
         Self { name, clock, replaced: None, state: Mutex::new(State::new(Registers::new())) }
     }
 
-    /// The same clock as after power-on, with the century in the byte at an index, from 0x0e to 0x7f: what the field `CENTURY` of the
-    /// FADT says (ACPI 6.5, table 5.9), 0x32 as a rule. Any other index is none.
+    /// The same clock as after power-on, with the century in the byte at an index, from 0x0e to 0x7f: what the field `CENTURY`
+    /// of the FADT says (ACPI 6.5, table 5.9), 0x32 as a rule. Any other index is none.
     #[must_use]
     pub const fn with_century(mut self, index: u8) -> Self {
         self.state = Mutex::new(State::new(Registers::new().with_century(index)));
@@ -117,8 +117,8 @@ impl<'d, C> Rtc<'d, C> {
         IoResource::pio(PORTS, 2)
     }
 
-    /// Sets a byte of the memory, from 0x0e to 0x7f: what firmware looks for there, or what a battery has kept. It returns whether there
-    /// is such a byte; that of the century is not one.
+    /// Sets a byte of the memory, from 0x0e to 0x7f: what firmware looks for there, or what a battery has kept. It returns
+    /// whether there is such a byte; that of the century is not one.
     pub fn set_byte(&self, index: u8, value: u8) -> bool {
         self.state.lock().registers.memory(index).map(|byte| *byte = value).is_some()
     }
