@@ -165,7 +165,7 @@ fn boot() -> Result<(), Failed> {
     let with_output = |error: String| format!("{error}\n{}", debug.output());
     let mut dispatcher = manager.dispatcher(0)?;
     thread::scope(|scope| {
-        scope.spawn(|| clock.run(&manager));
+        scope.spawn(|| clock.run(|now| manager.tick(now)));
         let tally = run(&mut vcpu, &mut dispatcher, LIMIT, || debug.says(AFTER_PCI));
         clock.stop();
         tally.map_err(|error| with_output(error.to_string()))
