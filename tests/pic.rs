@@ -393,8 +393,12 @@ fn in_special_fully_nested_mode_a_higher_line_of_the_slave_interrupts_a_lower_on
         assert_eq!(machine.accepted(), []);
         machine.pulse(8);
         assert_eq!((machine.accepted(), machine.in_service()), (vec![0x28], (0x04, 0x11)));
+        // The slave waits for what is above it, and so does a line that is served itself.
         machine.pulse(1);
         assert_eq!(machine.accepted(), [0x21]);
+        machine.write(SLAVE_COMMAND, EOI);
+        machine.pulse(8);
+        assert_eq!((machine.accepted(), machine.requests()), (vec![], (0x24, 0x21)));
         machine.pulse(1);
         assert_eq!(machine.accepted(), []);
     });
@@ -529,7 +533,9 @@ fn a_request_that_has_gone_is_a_spurious_interrupt_of_its_controller() {
         machine.assert(3);
         machine.deassert(3);
         assert_eq!((machine.pic.acknowledge(), machine.in_service()), (0x27, (0, 0)));
-        // The second controller's: the first one serves it.
+        // The second controller's, which was the last to go: the first one serves it.
+        machine.assert(3);
+        machine.deassert(3);
         machine.assert(12);
         machine.deassert(12);
         assert!(!machine.pic.has_interrupt());
@@ -657,6 +663,61 @@ fn a_pin_that_unwinds_is_told_again() {
         assert_eq!(pin.1.load(SeqCst), 0);
         pic.pulse(Gsi(3)).unwrap();
         assert_eq!((pin.1.load(SeqCst), pic.acknowledge()), (1, 0x21));
+    });
+}
+
+/// A change that another thread makes during a call of the pin is told after that call, by the thread that makes the call. During the
+/// last call that this thread makes, the other one waits, and then tells it itself.
+#[test]
+fn calls_of_the_pin_come_one_at_a_time() {
+    #[derive(Default)]
+    struct Slow<'d> {
+        pic: OnceLock<&'d Pic<&'d Slow<'d>>>,
+        is_called: AtomicBool,
+        told: Mutex<Vec<(bool, thread::ThreadId)>>,
+        is_last: AtomicBool,
+    }
+    impl IntrPin for Slow<'_> {
+        fn set(&self, asserted: bool) {
+            assert!(!self.is_called.swap(true, SeqCst), "a call within a call");
+            self.told.lock().push((asserted, thread::current().id()));
+            let calls = self.told.lock().len();
+            let pic = *self.pic.get().unwrap();
+            if calls < 4 {
+                let change = |asserts: bool| match asserts {
+                    true => pic.pulse(Gsi(3)).unwrap(),
+                    false => assert_eq!(pic.acknowledge(), 0x23),
+                };
+                let changes = || [!asserted, asserted, !asserted].into_iter().for_each(change);
+                thread::scope(|scope| scope.spawn(changes).join().unwrap());
+            } else if calls == 4 {
+                self.is_last.store(true, SeqCst);
+                // The other thread makes its change, and waits.
+                wait_until(|| pic.has_interrupt());
+            }
+            self.is_called.store(false, SeqCst);
+        }
+    }
+    within_limit(|| {
+        let pin = Slow::default();
+        let pic = Pic::new(&pin);
+        assert!(pin.pic.set(&pic).is_ok());
+        let write = |port: u64, value| {
+            let access = vm_device::Access::new(IoType::Pio, GuestAddress(port), GuestAddress(0x20), 0);
+            pic.write(&access, &[value]);
+        };
+        [(0x20, 0x13), (0x21, 0x20), (0x21, 0x03)].into_iter().for_each(|(port, value)| write(port, value));
+        thread::scope(|scope| {
+            let other = scope.spawn(|| {
+                wait_until(|| pin.is_last.load(SeqCst));
+                pic.pulse(Gsi(3)).unwrap();
+                thread::current().id()
+            });
+            pic.pulse(Gsi(3)).unwrap();
+            let (here, other) = (thread::current().id(), other.join().unwrap());
+            let told = [(true, here), (false, here), (true, here), (false, here), (true, other)];
+            assert_eq!(*pin.told.lock(), told);
+        });
     });
 }
 

@@ -249,7 +249,6 @@ impl Chip {
                 return None;
             }
             END => self.first(self.blocking())?,
-            SPECIFIC if !rotates => return None,
             _ => line,
         };
         if rotates {
