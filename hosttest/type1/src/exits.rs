@@ -1,16 +1,18 @@
 //! From the exits of the guest to its devices.
 
 use vm_device::IoType::{Mmio, Pio};
+use vm_device::devices::time::Clock;
 use vm_device::exit::x86::instruction::{Direction, Instruction, MAX_LENGTH, decode};
 use vm_device::exit::x86::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
 use vm_device::{Dispatcher, GuestAddress, IoType};
 
 use crate::linux;
-use crate::manager::LINES;
+use crate::manager::{LINES, MANAGER};
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
 use crate::stop::{Stop, Stopped, go_on};
 use crate::svm::{Exit, VMEXIT_CPUID, VMEXIT_HLT, Vcpu};
+use crate::wire::TimeStampCounter;
 
 /// A virtual machine: one virtual processor, its memory, and its devices.
 pub struct Machine {
@@ -24,6 +26,7 @@ impl Machine {
     /// Runs the guest until it halts for good, turns the machine off or reboots.
     pub fn run(&mut self) -> Result<(), Stopped> {
         while !linux::has_ended() {
+            MANAGER.tick(TimeStampCounter.now());
             self.vcpu.request_interrupt(LINES.vector());
             let exit = self.vcpu.run();
             if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {

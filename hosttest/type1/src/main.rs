@@ -3,7 +3,8 @@
 //!
 //! The map, in the order of the reading:
 //! - [`exits`]: from the guest's exits to its devices, the reason for the rest;
-//! - [`manager`]: the manager of the guest's devices; [`devices`], [`uart`], [`interrupts`]: what the guest sees;
+//! - [`manager`]: the manager of the guest's devices; [`devices`], [`wire`], [`interrupts`]: what the guest sees, beside
+//!   the devices of the crate;
 //! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest; [`linux`]: the other one;
 //! - [`svm`], [`nested`], [`memory`]: the processor;
 //! - [`boot`], [`serial`]: the machine the hypervisor runs on.
@@ -28,7 +29,7 @@ mod serial;
 mod small;
 mod stop;
 mod svm;
-mod uart;
+mod wire;
 
 use spin::{Mutex, MutexGuard};
 use vm_device::exit::x86::Gpr;
