@@ -84,7 +84,7 @@ fn run(info: u64) -> Result<(), Failure> {
     println!("the machine:\n{}", MANAGER.map());
 
     let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
-    let mut machine = Machine { vcpu, memory, mappings, devices };
+    let mut machine = Machine { vcpu, memory, mappings, devices, ticked: 0 };
     let ended = machine.run();
     println!("the machine at the end:\n{}", MANAGER.map());
     COUNTS.print();
