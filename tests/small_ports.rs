@@ -3,6 +3,7 @@
 
 mod fixture;
 
+use embedded_io::{ErrorKind, ErrorType, Write, WriteReady};
 use spin::Mutex;
 use vm_device::devices::debug_console::DebugConsole;
 use vm_device::devices::exit_port::{ExitControl, ExitPort};
@@ -106,6 +107,39 @@ fn the_debug_console_prints_what_is_written_and_loses_what_nobody_takes() {
     let mut string = [0; 3];
     manager.read_string(0x402, 1, &mut string).unwrap();
     assert_eq!(string, [0xe9; 3]);
+}
+
+/// Takes two bytes a call.
+struct Narrow(Line);
+
+impl ErrorType for Narrow {
+    type Error = ErrorKind;
+}
+
+impl Write for Narrow {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, ErrorKind> {
+        self.0.write(&bytes[..bytes.len().min(2)])
+    }
+    fn flush(&mut self) -> Result<(), ErrorKind> {
+        self.0.flush()
+    }
+}
+
+impl WriteReady for Narrow {
+    fn write_ready(&mut self) -> Result<bool, ErrorKind> {
+        self.0.write_ready()
+    }
+}
+
+#[test]
+fn the_debug_console_goes_on_while_a_part_is_taken() {
+    let line = Line::default();
+    let console = DebugConsole::new(Narrow(line.clone()));
+    manager!(let manager);
+    manager.register_device(&console, None, &[console.port(0xe9)], &[]).unwrap();
+    manager.write_string(0xe9, 1, b"whole string!").unwrap();
+    assert_eq!(line.0.lock().sent, b"whole string!");
+    assert_eq!(line.0.lock().writes, 7);
 }
 
 /// Keeps the values.

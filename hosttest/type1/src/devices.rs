@@ -1,6 +1,6 @@
-//! The guests' devices. All but the UART are a few lines: what a device is about is its registers.
+//! The guests' devices that are no chipset devices of the crate. Each is a few lines: what a device is about is its registers.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::sync::atomic::Ordering;
 
 use spin::Mutex;
 use vm_device::{Access, Device, Failed, IrqLine, MappedRange, Owner, Rejected, Resources};
@@ -22,23 +22,6 @@ impl Device<'_> for Silent {
     fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
 
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
-}
-
-/// The display of POST codes: it keeps the last one.
-pub struct Post(pub AtomicU8);
-
-impl Device<'_> for Post {
-    fn name(&self) -> &str {
-        "post codes"
-    }
-
-    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-        data.fill(self.0.load(Ordering::Relaxed));
-    }
-
-    fn write(&self, _: &Access<'_>, data: &[u8]) {
-        self.0.store(data[0], Ordering::Relaxed);
-    }
 }
 
 /// 256 bytes of registers that keep what is written. They are seen by ports, the first 16, and in memory, all of them.

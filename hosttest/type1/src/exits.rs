@@ -1,16 +1,18 @@
 //! From the exits of the guest to its devices.
 
 use vm_device::IoType::{Mmio, Pio};
+use vm_device::devices::time::Clock;
 use vm_device::exit::x86::instruction::{Direction, Instruction, MAX_LENGTH, decode};
 use vm_device::exit::x86::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
 use vm_device::{Dispatcher, GuestAddress, IoType};
 
 use crate::linux;
-use crate::manager::LINES;
+use crate::manager::{LINES, MANAGER};
 use crate::memory::GuestMemory;
 use crate::nested::Mappings;
 use crate::stop::{Stop, Stopped, go_on};
 use crate::svm::{Exit, VMEXIT_CPUID, VMEXIT_HLT, Vcpu};
+use crate::wire::TimeStampCounter;
 
 /// A virtual machine: one virtual processor, its memory, and its devices.
 pub struct Machine {
@@ -18,12 +20,18 @@ pub struct Machine {
     pub memory: GuestMemory,
     pub mappings: &'static mut Mappings,
     pub devices: Dispatcher<'static>,
+    /// When the devices were told the time.
+    pub ticked: u64,
 }
+
+/// How much time passes at least before the devices are told it again, in nanoseconds.
+const TICK: u64 = 1_000_000;
 
 impl Machine {
     /// Runs the guest until it halts for good, turns the machine off or reboots.
     pub fn run(&mut self) -> Result<(), Stopped> {
         while !linux::has_ended() {
+            self.tick();
             self.vcpu.request_interrupt(LINES.vector());
             let exit = self.vcpu.run();
             if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {
@@ -37,6 +45,16 @@ impl Machine {
             self.mappings.refresh(self.memory, self.vcpu);
         }
         Ok(())
+    }
+
+    /// Tells the devices the time, if it has been a while: they move what has come in, and do what is due. There is no timer that
+    /// would do so while the guest makes no exit.
+    fn tick(&mut self) {
+        let now = TimeStampCounter.now();
+        if now.saturating_sub(self.ticked) >= TICK {
+            self.ticked = now;
+            MANAGER.tick(now);
+        }
     }
 
     /// Does what the guest exited for. Returns the registers with which it goes on.

@@ -21,8 +21,6 @@ pub const BELL_LINE: Gsi = Gsi(5);
 /// What it fills the frame buffer with.
 pub const FRAME: u32 = 0x5aa5_c33c;
 
-/// The port of the POST codes.
-pub const POST_PORT: u16 = 0x80;
 /// The emulated UART.
 pub const UART_PORT: u16 = 0x3f8;
 /// Where the guest finds the real UART.

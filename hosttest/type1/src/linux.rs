@@ -1,16 +1,17 @@
 //! An unmodified Linux kernel as the guest (Linux, Documentation/x86/boot.rst: the 32-bit boot protocol).
 //!
 //! The machine's interrupt controllers and timers are the guest's own: their memory is mapped for it, and their ports are
-//! passed through, by the manager like all ports. The serial port and the power switch are emulated, and so is a second
-//! serial port in memory, on which the kernel begins to speak (`earlycon`). Of all other ports and addresses the guest
-//! reads all ones.
+//! passed through, by the manager like all ports. The serial port, the keyboard controller, the power switch and the reset
+//! registers are emulated, by devices of the crate, and so is a second serial port in memory, on which the kernel begins to
+//! speak (`earlycon`). Of all other ports and addresses the guest reads all ones.
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use vm_device::{
-    Access, AccessSizes, Device, Gsi, GuestUsize, IoResource, IoType, IrqResource, PortPassthrough, RegisterError,
-};
-use x86_64::instructions::port::Port;
+use vm_device::devices::i8042::I8042;
+use vm_device::devices::pm1::Pm1;
+use vm_device::devices::reset_control::ResetControl;
+use vm_device::devices::system_control::SystemControlA;
+use vm_device::{Gsi, GuestUsize, IoResource, IoType, IrqResource, PortPassthrough, PowerControl, RegisterError};
 
 use crate::boot::{MemoryMapEntry, StartInfo};
 use crate::devices::Silent;
@@ -18,7 +19,7 @@ use crate::failure::Failure;
 use crate::interrupts::Routing;
 use crate::manager::{LINES, MANAGER};
 use crate::memory::GuestMemory;
-use crate::uart::Uart;
+use crate::wire::{TimeStampCounter, Uart, Wire};
 
 /// Where QEMU has put the files of the kernel and the initial RAM disk: guest physical addresses. The image's command line
 /// is `linux`, the size of the latter, and the kernel's own command line.
@@ -38,29 +39,43 @@ const ARGUMENTS: &str =
     "earlycon=uart8250,mmio,0xd0000000 console=ttyS0 panic=-1 nokaslr lpj=4000000 tsc_early_khz=1000000 ";
 const UART_MEMORY: u64 = 0xd000_0000;
 
-/// The guest turned the machine off.
-static POWERED_OFF: AtomicBool = AtomicBool::new(false);
-/// The guest reset the machine.
-static REBOOTED: AtomicBool = AtomicBool::new(false);
+/// What the guest has asked for that is about the whole machine.
+static POWER: Power = Power { is_off: AtomicBool::new(false), is_reset: AtomicBool::new(false) };
+
+struct Power {
+    is_off: AtomicBool,
+    is_reset: AtomicBool,
+}
+
+impl PowerControl for Power {
+    fn reset(&self) {
+        self.is_reset.store(true, Ordering::Relaxed);
+    }
+    fn power_off(&self) {
+        self.is_off.store(true, Ordering::Relaxed);
+    }
+}
 
 /// Whether the guest turned the machine off or reset it.
 pub fn has_ended() -> bool {
-    POWERED_OFF.load(Ordering::Relaxed) || REBOOTED.load(Ordering::Relaxed)
+    POWER.is_off.load(Ordering::Relaxed) || POWER.is_reset.load(Ordering::Relaxed)
 }
 
 static ISA: Silent = Silent("isa");
 static SYSTEM: Silent = Silent("system");
-static UART: Uart<'static> = Uart::new("uart");
-static EARLY_UART: Uart<'static> = Uart::new("early uart");
-static POWER: Power = Power;
-static RESET_CONTROL: Reset = Reset { name: "reset control", resets: |value| value & 1 << 2 != 0 };
-static KEYBOARD: Reset = Reset { name: "keyboard controller", resets: |value| value & 0xf1 == 0xf0 };
+static WIRE: Wire = Wire::new();
+static UART: Uart = Uart::new("uart", &WIRE, TimeStampCounter);
+static EARLY_UART: Uart = Uart::new("early uart", &WIRE, TimeStampCounter);
+static KEYBOARD: I8042<'static, &Power> = I8042::new(&POWER);
+static PM1: Pm1<'static, &Power> = Pm1::new(&POWER);
+static RESET_CONTROL: ResetControl<&Power> = ResetControl::new(&POWER);
+static SYSTEM_CONTROL: SystemControlA<&Power> = SystemControlA::new(&POWER);
 static LOCAL_APIC: Silent = Silent("local apic");
 static IOAPIC: Silent = Silent("ioapic");
 static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Silent("firmware 3")];
 
 /// The ports of the machine that are the guest's.
-static PORTS: [(PortPassthrough<'static>, u16, u32); 10] = {
+static PORTS: [(PortPassthrough<'static>, u16, u32); 8] = {
     const fn pass(name: &'static str, first: u16, count: u32) -> (PortPassthrough<'static>, u16, u32) {
         // SAFETY: the image runs at CPL 0. None of these accesses memory, and the hypervisor uses none of them: it takes
         // no interrupt and keeps no time.
@@ -72,86 +87,32 @@ static PORTS: [(PortPassthrough<'static>, u16, u32); 10] = {
         pass("pit gate", 0x61, 1),
         pass("rtc", 0x70, 2),
         pass("pic slave", 0xa0, 2),
-        pass("acpi enable", 0xb2, 2),
         pass("pic triggers", 0x4d0, 2),
-        pass("acpi events", 0x600, 4),
         pass("acpi timer", 0x608, 4),
         pass("acpi gpe", 0xafe0, 4),
     ]
 };
 
-/// The ACPI PM1 control register (ACPI 6.5, 4.8.3.2.1): the machine's own, but for its power switch.
-struct Power;
-
-const PM1_CONTROL: u16 = 0x604;
-const SLEEP_ENABLE: u16 = 1 << 13;
-
-impl Device<'_> for Power {
-    fn name(&self) -> &str {
-        "power"
-    }
-
-    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-        // SAFETY: reading the register changes nothing.
-        let value = unsafe { Port::<u16>::new(PM1_CONTROL).read() };
-        data.copy_from_slice(&value.to_le_bytes());
-    }
-
-    fn write(&self, _: &Access<'_>, data: &[u8]) {
-        let value = data.iter().rev().fold(0, |value, byte| value << 8 | u16::from(*byte));
-        if value & SLEEP_ENABLE != 0 {
-            POWERED_OFF.store(true, Ordering::Relaxed);
-        } else {
-            // SAFETY: without the sleep enable bit the register only chooses how events are signalled.
-            unsafe { Port::<u16>::new(PM1_CONTROL).write(value) };
-        }
-    }
-}
-
-/// A register whose writes may reset the machine: the reset control register of the PIIX3 (data sheet, 2.2.8: RCPU), and the
-/// commands of the keyboard controller (8042: a pulse of output 0). Else nothing is there.
-struct Reset {
-    name: &'static str,
-    /// Whether this value does.
-    resets: fn(u8) -> bool,
-}
-
-const RESET_CONTROL_PORT: u16 = 0xcf9;
-const KEYBOARD_COMMAND: u16 = 0x64;
-
-impl Device<'_> for Reset {
-    fn name(&self) -> &str {
-        self.name
-    }
-
-    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
-
-    fn write(&self, _: &Access<'_>, data: &[u8]) {
-        if data.first().is_some_and(|value| (self.resets)(*value)) {
-            REBOOTED.store(true, Ordering::Relaxed);
-        }
-    }
-}
+/// Where the firmware's tables say that the PM1 registers are, and which line the SCI is.
+const PM1_PORT: u16 = 0x600;
+const SCI: Gsi = Gsi(9);
 
 fn register_devices(info: &StartInfo) -> Result<(), RegisterError<&'static str>> {
     const NO_IRQ: &[IrqResource] = &[];
     let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
-    let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
-    MANAGER.register_device(
-        &UART,
-        Some(isa),
-        &[IoResource::pio(0x3f8, 8).sizes(bytes)],
-        &[IrqResource::Fixed(Gsi(4))],
-    )?;
-    MANAGER.register_device(&POWER, Some(isa), &[IoResource::pio(PM1_CONTROL, 2).sizes(AccessSizes::WORD)], NO_IRQ)?;
-    MANAGER.register_device(&RESET_CONTROL, Some(isa), &[IoResource::pio(RESET_CONTROL_PORT, 1)], NO_IRQ)?;
-    MANAGER.register_device(&KEYBOARD, Some(isa), &[IoResource::pio(KEYBOARD_COMMAND, 1)], NO_IRQ)?;
+    let on_isa =
+        |device, ranges: &[IoResource], irqs: &[IrqResource]| MANAGER.register_device(device, Some(isa), ranges, irqs);
+    on_isa(&UART, &[UART.ports(0x3f8)], &[IrqResource::Fixed(Gsi(4))])?;
+    on_isa(&KEYBOARD, &KEYBOARD.ports(), &KEYBOARD.interrupts())?;
+    on_isa(&PM1, &[PM1.registers(PM1_PORT), PM1.command_port()], &[IrqResource::Fixed(SCI)])?;
+    on_isa(&RESET_CONTROL, &[RESET_CONTROL.port()], NO_IRQ)?;
+    on_isa(&SYSTEM_CONTROL, &[SYSTEM_CONTROL.port()], NO_IRQ)?;
     for (device, first, count) in &PORTS {
         let ports = IoResource::pio(*first, *count).sizes(PortPassthrough::SIZES);
-        MANAGER.register_device(device, Some(isa), &[ports], NO_IRQ)?;
+        on_isa(device, &[ports], NO_IRQ)?;
     }
     let system = MANAGER.register_device(&SYSTEM, None, &[], NO_IRQ)?;
-    MANAGER.register_device(&EARLY_UART, Some(system), &[IoResource::mmio(UART_MEMORY, 8).sizes(bytes)], NO_IRQ)?;
+    MANAGER.register_device(&EARLY_UART, Some(system), &[EARLY_UART.mmio(UART_MEMORY)], NO_IRQ)?;
     let mapped = |device, address: u64, size| {
         let range = IoResource::fixed(IoType::PhysicalMmio, address.into(), GuestUsize(size));
         MANAGER.register_device(device, Some(system), &[range], NO_IRQ)
@@ -237,7 +198,7 @@ fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Result<u32, &'stat
 /// # Errors
 /// It did not.
 pub fn judge() -> Result<(), Failure> {
-    match (POWERED_OFF.load(Ordering::Relaxed), REBOOTED.load(Ordering::Relaxed)) {
+    match (POWER.is_off.load(Ordering::Relaxed), POWER.is_reset.load(Ordering::Relaxed)) {
         (true, _) => Ok(()),
         (false, true) => Err("the guest rebooted".into()),
         (false, false) => Err("the guest did not turn the machine off".into()),

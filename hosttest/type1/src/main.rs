@@ -3,7 +3,8 @@
 //!
 //! The map, in the order of the reading:
 //! - [`exits`]: from the guest's exits to its devices, the reason for the rest;
-//! - [`manager`]: the manager of the guest's devices; [`devices`], [`uart`], [`interrupts`]: what the guest sees;
+//! - [`manager`]: the manager of the guest's devices; [`devices`], [`wire`], [`interrupts`]: what the guest sees, beside
+//!   the devices of the crate;
 //! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest; [`linux`]: the other one;
 //! - [`svm`], [`nested`], [`memory`]: the processor;
 //! - [`boot`], [`serial`]: the machine the hypervisor runs on.
@@ -28,7 +29,7 @@ mod serial;
 mod small;
 mod stop;
 mod svm;
-mod uart;
+mod wire;
 
 use spin::{Mutex, MutexGuard};
 use vm_device::exit::x86::Gpr;
@@ -83,7 +84,7 @@ fn run(info: u64) -> Result<(), Failure> {
     println!("the machine:\n{}", MANAGER.map());
 
     let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
-    let mut machine = Machine { vcpu, memory, mappings, devices };
+    let mut machine = Machine { vcpu, memory, mappings, devices, ticked: 0 };
     let ended = machine.run();
     println!("the machine at the end:\n{}", MANAGER.map());
     COUNTS.print();

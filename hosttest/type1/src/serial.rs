@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use x86_64::instructions::port::{Port, PortWriteOnly};
+use x86_64::instructions::port::{Port, PortReadOnly, PortWriteOnly};
 
 /// The first port of the real 16550 UART (COM1).
 pub const COM1: u16 = 0x3f8;
@@ -16,13 +16,30 @@ pub struct Serial;
 impl Serial {
     /// Sends one byte, waiting until the transmitter has room for it.
     pub fn send(byte: u8) {
-        let mut line_status = Port::<u8>::new(COM1 + 5);
-        let mut transmit = PortWriteOnly::<u8>::new(COM1);
-        // SAFETY: the ports are those of the UART, which touches no memory.
-        unsafe {
-            while line_status.read() & 0x20 == 0 {}
-            transmit.write(byte);
-        }
+        while !Self::has_room() {}
+        // SAFETY: the port is that of the UART, which touches no memory.
+        unsafe { PortWriteOnly::<u8>::new(COM1).write(byte) };
+    }
+
+    /// Whether the transmitter has room for a byte.
+    pub fn has_room() -> bool {
+        Self::line_status() & 0x20 != 0
+    }
+
+    /// Whether a byte was received.
+    pub fn has_received() -> bool {
+        Self::line_status() & 0x01 != 0
+    }
+
+    /// The byte that was received first.
+    pub fn receive() -> Option<u8> {
+        // SAFETY: the port is that of the UART, which touches no memory.
+        Self::has_received().then(|| unsafe { PortReadOnly::<u8>::new(COM1).read() })
+    }
+
+    fn line_status() -> u8 {
+        // SAFETY: the port is that of the UART, which touches no memory.
+        unsafe { PortReadOnly::<u8>::new(COM1 + 5).read() }
     }
 }
 

@@ -1,26 +1,26 @@
 //! The machine of the small [`guest`], and the verdict over it.
 
-use core::sync::atomic::{AtomicU8, Ordering};
-
 use spin::Mutex;
-use vm_device::{AccessSizes, GuestUsize, IoResource, IoType, IrqLine, IrqResource, PortPassthrough, RegisterError};
+use vm_device::devices::post::PostPort;
+use vm_device::{GuestUsize, IoResource, IoType, IrqLine, IrqResource, PortPassthrough, RegisterError};
 
 use crate::counts::COUNTS;
-use crate::devices::{Bell, Eject, FRAME_BUFFER, Fifo, Post, Ring, Scratch, Silent, frame_is_filled};
+use crate::devices::{Bell, Eject, FRAME_BUFFER, Fifo, Ring, Scratch, Silent, frame_is_filled};
 use crate::failure::Failure;
 use crate::interrupts::Routing;
 use crate::manager::{LINES, MANAGER};
 use crate::memory::GuestMemory;
-use crate::uart::Uart;
+use crate::wire::{TimeStampCounter, Uart, Wire};
 use crate::{guest, serial};
 
 static ISA: Silent = Silent("isa");
 static MEMORY_BUS: Silent = Silent("memory");
-static UART: Uart<'static> = Uart::new("uart");
+static WIRE: Wire = Wire::new();
+static UART: Uart = Uart::new("uart", &WIRE, TimeStampCounter);
 // SAFETY: the image runs at CPL 0, and the UART touches no memory. The hypervisor writes to it too, and relies on nothing
 // but that each character goes out.
 static REAL_UART: PortPassthrough<'static> = unsafe { PortPassthrough::new("real uart", serial::COM1) };
-static POST: Post = Post(AtomicU8::new(0));
+static POST: PostPort = PostPort::new();
 static FIFO: Fifo = Fifo(Mutex::new(Ring::EMPTY));
 static BELL: Bell<'static> = Bell(Mutex::new(IrqLine::DISCONNECTED));
 static SCRATCH: Scratch = Scratch(Mutex::new([0; 256]));
@@ -28,13 +28,12 @@ static EJECT: Eject = Eject { paths: ["/isa/scratch", "/memory/frame buffer"] };
 
 fn register_devices() -> Result<(), RegisterError<&'static str>> {
     const NO_IRQ: &[IrqResource] = &[];
-    let bytes = AccessSizes::BYTE | AccessSizes::SPLIT;
     // The bus answers at every port that no device on it claims.
     let isa = MANAGER.register_device(&ISA, None, &[IoResource::pio(0, 0x1_0000).window()], NO_IRQ)?;
     let on_isa = |device, ranges: &[IoResource], irqs| MANAGER.register_device(device, Some(isa), ranges, irqs);
-    on_isa(&POST, &[IoResource::pio(guest::POST_PORT, 1)], NO_IRQ)?;
+    on_isa(&POST, &[POST.port()], NO_IRQ)?;
     on_isa(&REAL_UART, &[IoResource::pio(guest::REAL_UART_PORT, 8).sizes(PortPassthrough::SIZES)], NO_IRQ)?;
-    on_isa(&UART, &[IoResource::pio(guest::UART_PORT, 8).sizes(bytes)], NO_IRQ)?;
+    on_isa(&UART, &[UART.ports(guest::UART_PORT)], NO_IRQ)?;
     let scratch = [
         IoResource::pio(guest::SCRATCH_PORT, 16),
         IoResource::mmio(guest::SCRATCH_LOW, 0x100),
@@ -68,12 +67,12 @@ pub fn load() -> Result<GuestMemory, Failure> {
 /// # Errors
 /// The first thing that was not as it should be.
 pub fn judge() -> Result<(), Failure> {
-    let post = POST.0.load(Ordering::Relaxed);
+    let post = POST.last_code();
     if post != guest::DONE {
         return Err(Failure::Check(post));
     }
     let held = |condition: bool, what| if condition { Ok(()) } else { Err(Failure::Told(what)) };
-    held(UART.transcript().as_bytes() == guest::TEXT.as_bytes(), "the UART did not send what the guest wrote")?;
+    held(WIRE.transcript().as_bytes() == guest::TEXT.as_bytes(), "the UART did not send what the guest wrote")?;
     held(frame_is_filled(), "the frame buffer is not what the guest drew")?;
     held(EJECT.paths.iter().all(|path| MANAGER.find_by_path(path).is_err()), "a removed device is still there")?;
     held(COUNTS.of(FRAME_BUFFER.0) == 0, "an access to the frame buffer exited")
