@@ -175,8 +175,8 @@ impl<'d> Bus<'d> {
     /// there. The pin of the function is deasserted, and it sends no message. The ranges of its
     /// device stay as they are until the device is unregistered, which comes next.
     ///
-    /// It may be called at any time, as a card is pulled out while its driver uses it, but not by the interrupt controller. The functions
-    /// behind a bridge are unplugged before the bridge.
+    /// It may be called at any time, as a card is pulled out while its driver uses it, but not by the interrupt controller. The
+    /// functions behind a bridge are unplugged before the bridge.
     ///
     /// ```
     /// use vm_device::devices::pci::{Bus, Config, Function, Slot};

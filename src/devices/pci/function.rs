@@ -114,8 +114,8 @@ impl<'d> Function<'d> {
     /// address of 64 bits, and a mask and a pending bit for each message. It comes first in the list of capabilities.
     ///
     /// `messages` are those of the device, 1 to 32, and belong to this function alone. They follow its registers: what the device
-    /// [signals](Messages::signal) goes to the address that the guest has written, with the number of the message in the lowest bits
-    /// of the data. Where the guest allocates fewer messages than there are, each that it allocates stands for several.
+    /// [signals](Messages::signal) goes to the address that the guest has written, with the number of the message in the lowest
+    /// bits of the data. Where the guest allocates fewer messages than there are, each that it allocates stands for several.
     ///
     /// ```
     /// use vm_device::Messages;
@@ -134,12 +134,12 @@ impl<'d> Function<'d> {
         self
     }
 
-    /// The function interrupts by messages, as the capability MSI-X at `offset` says (PCI Local Bus 3.0, 6.8.2): 12 bytes, which say
-    /// where in the memory of the function its table and its pending bits lie. It comes first in the list of capabilities.
+    /// The function interrupts by messages, as the capability MSI-X at `offset` says (PCI Local Bus 3.0, 6.8.2): 12 bytes, which
+    /// say where in the memory of the function its table and its pending bits lie. It comes first in the list of capabilities.
     ///
     /// `messages` are those of the device, 1 to 2,048, and belong to this function alone. There the device answers itself, by
-    /// [`load_table`](Messages::load_table), [`store_table`](Messages::store_table) and [`load_pending`](Messages::load_pending): 16
-    /// bytes for each message, and 8 for each 64.
+    /// [`load_table`](Messages::load_table), [`store_table`](Messages::store_table) and [`load_pending`](Messages::load_pending):
+    /// 16 bytes for each message, and 8 for each 64.
     ///
     /// ```
     /// use vm_device::devices::pci::{Bar, Config, Function, InBar};

@@ -95,8 +95,8 @@ impl<'d> HostBridge<'d> {
     /// The interrupt pins of the slots lead to fixed lines.
     ///
     /// It concerns the functions that are [connected](Function::connect) with an interrupt of their device. Its line is that of the
-    /// pin, which several may share, so it is registered as [`Unrouted`](crate::IrqResource::Unrouted). It gets the line when the guest writes to the
-    /// configuration space of the function for the first time, or by [`route`](Self::route).
+    /// pin, which several may share, so it is registered as [`Unrouted`](crate::IrqResource::Unrouted). It gets the line when the
+    /// guest writes to the configuration space of the function for the first time, or by [`route`](Self::route).
     #[must_use]
     pub const fn with_lines(mut self, lines: PinLines) -> Self {
         self.board = Board::Lines(lines);
@@ -106,8 +106,8 @@ impl<'d> HostBridge<'d> {
     /// The interrupt pins of the slots lead to the inputs PIRQA# to PIRQD# ([`Pin::pirq`]) of the router that this function has:
     /// [`Config::piix3`](super::Config::piix3). Otherwise as [`with_lines`](Self::with_lines).
     ///
-    /// A write to a register of the router moves the interrupts of all pins that lead there. When several vCPUs write at once, the lines
-    /// end as the registers do.
+    /// A write to a register of the router moves the interrupts of all pins that lead there. When several vCPUs write at once, the
+    /// lines end as the registers do.
     ///
     /// ```
     /// use vm_device::devices::pci::{Config, Function, HostBridge, Pin, Slot};

@@ -25,10 +25,10 @@ use crate::resource::Resources;
 /// Its driver `8250_pci` has a list of boards, and guesses at others:
 ///
 /// - 1590:037e, the serial port of HPE's servers, is on the list: the UART is in base address register 1, of memory, one byte a
-///   register, at 115,200 baud for a divisor of 1. It is one of the few for which the driver enables MSI. [`in_memory`](Self::in_memory) is this one.
+///   register, at 115,200 baud for a divisor of 1. It is one of the few for which the driver enables MSI.
+///   [`in_memory`](Self::in_memory) is this one.
 /// - A function of a class from 0x070000 to 0x070006 with exactly one base address register of ports, and one of memory at most,
-///   has a UART for each 8 ports there. It interrupts by its pin. [`on_ports`](Self::on_ports) is such a one, with class 0x070002: a
-///   16550.
+///   has a UART for each 8 ports there. It interrupts by its pin. [`on_ports`](Self::on_ports) is such a one, of class 0x070002.
 ///
 /// A message is sent when the UART gets a reason to interrupt, and not again for others that come while the first is not served. A
 /// driver reads the interrupt identification until it says that there is none.
