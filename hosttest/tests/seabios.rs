@@ -21,7 +21,7 @@ use hosttest::vmm::vcpu::Vcpu;
 use hosttest::vmm::vm::Vm;
 use libtest_mimic::{Arguments, Failed};
 use vm_device::devices::hpet::{Hpet, LegacyReplacement};
-use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Slot};
+use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Pin, Slot};
 use vm_device::devices::pit::Pit;
 use vm_device::devices::rtc::Rtc;
 use vm_device::devices::time::WallClock;
@@ -117,11 +117,13 @@ fn boot() -> Result<(), Failed> {
     let debug = DebugPort::new();
     manager.register_device(&debug, None, &[DebugPort::resource()], &[])?;
 
-    let host = HostBridge::new("pci", &manager);
+    let isa = Function::new(Config::piix3());
+    let host = HostBridge::new("pci", &manager).with_pirq_router(&isa);
     let host_id = manager.register_device(&host, None, &[HostBridge::PORTS], &[])?;
     // SeaBIOS sets a machine up whose host bridge is the one of QEMU.
     let chipset = Function::new(Config::i440fx().subsystem(0x1af4, 0x1100));
     host.bus().plug(&chipset, Slot::new(0, 0), host_id)?;
+    host.bus().plug(&isa, Slot::new(1, 0), host_id)?;
 
     let disk = Card::new(
         "disk",
@@ -144,7 +146,8 @@ fn boot() -> Result<(), Failed> {
             .class(0x07_8000)
             .bar(0, Bar::memory64(0x1000).prefetchable())
             .bar(3, Bar::memory(0x2000))
-            .bar(4, Bar::ports(8)),
+            .bar(4, Bar::ports(8))
+            .interrupt_pin(1),
         &[(0x10, MEMORY), (0x1c, MEMORY), (0x20, PORTS)],
     );
     let bridge = Bridge::new("bridge", 0x1b36, 1);
@@ -152,7 +155,7 @@ fn boot() -> Result<(), Failed> {
     host.bus().plug(bridge.function(), Slot::new(3, 0), bridge_id)?;
     let mut cards = Vec::new();
     for (card, parent, bus, slot) in [
-        (&disk, None, host.bus(), Slot::new(1, 0)),
+        (&disk, None, host.bus(), Slot::new(4, 0)),
         (&network, None, host.bus(), Slot::new(2, 0)),
         (&behind, Some(bridge_id), bridge.bus(), Slot::new(0, 0)),
     ] {
@@ -175,6 +178,17 @@ fn boot() -> Result<(), Failed> {
     for (card, id) in cards {
         for (index, register) in card.registers.iter().enumerate() {
             check(&manager, id, index, card.address(*register)).map_err(with_output)?;
+        }
+    }
+    // The firmware has routed the pins, and written where each leads into the interrupt line register of its function.
+    let pins = [
+        (&network, host.line(Slot::new(2, 0), Pin::A), 10),
+        (&behind, host.line(Slot::new(3, 0), Pin::A.through_bridge(Slot::new(0, 0))), 11),
+    ];
+    for (card, line, expected) in pins {
+        let found = (line, card.function.register(0x3c) & 0xff);
+        if found != (Some(Gsi(expected)), expected) {
+            return Err(with_output(format!("a pin leads to {line:?}, and its function says {}", found.1)).into());
         }
     }
     for (index, base) in windows(bridge.function()).into_iter().enumerate() {

@@ -129,6 +129,22 @@ fn a_card_that_is_pulled_out_sends_no_message() {
 }
 
 #[test]
+fn an_interrupt_from_before_the_card_was_plugged_in_counts_and_one_from_before_it_was_pulled_out_does_not() {
+    let card = Card::with_pin(1);
+    machine!(pic, manager, guest, host);
+    let id = manager.register_device(&card, None, &card.0.requests(), &[IrqResource::Unrouted]).unwrap();
+    manager.reroute(id, 0, Some(Gsi(19))).unwrap();
+    card.0.set_interrupt(true);
+    assert_eq!(pic.asserted(), 0, "it is not plugged in");
+    host.bus().plug(&card.0, Slot::new(3, 0), id).unwrap();
+    assert_eq!((guest.config(0, 3, COMMAND) >> 19 & 1, pic.asserted()), (1, bits([19])));
+    assert!(host.bus().unplug(&card.0));
+    assert_eq!(pic.asserted(), 0);
+    host.bus().plug(&card.0, Slot::new(3, 0), id).unwrap();
+    assert_eq!((guest.config(0, 3, COMMAND) >> 19 & 1, pic.asserted()), (0, 0));
+}
+
+#[test]
 fn a_card_behind_a_bridge_comes_and_goes_while_its_window_is_open() {
     let line = Line::default();
     let (port, bridge) = (port(&line), Bridge::new("bridge", 0x1b36, 1));

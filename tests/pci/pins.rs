@@ -195,8 +195,8 @@ fn one_message_stands_for_the_pin_whenever_it_would_be_asserted() {
 
 #[test]
 fn what_the_controller_refuses_is_told_again() {
-    board!(pic, manager, guest, host: with_pirq_router(), card id: 1 => 2);
-    let _ = &host;
+    board!(pic, manager, guest, host: with_pirq_router(), card id: 1 => 2, other other_id: 1 => 3);
+    let _ = (&host, &other, other_id);
     route(guest, 1, 10);
     let refused = |act: &dyn Fn()| {
         pic.refuse(true);
@@ -217,7 +217,7 @@ fn what_the_controller_refuses_is_told_again() {
     assert_eq!(pic.changes(), [(10, true)]);
     assert_eq!(refused(&|| route(guest, 1, 11)), []);
     assert_eq!((guest.config(0, 1, ROUTES) >> 8 & 0xff, line(&manager, id)), (11, Some(10)));
-    guest.set(0, 1, 0x3c, 0);
+    guest.set(0, 3, 0x3c, 0);
     assert_eq!((line(&manager, id), pic.changes()), (Some(11), vec![(11, true), (10, false)]));
     // A message too.
     guest.set(0, 2, COMMAND, BUS_MASTER);

@@ -140,7 +140,8 @@ impl<'d> Bus<'d> {
     }
 
     /// Plugs a function in, whose device is registered as `id` with the [`requests`](Function::requests) of the function first
-    /// among its ranges. The guest finds the function from now on, with its registers as after reset.
+    /// among its ranges. The guest finds the function from now on, with its registers as after reset. An interrupt that the device has
+    /// told the function already counts.
     ///
     /// Of a device with several functions, the guest looks for the others once it has found function 0. The bit that says so
     /// (PCI Local Bus 3.0, 6.2.1) is the bus's matter.
@@ -157,6 +158,12 @@ impl<'d> Bus<'d> {
         if let Some(offset) = function.bad_capability() {
             return Err(PlugError::BadCapability { offset });
         }
+        self.link(function, slot, id)?;
+        function.settle_interrupt();
+        Ok(())
+    }
+
+    fn link(&self, function: &'d Function<'d>, slot: Slot, id: InstanceId) -> Result<(), PlugError> {
         let mut first = self.first.lock();
         let holder = find(*first, |_, state| state.plugged.filter(|(taken, _)| *taken == slot));
         if let Some((_, holder)) = holder {
@@ -175,8 +182,8 @@ impl<'d> Bus<'d> {
     /// there. The pin of the function is deasserted, and it sends no message. The ranges of its
     /// device stay as they are until the device is unregistered, which comes next.
     ///
-    /// It may be called at any time, as a card is pulled out while its driver uses it, but not by the interrupt controller. The functions
-    /// behind a bridge are unplugged before the bridge.
+    /// It may be called at any time, as a card is pulled out while its driver uses it, but not by the interrupt controller. The
+    /// functions behind a bridge are unplugged before the bridge.
     ///
     /// ```
     /// use vm_device::devices::pci::{Bus, Config, Function, Slot};

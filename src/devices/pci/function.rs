@@ -114,8 +114,8 @@ impl<'d> Function<'d> {
     /// address of 64 bits, and a mask and a pending bit for each message. It comes first in the list of capabilities.
     ///
     /// `messages` are those of the device, 1 to 32, and belong to this function alone. They follow its registers: what the device
-    /// [signals](Messages::signal) goes to the address that the guest has written, with the number of the message in the lowest bits
-    /// of the data. Where the guest allocates fewer messages than there are, each that it allocates stands for several.
+    /// [signals](Messages::signal) goes to the address that the guest has written, with the number of the message in the lowest
+    /// bits of the data. Where the guest allocates fewer messages than there are, each that it allocates stands for several.
     ///
     /// ```
     /// use vm_device::Messages;
@@ -134,12 +134,12 @@ impl<'d> Function<'d> {
         self
     }
 
-    /// The function interrupts by messages, as the capability MSI-X at `offset` says (PCI Local Bus 3.0, 6.8.2): 12 bytes, which say
-    /// where in the memory of the function its table and its pending bits lie. It comes first in the list of capabilities.
+    /// The function interrupts by messages, as the capability MSI-X at `offset` says (PCI Local Bus 3.0, 6.8.2): 12 bytes, which
+    /// say where in the memory of the function its table and its pending bits lie. It comes first in the list of capabilities.
     ///
     /// `messages` are those of the device, 1 to 2,048, and belong to this function alone. There the device answers itself, by
-    /// [`load_table`](Messages::load_table), [`store_table`](Messages::store_table) and [`load_pending`](Messages::load_pending): 16
-    /// bytes for each message, and 8 for each 64.
+    /// [`load_table`](Messages::load_table), [`store_table`](Messages::store_table) and [`load_pending`](Messages::load_pending):
+    /// 16 bytes for each message, and 8 for each 64.
     ///
     /// ```
     /// use vm_device::devices::pci::{Bar, Config, Function, InBar};
@@ -455,21 +455,21 @@ impl<'d> Function<'d> {
         self.settle_interrupt();
     }
 
-    /// Drives the pin as the registers say, until they say the same twice, and sends the messages that may be sent now.
+    /// Drives the pin as the registers say, and sends the messages that may be sent now.
     pub(super) fn settle_interrupt(&self) {
-        let level = || self.level(&self.state.lock());
-        let mut wanted = level();
+        let wanted = self.level(&self.state.lock());
+        self.settle_pin(wanted);
+        self.capabilities.settle();
+    }
+
+    /// Drives the pin as the registers said when the caller looked, and then as they say, until they say the same twice.
+    fn settle_pin(&self, mut wanted: Option<(IrqLine<'d>, bool)>) {
         for _ in 0..MAX_REPEATS {
-            let Some((irq, asserted)) = wanted else { break };
+            let Some((irq, asserted)) = wanted else { return };
             // The next change, or the manager, tells a level that was refused.
             let _ = if asserted { irq.assert() } else { irq.deassert() };
-            let now = level();
-            if now.map(|(_, now)| now) == Some(asserted) {
-                break;
-            }
-            wanted = now;
+            wanted = self.level(&self.state.lock()).filter(|(_, now)| *now != asserted);
         }
-        self.capabilities.settle();
     }
 
     /// The interrupt that is the pin, if there is one, and whether it is to be asserted.
@@ -530,13 +530,17 @@ fn differing(before: &Places, after: &Places) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use core::sync::atomic::{AtomicBool, Ordering};
+
     use super::super::bar::Bar;
     use super::*;
     use crate::access::Access;
+    use crate::address::GuestAddress;
     use crate::allocator::SystemAllocator;
-    use crate::device::Device;
+    use crate::device::{Device, Rejected};
+    use crate::interrupt::{Gsi, InterruptController, InterruptError};
     use crate::manager::Storage;
-    use crate::resource::RangeState;
+    use crate::resource::{IrqResource, RangeState};
 
     struct Card;
 
@@ -546,6 +550,35 @@ mod tests {
         }
         fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
         fn write(&self, _: &Access<'_>, _: &[u8]) {}
+    }
+
+    /// Interrupts by its function.
+    struct Pinned<'d>(Function<'d>);
+
+    impl<'d> Device<'d> for Pinned<'d> {
+        fn name(&self) -> &str {
+            "pinned"
+        }
+        fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+            self.0.connect(resources, 0);
+            Ok(())
+        }
+    }
+
+    /// The level of a line.
+    struct Level(AtomicBool);
+
+    impl InterruptController for Level {
+        fn set_level(&self, _: Gsi, asserted: bool) -> Result<(), InterruptError> {
+            self.0.store(asserted, Ordering::Relaxed);
+            Ok(())
+        }
+        fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
+            Err(InterruptError::Refused)
+        }
+        fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
+            Err(InterruptError::Refused)
+        }
     }
 
     const CONFIG: Config<'static> = Config::new(0x1234, 1).bar(0, Bar::memory(0x1000)).bar(1, Bar::memory(0x1000));
@@ -581,6 +614,23 @@ mod tests {
         function.write(&manager, COMMAND, &[0, 0]);
         function.settle(&manager, 0b01, looked);
         assert_eq!([0, 1].map(|index| range(index).0), [RangeState::Unplaced; 2]);
+    }
+
+    #[test]
+    fn a_pin_that_is_driven_after_a_later_change_is_driven_again() {
+        let (storage, bus) = (Storage::<2, 2, 1>::new(), Bus::new());
+        let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(5, 5);
+        let level = Level(AtomicBool::new(false));
+        let manager = DeviceManager::new(&storage, allocator).with_interrupt_controller(&level);
+        let card = Pinned(Function::new(CONFIG.interrupt_pin(1)));
+        let id = manager.register_device(&card, None, &card.0.requests(), &[IrqResource::Fixed(Gsi(5))]).unwrap();
+        bus.plug(&card.0, Slot::new(1, 0), id).unwrap();
+        for asserted in [true, false, true] {
+            let looked = card.0.level(&card.0.state.lock());
+            card.0.set_interrupt(asserted);
+            card.0.settle_pin(looked);
+            assert_eq!(level.0.load(Ordering::Relaxed), asserted);
+        }
     }
 
     #[test]

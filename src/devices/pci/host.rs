@@ -11,6 +11,7 @@ use crate::address::IoType;
 use crate::description::{Description, Role};
 use crate::device::Device;
 use crate::error::RerouteError;
+use crate::instance::InstanceId;
 use crate::interrupt::Gsi;
 use crate::manager::DeviceManager;
 use crate::resource::{IoResource, MAX_WINDOW_DEPTH};
@@ -96,8 +97,8 @@ impl<'d> HostBridge<'d> {
     /// The interrupt pins of the slots lead to fixed lines.
     ///
     /// It concerns the functions that are [connected](Function::connect) with an interrupt of their device. Its line is that of the
-    /// pin, which several may share, so it is registered as [`Unrouted`](crate::IrqResource::Unrouted). It gets the line when the guest writes to the
-    /// configuration space of the function for the first time, or by [`route`](Self::route).
+    /// pin, which several may share, so it is registered as [`Unrouted`](crate::IrqResource::Unrouted). It gets the line when the
+    /// guest writes to the configuration space of the function for the first time, or by [`route`](Self::route).
     #[must_use]
     pub const fn with_lines(mut self, lines: PinLines) -> Self {
         self.board = Board::Lines(lines);
@@ -107,8 +108,8 @@ impl<'d> HostBridge<'d> {
     /// The interrupt pins of the slots lead to the inputs PIRQA# to PIRQD# ([`Pin::pirq`]) of the router that this function has:
     /// [`Config::piix3`](super::Config::piix3). Otherwise as [`with_lines`](Self::with_lines).
     ///
-    /// A write to a register of the router moves the interrupts of all pins that lead there. When several vCPUs write at once, the lines
-    /// end as the registers do.
+    /// A write to a register of the router moves the interrupts of all pins that lead there. When several vCPUs write at once, the
+    /// lines end as the registers do.
     ///
     /// ```
     /// use vm_device::devices::pci::{Config, Function, HostBridge, Pin, Slot};
@@ -174,19 +175,25 @@ impl<'d> HostBridge<'d> {
         }
     }
 
-    /// Moves the interrupt of a pin to where the pin leads, until that is the same twice: another vCPU may have changed it
-    /// meanwhile, and its own move came before.
+    /// Moves the interrupt of a pin to where the pin leads.
     fn route_pin(&self, found: Found<'d>) {
-        let look = || {
-            let (id, index, pin) = found.function.pin()?;
-            let (slot, pin) = found.on_bus_0(pin);
-            Some((id, index, self.line(slot, pin)))
-        };
-        let mut wanted = look();
+        self.settle_pin(found, self.wanted(found));
+    }
+
+    /// The interrupt that is the pin of a function: of which device, its number, and the line that the pin leads to.
+    fn wanted(&self, found: Found<'d>) -> Option<(InstanceId, usize, Option<Gsi>)> {
+        let (id, index, pin) = found.function.pin()?;
+        let (slot, pin) = found.on_bus_0(pin);
+        Some((id, index, self.line(slot, pin)))
+    }
+
+    /// Moves the interrupt of a pin to where that led when the caller looked, and then to where it leads, until it leads there
+    /// twice: another vCPU may have changed that meanwhile, and its own move came before.
+    fn settle_pin(&self, found: Found<'d>, mut wanted: Option<(InstanceId, usize, Option<Gsi>)>) {
         for _ in 0..MAX_REPEATS {
             let Some((id, index, line)) = wanted else { return };
             let outcome = self.manager.reroute(id, index, line);
-            let now = look();
+            let now = self.wanted(found);
             if now == wanted {
                 // Another caller that moves it has not looked again yet, or the controller may take the level another time.
                 let is_owed = matches!(outcome, Err(RerouteError::Busy { .. } | RerouteError::Controller { .. }));
@@ -295,5 +302,51 @@ impl Device<'_> for HostBridge<'_> {
 
     fn describe(&self, description: &mut dyn Description) {
         description.role(Role::PciHost);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::Config;
+    use super::*;
+    use crate::address::IoRange;
+    use crate::allocator::SystemAllocator;
+    use crate::device::Rejected;
+    use crate::manager::Storage;
+    use crate::resource::{IrqResource, Resources};
+
+    /// Interrupts by its function.
+    struct Card<'d>(Function<'d>);
+
+    impl<'d> Device<'d> for Card<'d> {
+        fn name(&self) -> &str {
+            "card"
+        }
+        fn set_resources(&self, resources: &Resources<'_, 'd>) -> Result<(), Rejected> {
+            self.0.connect(resources, 0);
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_move_that_comes_after_that_of_a_later_write_is_repeated() {
+        let storage = Storage::<2, 2, 1>::new();
+        let manager = DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 15));
+        let router = Function::new(Config::piix3());
+        let (host, card) = (
+            HostBridge::new("pci", &manager).with_pirq_router(&router),
+            Card(Function::new(Config::new(0x1234, 1).interrupt_pin(1))),
+        );
+        let id = manager.register_device(&card, None, &[], &[IrqResource::Unrouted]).unwrap();
+        host.bus().plug(&card.0, Slot::new(1, 0), id).unwrap();
+        let found = host.bus().function(0, Slot::new(1, 0)).unwrap();
+        for value in [10, 11, 0x80, 5] {
+            let looked = host.wanted(found);
+            router.set_register(0x60, 0xff, value);
+            host.route();
+            host.settle_pin(found, looked);
+            let line = if value == 0x80 { None } else { Some(Gsi(value)) };
+            assert_eq!(manager.irq(id, 0).unwrap().gsi, line);
+        }
     }
 }

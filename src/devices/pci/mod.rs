@@ -8,6 +8,9 @@
 //! | [`Messages`](crate::Messages) | what a function with the capability MSI or MSI-X interrupts by ([`Function::with_msi`], [`Function::with_msix`]) |
 //! | [`Bridge`] | a PCI-to-PCI bridge: a function, windows, and a bus behind it |
 //! | [`Bus`] | the functions that are plugged in, each in a [`Slot`] |
+//! | [`Pin`], [`PinLines`] | an interrupt pin, and the lines that pins lead to on a board where nothing is routed |
+//! | [`Config::i440fx`], [`Config::piix3`], [`Config::piix4_power`] | what firmware looks for on the boards that it knows |
+//! | [`Serial`] | a serial port |
 //!
 //! All of it can stand in statics. A device is written as any other: it implements [`Device`](crate::Device), is registered
 //! with the [`requests`](Function::requests) of its function, and then the function is [plugged in](Bus::plug). The example is at
@@ -24,18 +27,36 @@
 //!
 //! # Interrupts
 //!
-//! A function that interrupts by messages has the capability MSI, MSI-X, or both, each with [`Messages`](crate::Messages) of the
-//! device. The guest enables one of them, by then without the pin: [`Function::may_use_pin`] tells the device, and so does
-//! [`Messages::is_enabled`](crate::Messages::is_enabled), without the function. A device looks each time before it interrupts, and takes an
-//! assertion of its pin back when it finds messages enabled.
+//! A device tells its function whether it has an interrupt for the guest ([`Function::set_interrupt`]), and the function does the
+//! rest: it asserts its pin, unless the command register forbids that (PCI Local Bus 3.0, 6.2.2: interrupt disable), or sends the
+//! message in the pin's place that the guest has enabled ([`Function::with_message`]). When the guest changes its mind, the pin
+//! follows.
+//!
+//! Pins lead to lines: through bridges, each of which turns them ([`Pin::through_bridge`]), to bus 0, and from there as the board
+//! is wired. The host bridge knows it: to fixed lines ([`HostBridge::with_lines`]), or to the router of a PIIX3, which the guest
+//! programs ([`HostBridge::with_pirq_router`]). Interrupts that a function is [connected](Function::connect) with follow. The
+//! interrupt line register is for software to remember, and moves nothing.
+//!
+//! A device with several messages has them in [`Messages`](crate::Messages), by the capability MSI, MSI-X, or both, and sends them
+//! itself. The guest enables one of them, by then without the pin, which the function keeps quiet. A device that drives a line
+//! without its function looks each time before it interrupts, at [`Function::may_use_pin`] or
+//! [`Messages::is_enabled`](crate::Messages::is_enabled), and takes an assertion of its pin back when it finds messages enabled.
 //!
 //! Messages are written by the function as a bus master. While the command register does not enable that
 //! ([`Command::BUS_MASTER`]), they are pending.
 //!
 //! # What is locked
 //!
-//! No lock is held while ranges are moved, or messages sent. When several vCPUs write registers of one function at once, the map ends as the
-//! registers do.
+//! No lock is held while ranges or interrupts are moved, pins driven, or messages sent. When several vCPUs write registers of one
+//! function at once, the map ends as the registers do, and so do the pins and their lines.
+//!
+//! # Hot plug
+//!
+//! A function may be [plugged in](Bus::plug) and [unplugged](Bus::unplug) while the guest runs, without notice as well: what its
+//! driver reads of its configuration space is all ones then, and once its device is unregistered, what it reads of its ranges is
+//! open bus. A removal waits for the vCPUs that are inside the device; where one has not come out,
+//! [`unregister_device`](crate::DeviceManager::unregister_device) says so ([`InUse`](crate::UnregisterError::InUse)), and is
+//! called again.
 
 mod bar;
 mod bridge;

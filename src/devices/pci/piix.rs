@@ -22,8 +22,8 @@ impl<'d> Config<'d> {
     /// which bit 7 says that an input leads nowhere, as after reset, and bits 0 to 3 name a line. The host bridge follows them that
     /// it is given to ([`HostBridge::with_pirq_router`](super::HostBridge::with_pirq_router)).
     ///
-    /// Of the rest it keeps what is written to the I/O recovery timer and the X-bus chip select at 0x4c, and to the top of memory at
-    /// 0x69, and does nothing by it. What it decodes on the bus ISA are devices of their own.
+    /// Of the rest it keeps what is written to the I/O recovery timer and the X-bus chip select at 0x4c, and to the top of memory
+    /// at 0x69, and does nothing by it. What it decodes on the bus ISA are devices of their own.
     ///
     /// ```
     /// use vm_device::devices::pci::{Config, Function};
@@ -42,12 +42,13 @@ impl<'d> Config<'d> {
     }
 
     /// The power management of the chipset PIIX4 (Intel 290562, power management registers, function 3), which is function 3 of
-    /// device 1. SeaBIOS looks for it to find the ports of ACPI: it writes their base into the register at 0x40, and enables them by bit
-    /// 0 of that at 0x80. The registers keep that, and the ports are a device of their own, at a base of the embedder's.
+    /// device 1. SeaBIOS looks for it to find the ports of ACPI: it writes their base into the register at 0x40, and enables them
+    /// by bit 0 of that at 0x80. The registers keep that, and the ports are a device of their own, from 0x600 on, where SeaBIOS
+    /// puts them. From then on it takes the time from the timer 8 ports behind the base: without one there it waits without end.
     ///
     /// The register at 0x58 says after reset that a write of port 0xb2 raises a system management interrupt (bit 25). By that
-    /// SeaBIOS takes system management mode for set up, and does not wait for an interrupt that no VMM raises. The controller of the
-    /// system management bus is not there.
+    /// SeaBIOS takes system management mode for set up, and does not wait for an interrupt that no VMM raises. The controller of
+    /// the system management bus is not there.
     ///
     /// ```
     /// use vm_device::devices::pci::{Config, Function};

@@ -25,10 +25,10 @@ use crate::resource::Resources;
 /// Its driver `8250_pci` has a list of boards, and guesses at others:
 ///
 /// - 1590:037e, the serial port of HPE's servers, is on the list: the UART is in base address register 1, of memory, one byte a
-///   register, at 115,200 baud for a divisor of 1. It is one of the few for which the driver enables MSI. [`in_memory`](Self::in_memory) is this one.
+///   register, at 115,200 baud for a divisor of 1. It is one of the few for which the driver enables MSI.
+///   [`in_memory`](Self::in_memory) is this one.
 /// - A function of a class from 0x070000 to 0x070006 with exactly one base address register of ports, and one of memory at most,
-///   has a UART for each 8 ports there. It interrupts by its pin. [`on_ports`](Self::on_ports) is such a one, with class 0x070002: a
-///   16550.
+///   has a UART for each 8 ports there. It interrupts by its pin. [`on_ports`](Self::on_ports) is such a one, of class 0x070002.
 ///
 /// A message is sent when the UART gets a reason to interrupt, and not again for others that come while the first is not served. A
 /// driver reads the interrupt identification until it says that there is none.
@@ -138,15 +138,21 @@ impl<L: Read + ReadReady + Write + WriteReady, C: Clock> Serial<'_, L, C> {
         self.follow();
     }
 
-    /// The interrupt of the function is as that of the UART, which may have changed again when the function has been told: by
-    /// another vCPU, whose own call came before.
+    /// The interrupt of the function is as that of the UART.
     fn follow(&self) {
+        self.tell(self.uart.is_interrupting());
+    }
+
+    /// Tells the function the interrupt of the UART as it was when the caller looked, and then as it is, until it is the same
+    /// twice: another vCPU may have changed it meanwhile, and told the function before.
+    fn tell(&self, mut asserted: bool) {
         for _ in 0..MAX_REPEATS {
-            let asserted = self.uart.is_interrupting();
             self.function.set_interrupt(asserted);
-            if self.uart.is_interrupting() == asserted {
+            let now = self.uart.is_interrupting();
+            if now == asserted {
                 return;
             }
+            asserted = now;
         }
     }
 }
@@ -191,5 +197,64 @@ where
         let next = self.uart.tick(now);
         self.follow();
         next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::convert::Infallible;
+
+    use embedded_io::ErrorType;
+
+    use super::*;
+    use crate::address::{GuestAddress, IoType};
+    use crate::devices::time::HandClock;
+
+    /// Takes everything, and sends nothing.
+    struct Sink;
+
+    impl ErrorType for Sink {
+        type Error = Infallible;
+    }
+
+    impl Read for Sink {
+        fn read(&mut self, _: &mut [u8]) -> Result<usize, Infallible> {
+            Ok(0)
+        }
+    }
+
+    impl ReadReady for Sink {
+        fn read_ready(&mut self) -> Result<bool, Infallible> {
+            Ok(false)
+        }
+    }
+
+    impl Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> Result<(), Infallible> {
+            Ok(())
+        }
+    }
+
+    impl WriteReady for Sink {
+        fn write_ready(&mut self) -> Result<bool, Infallible> {
+            Ok(true)
+        }
+    }
+
+    #[test]
+    fn an_interrupt_that_is_told_after_a_later_one_is_told_again() {
+        let serial = Serial::in_memory("serial", Sink, HandClock::new());
+        let at =
+            |offset: u64| Access::new(IoType::Mmio, GuestAddress(0xc000_0000 + offset), GuestAddress(0xc000_0000), 0);
+        let is_told = || serial.function.register(4) >> 19 & 1 == 1;
+        // The transmitter is empty when that interrupt is enabled, and the interrupt identification says so once.
+        serial.write(&at(1), &[2]);
+        assert!(is_told());
+        serial.read(&at(2), &mut [0]);
+        serial.tell(true);
+        assert!(!is_told());
     }
 }
