@@ -104,7 +104,7 @@ pub enum Property<'a> {
 
 /// Some bytes of a range of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Register {
+pub struct DeviceRegister {
     /// Which of the device's ranges.
     pub range_index: usize,
     /// Where in that range, in bytes from its base.
@@ -158,9 +158,9 @@ pub enum Role {
     /// The fixed hardware of ACPI (ACPI 6.5, 4.8.3). Line 0 is the system control interrupt.
     Pm1 {
         /// Status and enable registers, as PM1a_EVT_BLK.
-        event: Register,
+        event: DeviceRegister,
         /// The control register, as PM1a_CNT_BLK.
-        control: Register,
+        control: DeviceRegister,
         /// How the guest turns ACPI on and off, if it has to.
         command: Option<AcpiCommand>,
         /// What the guest writes to SLP_TYP to power off.
@@ -171,7 +171,7 @@ pub enum Role {
     /// A register that resets the machine.
     Reset {
         /// Which.
-        register: Register,
+        register: DeviceRegister,
         /// What the guest writes there.
         value: u8,
     },
@@ -191,7 +191,7 @@ pub enum UartKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AcpiCommand {
     /// The port that the values are written to.
-    pub port: Register,
+    pub port: DeviceRegister,
     /// The value that turns it on.
     pub enable: u8,
     /// The value that turns it off.

@@ -2,7 +2,7 @@
 
 use super::registered::{Entry, Registered};
 use crate::address::{IoRange, IoType};
-use crate::description::{AcpiCommand, Description, Part, Property, Register, Role, UartKind};
+use crate::description::{AcpiCommand, Description, DeviceRegister, Part, Property, Role, UartKind};
 use crate::instance::InstanceId;
 use crate::resource::{Assigned, MAX_IRQS_PER_DEVICE};
 
@@ -79,8 +79,8 @@ impl Survey {
 
     fn note(&mut self, registered: &dyn Registered, entry: &Entry<'_>, role: Role) {
         let id = entry.id;
-        let at = |register: Register| address(registered, id, register);
-        let first = |size| at(Register { range_index: 0, offset: 0, size });
+        let at = |register: DeviceRegister| address(registered, id, register);
+        let first = |size| at(DeviceRegister { range_index: 0, offset: 0, size });
         let line = || registered.assigned_irq(id, 0).and_then(|irq| irq.gsi).map(|gsi| gsi.0);
         match role {
             Role::Uart { kind, shift } => {
@@ -121,7 +121,7 @@ pub(super) fn bit(gsi: u32) -> u16 {
     1_u16.checked_shl(gsi).unwrap_or(0)
 }
 
-fn address(registered: &dyn Registered, id: InstanceId, register: Register) -> Option<Address> {
+fn address(registered: &dyn Registered, id: InstanceId, register: DeviceRegister) -> Option<Address> {
     let Assigned { io_type, range, state } = registered.assigned(id, register.range_index)?;
     let base = range.first().0.checked_add(register.offset)?;
     state.is_placed().then_some(Address { io_type, base, size: register.size })

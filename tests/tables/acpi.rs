@@ -2,7 +2,7 @@
 
 use vm_device::tables::acpi::{self, Config, Cpus, IoApic, IrqOverride};
 use vm_device::tables::{PciInterrupts, PciRoot, TableError};
-use vm_device::{Gsi, GuestAddress, IoResource, IrqResource, Part, Register, Relocation, Role, UartKind};
+use vm_device::{DeviceRegister, Gsi, GuestAddress, IoResource, IrqResource, Part, Relocation, Role, UartKind};
 
 use super::machine::{PC_ACPI, ROOT, Sign, uart};
 use super::{Manager, manager, pc, try_every_size};
@@ -393,7 +393,7 @@ fn fixed_hardware_that_has_no_addresses_is_not_told() {
         description.role(Role::Hpet { capabilities: 1, minimum_tick: 1 });
     });
     static RESET: Sign = Sign::new("reset", &[], &[], |description| {
-        description.role(Role::Reset { register: Register { range_index: 3, offset: 0, size: 1 }, value: 6 });
+        description.role(Role::Reset { register: DeviceRegister { range_index: 3, offset: 0, size: 1 }, value: 6 });
     });
     HPET.register(manager);
     RESET.register(manager);

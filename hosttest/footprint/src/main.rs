@@ -33,6 +33,8 @@ mod exits;
 mod messages;
 #[cfg(feature = "devices")]
 mod pci;
+#[cfg(feature = "devices")]
+mod tables;
 #[cfg(feature = "texts")]
 mod texts;
 mod topology;
@@ -99,6 +101,8 @@ extern "C" fn _start() -> ! {
         pci::all(manager, &access, data);
         #[cfg(feature = "devices")]
         uart::all(manager, &access, data);
+        #[cfg(feature = "devices")]
+        tables::all(manager, data);
     }
     #[cfg(feature = "texts")]
     texts::all(manager);
