@@ -16,8 +16,9 @@ const TCSBRK: u32 = 0x5409;
 const REBOOT_MAGIC: [u32; 2] = [0xfee1_dead, 0x2812_1969];
 const POWER_OFF: u32 = 0x4321_fedc;
 
-/// The RAM disk: a cpio archive of one file (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
-pub(super) fn archive() -> Vec<u8> {
+/// A RAM disk whose `/init` prints a line and turns the machine off: a cpio archive of one file (Linux, Documentation/driver-api/early-userspace/buffer-format.rst).
+#[must_use]
+pub fn archive() -> Vec<u8> {
     const EXECUTABLE: usize = 0o100_755;
     let mut archive = Vec::new();
     append(&mut archive, "init", EXECUTABLE, &init());

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use error::QEMU;
 pub use error::{Error, TARGET};
+pub use initrd::archive as initial_ramdisk;
 
 /// Where QEMU puts the guest's files in the machine's memory. The hypervisor expects them there (`linux.rs`).
 const KERNEL_ADDRESS: u64 = (64 + 16) << 20;
