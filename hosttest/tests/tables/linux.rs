@@ -109,15 +109,18 @@ pub(crate) fn kernel() -> Result<PathBuf, String> {
     if let Some(named) = std::env::var_os("VM_DEVICE_KERNEL") {
         return Ok(named.into());
     }
-    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/debian/boot");
-    let files = fetched.read_dir().into_iter().flatten().flatten().map(|file| file.path());
+    let missing = "`.ci/debian-kernel` fetches Debian's, 27 MB; or set VM_DEVICE_KERNEL to a bzImage that has the serial \
+                   port built in";
+    fetched("debian").ok_or(missing.into())
+}
+
+/// The last of the kernels in a directory below that of the build.
+pub(crate) fn fetched(directory: &str) -> Option<PathBuf> {
+    let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(directory).join("boot");
+    let files = boot.read_dir().into_iter().flatten().flatten().map(|file| file.path());
     let is_kernel =
         |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"));
-    files.filter(is_kernel).max().ok_or_else(|| {
-        "`.ci/debian-kernel` fetches Debian's, 27 MB; or set VM_DEVICE_KERNEL to a bzImage that has the serial port \
-         built in"
-            .into()
-    })
+    files.filter(is_kernel).max()?.canonicalize().ok()
 }
 
 fn register(manager: Manager) -> Result<(), Failed> {
@@ -152,15 +155,21 @@ pub(crate) fn boot() -> Result<(), Failed> {
     fs::write(directory.join("initrd"), initial_ramdisk())?;
 
     let append = format!("console=ttyS0 nokaslr acpi_rsdp={TABLES:#x} memmap=64K#{TABLES:#x} panic=-1");
-    let child = Command::new("qemu-system-x86_64")
-        .args(["-machine", "q35,smm=off", "-accel", "tcg", "-smp", "2", "-m", "256", "-nodefaults", "-display", "none"])
-        .args(["-no-reboot", "-serial", "file:said", "-initrd", "initrd", "-append", &append, "-kernel"])
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-machine", "q35,smm=off", "-initrd", "initrd", "-append", &append, "-kernel"])
         .arg(kernel()?.canonicalize()?)
-        .args(["-device", &format!("loader,force-raw=on,addr={TABLES:#x},file=tables")])
-        .current_dir(&directory)
+        .args(["-device", &format!("loader,force-raw=on,addr={TABLES:#x},file=tables")]);
+    until_it_ends(qemu, &directory, &SAID)
+}
+
+/// Runs a machine of two processors and 256 MiB until it is turned off or reset, and looks for what its kernel has to say.
+pub(crate) fn until_it_ends(mut qemu: Command, directory: &Path, expected: &[&str]) -> Result<(), Failed> {
+    let mut child = qemu
+        .args(["-accel", "tcg", "-smp", "2", "-m", "256", "-nodefaults", "-display", "none"])
+        .args(["-no-reboot", "-serial", "file:said"])
+        .current_dir(directory)
         .stdin(Stdio::null())
-        .spawn();
-    let mut child = child?;
+        .spawn()?;
     let started = Instant::now();
     let mut ended = false;
     while !ended && started.elapsed() < LIMIT {
@@ -173,9 +182,9 @@ pub(crate) fn boot() -> Result<(), Failed> {
     }
     let said = String::from_utf8_lossy(&fs::read(directory.join("said"))?).into_owned();
     if !ended {
-        return Err(format!("it is not off after {LIMIT:?}:\n{said}").into());
+        return Err(format!("it has not ended after {LIMIT:?}:\n{said}").into());
     }
-    match SAID.iter().find(|line| !said.contains(**line)) {
+    match expected.iter().find(|line| !said.contains(**line)) {
         Some(line) => Err(format!("the kernel does not say '{line}':\n{said}").into()),
         None => Ok(()),
     }
