@@ -21,6 +21,7 @@ impl Device<'_> for Everything {
     fn describe(&self, description: &mut dyn Description) {
         description.acpi(black_box("PNP0501"), black_box(Part::ALL));
         description.compatible(black_box(&["ns16550a"]));
+        description.edge_triggered(black_box(1));
         for value in [
             Property::Empty,
             Property::Cells(&[1]),
