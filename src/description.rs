@@ -3,7 +3,8 @@
 /// Takes down what a device says of itself in [`Device::describe`](crate::Device::describe). The writers in
 /// `tables` implement it, and so does an embedder who writes another format.
 ///
-/// Where the device lies, and which lines it has, is not said: that is what the manager has given to it.
+/// Where the device lies, and which lines it has, is not said: that is what the manager has given to it. The device of a PCI function
+/// says nothing, because a guest finds it in configuration space.
 ///
 /// ```
 /// use vm_device::{Description, Device, Part, Property};
@@ -39,6 +40,7 @@
 pub trait Description {
     /// The device is one of these in ACPI's namespace: `id` is its hardware id (ACPI 6.5, 6.1.5), such as `PNP0501`, and `part` is
     /// what of its ranges and lines is this one's. A device that is several calls it several times: a keyboard controller has two.
+    /// It is not told while ranges are this one's and none of them has addresses.
     fn acpi(&mut self, id: &str, part: Part) {
         let _ = (id, part);
     }
@@ -52,6 +54,12 @@ pub trait Description {
     /// A further property of the node in a device tree. `reg` and `interrupts` are the writer's matter.
     fn property(&mut self, name: &str, value: Property<'_>) {
         let _ = (name, value);
+    }
+
+    /// These lines of the device are edge-triggered, if they are of the 16 of ISA, even where they are shared: bit N stands for number N.
+    /// A timer says so whose line is another timer's too.
+    fn edge_triggered(&mut self, irqs: u16) {
+        let _ = irqs;
     }
 
     /// What the device is for the machine. A device may be several things.
@@ -104,7 +112,7 @@ pub enum Property<'a> {
 
 /// Some bytes of a range of a device.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Register {
+pub struct DeviceRegister {
     /// Which of the device's ranges.
     pub range_index: usize,
     /// Where in that range, in bytes from its base.
@@ -155,12 +163,12 @@ pub enum Role {
         /// It has 32 bits, and not 24.
         is_wide: bool,
     },
-    /// The fixed hardware of ACPI (ACPI 6.5, 4.8.3). Line 0 is the system control interrupt.
+    /// The fixed hardware of ACPI (ACPI 6.5, 4.8.3). Line 0 is the system control interrupt: without one, it is not told.
     Pm1 {
         /// Status and enable registers, as PM1a_EVT_BLK.
-        event: Register,
+        event: DeviceRegister,
         /// The control register, as PM1a_CNT_BLK.
-        control: Register,
+        control: DeviceRegister,
         /// How the guest turns ACPI on and off, if it has to.
         command: Option<AcpiCommand>,
         /// What the guest writes to SLP_TYP to power off.
@@ -171,7 +179,7 @@ pub enum Role {
     /// A register that resets the machine.
     Reset {
         /// Which.
-        register: Register,
+        register: DeviceRegister,
         /// What the guest writes there.
         value: u8,
     },
@@ -191,7 +199,7 @@ pub enum UartKind {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AcpiCommand {
     /// The port that the values are written to.
-    pub port: Register,
+    pub port: DeviceRegister,
     /// The value that turns it on.
     pub enable: u8,
     /// The value that turns it off.

@@ -154,7 +154,7 @@ mod transfer;
 pub use access::{Access, IoError, MAX_DEPTH, OpenBus, Straddling};
 pub use address::{GuestAddress, GuestUsize, IoRange, IoType, RangeError};
 pub use allocator::SystemAllocator;
-pub use description::{AcpiCommand, Description, Part, Property, Register, Role, UartKind};
+pub use description::{AcpiCommand, Description, DeviceRegister, Part, Property, Role, UartKind};
 pub use device::{Device, Doorbell, Failed, Rejected};
 pub use dispatch::{Accesses, Dispatcher, MEMORY_HINTS, Nested, PORT_HINTS};
 pub use error::{

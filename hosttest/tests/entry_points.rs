@@ -13,13 +13,14 @@ use syn::{Attribute, Expr, File, ImplItem, ImplItemFn, Item, ItemImpl, Token, Ty
 /// `display::<Type>` and `debug::<Type>`.
 type Names = BTreeSet<String>;
 
-/// `Debug` of these shows a device's name by that of `str` in the library `core`, which can panic, as far as the linker
+/// `Debug` of these shows a text, mostly a device's name, by that of `str` in the library `core`, which can panic, as far as the linker
 /// knows.
-const SHOW_NAMES: [&str; 10] = [
+const SHOW_NAMES: [&str; 11] = [
     "DeviceInfo",
     "IrqRefusal",
     "MappedRange",
     "Owner",
+    "Property",
     "RangeRefusal",
     "RegisterError",
     "RelocateError",

@@ -2,9 +2,9 @@
 
 use super::registered::{Entry, Registered};
 use crate::address::{IoRange, IoType};
-use crate::description::{AcpiCommand, Description, Part, Property, Register, Role, UartKind};
+use crate::description::{AcpiCommand, Description, DeviceRegister, Part, Property, Role, UartKind};
 use crate::instance::InstanceId;
-use crate::resource::{Assigned, MAX_IRQS_PER_DEVICE};
+use crate::resource::{Assigned, AssignedIrq, MAX_IRQS_PER_DEVICE, MAX_RANGES_PER_DEVICE};
 
 /// Some bytes that a guest reaches.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) struct Pm1 {
     pub(super) control: Address,
     /// SMI_CMD, and the values that turn ACPI on and off.
     pub(super) command: Option<(Address, u8, u8)>,
-    pub(super) sci: Option<u32>,
+    pub(super) sci: u32,
     pub(super) power_off: u8,
     pub(super) has_power_button: bool,
 }
@@ -65,22 +65,35 @@ pub(super) struct Survey {
 impl Survey {
     pub(super) fn new(registered: &dyn Registered) -> Self {
         let mut survey = Self::default();
+        each_role(registered, &mut |entry, role| survey.note(registered, entry, role));
+        let mut edges = 0;
         registered.each(&mut |entry| {
-            for irq in irqs(registered, entry.id, u16::MAX).filter(|irq| !irq.is_edge()) {
-                survey.level_lines |= bit(irq.gsi);
+            let mut own = Edges(0);
+            (entry.describe)(&mut own);
+            for (index, irq) in assigned_irqs(registered, entry.id) {
+                let line = irq.gsi.map_or(0, |gsi| bit(gsi.0));
+                edges |= if own.0 & bit(index) != 0 { line } else { 0 };
+                survey.level_lines |= if irq.shared { line } else { 0 };
             }
         });
-        each_role(registered, &mut |entry, role| survey.note(registered, entry, role));
-        if let Some(sci) = survey.pm1.and_then(|pm1| pm1.sci) {
-            survey.level_lines |= bit(sci);
-        }
+        survey.level_lines &= !edges;
+        survey.level_lines |= survey.pm1.map_or(0, |pm1| bit(pm1.sci));
         survey
+    }
+
+    /// The lines of a device, of those that `mask` names.
+    pub(super) fn irqs(&self, registered: &dyn Registered, id: InstanceId, mask: u16) -> impl Iterator<Item = Irq> {
+        assigned_irqs(registered, id).filter_map(move |(index, irq)| {
+            let gsi = irq.gsi.filter(|_| mask & bit(index) != 0)?.0;
+            let is_edge = gsi < 16 && self.level_lines & bit(gsi) == 0;
+            Some(Irq { gsi, is_edge, is_shared: irq.shared })
+        })
     }
 
     fn note(&mut self, registered: &dyn Registered, entry: &Entry<'_>, role: Role) {
         let id = entry.id;
-        let at = |register: Register| address(registered, id, register);
-        let first = |size| at(Register { range_index: 0, offset: 0, size });
+        let at = |register: DeviceRegister| address(registered, id, register);
+        let first = |size| at(DeviceRegister { range_index: 0, offset: 0, size });
         let line = || registered.assigned_irq(id, 0).and_then(|irq| irq.gsi).map(|gsi| gsi.0);
         match role {
             Role::Uart { kind, shift } => {
@@ -91,15 +104,9 @@ impl Survey {
             Role::Pm1 { event, control, command, power_off, has_power_button } => {
                 let command =
                     command.and_then(|AcpiCommand { port, enable, disable }| Some((at(port)?, enable, disable)));
-                let pm1 = at(event).zip(at(control)).map(|(event, control)| Pm1 {
-                    event,
-                    control,
-                    command,
-                    sci: line(),
-                    power_off,
-                    has_power_button,
-                });
-                self.pm1 = self.pm1.or(pm1);
+                if let (None, Some(event), Some(control), Some(sci)) = (self.pm1, at(event), at(control), line()) {
+                    self.pm1 = Some(Pm1 { event, control, command, sci, power_off, has_power_button });
+                }
             }
             Role::PmTimer { is_wide } => self.pm_timer = self.pm_timer.or(first(4).map(|address| (address, is_wide))),
             Role::Reset { register, value } => self.reset = self.reset.or(at(register).map(|address| (address, value))),
@@ -121,7 +128,7 @@ pub(super) fn bit(gsi: u32) -> u16 {
     1_u16.checked_shl(gsi).unwrap_or(0)
 }
 
-fn address(registered: &dyn Registered, id: InstanceId, register: Register) -> Option<Address> {
+fn address(registered: &dyn Registered, id: InstanceId, register: DeviceRegister) -> Option<Address> {
     let Assigned { io_type, range, state } = registered.assigned(id, register.range_index)?;
     let base = range.first().0.checked_add(register.offset)?;
     state.is_placed().then_some(Address { io_type, base, size: register.size })
@@ -131,22 +138,22 @@ fn address(registered: &dyn Registered, id: InstanceId, register: Register) -> O
 #[derive(Clone, Copy)]
 pub(super) struct Irq {
     pub(super) gsi: u32,
+    pub(super) is_edge: bool,
     pub(super) is_shared: bool,
 }
 
-impl Irq {
-    pub(super) fn is_edge(self) -> bool {
-        !self.is_shared && self.gsi < 16
-    }
+/// Each line of a device with its number.
+fn assigned_irqs(registered: &dyn Registered, id: InstanceId) -> impl Iterator<Item = (u32, AssignedIrq)> {
+    (0..MAX_IRQS_PER_DEVICE).map_while(move |index| Some((index as u32, registered.assigned_irq(id, index)?)))
 }
 
-/// The lines of a device, of those that `mask` names.
-pub(super) fn irqs(registered: &dyn Registered, id: InstanceId, mask: u16) -> impl Iterator<Item = Irq> {
-    let all = (0..MAX_IRQS_PER_DEVICE).map_while(move |index| Some((index, registered.assigned_irq(id, index)?)));
-    all.filter_map(move |(index, irq)| {
-        let gsi = irq.gsi.filter(|_| mask & bit(index as u32) != 0)?;
-        Some(Irq { gsi: gsi.0, is_shared: irq.shared })
-    })
+/// Which lines a device says are edge-triggered.
+struct Edges(u16);
+
+impl Description for Edges {
+    fn edge_triggered(&mut self, irqs: u16) {
+        self.0 |= irqs;
+    }
 }
 
 /// The ranges of a device that have addresses, of those that `mask` names.
@@ -155,10 +162,17 @@ pub(super) fn ranges(
     id: InstanceId,
     mask: u16,
 ) -> impl Iterator<Item = (IoType, IoRange)> {
-    let all = (0..u16::BITS).map_while(move |index| Some((index, registered.assigned(id, index as usize)?)));
-    all.filter_map(move |(index, assigned)| {
-        Some((assigned.io_type, assigned.place().filter(|_| mask & bit(index) != 0)?))
-    })
+    assigned(registered, id, mask).filter_map(|assigned| Some((assigned.io_type, assigned.place()?)))
+}
+
+/// Whether ranges of a device are named by `mask`, and none of them has addresses.
+pub(super) fn is_nowhere(registered: &dyn Registered, id: InstanceId, mask: u16) -> bool {
+    assigned(registered, id, mask).next().is_some() && ranges(registered, id, mask).next().is_none()
+}
+
+fn assigned(registered: &dyn Registered, id: InstanceId, mask: u16) -> impl Iterator<Item = Assigned> {
+    let all = (0..MAX_RANGES_PER_DEVICE).map_while(move |index| Some((index, registered.assigned(id, index)?)));
+    all.filter_map(move |(index, assigned)| (mask & bit(index as u32) != 0).then_some(assigned))
 }
 
 /// Calls `act` with each role that a device says it has.

@@ -2,7 +2,7 @@
 
 use vm_device::tables::acpi::{self, Config, Cpus, IoApic, IrqOverride};
 use vm_device::tables::{PciInterrupts, PciRoot, TableError};
-use vm_device::{Gsi, GuestAddress, IoResource, IrqResource, Part, Register, Relocation, Role, UartKind};
+use vm_device::{DeviceRegister, Gsi, GuestAddress, IoResource, IrqResource, Part, Relocation, Role, UartKind};
 
 use super::machine::{PC_ACPI, ROOT, Sign, uart};
 use super::{Manager, manager, pc, try_every_size};
@@ -245,6 +245,34 @@ fn lines_that_are_shared_or_lead_from_pci_are_level_triggered() {
 }
 
 #[test]
+fn a_timer_on_a_shared_line_is_edge_triggered_if_it_says_so() {
+    let manager = manager();
+    static TIMERS: [Sign; 3] = [
+        Sign::new("pit", &[IoResource::pio(0x40, 4)], &[IrqResource::Shared(Gsi(0))], |description| {
+            description.acpi("PNP0100", Part::ALL);
+        }),
+        Sign::new(
+            "hpet",
+            &[],
+            &[IrqResource::Shared(Gsi(0)), IrqResource::Shared(Gsi(8)), IrqResource::Shared(Gsi(20))],
+            |description| description.edge_triggered(0b111),
+        ),
+        Sign::new("other", &[], &[IrqResource::Shared(Gsi(5)), IrqResource::Shared(Gsi(20))], |description| {
+            description.acpi("ACME0001", Part::ALL);
+            description.edge_triggered(0b10);
+        }),
+    ];
+    TIMERS.iter().for_each(|device| device.register(manager));
+    let tables = write(manager, &Config { overrides: &[IrqOverride { irq: 0, gsi: 2 }], ..Config::new() });
+    let expected: [&[u8]; 2] = [&[2, 10, 0, 0, 2, 0, 0, 0, 0, 0], &[2, 10, 0, 5, 5, 0, 0, 0, 15, 0]];
+    assert_eq!(tables.madt()[1..3], expected);
+    assert_eq!(tables.madt().len(), 4);
+    // Edge-triggered and shared; from 16 on, level-triggered all the same.
+    assert!(has(tables.dsdt(), &[0x23, 1, 0, 0b1_0001, 0x79]));
+    assert!(has(tables.dsdt(), &[0x89, 6, 0, 0b1101, 1, 5, 0, 0, 0, 0x89, 6, 0, 0b1101, 1, 20, 0, 0, 0, 0x79]));
+}
+
+#[test]
 fn a_host_bridge_has_its_buses_its_windows_and_its_pins() {
     let tables = write(pc(), &PC_ACPI);
     let mcfg = tables.get("MCFG");
@@ -331,7 +359,7 @@ fn a_device_has_what_the_manager_has_given_to_it() {
             &[IrqResource::Shared(Gsi(10)), IrqResource::Fixed(Gsi(40))],
             |description| description.acpi("ACME0001", Part::ALL),
         ),
-        // Neither what has no place nor what is not said to be its own.
+        // It has ports, but not as this.
         Sign::new("c", &[IoResource::mmio(0, 0x1000).unplaced(), IoResource::pio(0x2000, 1)], &[], |description| {
             description.acpi("ACME0002", Part { ranges: 0b01, irqs: 0 });
         }),
@@ -356,15 +384,14 @@ fn a_device_has_what_the_manager_has_given_to_it() {
     let ports = [0x47, 1, 0x00, 0x01, 0x00, 0x01, 1, 0xff];
     let many_ports = [0x88, 13, 0, 1, 13, 3, 0, 0, 0x00, 0x10, 0xff, 0x10, 0, 0, 0x00, 0x01];
     device(0, b"\x0c\x41\xd0\x0c\x02", b"\0", &[&ports[..], &many_ports].concat());
-    device(2, b"\x0dACME0002\0", b"\x0a\x02", &[]);
-    device(3, b"\x0dACME0003\0", b"\x0a\x03", &[0x47, 1, 0, 0x30, 0, 0x30, 1, 1]);
+    device(2, b"\x0dACME0003\0", b"\x0a\x02", &[0x47, 1, 0, 0x30, 0, 0x30, 1, 1]);
+    assert!(!has(dsdt, b"ACME0002") && !has(dsdt, b"D003"));
     assert!(has(dsdt, &[0x86, 9, 0, 1, 0, 0, 0, 0xd0, 0, 0x10, 0, 0]));
     let mut high = vec![0x8a, 43, 0, 0, 13, 1];
     [0_u64, 0x1_0000_0000, 0x1_0000_1fff, 0, 0x2000].iter().for_each(|value| high.extend(value.to_le_bytes()));
     assert!(has(dsdt, &high));
     // Shared, and alone; both are level-triggered and active low.
     assert!(has(dsdt, &[0x89, 6, 0, 0b1101, 1, 10, 0, 0, 0, 0x89, 6, 0, 0b0101, 1, 40, 0, 0, 0]));
-    assert!(!has(dsdt, b"D004"));
 }
 
 #[test]
@@ -393,13 +420,18 @@ fn fixed_hardware_that_has_no_addresses_is_not_told() {
         description.role(Role::Hpet { capabilities: 1, minimum_tick: 1 });
     });
     static RESET: Sign = Sign::new("reset", &[], &[], |description| {
-        description.role(Role::Reset { register: Register { range_index: 3, offset: 0, size: 1 }, value: 6 });
+        description.role(Role::Reset { register: DeviceRegister { range_index: 3, offset: 0, size: 1 }, value: 6 });
     });
-    HPET.register(manager);
-    RESET.register(manager);
+    // Without a line there is no system control interrupt.
+    static PM1: Sign = Sign::new("pm1", &[IoResource::pio(0x600, 6)], &[], |description| {
+        let register = |offset, size| DeviceRegister { range_index: 0, offset, size };
+        let (event, control) = (register(0, 4), register(4, 2));
+        description.role(Role::Pm1 { event, control, command: None, power_off: 0, has_power_button: true });
+    });
+    [&HPET, &RESET, &PM1].iter().for_each(|device| device.register(manager));
     let tables = write(manager, &Config::new());
     assert_eq!(tables.names(), ["FACP", "APIC"]);
-    assert_eq!(dword(tables.get("FACP"), 112) & 1 << 10, 0);
+    assert_eq!(dword(tables.get("FACP"), 112), 1 << 20 | 0b111_0101);
 }
 
 #[test]

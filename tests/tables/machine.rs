@@ -8,8 +8,8 @@ use vm_device::devices::time::HandClock;
 use vm_device::devices::uart::Uart16550;
 use vm_device::tables::{PciInterrupts, PciRoot, acpi, fdt};
 use vm_device::{
-    AcpiCommand, Description, Device, DeviceManager, Gsi, GuestAddress, GuestUsize, IoRange, IoResource, IoType,
-    IrqResource, Part, Property, Register, Role, UartKind,
+    AcpiCommand, Description, Device, DeviceManager, DeviceRegister, Gsi, GuestAddress, GuestUsize, IoRange,
+    IoResource, IoType, IrqResource, Part, Property, Role, UartKind,
 };
 
 /// A device that only says what it is.
@@ -84,8 +84,8 @@ pub(crate) const fn uart<'d>(name: &'static str) -> Uart<'d> {
     Uart16550::new(name, Nobody, HandClock::new())
 }
 
-const fn register(range_index: usize, offset: u64, size: u8) -> Register {
-    Register { range_index, offset, size }
+const fn register(range_index: usize, offset: u64, size: u8) -> DeviceRegister {
+    DeviceRegister { range_index, offset, size }
 }
 
 const fn fixed(gsi: u32) -> IrqResource {

@@ -39,6 +39,8 @@ mod pci;
 mod pl011;
 #[cfg(feature = "devices")]
 mod ports;
+#[cfg(feature = "devices")]
+mod tables;
 #[cfg(feature = "texts")]
 mod texts;
 #[cfg(feature = "devices")]
@@ -117,6 +119,8 @@ extern "C" fn _start() -> ! {
         pl011::all(manager, &access, data);
         #[cfg(feature = "devices")]
         ports::all(manager, &access, data);
+        #[cfg(feature = "devices")]
+        tables::all(manager, data);
     }
     #[cfg(feature = "texts")]
     texts::all(manager);

@@ -12,11 +12,12 @@ use vm_device::exit::x86::{
     Segment, Size, StringForm, svm,
 };
 use vm_device::{
-    Access, AccessDirection, Assigned, AssignedIrq, DeviceManager, DevicePath, DispatcherError, Doorbell, Failed, Fit,
-    Gsi, GuestAddress, GuestUsize, HeavyBarrier, InstanceId, InterruptError, IoError, IoRange, IoResource, IoType,
-    IrqError, IrqLine, IrqRefusal, IrqResource, MapText, MappedRange, Message, ObservedAccess, OpenBus, Owner,
-    PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState, RegisterError, Rejected, RelocateError,
-    Relocation, RerouteError, ResetError, Resources, Straddling, SystemAllocator, UnregisterError,
+    Access, AccessDirection, AcpiCommand, Assigned, AssignedIrq, DeviceManager, DevicePath, DeviceRegister,
+    DispatcherError, Doorbell, Failed, Fit, Gsi, GuestAddress, GuestUsize, HeavyBarrier, InstanceId, InterruptError,
+    IoError, IoRange, IoResource, IoType, IrqError, IrqLine, IrqRefusal, IrqResource, MapText, MappedRange, Message,
+    ObservedAccess, OpenBus, Owner, Part, PathError, PlacedRange, Placement, RangeError, RangeRefusal, RangeState,
+    RegisterError, Rejected, RelocateError, Relocation, RerouteError, ResetError, Resources, Role, Straddling,
+    SystemAllocator, UartKind, UnregisterError,
 };
 
 use crate::Manager;
@@ -79,6 +80,12 @@ fn vocabulary() {
     debug::<OpenBus>(&OpenBus::ALL_ONES);
     debug::<Straddling>(&Straddling::OpenBus);
     debug::<Doorbell>(&Doorbell { range_index: 0, offset: 0, size: 1, value: None });
+    let port = DeviceRegister { range_index: 0, offset: 0, size: 1 };
+    debug::<DeviceRegister>(&port);
+    debug::<AcpiCommand>(&AcpiCommand { port, enable: 1, disable: 0 });
+    debug::<Part>(&Part::ALL);
+    debug::<Role>(&Role::PciHost);
+    debug::<UartKind>(&UartKind::Ns16550);
     debug::<SystemAllocator>(&crate::ALLOCATOR);
     debug::<Fit>(&Fit::First);
     display::<RangeState>(&RangeState::Decoded);

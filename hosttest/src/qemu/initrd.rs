@@ -20,8 +20,9 @@ const TCSBRK: u32 = 0x5409;
 const REBOOT_MAGIC: [u32; 2] = [0xfee1_dead, 0x2812_1969];
 const POWER_OFF: u32 = 0x4321_fedc;
 
-/// The RAM disk: an archive of one file.
-pub(super) fn archive() -> Vec<u8> {
+/// A RAM disk whose `/init` prints a line and turns the machine off.
+#[must_use]
+pub fn archive() -> Vec<u8> {
     let mut archive = Archive::new();
     archive.executable(Path::new("init"), &init());
     archive.finish()

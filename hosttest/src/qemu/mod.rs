@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use error::QEMU;
 pub use error::{Error, TARGET};
+pub use initrd::archive as initial_ramdisk;
 use watch::Ended;
 
 /// The exit codes of QEMU when the image leaves through `isa-debug-exit`: twice what it writes, and one.

@@ -2,7 +2,7 @@
 
 use super::super::pci::{DEVICES, PciRoot};
 use super::super::registered::{Entry, Registered};
-use super::super::survey::{self, Survey, each_role, irqs};
+use super::super::survey::{self, Survey, each_role};
 use super::super::writer::Writer;
 use super::Config;
 use super::aml::{self, Name};
@@ -34,7 +34,7 @@ pub(super) fn body(w: &mut Writer<'_>, registered: &dyn Registered, config: &Con
                 number = number.saturating_add(1);
             }
         });
-        let mut devices = Devices { w, registered, id: None, number: 0 };
+        let mut devices = Devices { w, registered, survey, id: None, number: 0 };
         registered.each(&mut |entry| {
             devices.id = Some(entry.id);
             (entry.describe)(&mut devices);
@@ -61,6 +61,7 @@ fn numbered(letter: u8, number: u32) -> Name {
 struct Devices<'w, 'b, 'r> {
     w: &'w mut Writer<'b>,
     registered: &'r dyn Registered,
+    survey: &'r Survey,
     id: Option<InstanceId>,
     /// How many have been written.
     number: u32,
@@ -68,8 +69,8 @@ struct Devices<'w, 'b, 'r> {
 
 impl Description for Devices<'_, '_, '_> {
     fn acpi(&mut self, id: &str, part: Part) {
-        let (registered, number) = (self.registered, self.number);
-        let Some(device) = self.id else { return };
+        let (registered, survey, number) = (self.registered, self.survey, self.number);
+        let Some(device) = self.id.filter(|id| !survey::is_nowhere(registered, *id, part.ranges)) else { return };
         self.number = number.saturating_add(1);
         aml::device(self.w, numbered(b'D', number), |w| {
             identity(w, id, number);
@@ -78,7 +79,7 @@ impl Description for Devices<'_, '_, '_> {
                 for (io_type, range) in survey::ranges(registered, device, part.ranges) {
                     resources::decoded(w, io_type, range);
                 }
-                irqs(registered, device, part.irqs).for_each(|irq| resources::irq(w, irq));
+                survey.irqs(registered, device, part.irqs).for_each(|irq| resources::irq(w, irq));
             });
         });
     }

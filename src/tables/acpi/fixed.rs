@@ -68,7 +68,7 @@ pub(super) fn fadt(w: &mut Writer<'_>, config: &Config<'_>, survey: &Survey, fac
     w.dword(low(dsdt));
     // Reserved, and no preferred profile of power management.
     w.zeros(2);
-    w.word(pm1.and_then(|pm1| pm1.sci).unwrap_or(0) as u16);
+    w.word(pm1.map_or(0, |pm1| pm1.sci) as u16);
     w.dword(port(command));
     w.bytes(&[enable, disable, 0, 0]);
     for address in [event, None, control, None, None, timer, None, None] {

@@ -84,20 +84,30 @@ fn space(w: &mut Writer<'_>, kind: u8, flags: u8, specific: u8, range: IoRange) 
     }
 }
 
-/// The flags of a line: the device consumes it; level-triggered, active low.
-const LEVEL_LOW: u8 = 0b101;
-const SHARED: u8 = 0b1000;
+/// The flags of a line (ACPI 6.5, tables 6.30 and 6.56): level-triggered and active low, or edge-triggered and active high.
+const EDGE: u8 = 0b1;
+const SHARED: u8 = 0b1_0000;
+const CONSUMED_LEVEL_LOW: u8 = 0b101;
+const CONSUMED_SHARED: u8 = 0b1000;
 
 /// A line.
 pub(super) fn irq(w: &mut Writer<'_>, irq: Irq) {
-    if irq.is_edge() {
-        // Edge-triggered, active high and not shared, if nothing is said.
-        w.byte(0x22);
-        w.word(bit(irq.gsi));
-    } else {
-        w.byte(0x89);
-        w.word(6);
-        w.bytes(&[LEVEL_LOW | if irq.is_shared { SHARED } else { 0 }, 1]);
-        w.dword(irq.gsi);
+    match (irq.is_edge, irq.is_shared) {
+        // Edge-triggered and not shared, if nothing is said.
+        (true, false) => {
+            w.byte(0x22);
+            w.word(bit(irq.gsi));
+        }
+        (true, true) => {
+            w.byte(0x23);
+            w.word(bit(irq.gsi));
+            w.byte(EDGE | SHARED);
+        }
+        (false, is_shared) => {
+            w.byte(0x89);
+            w.word(6);
+            w.bytes(&[CONSUMED_LEVEL_LOW | if is_shared { CONSUMED_SHARED } else { 0 }, 1]);
+            w.dword(irq.gsi);
+        }
     }
 }

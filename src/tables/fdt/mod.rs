@@ -248,6 +248,6 @@ fn root(blob: &mut Blob<'_>, registered: &dyn Registered, config: &Config<'_>, s
     if let Some(add) = config.nodes {
         add(&mut Nodes { blob });
     }
-    nodes::devices(blob, registered, config);
+    nodes::devices(blob, registered, config, survey);
     nodes::host_bridges(blob, registered, config);
 }

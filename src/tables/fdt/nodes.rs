@@ -2,7 +2,7 @@
 
 use super::super::pci::{DEVICES, PciInterrupts, PciRoot};
 use super::super::registered::{Entry, Registered};
-use super::super::survey::{Irq, Survey, each_role, irqs, ranges};
+use super::super::survey::{Irq, Survey, each_role, ranges};
 use super::blob::{Blob, size};
 use super::{Config, ControllerKind, InterruptParent};
 use crate::address::{IoRange, IoType};
@@ -46,7 +46,7 @@ fn has_node(entry: &Entry<'_>) -> bool {
 }
 
 /// The devices in memory, and those that have ports.
-pub(super) fn devices(blob: &mut Blob<'_>, registered: &dyn Registered, config: &Config<'_>) {
+pub(super) fn devices(blob: &mut Blob<'_>, registered: &dyn Registered, config: &Config<'_>, survey: &Survey) {
     let (mut in_memory, mut with_ports) = (false, false);
     registered.each(&mut |entry| {
         if let Some((io_type, _)) = place(registered, entry.id).filter(|_| has_node(entry)) {
@@ -64,7 +64,7 @@ pub(super) fn devices(blob: &mut Blob<'_>, registered: &dyn Registered, config: 
         blob.cells("#address-cells", &[2]);
         blob.cells("#size-cells", &[2]);
         blob.property("ranges", Property::Empty);
-        registered.each(&mut |entry| device(blob, registered, config, entry, false));
+        registered.each(&mut |entry| device(blob, registered, config, survey, entry, false));
         if with_ports {
             blob.node(ISA, |blob| {
                 blob.property("compatible", Property::Text("isa"));
@@ -73,7 +73,7 @@ pub(super) fn devices(blob: &mut Blob<'_>, registered: &dyn Registered, config: 
                 blob.cells("#size-cells", &[1]);
                 // Ports, from 0 on, are those of the processor: 64 KiB.
                 blob.cells("ranges", &[PORTS_OF_ISA, 0, 0, 0, 0x1_0000]);
-                registered.each(&mut |entry| device(blob, registered, config, entry, true));
+                registered.each(&mut |entry| device(blob, registered, config, survey, entry, true));
             });
         }
     });
@@ -83,7 +83,14 @@ pub(super) fn devices(blob: &mut Blob<'_>, registered: &dyn Registered, config: 
 const PORTS_OF_ISA: u32 = 1;
 
 /// The node of a device, if it is on this bus.
-fn device(blob: &mut Blob<'_>, registered: &dyn Registered, config: &Config<'_>, entry: &Entry<'_>, has_ports: bool) {
+fn device(
+    blob: &mut Blob<'_>,
+    registered: &dyn Registered,
+    config: &Config<'_>,
+    survey: &Survey,
+    entry: &Entry<'_>,
+    has_ports: bool,
+) {
     let Some((_, first)) = place(registered, entry.id)
         .filter(|(io_type, _)| (*io_type == IoType::Pio) == has_ports)
         .filter(|_| has_node(entry))
@@ -107,9 +114,9 @@ fn device(blob: &mut Blob<'_>, registered: &dyn Registered, config: &Config<'_>,
             }
         });
         let Some(parent) = config.interrupts else { return };
-        if irqs(registered, entry.id, u16::MAX).next().is_some() {
+        if survey.irqs(registered, entry.id, u16::MAX).next().is_some() {
             blob.property_with("interrupts", |blob| {
-                irqs(registered, entry.id, u16::MAX).for_each(|irq| specifier(blob, parent.kind, irq));
+                survey.irqs(registered, entry.id, u16::MAX).for_each(|irq| specifier(blob, parent.kind, irq));
             });
         }
     });
@@ -152,7 +159,7 @@ fn specifier(blob: &mut Blob<'_>, kind: ControllerKind, irq: Irq) {
         }
         ControllerKind::Plic => blob.put(&[irq.gsi]),
         ControllerKind::IoApic => {
-            let trigger = if irq.is_edge() { IO_APIC_EDGE_HIGH } else { IO_APIC_LEVEL_LOW };
+            let trigger = if irq.is_edge { IO_APIC_EDGE_HIGH } else { IO_APIC_LEVEL_LOW };
             blob.put(&[irq.gsi, trigger]);
         }
     }
@@ -238,7 +245,7 @@ fn pins(blob: &mut Blob<'_>, parent: InterruptParent, interrupts: PciInterrupts<
     blob.property_with("interrupt-map", |blob| {
         interrupts.each(devices, &mut |device, pin, gsi| {
             blob.put(&[u32::from(device) << 11, 0, 0, pin.into(), parent.phandle]);
-            specifier(blob, parent.kind, Irq { gsi: gsi.0, is_shared: true });
+            specifier(blob, parent.kind, Irq { gsi: gsi.0, is_edge: false, is_shared: true });
         });
     });
 }

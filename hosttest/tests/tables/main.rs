@@ -1,8 +1,11 @@
-//! The tables in the judgement of those who read them: ACPICA's disassembler and compiler, and the device tree compiler. Where these are
-//! not installed the tests count as ignored; where `CI` is set, as failed.
+//! The tables in the judgement of those who read them: ACPICA's disassembler and compiler, the device tree compiler, and Linux. Where
+//! these are not installed the tests count as ignored; where `CI` is set, as failed.
 
-#[path = "../../tests/tables/machine.rs"]
+mod arm64;
+mod linux;
+#[path = "../../../tests/tables/machine.rs"]
 mod machine;
+#[path = "../needs/mod.rs"]
 mod needs;
 
 use std::fs;
@@ -21,6 +24,10 @@ fn main() -> ExitCode {
     let acpica = Need::new("ACPICA's compiler", program("iasl", "-v", "acpica-tools"));
     let acpi_exec = Need::new("ACPICA's interpreter", program("acpiexec", "-v", "acpica-tools"));
     let dtc = Need::new("the device tree compiler", program("dtc", "--version", "device-tree-compiler"));
+    let qemu = Need::new("QEMU", program("qemu-system-x86_64", "--version", "qemu-system-x86"));
+    let kernel = Need::new("a Linux kernel", linux::kernel());
+    let qemu_arm = Need::new("QEMU for Arm", program("qemu-system-aarch64", "--version", "qemu-system-arm"));
+    let kernel_arm = Need::new("a Linux kernel for arm64", arm64::kernel());
     let trials = vec![
         test("acpi_tables_of_a_pc_are_disassembled_and_compiled_without_a_warning", &[&acpica], || {
             acpi_tables("pc", register_pc, &machine::PC_ACPI)
@@ -39,6 +46,8 @@ fn main() -> ExitCode {
         test("a_device_tree_of_a_machine_without_devices_is_too", &[&dtc], || {
             device_tree("nothing", |_| (), &fdt::Config::new())
         }),
+        test("linux_takes_a_pc_from_acpi_tables", &[&qemu, &kernel], linux::boot),
+        test("linux_takes_an_arm_machine_from_a_device_tree", &[&qemu_arm, &kernel_arm], arm64::boot),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }

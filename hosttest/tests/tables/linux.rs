@@ -1,0 +1,191 @@
+//! Linux takes a machine from the tables: QEMU's, whose devices are described here as if they were registered. What it says of
+//! processors, lines, windows and timers is what the tables say, and it turns the machine off by them.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use hosttest::qemu::initial_ramdisk;
+use libtest_mimic::Failed;
+use vm_device::devices::pci::HostBridge;
+use vm_device::tables::{PciInterrupts, PciRoot, acpi};
+use vm_device::{
+    AcpiCommand, DeviceRegister, Gsi, GuestAddress, IoRange, IoResource, IoType, IrqResource, Part, Placement, Role,
+};
+
+use super::machine::{Sign, uart};
+use super::{Manager, directory, manager};
+
+/// Where the tables are in the machine's memory. The kernel is told on its command line.
+const TABLES: u64 = 0x800_0000;
+const RAM: IoRange = IoRange::of::<0, 0xfff_ffff>();
+/// An emulated processor on a busy machine is slow.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The devices of QEMU's machine `q35`, as SeaBIOS leaves them.
+static BOARD: [Sign; 9] = [
+    Sign::new(
+        "pic",
+        &[IoResource::pio(0x20, 2), IoResource::pio(0xa0, 2), IoResource::pio(0x4d0, 2)],
+        &[],
+        |description| {
+            description.acpi("PNP0000", Part::ALL);
+            description.role(Role::Pic);
+        },
+    ),
+    Sign::new("pit", &[IoResource::pio(0x40, 4)], &[IrqResource::Fixed(Gsi(0))], |description| {
+        description.acpi("PNP0100", Part::ALL);
+    }),
+    Sign::new("rtc", &[IoResource::pio(0x70, 2)], &[IrqResource::Fixed(Gsi(8))], |description| {
+        description.acpi("PNP0B00", Part::ALL);
+        description.role(Role::Rtc { century: 0x32 });
+    }),
+    Sign::new(
+        "keyboard",
+        &[IoResource::pio(0x60, 1), IoResource::pio(0x64, 1)],
+        &[IrqResource::Fixed(Gsi(1)), IrqResource::Fixed(Gsi(12))],
+        |description| {
+            description.acpi("PNP0303", Part { irqs: 0b01, ..Part::ALL });
+            description.acpi("PNP0F13", Part { ranges: 0, irqs: 0b10 });
+            description.role(Role::KeyboardController);
+        },
+    ),
+    Sign::new("hpet", &[IoResource::mmio(0xfed0_0000, 0x400)], &[], |description| {
+        description.acpi("PNP0103", Part { irqs: 0, ..Part::ALL });
+        description.role(Role::Hpet { capabilities: 0x8086_a201, minimum_tick: 0 });
+    }),
+    Sign::new("ioapic", &[IoResource::mmio(0xfec0_0000, 0x1000)], &[], |description| {
+        description.role(Role::IoApic { id: 0, first_gsi: 0 });
+    }),
+    Sign::new(
+        "pm1",
+        &[IoResource::pio(0x600, 6), IoResource::pio(0xb2, 1)],
+        &[IrqResource::Shared(Gsi(9))],
+        |description| {
+            let register = |range_index, offset, size| DeviceRegister { range_index, offset, size };
+            description.role(Role::Pm1 {
+                event: register(0, 0, 4),
+                control: register(0, 4, 2),
+                command: Some(AcpiCommand { port: register(1, 0, 1), enable: 2, disable: 3 }),
+                power_off: 0,
+                has_power_button: true,
+            });
+        },
+    ),
+    Sign::new("pm timer", &[IoResource::pio(0x608, 4)], &[], |description| {
+        description.role(Role::PmTimer { is_wide: true });
+    }),
+    Sign::new("reset", &[IoResource::pio(0xcf9, 1)], &[], |description| {
+        let register = DeviceRegister { range_index: 0, offset: 0, size: 1 };
+        description.role(Role::Reset { register, value: 0xf });
+    }),
+];
+
+/// What the kernel has to say.
+const SAID: [&str; 17] = [
+    "ACPI: RSDP 0x0000000008000000 000024 (v02 VMDEV )",
+    "ACPI: PM-Timer IO Port: 0x608",
+    "IOAPIC[0]: apic_id 0, version 32, address 0xfec00000, GSI 0-23",
+    "ACPI: INT_SRC_OVR (bus 0 bus_irq 0 global_irq 2 dfl dfl)",
+    "ACPI: INT_SRC_OVR (bus 0 bus_irq 9 global_irq 9 low level)",
+    "ACPI: HPET id: 0x8086a201 base: 0xfed00000",
+    "smp: Brought up 1 node, 2 CPUs",
+    "PCI: MMCONFIG for domain 0000 [bus 00-ff] at [mem 0xb0000000-0xbfffffff]",
+    "ACPI: PCI Root Bridge [PCI0] (domain 0000 [bus 00-ff])",
+    "root bus resource [mem 0xc0000000-0xfebfffff window]",
+    "[mem 0xb0000000-0xbfffffff] has been reserved",
+    "ttyS0 at I/O 0x3f8 (irq = 4, base_baud = 115200) is a 16550A",
+    "at 0x60,0x64 irq 1,12",
+    "rtc_cmos 00:02: registered as rtc0",
+    "ACPI: PM: Preparing to enter system sleep state S5",
+    "init: hello from an unmodified kernel",
+    "reboot: Power down",
+];
+
+/// The kernel that is named, or the last of those that were fetched.
+pub(crate) fn kernel() -> Result<PathBuf, String> {
+    if let Some(named) = std::env::var_os("VM_DEVICE_KERNEL") {
+        return Ok(named.into());
+    }
+    let missing = "`.ci/debian-kernel` fetches Debian's, 27 MB; or set VM_DEVICE_KERNEL to a bzImage that has the serial \
+                   port built in";
+    fetched("debian").ok_or(missing.into())
+}
+
+/// The last of the kernels in a directory below that of the build.
+pub(crate) fn fetched(directory: &str) -> Option<PathBuf> {
+    let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(directory).join("boot");
+    let files = boot.read_dir().into_iter().flatten().flatten().map(|file| file.path());
+    let is_kernel =
+        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"));
+    files.filter(is_kernel).max()?.canonicalize().ok()
+}
+
+fn register(manager: Manager) -> Result<(), Failed> {
+    manager.reserve(IoType::Mmio, Placement::Fixed(RAM))?;
+    let host = Box::leak(Box::new(HostBridge::new("pci", manager)));
+    manager.register_device(host, None, &[HostBridge::ecam(0xb000_0000, 255)], &[])?;
+    let serial = Box::leak(Box::new(uart("serial")));
+    manager.register_device(serial, None, &[serial.ports(0x3f8)], &[IrqResource::Fixed(Gsi(4))])?;
+    BOARD.iter().for_each(|device| device.register(manager));
+    Ok(())
+}
+
+pub(crate) fn boot() -> Result<(), Failed> {
+    let directory = directory("linux")?;
+    let manager = manager();
+    register(manager)?;
+    let root = PciRoot {
+        ports: &PciRoot::PC_PORTS,
+        memory: &[IoRange::of::<0xc000_0000, 0xfebf_ffff>()],
+        interrupts: PciInterrupts::Swizzled([Gsi(16), Gsi(17), Gsi(18), Gsi(19)]),
+        ..PciRoot::NOTHING
+    };
+    let config = acpi::Config {
+        cpus: acpi::Cpus::Sequential(2),
+        overrides: &[acpi::IrqOverride { irq: 0, gsi: 2 }],
+        pci: &[root],
+        ..acpi::Config::new()
+    };
+    let mut tables = vec![0; 0x1_0000];
+    let written = acpi::write(manager, &config, GuestAddress(TABLES), &mut tables)?;
+    fs::write(directory.join("tables"), &tables[..written.length])?;
+    fs::write(directory.join("initrd"), initial_ramdisk())?;
+
+    let append = format!("console=ttyS0 nokaslr acpi_rsdp={TABLES:#x} memmap=64K#{TABLES:#x} panic=-1");
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-machine", "q35,smm=off", "-initrd", "initrd", "-append", &append, "-kernel"])
+        .arg(kernel()?.canonicalize()?)
+        .args(["-device", &format!("loader,force-raw=on,addr={TABLES:#x},file=tables")]);
+    until_it_ends(qemu, &directory, &SAID)
+}
+
+/// Runs a machine of two processors and 256 MiB until it is turned off or reset, and looks for what its kernel has to say.
+pub(crate) fn until_it_ends(mut qemu: Command, directory: &Path, expected: &[&str]) -> Result<(), Failed> {
+    let mut child = qemu
+        .args(["-accel", "tcg", "-smp", "2", "-m", "256", "-nodefaults", "-display", "none"])
+        .args(["-no-reboot", "-serial", "file:said"])
+        .current_dir(directory)
+        .stdin(Stdio::null())
+        .spawn()?;
+    let started = Instant::now();
+    let mut ended = false;
+    while !ended && started.elapsed() < LIMIT {
+        thread::sleep(Duration::from_millis(50));
+        ended = child.try_wait()?.is_some();
+    }
+    if !ended {
+        child.kill()?;
+        child.wait()?;
+    }
+    let said = String::from_utf8_lossy(&fs::read(directory.join("said"))?).into_owned();
+    if !ended {
+        return Err(format!("it has not ended after {LIMIT:?}:\n{said}").into());
+    }
+    match expected.iter().find(|line| !said.contains(**line)) {
+        Some(line) => Err(format!("the kernel does not say '{line}':\n{said}").into()),
+        None => Ok(()),
+    }
+}
