@@ -4,6 +4,7 @@ use spin::Mutex;
 
 use crate::access::Access;
 use crate::address::IoType;
+use crate::description::{Description, Part};
 use crate::device::{Device, Failed};
 use crate::resource::IoResource;
 
@@ -238,5 +239,10 @@ impl Device<'_> for FwCfg<'_> {
 
     fn reset(&self) {
         self.select(SIGNATURE);
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.acpi("QEMU0002", Part::ALL);
+        description.compatible(&["qemu,fw-cfg-mmio"]);
     }
 }

@@ -4,6 +4,7 @@ use spin::Mutex;
 
 use super::output::Output;
 use crate::access::Access;
+use crate::description::{AcpiCommand, Description, DeviceRegister, Role};
 use crate::device::{Device, Rejected};
 use crate::power::PowerControl;
 use crate::resource::{IoResource, Resources};
@@ -236,5 +237,16 @@ impl<'d, P: PowerControl + Sync> Device<'d> for Pm1<'d, P> {
     /// Nothing is due at a time, but a level that the interrupt controller has refused is told again.
     fn tick(&self, _: u64) -> Option<u64> {
         self.with_registers(|_| None)
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        let port = DeviceRegister { range_index: 1, offset: 0, size: 1 };
+        description.role(Role::Pm1 {
+            event: DeviceRegister { range_index: REGISTERS_RANGE, offset: 0, size: 4 },
+            control: DeviceRegister { range_index: REGISTERS_RANGE, offset: 4, size: 2 },
+            command: (!self.is_acpi).then_some(AcpiCommand { port, enable: ACPI_ENABLE, disable: ACPI_DISABLE }),
+            power_off: self.off_type,
+            has_power_button: true,
+        });
     }
 }

@@ -2,6 +2,7 @@
 
 use super::time::{Clock, Rate};
 use crate::access::Access;
+use crate::description::{Description, Role};
 use crate::device::Device;
 use crate::resource::IoResource;
 
@@ -70,5 +71,9 @@ impl<C: Clock + Sync> Device<'_> for PmTimer<'_, C> {
         // The low bits are all that is there: the value wraps.
         let value = RATE.ticks_at(self.clock.now()) as u32 & self.mask;
         access.load(&value.to_le_bytes(), data);
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.role(Role::PmTimer { is_wide: self.mask == u32::MAX });
     }
 }

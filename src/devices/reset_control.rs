@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::access::Access;
+use crate::description::{Description, DeviceRegister, Role};
 use crate::device::Device;
 use crate::power::PowerControl;
 use crate::resource::IoResource;
@@ -80,5 +81,10 @@ impl<P: PowerControl> Device<'_> for ResetControl<P> {
 
     fn reset(&self) {
         self.register.store(0, Ordering::Relaxed);
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        let register = DeviceRegister { range_index: 0, offset: 0, size: 1 };
+        description.role(Role::Reset { register, value: RESET | SYSTEM });
     }
 }

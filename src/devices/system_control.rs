@@ -3,6 +3,7 @@
 use core::sync::atomic::{AtomicU8, Ordering};
 
 use crate::access::Access;
+use crate::description::{Description, Part};
 use crate::device::Device;
 use crate::power::PowerControl;
 use crate::resource::IoResource;
@@ -80,5 +81,10 @@ impl<P: PowerControl> Device<'_> for SystemControlA<P> {
 
     fn reset(&self) {
         self.register.store(0, Ordering::Relaxed);
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        // A resource of the board.
+        description.acpi("PNP0C02", Part::ALL);
     }
 }

@@ -1,4 +1,4 @@
-//! The board of a PC: the devices of this crate, on a machine whose interrupt controllers and timer are KVM's.
+//! The board of a PC: the devices of this crate, on a machine whose interrupt controllers are KVM's.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -6,8 +6,10 @@ use std::sync::{Arc, Mutex};
 use embedded_io::{Read, ReadReady, Write, WriteReady};
 use vm_device::devices::debug_console::DebugConsole;
 use vm_device::devices::fw_cfg::{FwCfg, Item};
+use vm_device::devices::hpet::{Hpet, LegacyReplacement};
 use vm_device::devices::i8042::I8042;
 use vm_device::devices::pci::{Bridge, Config, Function, HostBridge, Pin, PinLines, Serial, Slot};
+use vm_device::devices::pit::Pit;
 use vm_device::devices::pm_timer::PmTimer;
 use vm_device::devices::pm1::Pm1;
 use vm_device::devices::post::PostPort;
@@ -39,8 +41,8 @@ use crate::vmm::vm::Vm;
 
 /// The memory of the enhanced configuration mechanism: buses 0 to 255.
 pub(super) const ECAM: IoRange = IoRange::of::<0xb000_0000, 0xbfff_ffff>();
-/// The IOAPIC and the local APICs, which KVM answers, and what lies between and after them: pages of KVM's own, the firmware.
-const INTERRUPT_CONTROLLERS: IoRange = IoRange::of::<0xfec0_0000, 0xffff_ffff>();
+/// The IOAPIC and the local APICs, which KVM answers, pages of KVM's own, the firmware.
+const MACHINE: [IoRange; 2] = [IoRange::of::<0xfec0_0000, 0xfec0_0fff>(), IoRange::of::<0xfee0_0000, 0xffff_ffff>()];
 /// Where KVM has its IOAPIC.
 const IOAPIC: u64 = 0xfec0_0000;
 /// The memory that PCI functions may be given: below 4 GiB, and above all RAM.
@@ -48,14 +50,11 @@ const PCI_MEMORY: [IoRange; 2] =
     [IoRange::of::<0xc000_0000, 0xfebf_ffff>(), IoRange::of::<0x20_0000_0000, 0x2f_ffff_ffff>()];
 /// KVM's own pages, below the local APICs.
 const TASK_STATE: u64 = 0xfeff_d000;
-/// The ports of KVM's interrupt controllers and timer.
-const KVM_PORTS: [IoRange; 5] = [
-    IoRange::of::<0x20, 0x21>(),
-    IoRange::of::<0x40, 0x43>(),
-    IoRange::of::<0x61, 0x61>(),
-    IoRange::of::<0xa0, 0xa1>(),
-    IoRange::of::<0x4d0, 0x4d1>(),
-];
+/// Where the HPET is.
+const HPET: u64 = 0xfed0_0000;
+/// The ports of KVM's 8259As.
+const KVM_PORTS: [IoRange; 3] =
+    [IoRange::of::<0x20, 0x21>(), IoRange::of::<0xa0, 0xa1>(), IoRange::of::<0x4d0, 0x4d1>()];
 
 /// Where the registers of ACPI are, as SeaBIOS puts them.
 const PM1: u16 = 0x600;
@@ -165,6 +164,7 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     };
     let (clock, power, irqchip, counters) = (HostClock::new(), Power::new(), KvmIrqchip::new(), Counters::new());
     let observers = Observers(&counters, setup.trace);
+    let replaced = LegacyReplacement::new();
     let (post, items) = (PostPort::new(), firmware_items(setup.memory));
     let items = items.each_ref().map(|(number, data)| Item::number(*number, data));
 
@@ -172,7 +172,9 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23);
     let manager = DeviceManager::new(&storage, allocator).with_interrupt_controller(&irqchip).with_observer(&observers);
     let com1 = Uart16550::new("serial", setup.serial, &clock);
-    let rtc = Rtc::new("rtc", &clock).with_century(0x32);
+    let pit = Pit::new("pit", &clock).with_legacy_replacement(&replaced);
+    let rtc = Rtc::new("rtc", &clock).with_century(0x32).with_legacy_replacement(&replaced);
+    let hpet = Hpet::new("hpet", &clock).with_legacy_replacement(&replaced);
     let (keyboard, fast_reset) = (I8042::new(&power), SystemControlA::new(&power));
     let (pm1, pm_timer) = (Pm1::new(&power), PmTimer::new("pm timer", &clock));
     let reset = ResetControl::new(&power);
@@ -193,7 +195,7 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     let register = |device, parent, ranges: &[IoResource], lines: &[IrqResource]| {
         manager.register_device(device, parent, ranges, lines).map_err(refused)
     };
-    for range in ram.ranges().chain([INTERRUPT_CONTROLLERS]) {
+    for range in ram.ranges().chain(MACHINE) {
         manager.reserve(IoType::Mmio, Placement::Fixed(range)).map_err(refused)?;
     }
     for range in KVM_PORTS {
@@ -201,7 +203,10 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     }
     let isa = register(&Isa, None, &[], &[])?;
     register(&com1, Some(isa), &[com1.ports(0x3f8)], &[IrqResource::Fixed(Gsi(4))])?;
-    register(&rtc, Some(isa), &[rtc.ports()], &[IrqResource::Fixed(Gsi(8))])?;
+    let (timer, date) = (IrqResource::Shared(Gsi(0)), IrqResource::Shared(Gsi(8)));
+    register(&pit, Some(isa), &pit.ports(), &[timer])?;
+    register(&rtc, Some(isa), &[rtc.ports()], &[date])?;
+    register(&hpet, None, &[hpet.mmio(HPET)], &[timer, date])?;
     register(&keyboard, Some(isa), &keyboard.ports(), &keyboard.interrupts())?;
     register(&fast_reset, Some(isa), &[fast_reset.port()], &[])?;
     register(&pm1, Some(isa), &[pm1.registers(PM1), pm1.command_port()], &[IrqResource::Shared(SCI)])?;
@@ -304,7 +309,6 @@ impl Board<'_> {
         let entry = self.image.load(self.ram, root_pointer)?;
         let vm = Vm::with_tss_address(kvm, TASK_STATE.into())?;
         vm.create_irqchip()?;
-        vm.create_pit()?;
         self.ram.map(&vm)?;
         if let Some(rom) = self.rom {
             vm.map_read_only((FOUR_GIB - rom.length()).into(), rom)?;

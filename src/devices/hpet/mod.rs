@@ -9,6 +9,7 @@ use spin::Mutex;
 use super::output::Output;
 use super::time::{Clock, Rate, SHORTEST_PERIOD};
 use crate::access::Access;
+use crate::description::{Description, Part, Role};
 use crate::device::{Device, Rejected};
 use crate::resource::{IoResource, MAX_IRQS_PER_DEVICE, Resources};
 use timer::{Timer, merged};
@@ -139,6 +140,10 @@ impl Board<'_> {
         Rate::new(PER_NANOSECOND, self.period)
     }
 
+    const fn capabilities(self) -> u64 {
+        (self.period as u64) << 32 | ID | if self.replaces.is_some() { CAN_REPLACE } else { 0 }
+    }
+
     /// How many of the interrupts are those of others.
     fn replaced(self) -> usize {
         if self.replaces.is_some() { 2 } else { 0 }
@@ -229,10 +234,7 @@ impl<'d> State<'d> {
     /// Reads the register of 8 bytes at an offset.
     fn read(&self, offset: u64, board: Board<'_>) -> u64 {
         match offset {
-            CAPABILITIES => {
-                let can_replace = if board.replaces.is_some() { CAN_REPLACE } else { 0 };
-                u64::from(board.period) << 32 | ID | can_replace
-            }
+            CAPABILITIES => board.capabilities(),
             CONFIGURATION => self.configuration,
             STATUS => self.timers.iter().rev().fold(0, |bits, timer| bits << 1 | u64::from(timer.status)),
             COUNTER => self.counter(),
@@ -388,6 +390,15 @@ impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
         let mut state = self.state.lock();
         state.advance(now, self.board);
         state.settle(now, self.board)
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        // Which lines its timers have is what the guest programs.
+        description.acpi("PNP0103", Part { irqs: 0, ..Part::ALL });
+        description.edge_triggered(u16::MAX);
+        let minimum_tick = self.board.rate().ticks_at(SHORTEST_PERIOD);
+        let capabilities = self.board.capabilities() as u32;
+        description.role(Role::Hpet { capabilities, minimum_tick: u16::try_from(minimum_tick).unwrap_or(u16::MAX) });
     }
 }
 

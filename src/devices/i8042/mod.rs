@@ -6,6 +6,7 @@ use spin::Mutex;
 
 use super::output::Output;
 use crate::access::Access;
+use crate::description::{Description, Part, Role};
 use crate::device::{Device, Rejected};
 use crate::interrupt::Gsi;
 use crate::power::PowerControl;
@@ -163,5 +164,12 @@ impl<'d, P: PowerControl + Sync> Device<'d> for I8042<'d, P> {
     /// Nothing is due at a time, but a level that the interrupt controller has refused is told again.
     fn tick(&self, _: u64) -> Option<u64> {
         self.with_registers(|_| None)
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        // The keyboard has the ports and the first line, the mouse the second line.
+        description.acpi("PNP0303", Part { irqs: 0b01, ..Part::ALL });
+        description.acpi("PNP0F13", Part { ranges: 0, irqs: 0b10 });
+        description.role(Role::KeyboardController);
     }
 }

@@ -8,6 +8,7 @@ use spin::Mutex;
 
 use crate::access::Access;
 use crate::address::GuestAddress;
+use crate::description::{Description, Role};
 use crate::device::Device;
 use crate::interrupt::{Gsi, InterruptController, InterruptError};
 use crate::resource::IoResource;
@@ -344,6 +345,10 @@ impl<A: LocalApics, const LINES: usize> Device<'_> for Ioapic<A, LINES> {
         (0..LINES).for_each(|line| self.settle(line));
         let is_refused = self.state.lock().pins.iter().any(Pin::is_due);
         is_refused.then(|| now.saturating_add(RETRY))
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.role(Role::IoApic { id: self.state.lock().id, first_gsi: 0 });
     }
 }
 

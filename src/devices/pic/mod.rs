@@ -7,6 +7,7 @@ use spin::{Mutex, MutexGuard};
 
 use crate::access::Access;
 use crate::address::GuestAddress;
+use crate::description::{Description, Part, Role};
 use crate::device::Device;
 use crate::interrupt::{Gsi, InterruptController, InterruptError};
 use crate::resource::IoResource;
@@ -277,5 +278,10 @@ impl<P: IntrPin> Device<'_> for Pic<P> {
     /// What asserts its lines goes on to; edges that were signalled are forgotten.
     fn reset(&self) {
         self.with_pair(Pair::reset);
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.acpi("PNP0000", Part::ALL);
+        description.role(Role::Pic);
     }
 }

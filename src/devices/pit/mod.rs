@@ -8,6 +8,7 @@ use super::hpet::LegacyReplacement;
 use super::output::Output;
 use super::time::{Clock, Rate, SHORTEST_PERIOD};
 use crate::access::Access;
+use crate::description::{Description, Part};
 use crate::device::{Device, Rejected};
 use crate::resource::{IoResource, Resources};
 use counter::Counter;
@@ -243,5 +244,10 @@ impl<'d, C: Clock + Sync> Device<'d> for Pit<'d, C> {
         let mut state = self.state.lock();
         state.advance(now);
         state.settle(now, self.is_replaced())
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.acpi("PNP0100", Part::ALL);
+        description.edge_triggered(1);
     }
 }

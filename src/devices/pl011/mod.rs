@@ -9,6 +9,7 @@ use super::line;
 use super::output::Output;
 use super::time::Clock;
 use crate::access::Access;
+use crate::description::{Description, Part, Property, Role, UartKind};
 use crate::device::{Device, Rejected};
 use crate::resource::{IoResource, Resources};
 use registers::{DEPTH, REGISTER_SIZE, Registers};
@@ -221,5 +222,13 @@ where
 
     fn tick(&self, now: u64) -> Option<u64> {
         self.state.lock().settle(now, self.reference)
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.acpi("ARMH0011", Part::ALL);
+        description.compatible(&["arm,pl011", "arm,primecell"]);
+        description.property("clocks", Property::Clocks(2));
+        description.property("clock-names", Property::Texts(&["uartclk", "apb_pclk"]));
+        description.role(Role::Uart { kind: UartKind::Pl011, shift: 0 });
     }
 }

@@ -9,6 +9,7 @@ use super::hpet::LegacyReplacement;
 use super::output::Output;
 use super::time::{Clock, WallClock};
 use crate::access::Access;
+use crate::description::{Description, Part, Role};
 use crate::device::{Device, Rejected};
 use crate::resource::{IoResource, Resources};
 use registers::{Registers, Time};
@@ -183,5 +184,11 @@ impl<'d, C: Clock + WallClock + Sync> Device<'d> for Rtc<'d, C> {
         let mut state = self.state.lock();
         let time = state.advance(now, self.clock.utc());
         state.settle(time, self.is_replaced())
+    }
+
+    fn describe(&self, description: &mut dyn Description) {
+        description.acpi("PNP0B00", Part::ALL);
+        description.compatible(&["motorola,mc146818"]);
+        description.role(Role::Rtc { century: self.state.lock().registers.century().unwrap_or(0) });
     }
 }

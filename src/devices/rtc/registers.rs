@@ -90,6 +90,10 @@ impl Registers {
         self
     }
 
+    pub(super) const fn century(&self) -> Option<u8> {
+        self.century
+    }
+
     fn get(&self, index: u8) -> u8 {
         self.bytes.get(usize::from(index)).copied().unwrap_or(0xff)
     }
