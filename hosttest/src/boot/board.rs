@@ -39,8 +39,10 @@ use crate::vmm::trace::Trace;
 use crate::vmm::vcpu::Vcpu;
 use crate::vmm::vm::Vm;
 
-/// The memory of the enhanced configuration mechanism: buses 0 to 255.
-pub(super) const ECAM: IoRange = IoRange::of::<0xb000_0000, 0xbfff_ffff>();
+/// The memory of the enhanced configuration mechanism. Linux looks for functions on every bus that it is told of, without a reason
+/// too: each bus costs 64 exits.
+pub(super) const ECAM: IoRange = IoRange::of::<0xb000_0000, 0xb07f_ffff>();
+const LAST_BUS: u8 = 7;
 /// The IOAPIC and the local APICs, which KVM answers, pages of KVM's own, the firmware.
 const MACHINE: [IoRange; 2] = [IoRange::of::<0xfec0_0000, 0xfec0_0fff>(), IoRange::of::<0xfee0_0000, 0xffff_ffff>()];
 /// Where KVM has its IOAPIC.
@@ -214,7 +216,7 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     register(&post, Some(isa), &[post.port()], &[])?;
     set_memory_size(&rtc, setup.memory);
 
-    let ecam = (!is_firmware).then_some(HostBridge::ecam(ECAM.first().0, 255));
+    let ecam = (!is_firmware).then_some(HostBridge::ecam(ECAM.first().0, LAST_BUS));
     let host_ranges: Vec<_> = [HostBridge::PORTS].into_iter().chain(ecam).collect();
     let host_id = register(&host, None, &host_ranges, &[])?;
     register(&reset, Some(host_id), &[reset.port()], &[])?;
@@ -309,6 +311,7 @@ impl Board<'_> {
         let entry = self.image.load(self.ram, root_pointer)?;
         let vm = Vm::with_tss_address(kvm, TASK_STATE.into())?;
         vm.create_irqchip()?;
+        vm.wire_as_pc()?;
         self.ram.map(&vm)?;
         if let Some(rom) = self.rom {
             vm.map_read_only((FOUR_GIB - rom.length()).into(), rom)?;

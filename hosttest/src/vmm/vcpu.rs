@@ -77,13 +77,14 @@ pub struct Vcpu {
 }
 
 impl Vcpu {
-    /// Virtual processor number `id` of `vm`, with all that KVM can show it as CPUID, and its own number there.
+    /// Virtual processor number `id` of `vm`, with all that KVM can show it as CPUID, its own number there, and the sign of a hypervisor.
     ///
     /// # Errors
     /// What KVM refuses.
     pub fn new(vm: &Arc<Vm>, id: u64) -> Result<Self, kvm_ioctls::Error> {
         let mut cpuid = vm.supported_cpuid().clone();
         set_apic_id(&mut cpuid, id as u32);
+        set_hypervisor(&mut cpuid);
         Self::with_cpuid(vm, id, &cpuid)
     }
 
@@ -348,6 +349,15 @@ fn enter_long_mode(sregs: &mut kvm_sregs, page_tables: GuestAddress) {
     sregs.cr3 = page_tables.0;
     sregs.cr4 = PHYSICAL_ADDRESS_EXTENSION | SSE | XSAVE;
     sregs.efer = LONG_MODE;
+}
+
+/// Says that a hypervisor is there: a guest looks for what KVM offers then (Linux, Documentation/virt/kvm/x86/cpuid.rst). KVM leaves
+/// that to the VMM.
+fn set_hypervisor(cpuid: &mut CpuId) {
+    const HYPERVISOR: u32 = 1 << 31;
+    for leaf in cpuid.as_mut_slice().iter_mut().filter(|leaf| leaf.function == 1) {
+        leaf.ecx |= HYPERVISOR;
+    }
 }
 
 /// Writes the number of a processor to the leaves that tell it: the initial APIC ID (leaf 1) and the x2APIC ID (leaves 0xb and

@@ -3,7 +3,9 @@
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use kvm_bindings::{
-    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, kvm_enable_cap,
+    CpuId, KVM_CAP_SPLIT_IRQCHIP, KVM_IRQ_ROUTING_IRQCHIP, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER,
+    KVM_IRQCHIP_PIC_SLAVE, KVM_MAX_CPUID_ENTRIES, KVM_MEM_READONLY, KVM_PIT_SPEAKER_DUMMY, KvmIrqRouting,
+    kvm_enable_cap, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_irqchip,
     kvm_pit_config, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Kvm, VmFd};
@@ -70,6 +72,33 @@ impl Vm {
     /// What KVM refuses.
     pub fn create_irqchip(&self) -> Result<(), kvm_ioctls::Error> {
         self.fd.create_irq_chip()
+    }
+
+    /// Wires the lines of KVM's irqchip as on a PC: line 0, the timer's, leads to input 2 of the IOAPIC, and line 2 nowhere (Intel
+    /// MultiProcessor Specification 1.4, D.1). Without, each line leads to the input of its number.
+    ///
+    /// # Errors
+    /// What KVM refuses.
+    pub fn wire_as_pc(&self) -> Result<(), kvm_ioctls::Error> {
+        let route = |gsi, irqchip, pin| {
+            let irqchip = kvm_irq_routing_irqchip { irqchip, pin };
+            let u = kvm_irq_routing_entry__bindgen_ty_1 { irqchip };
+            kvm_irq_routing_entry { gsi, type_: KVM_IRQ_ROUTING_IRQCHIP, u, ..Default::default() }
+        };
+        let lines = (0..24).filter(|gsi| *gsi != 2);
+        let routes: Vec<_> = lines
+            .flat_map(|gsi| {
+                let ioapic = route(gsi, KVM_IRQCHIP_IOAPIC, if gsi == 0 { 2 } else { gsi });
+                let pic = match gsi {
+                    0..8 => Some(route(gsi, KVM_IRQCHIP_PIC_MASTER, gsi)),
+                    8..16 => Some(route(gsi, KVM_IRQCHIP_PIC_SLAVE, gsi - 8)),
+                    _ => None,
+                };
+                [Some(ioapic), pic].into_iter().flatten()
+            })
+            .collect();
+        let routes = KvmIrqRouting::from_entries(&routes).map_err(|_| kvm_ioctls::Error::new(libc::E2BIG))?;
+        self.fd.set_gsi_routing(&routes)
     }
 
     /// Gives the machine KVM's own local APICs, and no IOAPIC and 8259s: the VMM has an IOAPIC with `lines` of its own
