@@ -126,6 +126,8 @@ pub struct Board<'b> {
     pub(super) power: &'b Power,
     irqchip: &'b KvmIrqchip,
     rom: Option<&'b Arc<Memory>>,
+    /// What is plugged into bus 0 for good: its slot, and the device with its ranges, if it has any.
+    fixed: Vec<(Slot, Option<InstanceId>, &'b Function<'b>)>,
     pci_serial: [Pluggable<'b>; 2],
     trace: Option<&'b Trace>,
     /// The paths of all devices that have been on the board.
@@ -221,16 +223,19 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     let host_id = register(&host, None, &host_ranges, &[])?;
     register(&reset, Some(host_id), &[reset.port()], &[])?;
     host.bus().plug(&host_function, Slot::new(0, 0), host_id).map_err(refused)?;
+    let mut fixed = vec![(Slot::new(0, 0), None, &host_function)];
     if is_firmware {
         register(&debug, Some(isa), &[debug.port(0x402)], &[])?;
         register(&fw_cfg, Some(isa), &[fw_cfg.ports()], &[])?;
         host.bus().plug(&piix3, Slot::new(1, 0), isa).map_err(refused)?;
         host.bus().plug(&piix4_power, Slot::new(1, 3), isa).map_err(refused)?;
+        fixed.extend([(Slot::new(1, 0), None, &piix3), (Slot::new(1, 3), None, &piix4_power)]);
     }
     let mut bridge_id = None;
     if setup.cards.iter().any(|card| card.is_behind_bridge) {
         let id = register(&bridge, None, &bridge.requests(), &[])?;
         host.bus().plug(bridge.function(), Slot::new(3, 0), id).map_err(refused)?;
+        fixed.push((Slot::new(3, 0), Some(id), bridge.function()));
         bridge_id = Some(id);
     }
     let mut plugged = Vec::new();
@@ -238,6 +243,9 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
         let (parent, bus) = if card.is_behind_bridge { (bridge_id, bridge.bus()) } else { (None, host.bus()) };
         let id = register(device, parent, &function.requests(), &[])?;
         bus.plug(function, card.slot, id).map_err(refused)?;
+        if !card.is_behind_bridge {
+            fixed.push((card.slot, Some(id), function));
+        }
         plugged.push((id, function));
     }
 
@@ -261,6 +269,7 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
         power: &power,
         irqchip: &irqchip,
         rom: rom.as_ref(),
+        fixed,
         pci_serial: [
             pluggable(&in_memory, in_memory.function(), Slot::new(5, 0)),
             pluggable(&on_ports, on_ports.function(), Slot::new(13, 0)),
@@ -298,7 +307,7 @@ fn set_memory_size<C>(rtc: &Rtc<'_, C>, memory: u64) {
     }
 }
 
-impl Board<'_> {
+impl<'b> Board<'b> {
     /// A machine as after power-on, with this many processors.
     ///
     /// # Errors
@@ -360,6 +369,15 @@ impl Board<'_> {
         if let Some(trace) = self.trace {
             trace.name_devices(paths.iter().cloned());
         }
+    }
+
+    /// What is plugged into bus 0 now: its slot, the device with its ranges, if it has any, and the function.
+    pub fn functions(&self) -> Vec<(Slot, Option<InstanceId>, &'b Function<'b>)> {
+        let plugged = self.pci_serial.iter().filter_map(|port| {
+            let id = *port.id.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+            id.map(|id| (port.slot, Some(id), port.function))
+        });
+        self.fixed.iter().copied().chain(plugged).collect()
     }
 
     /// Plugs in PCI serial port number `port`, 0 or 1: the one whose registers are in memory, in slot 5, or the one on ports, in slot

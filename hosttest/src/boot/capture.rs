@@ -44,13 +44,16 @@ impl Capture {
     pub fn wait_for(&self, text: &str, limit: Duration) -> Option<String> {
         let end = Instant::now() + limit;
         let mut state = self.state();
+        // Where the text may begin: it is looked for once in what has come.
+        let mut from = state.seen;
         loop {
-            let new = state.sent.get(state.seen..).unwrap_or_default();
+            let new = state.sent.get(from..).unwrap_or_default();
             if let Some(at) = new.windows(text.len()).position(|window| window == text.as_bytes()) {
-                let before = String::from_utf8_lossy(new.get(..at).unwrap_or_default()).replace('\r', "");
-                state.seen += at + text.len();
+                let before = String::from_utf8_lossy(&state.sent[state.seen..from + at]).replace('\r', "");
+                state.seen = from + at + text.len();
                 return Some(before);
             }
+            from = from.max((state.sent.len() + 1).saturating_sub(text.len()));
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || state.has_ended {
                 return None;

@@ -55,7 +55,12 @@ enum Command {
     Torture(torture::Arguments),
     /// Boot firmware or a kernel on a PC of this crate's devices
     Boot(boot::Arguments),
-    /// Linux
+    /// Let Linux judge a PC of this crate's devices
+    ///
+    /// It boots a kernel with a shell in its initial RAM disk, compares what the kernel has found with what
+    /// the manager has, drives two PCI serial ports, and switches the machine off. Where KVM emulates
+    /// what it runs, as `nested` shows how to avoid, no Linux starts.
+    #[command(verbatim_doc_comment)]
     Linux(linux::Arguments),
     /// Measure dispatch and registration beside other crates
     Bench(bench::Arguments),

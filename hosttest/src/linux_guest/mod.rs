@@ -12,6 +12,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+pub mod compare;
+pub mod judge;
 pub mod kernel;
 pub mod report;
 pub mod shell;
