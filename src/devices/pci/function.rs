@@ -239,10 +239,10 @@ impl<'d> Function<'d> {
         self.capabilities.connect_own(irq);
     }
 
-    /// The device has an interrupt for the guest, or has none any more. The status register says so (PCI Local Bus 3.0, 6.2.3: bit
-    /// 3). The pin is asserted as long as the device has one and
-    /// [may use the pin](Self::may_use_pin), and follows when the guest changes that. A [message](Self::with_message) is sent when
-    /// the device gets an interrupt, and when the guest enables messages while it has one.
+    /// The device has an interrupt for the guest, or has none any more. Bit 3 of the status register says so (PCI Local Bus 3.0,
+    /// 6.2.3). The pin is asserted as long as the device has one and [may use the pin](Self::may_use_pin), and follows when the guest
+    /// changes that. A [message](Self::with_message) is sent when the device gets an interrupt, and when the guest enables messages
+    /// while it has one.
     ///
     /// It may be called from any thread. A level or a message that the interrupt controller refuses is told again by the next call,
     /// and by the guest's next write to the function. No lock of the function's is held while the controller is called.
@@ -440,6 +440,9 @@ impl<'d> Function<'d> {
             let (before, had_messages) = (self.places(&state), self.capabilities.is_enabled());
             act(&mut state);
             self.capabilities.follow(|register| self.value(&state, register));
+            if state.plugged.is_none() {
+                self.capabilities.hold();
+            }
             // The guest may have seen the interrupt at the pin, and waits for the message now.
             let interrupt = self.value(&state, dword::COMMAND) & INTERRUPT != 0;
             if interrupt && !had_messages && self.capabilities.is_enabled() {
@@ -577,7 +580,7 @@ mod tests {
             Err(InterruptError::Refused)
         }
         fn message(&self, _: GuestAddress, _: u32) -> Result<(), InterruptError> {
-            Err(InterruptError::Refused)
+            Ok(())
         }
     }
 
@@ -631,6 +634,26 @@ mod tests {
             card.0.settle_pin(looked);
             assert_eq!(level.0.load(Ordering::Relaxed), asserted);
         }
+    }
+
+    #[test]
+    fn a_write_that_comes_after_the_function_was_pulled_out_sends_no_message() {
+        let (storage, bus, level) = (Storage::<2, 2, 1>::new(), Bus::new(), Level(AtomicBool::new(false)));
+        let allocator = SystemAllocator::new(IoRange::ALL_MEMORY);
+        let manager = DeviceManager::new(&storage, allocator).with_interrupt_controller(&level);
+        let card = Pinned(Function::new(CONFIG).with_message(0x50));
+        let id = manager.register_device(&card, None, &card.0.requests(), &[]).unwrap();
+        let is_pending = || {
+            card.0.write(&manager, COMMAND, &4_u16.to_le_bytes());
+            card.0.write(&manager, 0x52, &[1]);
+            card.0.set_interrupt(false);
+            card.0.set_interrupt(true);
+            card.0.register(0x64) == 1
+        };
+        bus.plug(&card.0, Slot::new(1, 0), id).unwrap();
+        assert!(!is_pending());
+        assert!(bus.unplug(&card.0));
+        assert!(is_pending());
     }
 
     #[test]

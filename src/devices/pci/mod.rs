@@ -29,8 +29,8 @@
 //!
 //! A device tells its function whether it has an interrupt for the guest ([`Function::set_interrupt`]), and the function does the
 //! rest: it asserts its pin, unless the command register forbids that (PCI Local Bus 3.0, 6.2.2: interrupt disable), or sends the
-//! message in the pin's place that the guest has enabled ([`Function::with_message`]). When the guest changes its mind, the pin
-//! follows.
+//! message in the pin's place that the guest has enabled ([`Function::with_message`]). When the guest changes the one or the other,
+//! the pin follows.
 //!
 //! Pins lead to lines: through bridges, each of which turns them ([`Pin::through_bridge`]), to bus 0, and from there as the board
 //! is wired. The host bridge knows it: to fixed lines ([`HostBridge::with_lines`]), or to the router of a PIIX3, which the guest
