@@ -80,7 +80,7 @@ enum Pass {
     Names,
 }
 
-/// The names that a pass has come by: how long they are together, and a digest of them.
+/// The names of properties that are not in [`NAMES`], on one pass: how long they are together, and a digest of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Others {
     length: u32,
