@@ -62,7 +62,7 @@ pub enum TableError {
         /// The address.
         address: GuestAddress,
     },
-    /// A window of memory that a PCI root bridge is to have is not free for base address registers.
+    /// A window that a PCI root bridge is to have is not free for base address registers.
     WindowTaken {
         /// The window.
         window: IoRange,

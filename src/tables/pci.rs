@@ -2,8 +2,9 @@
 
 use super::TableError;
 use super::registered::Registered;
-use super::survey::is_described;
+use super::survey::{each_role, is_described, ranges};
 use crate::address::{IoRange, IoType};
+use crate::description::Role;
 use crate::interrupt::Gsi;
 
 /// What the embedder says of a PCI root bridge: the addresses that a guest may give to functions behind it, and where their pins lead.
@@ -25,7 +26,7 @@ use crate::interrupt::Gsi;
 /// ```
 #[derive(Clone, Copy)]
 pub struct PciRoot<'a> {
-    /// The windows of ports. Other devices may lie in them: a guest knows that ISA does.
+    /// The windows of ports. Other devices may lie in them, because a guest knows that ISA does, but no host bridge.
     pub ports: &'a [IoRange],
     /// Where in memory the first port is, for a device tree of a machine whose processor has no ports; 0 for one that has.
     pub ports_at: u64,
@@ -46,13 +47,20 @@ impl PciRoot<'_> {
     /// Whether the windows are free for base address registers.
     pub(super) fn check(&self, registered: &dyn Registered) -> Result<(), TableError> {
         let mut result = Ok(());
-        registered.each_mapped(IoType::Mmio, &mut |range, holder| {
-            let window = self.memory.iter().find(|window| window.overlaps(range));
-            if let Some(window) = window
-                && result.is_ok()
-                && holder.is_none_or(|id| is_described(registered, id))
-            {
+        let mut look = |windows: &[IoRange], range: IoRange, holder| {
+            if let (Ok(()), Some(window)) = (result, windows.iter().find(|window| window.overlaps(range))) {
                 result = Err(TableError::WindowTaken { window: *window, range, holder });
+            }
+        };
+        registered.each_mapped(IoType::Mmio, &mut |range, holder| {
+            if holder.is_none_or(|id| is_described(registered, id)) {
+                look(self.memory, range, holder);
+            }
+        });
+        each_role(registered, &mut |entry, role| {
+            let own = ranges(registered, entry.id, u16::MAX).filter(|(io_type, _)| *io_type == IoType::Pio);
+            for (_, range) in own.filter(|_| role == Role::PciHost) {
+                look(self.ports, range, Some(entry.id));
             }
         });
         result

@@ -102,6 +102,7 @@ fn the_tables_of_a_pc_are_found_from_the_root_pointer() {
     }
     assert_eq!(tables.dsdt()[..4], *b"DSDT");
     let facs = dword(tables.get("FACP"), 36);
+    assert_eq!(qword(tables.get("FACP"), 132), 0);
     assert!(facs.is_multiple_of(64));
     assert_eq!(tables.at(facs.into())[..8], *b"FACS\x40\0\0\0");
 }

@@ -1,5 +1,6 @@
 //! Windows of PCI root bridges are free for base address registers.
 
+use vm_device::devices::pci::HostBridge;
 use vm_device::tables::{PciRoot, TableError, acpi, fdt};
 use vm_device::{GuestAddress, IoRange, IoResource, IoType, Part, Placement};
 
@@ -42,6 +43,18 @@ fn a_device_that_says_what_it_is_is_in_the_way() {
     let holder = manager.walk().next().map(|info| info.id);
     let range = IoRange::of::<0xcfff_f000, 0xcfff_f3ff>();
     assert_eq!(write(manager), Some(TableError::WindowTaken { window: WINDOW, range, holder }));
+}
+
+#[test]
+fn ports_of_a_host_bridge_are_in_the_way() {
+    const PORTS: [PciRoot<'static>; 1] = [PciRoot { ports: &[IoRange::ALL_PORTS], ..PciRoot::NOTHING }];
+    let manager = manager();
+    let host = Box::leak(Box::new(HostBridge::new("pci", manager)));
+    let holder = Some(manager.register_device(host, None, &[HostBridge::PORTS], &[]).unwrap());
+    let config = fdt::Config { pci: &PORTS, ..fdt::Config::new() };
+    let (window, range) = (IoRange::ALL_PORTS, IoRange::of::<0xcf8, 0xcff>());
+    let result = fdt::write(manager, &config, &mut []);
+    assert_eq!(result, Err(TableError::WindowTaken { window, range, holder }));
 }
 
 #[test]

@@ -25,6 +25,11 @@ pub(super) type Name = [u8; 4];
 fn with_length(w: &mut Writer<'_>, fill: impl FnOnce(&mut Writer<'_>)) {
     let start = w.position();
     fill(w);
+    put_length(w, start);
+}
+
+/// Puts the length of what is from `start` on before it.
+fn put_length(w: &mut Writer<'_>, start: usize) {
     let length = w.position().saturating_sub(start);
     // Four bits in the first byte if others follow, and then eight in each (ACPI 6.5, 20.2.4).
     let others = match length {

@@ -80,7 +80,7 @@ enum Pass {
     Names,
 }
 
-/// The names that a pass has come by: how long they are together, and a digest of them.
+/// The names of properties that are not in [`NAMES`], on one pass: how long they are together, and a digest of them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Others {
     length: u32,
@@ -163,13 +163,21 @@ impl<'b> Blob<'b> {
 
     /// A node with a unit address.
     pub(super) fn node_at(&mut self, name: &str, address: Option<u64>, fill: impl FnOnce(&mut Self)) {
+        self.begin_node(name, address);
+        fill(self);
+        self.end_node();
+    }
+
+    fn begin_node(&mut self, name: &str, address: Option<u64>) {
         if self.pass == Pass::Structure {
             self.cell(BEGIN_NODE);
             self.node_name(name, address);
             self.w.byte(0);
             self.w.align(4);
         }
-        fill(self);
+    }
+
+    fn end_node(&mut self) {
         if self.pass == Pass::Structure {
             self.cell(END_NODE);
         }
@@ -226,22 +234,30 @@ impl<'b> Blob<'b> {
 
     /// A property whose value `fill` writes.
     pub(super) fn property_with(&mut self, name: &str, fill: impl FnOnce(&mut Self)) {
+        if let Some(start) = self.begin_property(name) {
+            fill(self);
+            self.end_property(start);
+        }
+    }
+
+    /// Returns where the value begins, on the pass that writes it.
+    fn begin_property(&mut self, name: &str) -> Option<usize> {
         let known = known(name);
         let offset = known.unwrap_or_else(|| NAMES_LENGTH.saturating_add(self.others.add(name)));
         if self.pass == Pass::Names {
             if known.is_none() {
                 self.text(name);
             }
-            return;
+            return None;
         }
-        self.cell(PROPERTY);
-        let length = self.w.position();
-        self.cell(0);
-        self.cell(offset);
-        let start = self.w.position();
-        fill(self);
-        let end = self.w.position();
-        self.w.patch(length, &(end.saturating_sub(start) as u32).to_be_bytes());
+        self.put(&[PROPERTY, 0, offset]);
+        Some(self.w.position())
+    }
+
+    fn end_property(&mut self, start: usize) {
+        let length = self.w.position().saturating_sub(start) as u32;
+        // It stands before the offset of the name.
+        self.w.patch(start.saturating_sub(8), &length.to_be_bytes());
         self.w.align(4);
     }
 
