@@ -2,6 +2,7 @@
 #![cfg(all(feature = "devices", feature = "tables"))]
 
 mod acpi;
+mod devices;
 mod fdt;
 mod machine;
 #[cfg(feature = "alloc")]

@@ -151,12 +151,14 @@ fn run_once(
                 }
             }
         }
-        match board.power.take() {
-            Some(Request::Reset) => ControlFlow::Break(Ended::Reset),
-            Some(Request::PowerOff) => ControlFlow::Break(Ended::PoweredOff),
-            None => ControlFlow::Continue(()),
-        }
+        // It is looked at only, so that the processor that has asked for it does not go on.
+        if board.power.is_requested() { ControlFlow::Break(Ended::Stopped) } else { ControlFlow::Continue(()) }
     });
+    match board.power.take() {
+        Some(Request::Reset) => return Ok(Ended::Reset),
+        Some(Request::PowerOff) => return Ok(Ended::PoweredOff),
+        None => {}
+    }
     Ok(ended.unwrap_or_else(|| {
         let is_over = run.limit.is_some_and(|limit| start.elapsed() >= limit);
         let position = members.first().map(|(_, vcpu, _)| vcpu.position()).unwrap_or_default();

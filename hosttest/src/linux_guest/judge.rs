@@ -229,14 +229,13 @@ impl Judge<'_, '_> {
             if read.trim() != "ffffffff" {
                 return Err(format!("configuration space of the empty slot reads {read:?}"));
             }
-            // The driver still has it: it writes to nothing, and is closed then.
+            // The driver still has it, and writes to nothing. It is told only now.
             let descriptor = port + 3;
-            self.run(&format!("echo lost >&{descriptor}; exec {descriptor}>&-; true"))?;
-            self.run(&format!("echo 1 >{function}/remove"))?;
-            self.run(&format!("test ! -e {function}"))?;
+            self.run(&format!("echo lost >&{descriptor}"))?;
+            self.run(&format!("echo 1 >{function}/remove && test ! -e {function}"))?;
+            self.run(&format!("exec {descriptor}>&-"))?;
             self.board.plug(port).map_err(|error| error.to_string())?;
-            self.run("echo 1 >/sys/bus/pci/rescan")?;
-            self.run(&format!("test -e {function}"))?;
+            self.run(&format!("echo 1 >/sys/bus/pci/rescan && test -e {function}"))?;
         }
         self.drive_both()?;
         match self.board.manager.walk().count() {

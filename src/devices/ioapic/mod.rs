@@ -348,7 +348,8 @@ impl<A: LocalApics, const LINES: usize> Device<'_> for Ioapic<A, LINES> {
     }
 
     fn describe(&self, description: &mut dyn Description) {
-        description.role(Role::IoApic { id: self.state.lock().id, first_gsi: 0 });
+        // Its id is 0 until a guest writes another one.
+        description.role(Role::IoApic { id: 0, first_gsi: self.first });
     }
 }
 

@@ -247,7 +247,9 @@ impl<'d, C: Clock + Sync> Device<'d> for Pit<'d, C> {
     }
 
     fn describe(&self, description: &mut dyn Description) {
-        description.acpi("PNP0100", Part::ALL);
+        description.acpi("PNP0100", Part { ranges: 0b01, ..Part::ALL });
+        // The speaker.
+        description.acpi("PNP0800", Part { ranges: 0b10, irqs: 0 });
         description.edge_triggered(1);
     }
 }

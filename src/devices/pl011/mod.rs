@@ -229,6 +229,6 @@ where
         description.compatible(&["arm,pl011", "arm,primecell"]);
         description.property("clocks", Property::Clocks(2));
         description.property("clock-names", Property::Texts(&["uartclk", "apb_pclk"]));
-        description.role(Role::Uart { kind: UartKind::Pl011, shift: 0 });
+        description.role(Role::Uart { kind: UartKind::Pl011, shift: 2 });
     }
 }

@@ -189,6 +189,7 @@ impl<'d, C: Clock + WallClock + Sync> Device<'d> for Rtc<'d, C> {
     fn describe(&self, description: &mut dyn Description) {
         description.acpi("PNP0B00", Part::ALL);
         description.compatible(&["motorola,mc146818"]);
+        description.edge_triggered(1);
         description.role(Role::Rtc { century: self.state.lock().registers.century().unwrap_or(0) });
     }
 }
