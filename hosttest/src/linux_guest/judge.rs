@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::boot::board::{Board, Setup, with_board};
 use crate::boot::capture::Capture;
+use crate::boot::chips::Chips;
 use crate::boot::error::BootError;
 use crate::boot::image::{Image, Kernel};
 use crate::boot::run::{Ended, Outcome, Run, run};
@@ -23,6 +24,8 @@ pub struct Trial {
     pub memory: u64,
     /// How many processors the guest has.
     pub cpus: usize,
+    /// Whose the interrupt controllers are.
+    pub chips: Chips,
     /// Whether the PCI serial port in memory has to interrupt by messages; otherwise both share a line.
     pub by_messages: bool,
     /// How often the PCI serial ports are pulled out while their drivers use them, and plugged in again.
@@ -84,6 +87,7 @@ pub fn judge(kernel: Kernel, trial: &Trial, told: &(dyn Fn(&str) + Sync)) -> Res
         debug: &console,
         pci_serial: [first, second],
         cards: &[],
+        chips: trial.chips,
         trace: None,
     };
     with_board(&setup, |board| {
