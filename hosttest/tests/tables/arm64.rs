@@ -4,7 +4,6 @@
 //! (Documentation/arm64/booting.rst). The kernel is given no root file system, and resets the machine.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use libtest_mimic::Failed;

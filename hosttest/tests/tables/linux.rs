@@ -2,7 +2,7 @@
 //! processors, lines, windows and timers is what the tables say, and it turns the machine off by them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
