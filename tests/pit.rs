@@ -3,12 +3,14 @@
 
 mod fixture;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use proptest::prelude::*;
 use vm_device::devices::pit::Pit;
 use vm_device::devices::time::{Clock, HandClock};
-use vm_device::{DeviceManager, Gsi, IoRange, IoType, IrqResource, SystemAllocator};
+use vm_device::{DeviceManager, Gsi, InterruptError, IoRange, IoType, IrqResource, SystemAllocator};
 
-use fixture::{Log, Told, manager};
+use fixture::{Log, OnLevel, Told, manager};
 
 const CONTROL: u16 = 0x43;
 const PORT_B: u16 = 0x61;
@@ -189,6 +191,32 @@ fn an_edge_on_a_shared_line_is_a_level_for_a_moment() {
         machine.manager.tick(machine.clock.now());
         assert_eq!(machine.log.take(), [Told::Level(2, true), Told::Level(2, false)].repeat(3));
     });
+}
+
+#[test]
+fn a_level_for_a_moment_that_is_refused_as_it_falls_is_taken_back_by_the_next_call() {
+    let (is_asserted, refuses) = (AtomicBool::new(false), AtomicBool::new(true));
+    let controller = OnLevel(|asserted: bool| {
+        if !asserted && refuses.load(Relaxed) {
+            return Err(InterruptError::Refused);
+        }
+        is_asserted.store(asserted, Relaxed);
+        Ok(())
+    });
+    let clock = HandClock::new();
+    let pit = Pit::new("pit", &clock);
+    let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
+    manager!(let manager = lines, with_interrupt_controller(&controller));
+    manager.register_device(&pit, None, &pit.ports(), &[IrqResource::Shared(Gsi(2))]).unwrap();
+    // Mode 0, a count of 10.
+    for (port, value) in [(CONTROL, 0x30), (0x40, 10), (0x40, 0)] {
+        manager.write(port.into(), &[value], IoType::Pio).unwrap();
+    }
+    manager.tick(clock.advance(time_of(20)));
+    assert!(is_asserted.load(Relaxed));
+    refuses.store(false, Relaxed);
+    manager.tick(clock.now());
+    assert!(!is_asserted.load(Relaxed));
 }
 
 #[test]

@@ -150,6 +150,8 @@ impl<'d> State<'d> {
     fn settle(&mut self, now: u64, is_replaced: bool) -> Option<u64> {
         let rises = core::mem::take(&mut self.rises);
         self.output.signal(if is_replaced { 0 } else { rises });
+        // On a shared line the last edge may have been refused as it fell.
+        self.output.set(false);
         let [counter, ..] = &self.counters;
         let deadline = RATE.time_of(counter.next_rise()?);
         let is_fast = counter.is_periodic() && counter.count().get() < RATE.ticks_at(SHORTEST_PERIOD);
