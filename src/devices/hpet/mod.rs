@@ -395,6 +395,7 @@ impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
     fn describe(&self, description: &mut dyn Description) {
         // Which lines its timers have is what the guest programs.
         description.acpi("PNP0103", Part { irqs: 0, ..Part::ALL });
+        description.compatible(&["intel,ce4100-hpet"]);
         description.edge_triggered(u16::MAX);
         let minimum_tick = self.board.rate().ticks_at(SHORTEST_PERIOD);
         let capabilities = self.board.capabilities() as u32;

@@ -348,6 +348,7 @@ impl<A: LocalApics, const LINES: usize> Device<'_> for Ioapic<A, LINES> {
     }
 
     fn describe(&self, description: &mut dyn Description) {
+        description.compatible(&["intel,ce4100-ioapic"]);
         // Its id is 0 until a guest writes another one.
         description.role(Role::IoApic { id: 0, first_gsi: self.first });
     }
