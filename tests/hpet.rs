@@ -275,10 +275,10 @@ fn what_was_refused_is_signalled_again() {
         machine.program(0, ENABLED | LEVEL | route(20), 10);
         machine.program(1, ENABLED | route(21), 10);
         machine.log.refuse(true);
-        machine.advance(10);
+        assert_eq!(machine.advance(10), Some(10_000));
         machine.log.take();
         machine.log.refuse(false);
-        machine.advance(1);
+        assert_eq!(machine.advance(1), None);
         assert_eq!(machine.log.take(), [Told::Level(20, true), Told::Pulse(21)]);
         machine.advance(1);
         assert_eq!(machine.log.take(), []);

@@ -171,6 +171,8 @@ fn a_refused_edge_is_signalled_again() {
         machine.program(0, 0, 10);
         machine.log.refuse(true);
         assert_eq!(machine.edges_at(11), 1);
+        assert_eq!(machine.manager.tick(machine.clock.now()), Some(machine.clock.now() + 1_000_000));
+        machine.log.take();
         machine.log.refuse(false);
         assert_eq!((machine.edges_at(12), machine.edges_at(13)), (1, 0));
         // A reset forgets it.

@@ -368,7 +368,7 @@ fn a_level_that_was_refused_is_told_again() {
     machine(EVE, |machine| {
         machine.write(B, UIE | HOURS_24);
         machine.log.refuse(true);
-        machine.advance(SECOND);
+        assert_eq!(machine.advance(SECOND), Some(1_000_000));
         assert_eq!(machine.levels(), [true]);
         machine.log.refuse(false);
         machine.advance(0);

@@ -248,8 +248,9 @@ fn a_level_that_is_refused_is_told_again_and_so_it_is_after_another_registration
         machine.pic.1.store(true, SeqCst);
         machine.write(IER, 2);
         assert!(!machine.is_asserted());
+        assert_eq!(machine.clock.asked_for(), Some(1_000_000));
         machine.pic.1.store(false, SeqCst);
-        machine.read(LSR);
+        assert_eq!(machine.manager.tick(machine.clock.advance(1_000_000)), None);
         assert!(machine.is_asserted());
         let id = machine.manager.find_by_path("/serial").unwrap();
         machine.manager.unregister_device(id).unwrap();

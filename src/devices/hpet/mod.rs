@@ -74,8 +74,8 @@ impl LegacyReplacement {
 /// **Interrupts.** The device is registered with as many as it is to have, up to 16. A timer can have each of them whose GSI is
 /// less than 32: its configuration register says which, and selects one by its GSI. A selection of another one is not taken.
 /// Without an interrupt that it has selected, a timer interrupts nobody. An edge on a line that is shared is asserted and
-/// deasserted; 8 edges are signalled at once at most, and those beyond are lost. A refused edge is signalled again by the next
-/// call. Messages (FSB delivery) are not offered. The interrupt controller is called under the device's own lock, and must not
+/// deasserted; 8 edges are signalled at once at most, and those beyond are lost. What was refused is told again by the next call,
+/// for which a tick is asked for. Messages (FSB delivery) are not offered. The interrupt controller is called under the device's own lock, and must not
 /// call it.
 ///
 /// **Legacy replacement.** [`with_legacy_replacement`](Self::with_legacy_replacement) offers it. The first two interrupts of
@@ -206,7 +206,7 @@ impl<'d> State<'d> {
         }
     }
 
-    /// Drives the levels, and returns when the next interrupt is due.
+    /// Drives the levels, and returns when the next interrupt is due, or what was refused is to be told again.
     fn settle(&mut self, now: u64, board: Board<'_>) -> Option<u64> {
         let mut asserted = 0_u32;
         let mut deadline: Option<u64> = None;
@@ -227,6 +227,7 @@ impl<'d> State<'d> {
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.signal(0);
             output.set(asserted >> index & 1 != 0);
+            deadline = output.deadline(deadline, now);
         }
         deadline
     }

@@ -40,7 +40,8 @@ const REFRESH: u64 = 18;
 ///
 /// At each [`tick`](Device::tick), and at each access, all edges are signalled that were due since the last one, but no more
 /// than 8: those beyond are lost, as interrupts are that a processor is too late for. An interrupt controller that has not
-/// delivered one edge takes those that follow as the same. A refused edge is signalled again by the next call. On a line that is
+/// delivered one edge takes those that follow as the same. A refused edge is signalled again by the next call, for which a tick is
+/// asked for. On a line that is
 /// shared, an edge is a level that is asserted and deasserted. A period shorter than 100 us asks for a tick every 100 us, which signals the edges of its period together. A
 /// count of 1 in modes 2 and 3, which the data sheet forbids, leaves the output high.
 ///
@@ -146,16 +147,17 @@ impl<'d> State<'d> {
         self.change(2, |counter| counter.set_gate(value & GATE != 0));
     }
 
-    /// Signals the edges that are due, and returns when the next one is.
+    /// Signals the edges that are due, and returns when the next one is, or those that were refused are to be signalled again.
     fn settle(&mut self, now: u64, is_replaced: bool) -> Option<u64> {
         let rises = core::mem::take(&mut self.rises);
         self.output.signal(if is_replaced { 0 } else { rises });
         // On a shared line the last edge may have been refused as it fell.
         self.output.set(false);
         let [counter, ..] = &self.counters;
-        let deadline = RATE.time_of(counter.next_rise()?);
         let is_fast = counter.is_periodic() && counter.count().get() < RATE.ticks_at(SHORTEST_PERIOD);
-        Some(if is_fast { deadline.max(now.saturating_add(SHORTEST_PERIOD)) } else { deadline })
+        let earliest = if is_fast { now.saturating_add(SHORTEST_PERIOD) } else { 0 };
+        let rise = counter.next_rise().map(|rise| RATE.time_of(rise).max(earliest));
+        self.output.deadline(rise, now)
     }
 }
 

@@ -85,10 +85,10 @@ impl State<'_> {
         time
     }
 
-    /// Drives the interrupt, and returns when it changes next by itself.
+    /// Drives the interrupt, and returns when it changes next by itself, or is to be told again.
     fn settle(&mut self, time: Time, is_replaced: bool) -> Option<u64> {
         self.output.set(self.registers.interrupts() && !is_replaced);
-        self.registers.deadline(time)
+        self.output.deadline(self.registers.deadline(time), time.now)
     }
 }
 

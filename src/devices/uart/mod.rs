@@ -162,14 +162,15 @@ impl<L: Read + ReadReady + Write + WriteReady, C: Clock> Uart16550<'_, L, C> {
 }
 
 impl<L: Read + ReadReady + Write + WriteReady> State<'_, L> {
-    /// Moves what can be moved, and drives the interrupt. Returns when the receiver's FIFO times out, if it is to.
+    /// Moves what can be moved, and drives the interrupt. Returns when the receiver's FIFO times out, or what was refused is to be told
+    /// again.
     fn settle(&mut self, now: u64) -> Option<u64> {
         if !self.registers.is_looped_back() {
             self.send();
             self.receive(now);
         }
         self.drive(now);
-        self.registers.times_out_at().filter(|time| *time > now)
+        self.output.deadline(self.registers.times_out_at().filter(|time| *time > now), now)
     }
 
     fn drive(&mut self, now: u64) {
