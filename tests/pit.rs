@@ -29,7 +29,7 @@ struct Machine<'m> {
 
 fn machine_on(irq: IrqResource, test: impl FnOnce(&Machine<'_>)) {
     let (clock, log) = (HandClock::new(), Log::default());
-    let pit = Pit::new("pit", &clock);
+    let pit = Pit::new(&clock);
     let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
     manager!(let manager = lines, with_interrupt_controller(&log));
     manager.register_device(&pit, None, &pit.ports(), &[irq]).unwrap();
@@ -206,7 +206,7 @@ fn a_level_for_a_moment_that_is_refused_as_it_falls_is_taken_back_by_the_next_ca
         Ok(())
     });
     let clock = HandClock::new();
-    let pit = Pit::new("pit", &clock);
+    let pit = Pit::new(&clock);
     let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
     manager!(let manager = lines, with_interrupt_controller(&controller));
     manager.register_device(&pit, None, &pit.ports(), &[IrqResource::Shared(Gsi(2))]).unwrap();

@@ -37,11 +37,10 @@ impl PowerControl for Board {
 fn a_pc_of_them_has_its_fixed_hardware() {
     static CLOCK: HandClock = HandClock::new();
     static REPLACED: LegacyReplacement = LegacyReplacement::new();
-    static PIT: Pit<'static, &HandClock> = Pit::new("pit", &CLOCK).with_legacy_replacement(&REPLACED);
-    static RTC: Rtc<'static, &HandClock> =
-        Rtc::new("rtc", &CLOCK).with_century(0x32).with_legacy_replacement(&REPLACED);
-    static HPET: Hpet<'static, &HandClock> = Hpet::new("hpet", &CLOCK).with_legacy_replacement(&REPLACED);
-    static PM_TIMER: PmTimer<'static, &HandClock> = PmTimer::new("pm timer", &CLOCK).with_32_bits();
+    static PIT: Pit<'static, &HandClock> = Pit::new(&CLOCK).with_legacy_replacement(&REPLACED);
+    static RTC: Rtc<'static, &HandClock> = Rtc::new(&CLOCK).with_century(0x32).with_legacy_replacement(&REPLACED);
+    static HPET: Hpet<'static, &HandClock> = Hpet::new(&CLOCK).with_legacy_replacement(&REPLACED);
+    static PM_TIMER: PmTimer<&HandClock> = PmTimer::new(&CLOCK).with_32_bits();
     static PIC: Pic<Board> = Pic::new(Board);
     static IOAPIC: Ioapic<Board> = Ioapic::new(Board);
     static KEYBOARD: I8042<'static, Board> = I8042::new(Board);
@@ -89,7 +88,7 @@ fn a_pc_of_them_has_its_fixed_hardware() {
 #[test]
 fn an_ioapic_and_an_hpet_have_nodes_and_the_lines_of_devices_lead_to_the_first_ioapic() {
     static CLOCK: HandClock = HandClock::new();
-    static HPET: Hpet<'static, &HandClock> = Hpet::new("hpet", &CLOCK);
+    static HPET: Hpet<'static, &HandClock> = Hpet::new(&CLOCK);
     static FIRST: Ioapic<Board> = Ioapic::new(Board);
     static SECOND: Ioapic<Board> = Ioapic::new(Board).with_first_gsi(Gsi(24));
 

@@ -94,7 +94,7 @@ impl LegacyReplacement {
 /// use vm_device::{DeviceManager, Gsi, GuestAddress, IoRange, IoType, IrqResource, Storage, SystemAllocator};
 ///
 /// let clock = HandClock::new();
-/// let hpet = Hpet::new("hpet", &clock);
+/// let hpet = Hpet::new(&clock);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 23);
 /// let manager = DeviceManager::new(&storage, allocator);
@@ -112,7 +112,6 @@ impl LegacyReplacement {
 /// assert_eq!(data[..4], (1_u32 << 20 | 1 << 21).to_le_bytes());
 /// ```
 pub struct Hpet<'d, C> {
-    name: &'d str,
     clock: C,
     board: Board<'d>,
     state: Mutex<State<'d>>,
@@ -294,10 +293,10 @@ impl<'d> State<'d> {
 }
 
 impl<'d, C> Hpet<'d, C> {
-    /// A timer as after power-on, at 10 MHz. `name` is that of the device.
-    pub const fn new(name: &'d str, clock: C) -> Self {
+    /// A timer as after power-on, at 10 MHz.
+    pub const fn new(clock: C) -> Self {
         let state = State::new([Output::DISCONNECTED; MAX_IRQS_PER_DEVICE]);
-        Self { name, clock, board: Board { period: LONGEST, replaces: None }, state: Mutex::new(state) }
+        Self { clock, board: Board { period: LONGEST, replaces: None }, state: Mutex::new(state) }
     }
 
     /// The same timer, whose main counter counts once in so many femtoseconds: from 1,000,000, which is a nanosecond, to
@@ -347,7 +346,7 @@ impl<'d, C: Clock> Hpet<'d, C> {
 
 impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
     fn name(&self) -> &str {
-        self.name
+        "hpet"
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {

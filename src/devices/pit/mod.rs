@@ -54,7 +54,7 @@ const REFRESH: u64 = 18;
 /// use vm_device::{DeviceManager, Gsi, IoRange, IoType, IrqResource, Storage, SystemAllocator};
 ///
 /// let clock = HandClock::new();
-/// let pit = Pit::new("pit", &clock);
+/// let pit = Pit::new(&clock);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
 /// let manager = DeviceManager::new(&storage, allocator);
@@ -69,7 +69,6 @@ const REFRESH: u64 = 18;
 /// assert_eq!(manager.tick(clock.advance(10_001_000)).map(|deadline| deadline / 1_000_000), Some(20));
 /// ```
 pub struct Pit<'d, C> {
-    name: &'d str,
     clock: C,
     replaced: Option<&'d LegacyReplacement>,
     state: Mutex<State<'d>>,
@@ -162,9 +161,9 @@ impl<'d> State<'d> {
 }
 
 impl<'d, C> Pit<'d, C> {
-    /// A timer as after power-on. `name` is that of the device.
-    pub const fn new(name: &'d str, clock: C) -> Self {
-        Self { name, clock, replaced: None, state: Mutex::new(State::new(Output::DISCONNECTED)) }
+    /// A timer as after power-on.
+    pub const fn new(clock: C) -> Self {
+        Self { clock, replaced: None, state: Mutex::new(State::new(Output::DISCONNECTED)) }
     }
 
     /// The same timer, whose interrupt is not signalled while an [`Hpet`](super::hpet::Hpet) stands in its place.
@@ -199,7 +198,7 @@ impl<C: Clock> Pit<'_, C> {
 
 impl<'d, C: Clock + Sync> Device<'d> for Pit<'d, C> {
     fn name(&self) -> &str {
-        self.name
+        "pit"
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
