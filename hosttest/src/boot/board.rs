@@ -191,11 +191,11 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     let manager =
         DeviceManager::new(&storage, allocator).with_interrupt_controller(controller).with_observer(&observers);
     let com1 = Uart16550::new("serial", setup.serial, &clock);
-    let pit = Pit::new("pit", &clock).with_legacy_replacement(&replaced);
-    let rtc = Rtc::new("rtc", &clock).with_century(0x32).with_legacy_replacement(&replaced);
-    let hpet = Hpet::new("hpet", &clock).with_legacy_replacement(&replaced);
+    let pit = Pit::new(&clock).with_legacy_replacement(&replaced);
+    let rtc = Rtc::new(&clock).with_century(0x32).with_legacy_replacement(&replaced);
+    let hpet = Hpet::new(&clock).with_legacy_replacement(&replaced);
     let (keyboard, fast_reset) = (I8042::new(&power), SystemControlA::new(&power));
-    let (pm1, pm_timer) = (Pm1::new(&power), PmTimer::new("pm timer", &clock));
+    let (pm1, pm_timer) = (Pm1::new(&power), PmTimer::new(&clock));
     let reset = ResetControl::new(&power);
     let (debug, fw_cfg) = (DebugConsole::new(setup.debug), FwCfg::new(&items));
 
