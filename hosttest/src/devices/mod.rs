@@ -1,7 +1,6 @@
 //! Devices for guests to find, each a plain user of the crate.
 
 pub mod eject;
-pub mod firmware;
 pub mod interrupter;
 pub mod messenger;
 pub mod pci;
