@@ -6,7 +6,6 @@ pub mod messenger;
 pub mod pci;
 pub mod pin_card;
 pub mod scratch;
-pub mod serial;
 pub mod stream;
 pub mod verdict;
 pub mod witness;
