@@ -1,6 +1,5 @@
 //! `hosttest boot`
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -12,14 +11,16 @@ use hosttest::boot::error::BootError;
 use hosttest::boot::image::{Firmware, Image, Kernel};
 use hosttest::boot::picture::draw;
 use hosttest::boot::ram::MIB;
-use hosttest::boot::run::{Ended, Outcome, Run, run};
+use hosttest::boot::run::{Ended, Outcome, Run, run_on};
 use hosttest::boot::summary::Summary;
 use hosttest::boot::terminal::Terminal;
 use hosttest::complain;
+use hosttest::output::{Output, Unwritable, create};
 use hosttest::vmm::crew::Crew;
 use hosttest::vmm::trace::Trace;
 
 use super::error::CommandError;
+use super::kvm_device::KvmDevice;
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("image").required(true))]
@@ -59,6 +60,8 @@ pub(super) struct Arguments {
     /// Draw the exits over time, by device
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    device: KvmDevice,
 }
 
 impl Arguments {
@@ -73,8 +76,10 @@ impl Arguments {
 
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     let image = arguments.image()?;
+    let kvm = arguments.device.open()?;
+    let svg = arguments.svg.as_deref().map(Output::new).transpose()?;
     let trace = match &arguments.trace {
-        Some(file) => Some(Trace::new(BufWriter::new(File::create(file)?))),
+        Some(file) => Some((file, Trace::new(BufWriter::new(create(file)?)))),
         None => None,
     };
     let terminal = Terminal::standard(arguments.expect.as_deref())?;
@@ -86,7 +91,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
         debug: line,
         pci_serial: [line; 2],
         cards: &[],
-        trace: trace.as_ref(),
+        trace: trace.as_ref().map(|(_, trace)| trace),
     };
     let (outcome, summary) = with_board(&setup, |board| {
         let crew = Crew::new();
@@ -104,18 +109,18 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
             });
             // What the guest has sent is printed when this goes.
             let _serving = serving.map_err(BootError::Machine)?;
-            run(board, &crew, &run_how)
+            run_on(&kvm, board, &crew, &run_how)
         });
         (outcome, Summary::new(board.counters))
     })?;
     let outcome = outcome?;
-    if let Some(trace) = trace {
-        trace.finish()?;
+    if let Some((file, trace)) = trace {
+        trace.finish().map_err(|error| Unwritable::new(file, error))?;
     }
-    if let Some(file) = &arguments.svg {
+    if let Some(svg) = svg {
         let image = arguments.firmware.as_ref().or(arguments.kernel.as_ref());
         let title = image.and_then(|image| image.file_name()).unwrap_or_default().to_string_lossy();
-        fs::write(file, draw(&format!("Boot of {title}"), &summary))?;
+        svg.write(&draw(&format!("Boot of {title}"), &summary))?;
     }
     terminal.printed()?;
     let mut out = io::stdout().lock();
@@ -138,20 +143,19 @@ fn verdict(
         0 => String::new(),
         count => format!(", {count} times reset before"),
     };
+    if let Some(text) = &arguments.expect
+        && terminal.has_come()
+    {
+        writeln!(out, "The guest printed {text:?} after {elapsed:.1?}{again}.")?;
+        return Ok(true);
+    }
     if let Some(words) = last_words(&terminal.kept()) {
         complain(&format_args!("the kernel died: {words}"));
         return Ok(false);
     }
-    match (&arguments.expect, terminal.has_come()) {
-        (Some(text), true) => {
-            writeln!(out, "The guest printed {text:?} after {elapsed:.1?}{again}.")?;
-            return Ok(true);
-        }
-        (Some(text), false) => {
-            complain(&format_args!("{ended} after {elapsed:.1?}{again}, and has not printed {text:?}"));
-            return Ok(false);
-        }
-        (None, _) => {}
+    if let Some(text) = &arguments.expect {
+        complain(&format_args!("{ended} after {elapsed:.1?}{again}, and has not printed {text:?}"));
+        return Ok(false);
     }
     match ended {
         Ended::PoweredOff | Ended::Reset | Ended::Stopped => {
