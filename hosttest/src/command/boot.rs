@@ -32,11 +32,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", group = "image")]
     kernel: Option<PathBuf>,
     /// Its initial RAM disk
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "firmware")]
     initrd: Option<PathBuf>,
     /// Its command line
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "console=ttyS0 panic=-1")]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", requires = "kernel", conflicts_with = "firmware")]
+    #[arg(default_value = "console=ttyS0 panic=-1", allow_hyphen_values = true)]
     cmdline: String,
     /// The memory, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(2..=65_536))]
@@ -84,12 +84,14 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     };
     let terminal = Terminal::standard(arguments.expect.as_deref())?;
     let line = terminal.line();
+    // The PCI serial ports are not plugged in, and nobody is at their other ends: each would take a byte of what is typed.
+    let nobody = Terminal::standard(None)?;
     let setup = Setup {
         memory: arguments.memory * MIB,
         image: &image,
         serial: line,
         debug: line,
-        pci_serial: [line; 2],
+        pci_serial: [nobody.line(); 2],
         cards: &[],
         trace: trace.as_ref().map(|(_, trace)| trace),
     };
@@ -141,7 +143,8 @@ fn verdict(
     let Outcome { ended, resets, elapsed } = outcome;
     let again = match resets {
         0 => String::new(),
-        count => format!(", {count} times reset before"),
+        1 => ", reset once before".into(),
+        count => format!(", reset {count} times before"),
     };
     if let Some(text) = &arguments.expect
         && terminal.has_come()

@@ -96,8 +96,8 @@ fn wrong_options() -> Outcome {
     for (arguments, named) in [
         (&[][..], "--firmware <FILE>"),
         (&["--firmware", NOWHERE, "--kernel", NOWHERE], "cannot be used with"),
-        (&["--firmware", NOWHERE, "--initrd", NOWHERE], "--kernel <FILE>"),
-        (&["--firmware", NOWHERE, "--cmdline", "quiet"], "--kernel <FILE>"),
+        (&["--firmware", NOWHERE, "--initrd", NOWHERE], "--initrd <FILE>"),
+        (&["--firmware", NOWHERE, "--cmdline", "quiet"], "--cmdline <TEXT>"),
         (&["--kernel", NOWHERE, "--bogus"], "'--bogus'"),
         (&["--kernel", NOWHERE, "--memory", "1"], "--memory"),
         (&["--kernel", NOWHERE, "--memory", "65537"], "--memory"),
@@ -230,7 +230,7 @@ fn input() -> Outcome {
 
 fn reset() -> Outcome {
     let mut command = boot(with("--firmware", &guests::resets_once(), &["--timeout", "60"]));
-    expect(&mut command, 0, &["first\r\nsecond\r\n", ", 1 times reset before: the guest switched"], &[]).map(drop)
+    expect(&mut command, 0, &["first\r\nsecond\r\n", ", reset once before: the guest switched"], &[]).map(drop)
 }
 
 fn no_reboot() -> Outcome {
