@@ -154,7 +154,7 @@ fn verdict(
         (None, _) => {}
     }
     match ended {
-        Ended::PoweredOff | Ended::Reset | Ended::Stopped => {
+        Ended::PoweredOff | Ended::Reset | Ended::Stopped { .. } => {
             writeln!(out, "The run has ended after {elapsed:.1?}{again}: {ended}.")?;
             Ok(true)
         }

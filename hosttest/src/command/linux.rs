@@ -17,7 +17,7 @@ use hosttest::linux_guest::shell::SCRIPT;
 use super::error::CommandError;
 
 /// What the emulated machine of `nested` needs besides: its time stamp counter cannot be measured.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 lpj=4000000 tsc_early_khz=1000000";
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 lpj=4000000 tsc_early_khz=1000000 nokaslr";
 
 #[derive(Args)]
 pub(super) struct Arguments {
