@@ -164,7 +164,8 @@ fn run_once(
     }
     Ok(ended.flatten().unwrap_or_else(|| {
         let is_over = run.limit.is_some_and(|limit| start.elapsed() >= limit);
-        let positions: Vec<_> = members.iter().map(|(cpu, vcpu, _)| format!("processor {cpu}: {}", vcpu.position())).collect();
+        let positions: Vec<_> =
+            members.iter().map(|(cpu, vcpu, _)| format!("processor {cpu}: {}", vcpu.position())).collect();
         let position = positions.join("; ");
         if is_over { Ended::TimedOut { position } } else { Ended::Stopped { position } }
     }))
