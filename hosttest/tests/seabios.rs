@@ -103,13 +103,13 @@ fn boot() -> Result<(), Failed> {
     let (vm, low) = machine(&manager, &firmware)?;
     irqchip.connect(&vm);
 
-    let pit = Pit::new("pit", &clock).with_legacy_replacement(&replaced);
-    let rtc = Rtc::new("rtc", &clock).with_century(0x32).with_legacy_replacement(&replaced);
+    let pit = Pit::new(&clock).with_legacy_replacement(&replaced);
+    let rtc = Rtc::new(&clock).with_century(0x32).with_legacy_replacement(&replaced);
     // What lies above 16 MiB, in units of 64 KiB: where firmware of the PC looks for it.
     for (index, byte) in (0x34..).zip((((RAM - (16 << 20)) >> 16) as u16).to_le_bytes()) {
         rtc.set_byte(index, byte);
     }
-    let hpet = Hpet::new("hpet", &clock).with_legacy_replacement(&replaced);
+    let hpet = Hpet::new(&clock).with_legacy_replacement(&replaced);
     let (timer, date) = (IrqResource::Shared(Gsi(0)), IrqResource::Shared(Gsi(8)));
     manager.register_device(&pit, None, &pit.ports(), &[timer])?;
     manager.register_device(&rtc, None, &[rtc.ports()], &[date])?;

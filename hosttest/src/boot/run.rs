@@ -139,24 +139,30 @@ fn run_once(
     }
     let limit = run.limit.map(|limit| limit.saturating_sub(start.elapsed()));
     let ended = crew.run(&mut members, limit, |(cpu, vcpu, devices)| -> ControlFlow<Option<Ended>> {
-        let mut exit = vcpu.run();
+        let mut exit = board.controllers.enter(*cpu, vcpu);
         match answer(&mut exit, devices) {
             Some(Err(IoError::Failed { code })) => {
                 return ControlFlow::Break(Some(Ended::DeviceFailed { code, position: vcpu.position() }));
             }
             Some(_) => {}
-            None => {
-                if let Exit::Crashed(crash) = exit {
+            None => match exit {
+                Exit::Crashed(crash) => {
                     if vcpu.passes_wait(&crash, |address, bytes| board.ram.read(address.0, bytes)) {
                         return ControlFlow::Continue(());
                     }
                     return ControlFlow::Break(Some(Ended::Crashed { cpu: *cpu, crash, position: vcpu.position() }));
                 }
-            }
+                Exit::InterruptEnded { vector } => board.controllers.end(vector, board.manager),
+                _ => {}
+            },
         }
+        board.controllers.pass_ends_on(board.manager);
         // It is looked at only, so that the processor that has asked for it does not go on.
         if board.power.is_requested() { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
     });
+    if let Some(error) = board.controllers.refused() {
+        return Err(error.into());
+    }
     match board.power.take() {
         Some(Request::Reset) => return Ok(Ended::Reset),
         Some(Request::PowerOff) => return Ok(Ended::PoweredOff),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use hosttest::boot::board::{MAX_CPUS, Setup, with_board};
+use hosttest::boot::chips::Chips;
 use hosttest::boot::error::BootError;
 use hosttest::boot::image::{Firmware, Image, Kernel};
 use hosttest::boot::picture::draw;
@@ -50,6 +51,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     #[arg(allow_hyphen_values = true)]
     expect: Option<String>,
+    /// Whose the 8259As and the IOAPIC are
+    #[arg(long, value_enum, default_value_t)]
+    chips: Chips,
     /// A reset by the guest ends it, instead of starting it again
     #[arg(long)]
     no_reboot: bool,
@@ -86,6 +90,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
         debug: line,
         pci_serial: [line; 2],
         cards: &[],
+        chips: arguments.chips,
         trace: trace.as_ref(),
     };
     let (outcome, summary) = with_board(&setup, |board| {
