@@ -192,7 +192,7 @@ impl Judge<'_, '_> {
                 return Err(format!("{user} has had no interrupts of {chip}: {own:?}"));
             }
             let shares = own.is_some_and(|own| own.users.len() == 2);
-            if shares != !self.trial.by_messages {
+            if shares == self.trial.by_messages {
                 return Err(format!("the pin of {user} is shared: {shares}"));
             }
         }
