@@ -69,7 +69,8 @@
 //! | [from 2019](guide::from_2019) | from the rust-vmm design of 2019, call by call |
 //! | [map](guide::map) | states of ranges, what waits, windows, which range answers, what a VMM maps itself |
 //! | [interrupts](guide::interrupts) | several lines a device, sharing, moves to other lines, ends, messages |
-//! | [vmm](guide::vmm) | names and the map, the observer, accesses that fail, the reset of the machine |
+//! | [vmm](guide::vmm) | names and the map, the observer, accesses that fail, time, the reset of the machine |
+//! | [devices](guide::devices) | devices that are ready, a PC made of them, exits of whole boots |
 //! | [tables](guide::tables) | what a guest finds of the machine: ACPI, a device tree |
 //! | [concurrency](guide::concurrency) | the contract, and what each operation waits for |
 //! | [speed](guide::speed) | measurements, beside other crates |
@@ -84,7 +85,8 @@
 //!
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
 //! - `instruction`: `exit::x86::instruction`, which decodes and executes the instruction that touched MMIO.
-//! - `devices`: `devices::uart`, a serial port; `devices::pci`, a PCI host bridge with functions and bridges, which a guest programs.
+//! - `devices`: `devices`, the chipset of a PC: serial ports, timers, the keyboard controller, ports of power and firmware, interrupt
+//!   controllers, and PCI, which a guest programs.
 //! - `tables`: `tables`, ACPI tables and a device tree, written from what is registered.
 //! - `alloc`: `owned`, a manager that owns its devices, for a VMM with a heap.
 

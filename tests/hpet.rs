@@ -56,7 +56,7 @@ fn machine(test: impl FnOnce(&Machine<'_>)) {
 /// With a period in femtoseconds.
 fn machine_of(period: u32, test: impl FnOnce(&Machine<'_>)) {
     let (clock, log) = (HandClock::new(), Log::default());
-    let hpet = Hpet::new("hpet", &clock).with_period(period);
+    let hpet = Hpet::new(&clock).with_period(period);
     manager!(let manager = SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 40), with_interrupt_controller(&log));
     let irqs = [IrqResource::Fixed(Gsi(20)), IrqResource::Fixed(Gsi(21)), IrqResource::Shared(Gsi(22))];
     manager.register_device(&hpet, None, &[hpet.mmio(BASE)], &irqs).unwrap();
@@ -275,10 +275,10 @@ fn what_was_refused_is_signalled_again() {
         machine.program(0, ENABLED | LEVEL | route(20), 10);
         machine.program(1, ENABLED | route(21), 10);
         machine.log.refuse(true);
-        machine.advance(10);
+        assert_eq!(machine.advance(10), Some(10_000));
         machine.log.take();
         machine.log.refuse(false);
-        machine.advance(1);
+        assert_eq!(machine.advance(1), None);
         assert_eq!(machine.log.take(), [Told::Level(20, true), Told::Pulse(21)]);
         machine.advance(1);
         assert_eq!(machine.log.take(), []);
@@ -386,9 +386,9 @@ fn it_works_up_to_the_end_of_the_time() {
 #[test]
 fn legacy_replacement_takes_the_interrupts_of_pit_and_rtc() {
     let (clock, log, replaced) = (HandClock::new(), Log::default(), LegacyReplacement::new());
-    let hpet = Hpet::new("hpet", &clock).with_legacy_replacement(&replaced);
-    let pit = Pit::new("pit", &clock).with_legacy_replacement(&replaced);
-    let rtc = Rtc::new("rtc", &clock).with_legacy_replacement(&replaced);
+    let hpet = Hpet::new(&clock).with_legacy_replacement(&replaced);
+    let pit = Pit::new(&clock).with_legacy_replacement(&replaced);
+    let rtc = Rtc::new(&clock).with_legacy_replacement(&replaced);
     let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23);
     manager!(let manager = lines, with_interrupt_controller(&log));
     let [timer, date] = [IrqResource::Shared(Gsi(2)), IrqResource::Shared(Gsi(8))];

@@ -33,10 +33,12 @@ fn the_lines_of_the_isa_bus_lead_to_both_and_the_timer_to_another_input() {
             assert_eq!(pic.take(), of_pic.map(|line| Told::Level(line, asserted)).into_iter().collect::<Vec<_>>());
             assert_eq!(ioapic.take(), [Told::Level(of_ioapic, asserted)]);
         }
+        assert_eq!(lines.line_at_input(Gsi(of_ioapic)), Some(Gsi(line)));
         lines.pulse(Gsi(line)).unwrap();
         assert_eq!(pic.take(), of_pic.map(Told::Pulse).into_iter().collect::<Vec<_>>());
         assert_eq!(ioapic.take(), [Told::Pulse(of_ioapic)]);
     }
+    assert_eq!(lines.line_at_input(Gsi(0)), None);
     assert_eq!(lines.set_level(Gsi(2), true), Err(InterruptError::Refused));
     assert_eq!(lines.pulse(Gsi(2)), Err(InterruptError::Refused));
     lines.message(GuestAddress(0xfee0_0000), 7).unwrap();

@@ -3,12 +3,14 @@
 
 mod fixture;
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use proptest::prelude::*;
 use vm_device::devices::pit::Pit;
 use vm_device::devices::time::{Clock, HandClock};
-use vm_device::{DeviceManager, Gsi, IoRange, IoType, IrqResource, SystemAllocator};
+use vm_device::{DeviceManager, Gsi, InterruptError, IoRange, IoType, IrqResource, SystemAllocator};
 
-use fixture::{Log, Told, manager};
+use fixture::{Log, OnLevel, Told, manager};
 
 const CONTROL: u16 = 0x43;
 const PORT_B: u16 = 0x61;
@@ -27,7 +29,7 @@ struct Machine<'m> {
 
 fn machine_on(irq: IrqResource, test: impl FnOnce(&Machine<'_>)) {
     let (clock, log) = (HandClock::new(), Log::default());
-    let pit = Pit::new("pit", &clock);
+    let pit = Pit::new(&clock);
     let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
     manager!(let manager = lines, with_interrupt_controller(&log));
     manager.register_device(&pit, None, &pit.ports(), &[irq]).unwrap();
@@ -169,6 +171,8 @@ fn a_refused_edge_is_signalled_again() {
         machine.program(0, 0, 10);
         machine.log.refuse(true);
         assert_eq!(machine.edges_at(11), 1);
+        assert_eq!(machine.manager.tick(machine.clock.now()), Some(machine.clock.now() + 1_000_000));
+        machine.log.take();
         machine.log.refuse(false);
         assert_eq!((machine.edges_at(12), machine.edges_at(13)), (1, 0));
         // A reset forgets it.
@@ -189,6 +193,32 @@ fn an_edge_on_a_shared_line_is_a_level_for_a_moment() {
         machine.manager.tick(machine.clock.now());
         assert_eq!(machine.log.take(), [Told::Level(2, true), Told::Level(2, false)].repeat(3));
     });
+}
+
+#[test]
+fn a_level_for_a_moment_that_is_refused_as_it_falls_is_taken_back_by_the_next_call() {
+    let (is_asserted, refuses) = (AtomicBool::new(false), AtomicBool::new(true));
+    let controller = OnLevel(|asserted: bool| {
+        if !asserted && refuses.load(Relaxed) {
+            return Err(InterruptError::Refused);
+        }
+        is_asserted.store(asserted, Relaxed);
+        Ok(())
+    });
+    let clock = HandClock::new();
+    let pit = Pit::new(&clock);
+    let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
+    manager!(let manager = lines, with_interrupt_controller(&controller));
+    manager.register_device(&pit, None, &pit.ports(), &[IrqResource::Shared(Gsi(2))]).unwrap();
+    // Mode 0, a count of 10.
+    for (port, value) in [(CONTROL, 0x30), (0x40, 10), (0x40, 0)] {
+        manager.write(port.into(), &[value], IoType::Pio).unwrap();
+    }
+    manager.tick(clock.advance(time_of(20)));
+    assert!(is_asserted.load(Relaxed));
+    refuses.store(false, Relaxed);
+    manager.tick(clock.now());
+    assert!(!is_asserted.load(Relaxed));
 }
 
 #[test]

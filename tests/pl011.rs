@@ -423,7 +423,8 @@ fn a_level_that_is_refused_is_told_again_and_a_reset_takes_it_back() {
         machine.write(DR, 1);
         machine.refuses.store(false, SeqCst);
         assert!(!machine.is_asserted.load(SeqCst));
-        machine.manager.tick(0);
+        assert_eq!(machine.clock.asked_for(), Some(1_000_000));
+        assert_eq!(machine.manager.tick(machine.clock.advance(1_000_000)), None);
         assert!(machine.is_asserted.load(SeqCst));
         machine.manager.reset().unwrap();
         assert!(!machine.is_asserted.load(SeqCst));

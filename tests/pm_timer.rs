@@ -18,7 +18,7 @@ fn read<const N: usize>(manager: &DeviceManager<'_>, address: u64, io_type: IoTy
 #[test]
 fn it_counts_3_579545_mhz_exactly_and_wraps_at_its_size() {
     let clock = HandClock::new();
-    let (short, long) = (PmTimer::new("short", &clock), PmTimer::new("long", &clock).with_32_bits());
+    let (short, long) = (PmTimer::new(&clock), PmTimer::new(&clock).with_32_bits());
     manager!(let manager);
     manager.register_device(&short, None, &[short.ports(0x608)], &[]).unwrap();
     manager.register_device(&long, None, &[long.mmio(0x1000)], &[]).unwrap();
@@ -45,7 +45,7 @@ fn it_counts_3_579545_mhz_exactly_and_wraps_at_its_size() {
 #[test]
 fn it_is_read_only_and_read_in_every_size() {
     let clock = HandClock::new();
-    let timer = PmTimer::new("pm-timer", &clock);
+    let timer = PmTimer::new(&clock);
     manager!(let manager);
     manager.register_device(&timer, None, &[timer.ports(0x608)], &[]).unwrap();
     clock.advance(1_000_000_000);

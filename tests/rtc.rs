@@ -55,7 +55,7 @@ fn machine(utc: u64, test: impl FnOnce(&Machine<'_>)) {
 fn machine_with(century: Option<u8>, utc: u64, test: impl FnOnce(&Machine<'_>)) {
     let (clock, log) = (HandClock::new(), Log::default());
     clock.set_utc(utc);
-    let rtc = Rtc::new("rtc", &clock);
+    let rtc = Rtc::new(&clock);
     let rtc = if let Some(index) = century { rtc.with_century(index) } else { rtc };
     let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
     manager!(let manager = lines, with_interrupt_controller(&log));
@@ -368,7 +368,7 @@ fn a_level_that_was_refused_is_told_again() {
     machine(EVE, |machine| {
         machine.write(B, UIE | HOURS_24);
         machine.log.refuse(true);
-        machine.advance(SECOND);
+        assert_eq!(machine.advance(SECOND), Some(1_000_000));
         assert_eq!(machine.levels(), [true]);
         machine.log.refuse(false);
         machine.advance(0);

@@ -35,9 +35,9 @@ const NONE: u8 = 0xc1;
 /// Four characters of 10 bits at 115,200 bits a second, in nanoseconds.
 const FOUR_CHARACTERS: u64 = 347_220;
 
-/// The level of line 4, and whether levels are refused.
+/// The level of line 4, whether levels are refused, and how often the line has risen.
 #[derive(Default)]
-struct Pic(AtomicBool, AtomicBool);
+struct Pic(AtomicBool, AtomicBool, AtomicUsize);
 
 impl InterruptController for Pic {
     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
@@ -45,7 +45,8 @@ impl InterruptController for Pic {
         if self.1.load(SeqCst) {
             return Err(InterruptError::Refused);
         }
-        self.0.store(asserted, SeqCst);
+        let before = self.0.swap(asserted, SeqCst);
+        self.2.fetch_add(usize::from(asserted && !before), SeqCst);
         Ok(())
     }
     fn pulse(&self, _: Gsi) -> Result<(), InterruptError> {
@@ -247,8 +248,9 @@ fn a_level_that_is_refused_is_told_again_and_so_it_is_after_another_registration
         machine.pic.1.store(true, SeqCst);
         machine.write(IER, 2);
         assert!(!machine.is_asserted());
+        assert_eq!(machine.clock.asked_for(), Some(1_000_000));
         machine.pic.1.store(false, SeqCst);
-        machine.read(LSR);
+        assert_eq!(machine.manager.tick(machine.clock.advance(1_000_000)), None);
         assert!(machine.is_asserted());
         let id = machine.manager.find_by_path("/serial").unwrap();
         machine.manager.unregister_device(id).unwrap();
@@ -519,5 +521,35 @@ fn bytes_from_another_thread_lose_no_interrupt() {
             });
             assert!(!machine.is_asserted());
         });
+    });
+}
+
+#[test]
+fn an_interrupt_that_follows_another_at_once_is_an_edge() {
+    machine(|machine| {
+        let edges = || machine.pic.2.swap(0, SeqCst);
+        // Without FIFOs the next byte comes in as soon as there is room for it.
+        machine.write(IER, 1);
+        machine.input(b"abc");
+        for expected in *b"abc" {
+            assert_eq!((edges(), machine.read(DATA)), (1, expected));
+        }
+        assert_eq!((edges(), machine.is_asserted()), (0, false));
+        // With them there are enough for the trigger level all the time.
+        machine.with_fifos(3);
+        machine.input(&[0; 40]);
+        assert_eq!(edges(), 1);
+        machine.drop_received(26);
+        assert_eq!((edges(), machine.is_asserted()), (0, true));
+
+        // A byte that is written ends the interrupt of the transmitter, and is gone at once.
+        machine.write(IER, 2);
+        edges();
+        for _ in 0..3 {
+            machine.write(DATA, 0);
+            assert_eq!((edges(), machine.is_asserted()), (1, true));
+        }
+        machine.manager.write_string(COM1, 1, &[0; 20]).unwrap();
+        assert_eq!((edges(), machine.is_asserted()), (1, true));
     });
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hosttest::boot::board::{Board, Setup, with_board};
 use hosttest::boot::capture::Capture;
+use hosttest::boot::chips::Chips;
 use hosttest::boot::image::{Image, Kernel};
 use hosttest::boot::ram::MIB;
 use hosttest::boot::run::{Ended, Run, run};
@@ -22,7 +23,10 @@ use needs::{Need, test};
 
 fn main() -> ExitCode {
     let (kvm, memtest) = (Need::new("KVM", kvm()), Need::new("memtest86+", image()));
-    let trials = vec![test("it_finds_no_errors_in_8_mib", &[&kvm, &memtest], boot)];
+    let trials =
+        [("it_finds_no_errors_in_8_mib", Chips::Kvm), ("nor_with_the_crates_interrupt_controllers", Chips::Crate)];
+    let trials = trials.map(|(name, chips)| test(name, &[&kvm, &memtest], move || boot(chips)));
+    let trials = Vec::from(trials);
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
@@ -63,7 +67,7 @@ impl Screen {
     }
 }
 
-fn boot() -> Result<(), Failed> {
+fn boot(chips: Chips) -> Result<(), Failed> {
     // Without a command line it writes to the screen alone.
     let image = Image::Kernel(Kernel::read(&image()?, None, "")?);
     let serial = Capture::new();
@@ -74,6 +78,7 @@ fn boot() -> Result<(), Failed> {
         debug: &serial,
         pci_serial: [&serial; 2],
         cards: &[],
+        chips,
         trace: None,
     };
     with_board(&setup, |board| {
@@ -89,9 +94,10 @@ fn boot() -> Result<(), Failed> {
             (outcome, watching.join())
         });
         let screen = screen.map_err(|_| "the one who watches has panicked")?;
-        let found = (outcome?.ended, screen.number("Memory  :"), screen.errors(), screen.test() >= Some(NEXT));
-        if found != (Ended::Stopped, Some(8), Some(0), true) {
-            return Err(format!("{found:?}\n{}", screen.0.join("\n")).into());
+        let ended = outcome?.ended;
+        let found = (screen.number("Memory  :"), screen.errors(), screen.test() >= Some(NEXT));
+        if !matches!(ended, Ended::Stopped { .. }) || found != (Some(8), Some(0), true) {
+            return Err(format!("{ended}: {found:?}\n{}", screen.0.join("\n")).into());
         }
         Ok(())
     })?

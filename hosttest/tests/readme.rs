@@ -42,6 +42,27 @@ fn the_table_of_commands_says_what_the_gate_runs() {
     assert!(scripts.is_empty(), "the page has no row for {scripts:?}");
 }
 
+/// Each public module of devices is in the table of the page, and what it takes in code is measured and shown.
+#[test]
+fn the_table_of_devices_has_all_of_them() {
+    let page = include_str!("../../src/guide/devices.md");
+    let footprint = include_str!("../../.ci/footprint");
+    let modules = include_str!("../../src/devices/mod.rs").lines();
+    let modules: Vec<_> = modules
+        .filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';'))
+        .filter(|name| *name != "time")
+        .collect();
+    assert!(modules.len() > 10, "{modules:?}");
+    for name in modules {
+        assert!(page.contains(&format!("\n| `{name}::")), "the table has no row for {name}");
+        let measured =
+            [format!("`{name}` |"), format!("`{name}::")].iter().any(|row| page.contains(&format!("\n| {row}")));
+        assert!(measured, "the page does not say what {name} takes");
+        let words = || footprint.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+        assert!(words().any(|word| word == name), "{name} is not measured");
+    }
+}
+
 /// The dependency is what an embedder copies. It names every feature, and the Rust that is named is the one promised.
 #[test]
 fn the_dependency_has_all_features_and_the_rust_that_is_promised() {

@@ -1,5 +1,8 @@
 //! Chipset devices, each a plain user of the public interface: nothing in them names a capacity, and each can stand in a
 //! `static`.
+//!
+//! A serial port or a host bridge is made with a name, because a machine may have several that a user tells apart. Each other device is
+//! named for its kind.
 
 pub mod debug_console;
 pub mod exit_port;

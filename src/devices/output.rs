@@ -1,5 +1,6 @@
 //! The output of a device that drives one of its interrupts.
 
+use super::time::RETRY;
 use crate::interrupt::{InterruptError, IrqLine};
 
 /// How many edges wait at most until they are signalled. Those beyond are lost: a guest that is so late has no use for them.
@@ -11,6 +12,8 @@ pub(super) struct Output<'d> {
     line: IrqLine<'d>,
     /// The level, if it was taken.
     told: Option<bool>,
+    /// The level was not taken, but may be another time.
+    is_refused: bool,
     /// The edges that are due and were not taken.
     edges: u64,
 }
@@ -19,7 +22,7 @@ impl<'d> Output<'d> {
     pub(super) const DISCONNECTED: Self = Self::new(IrqLine::DISCONNECTED);
 
     pub(super) const fn new(line: IrqLine<'d>) -> Self {
-        Self { line, told: None, edges: 0 }
+        Self { line, told: None, is_refused: false, edges: 0 }
     }
 
     pub(super) const fn line(&self) -> IrqLine<'d> {
@@ -31,7 +34,14 @@ impl<'d> Output<'d> {
         if self.told != Some(level) {
             let told = if level { self.line.assert() } else { self.line.deassert() };
             self.told = told.is_ok().then_some(level);
+            self.is_refused = matches!(told, Err(InterruptError::Refused | InterruptError::Pending));
         }
+    }
+
+    /// When the device is to be told the time: at a deadline of its own, or earlier if the controller has refused something.
+    pub(super) fn deadline(&self, own: Option<u64>, now: u64) -> Option<u64> {
+        let is_owed = self.is_refused || self.edges != 0;
+        own.into_iter().chain(is_owed.then(|| now.saturating_add(RETRY))).min()
     }
 
     /// Signals edges that have become due, and those that the controller has refused before.

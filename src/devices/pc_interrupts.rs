@@ -57,6 +57,25 @@ impl<P, I> PcInterrupts<P, I> {
     pub const fn new(pic: P, ioapic: I) -> Self {
         Self { pic, ioapic, asserted: AtomicU32::new(0) }
     }
+
+    /// The line that leads to an input of the IOAPIC: what
+    /// [`DeviceManager::end_of_interrupt`](crate::DeviceManager::end_of_interrupt) takes where the IOAPIC tells of the end of an
+    /// interrupt. `None` for input 0, which is free.
+    ///
+    /// ```
+    /// use vm_device::Gsi;
+    /// use vm_device::devices::pc_interrupts::PcInterrupts;
+    ///
+    /// let lines = PcInterrupts::new((), ());
+    /// assert_eq!([0, 2, 17].map(|input| lines.line_at_input(Gsi(input))), [None, Some(Gsi(0)), Some(Gsi(17))]);
+    /// ```
+    pub const fn line_at_input(&self, input: Gsi) -> Option<Gsi> {
+        match input {
+            TIMER => None,
+            CASCADE => Some(TIMER),
+            line => Some(line),
+        }
+    }
 }
 
 /// Where a line leads: whether to the 8259As too, and to which input of the IOAPIC.

@@ -22,7 +22,7 @@ const RATE: Rate = Rate::new(315, 88_000);
 /// use vm_device::{DeviceManager, GuestAddress, IoRange, IoType, Storage, SystemAllocator};
 ///
 /// let clock = HandClock::new();
-/// let timer = PmTimer::new("pm-timer", &clock);
+/// let timer = PmTimer::new(&clock);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let manager =
 ///     DeviceManager::new(&storage, SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS));
@@ -32,16 +32,15 @@ const RATE: Rate = Rate::new(315, 88_000);
 /// manager.read(GuestAddress(0x608), &mut data, IoType::Pio).unwrap();
 /// assert_eq!(u32::from_le_bytes(data), 3_579);
 /// ```
-pub struct PmTimer<'d, C> {
-    name: &'d str,
+pub struct PmTimer<C> {
     clock: C,
     mask: u32,
 }
 
-impl<'d, C> PmTimer<'d, C> {
-    /// A timer of 24 bits. `name` is that of the device.
-    pub const fn new(name: &'d str, clock: C) -> Self {
-        Self { name, clock, mask: 0x00ff_ffff }
+impl<C> PmTimer<C> {
+    /// A timer of 24 bits.
+    pub const fn new(clock: C) -> Self {
+        Self { clock, mask: 0x00ff_ffff }
     }
 
     /// The same timer with 32 bits.
@@ -62,9 +61,9 @@ impl<'d, C> PmTimer<'d, C> {
     }
 }
 
-impl<C: Clock + Sync> Device<'_> for PmTimer<'_, C> {
+impl<C: Clock + Sync> Device<'_> for PmTimer<C> {
     fn name(&self) -> &str {
-        self.name
+        "pm timer"
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {

@@ -80,6 +80,9 @@ impl<C: WallClock + ?Sized> WallClock for alloc::sync::Arc<C> {
 /// done at the next call: otherwise a guest could have the embedder's timer expire a million times a second.
 pub(super) const SHORTEST_PERIOD: u64 = 100_000;
 
+/// How many nanoseconds after an interrupt controller has refused something it is told that again.
+pub(super) const RETRY: u64 = 1_000_000;
+
 /// How many ticks of a counter there are in how many nanoseconds.
 #[derive(Clone, Copy)]
 pub(super) struct Rate {

@@ -6,7 +6,8 @@
 //! | [`from_2019`] | for users of the 2019 rust-vmm design: each of its calls, and the one that takes its place |
 //! | [`map`] | the address map: states of ranges, what waits, windows, which range answers, listeners |
 //! | [`interrupts`] | lines of devices, who shares them, where they move, how they end; messages |
-//! | [`vmm`] | for the VMM: names and the map, the observer, accesses that fail, the reset of the machine |
+//! | [`vmm`] | for the VMM: names and the map, the observer, accesses that fail, time, the reset of the machine |
+//! | [`devices`] | devices that are ready: what there is, a PC made of them, time, power, PCI; exits of whole boots, code size |
 //! | [`tables`] | what a guest finds of the machine, written from what is registered: ACPI, a device tree |
 //! | [`concurrency`] | the concurrency contract, C1 to C38, and what each operation waits for |
 //! | [`speed`] | every measurement, beside other crates, with the goals that are reached and those that are not |
@@ -29,6 +30,9 @@ pub mod interrupts {}
 
 #[doc = include_str!("vmm.md")]
 pub mod vmm {}
+
+#[doc = include_str!("devices.md")]
+pub mod devices {}
 
 #[doc = include_str!("tables.md")]
 pub mod tables {}

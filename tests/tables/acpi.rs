@@ -429,9 +429,17 @@ fn fixed_hardware_that_has_no_addresses_is_not_told() {
         let (event, control) = (register(0, 4), register(4, 2));
         description.role(Role::Pm1 { event, control, command: None, power_off: 0, has_power_button: true });
     });
-    [&HPET, &RESET, &PM1].iter().for_each(|device| device.register(manager));
+    // The table has 32 bits for the address of an IOAPIC.
+    static IOAPIC: Sign = Sign::new("ioapic", &[IoResource::mmio(0xfec0_0000, 0x400).unplaced()], &[], |description| {
+        description.role(Role::IoApic { id: 0, first_gsi: 0 });
+    });
+    static HIGH: Sign = Sign::new("ioapic", &[IoResource::mmio(0x1_fec0_0000, 0x400)], &[], |description| {
+        description.role(Role::IoApic { id: 1, first_gsi: 24 });
+    });
+    [&HPET, &RESET, &PM1, &IOAPIC, &HIGH].iter().for_each(|device| device.register(manager));
     let tables = write(manager, &Config::new());
     assert_eq!(tables.names(), ["FACP", "APIC"]);
+    assert!(tables.madt().iter().all(|entry| entry[0] != 1));
     assert_eq!(dword(tables.get("FACP"), 112), 1 << 20 | 0b111_0101);
 }
 

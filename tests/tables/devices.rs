@@ -11,9 +11,10 @@ use vm_device::devices::reset_control::ResetControl;
 use vm_device::devices::rtc::Rtc;
 use vm_device::devices::time::HandClock;
 use vm_device::tables::acpi::{self, Config, IrqOverride};
+use vm_device::tables::fdt::{self, ControllerKind, InterruptParent};
 use vm_device::{Gsi, GuestAddress, InterruptError, IrqResource, PowerControl};
 
-use super::manager;
+use super::{manager, tree};
 
 struct Board;
 
@@ -36,11 +37,10 @@ impl PowerControl for Board {
 fn a_pc_of_them_has_its_fixed_hardware() {
     static CLOCK: HandClock = HandClock::new();
     static REPLACED: LegacyReplacement = LegacyReplacement::new();
-    static PIT: Pit<'static, &HandClock> = Pit::new("pit", &CLOCK).with_legacy_replacement(&REPLACED);
-    static RTC: Rtc<'static, &HandClock> =
-        Rtc::new("rtc", &CLOCK).with_century(0x32).with_legacy_replacement(&REPLACED);
-    static HPET: Hpet<'static, &HandClock> = Hpet::new("hpet", &CLOCK).with_legacy_replacement(&REPLACED);
-    static PM_TIMER: PmTimer<'static, &HandClock> = PmTimer::new("pm timer", &CLOCK).with_32_bits();
+    static PIT: Pit<'static, &HandClock> = Pit::new(&CLOCK).with_legacy_replacement(&REPLACED);
+    static RTC: Rtc<'static, &HandClock> = Rtc::new(&CLOCK).with_century(0x32).with_legacy_replacement(&REPLACED);
+    static HPET: Hpet<'static, &HandClock> = Hpet::new(&CLOCK).with_legacy_replacement(&REPLACED);
+    static PM_TIMER: PmTimer<&HandClock> = PmTimer::new(&CLOCK).with_32_bits();
     static PIC: Pic<Board> = Pic::new(Board);
     static IOAPIC: Ioapic<Board> = Ioapic::new(Board);
     static KEYBOARD: I8042<'static, Board> = I8042::new(Board);
@@ -83,4 +83,39 @@ fn a_pc_of_them_has_its_fixed_hardware() {
     for id in [[0x01, 0x00], [0x08, 0x00], [0x0b, 0x00], [0x01, 0x03], [0x03, 0x03], [0x0f, 0x13]] {
         at(&[0x0c, 0x41, 0xd0, id[0], id[1]]);
     }
+}
+
+#[test]
+fn an_ioapic_and_an_hpet_have_nodes_and_the_lines_of_devices_lead_to_the_first_ioapic() {
+    static CLOCK: HandClock = HandClock::new();
+    static HPET: Hpet<'static, &HandClock> = Hpet::new(&CLOCK);
+    static FIRST: Ioapic<Board> = Ioapic::new(Board);
+    static SECOND: Ioapic<Board> = Ioapic::new(Board).with_first_gsi(Gsi(24));
+
+    let manager = manager();
+    manager.register_device(&HPET, None, &[HPET.mmio(0xfed0_0000)], &[IrqResource::Fixed(Gsi(20))]).unwrap();
+    manager.register_device(&SECOND, None, &[SECOND.mmio(0xfec0_1000)], &[]).unwrap();
+    manager.register_device(&FIRST, None, &[FIRST.mmio(0xfec0_0000)], &[]).unwrap();
+    let interrupts = Some(InterruptParent { phandle: 7, kind: ControllerKind::IoApic });
+    let mut blob = [0; 0x1000];
+    let length = fdt::write(manager, &fdt::Config { interrupts, ..fdt::Config::new() }, &mut blob).unwrap();
+    let tree = tree::read(&blob[..length]);
+    assert_eq!(
+        tree.split_once("ranges\n").unwrap().1,
+        r##"    hpet@fed00000/
+      compatible = "intel,ce4100-hpet"
+      reg = <0 fed00000 0 400>
+      interrupts = <14 1>
+    ioapic@fec01000/
+      compatible = "intel,ce4100-ioapic"
+      reg = <0 fec01000 0 400>
+    ioapic@fec00000/
+      compatible = "intel,ce4100-ioapic"
+      interrupt-controller
+      #interrupt-cells = <2>
+      #address-cells = <0>
+      phandle = <7>
+      reg = <0 fec00000 0 400>
+"##
+    );
 }

@@ -46,6 +46,7 @@ pub fn all(manager: &'static Manager, access: &Access<'_>, data: &mut [u8]) {
         controller.pulse(Gsi(black_box(4))).ok();
         controller.message(GuestAddress(black_box(0xfee0_0000)), black_box(0)).ok();
     }
+    black_box(black_box(&LINES).line_at_input(Gsi(black_box(2))));
     black_box(pic.has_interrupt());
     black_box(pic.acknowledge());
     second.ended(black_box(0x31), |gsi| {

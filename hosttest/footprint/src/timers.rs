@@ -13,11 +13,10 @@ use crate::Manager;
 
 static CLOCK: HandClock = HandClock::new();
 static REPLACED: LegacyReplacement = LegacyReplacement::new();
-static PIT: Pit<'static, &HandClock> = Pit::new("pit", &CLOCK).with_legacy_replacement(&REPLACED);
-static RTC: Rtc<'static, &HandClock> = Rtc::new("rtc", &CLOCK).with_century(0x32).with_legacy_replacement(&REPLACED);
-static HPET: Hpet<'static, &HandClock> =
-    Hpet::new("hpet", &CLOCK).with_period(69_841_279).with_legacy_replacement(&REPLACED);
-static PM_TIMER: PmTimer<'static, &HandClock> = PmTimer::new("pm-timer", &CLOCK).with_32_bits();
+static PIT: Pit<'static, &HandClock> = Pit::new(&CLOCK).with_legacy_replacement(&REPLACED);
+static RTC: Rtc<'static, &HandClock> = Rtc::new(&CLOCK).with_century(0x32).with_legacy_replacement(&REPLACED);
+static HPET: Hpet<'static, &HandClock> = Hpet::new(&CLOCK).with_period(69_841_279).with_legacy_replacement(&REPLACED);
+static PM_TIMER: PmTimer<&HandClock> = PmTimer::new(&CLOCK).with_32_bits();
 
 pub fn all(manager: &'static Manager, access: &Access<'_>, data: &mut [u8]) {
     let (pit, rtc, hpet, pm_timer) = black_box((&PIT, &RTC, &HPET, &PM_TIMER));

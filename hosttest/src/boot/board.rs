@@ -1,4 +1,5 @@
-//! The board of a PC: the devices of this crate, on a machine whose interrupt controllers are KVM's.
+//! The board of a PC: the devices of this crate, on a machine whose local APICs are KVM's, and its other interrupt controllers
+//! too or not.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -24,6 +25,7 @@ use vm_device::{
     SystemAllocator,
 };
 
+use crate::boot::chips::{Chips, Controllers, CrateChips, CrateLines};
 use crate::boot::error::BootError;
 use crate::boot::image::Image;
 use crate::boot::parameters::TABLES;
@@ -31,6 +33,8 @@ use crate::boot::ram::{FOUR_GIB, MIB, Ram};
 use crate::devices::scratch::Scratch;
 use crate::vmm::clock::HostClock;
 use crate::vmm::counters::Counters;
+use crate::vmm::injection::Intr;
+use crate::vmm::ioapic::{self, KvmLocalApics};
 use crate::vmm::irq::KvmIrqchip;
 use crate::vmm::memory::Memory;
 use crate::vmm::observers::Observers;
@@ -43,10 +47,10 @@ use crate::vmm::vm::Vm;
 /// too: each bus costs 64 exits.
 pub(super) const ECAM: IoRange = IoRange::of::<0xb000_0000, 0xb07f_ffff>();
 const LAST_BUS: u8 = 7;
-/// The IOAPIC and the local APICs, which KVM answers, pages of KVM's own, the firmware.
-const MACHINE: [IoRange; 2] = [IoRange::of::<0xfec0_0000, 0xfec0_0fff>(), IoRange::of::<0xfee0_0000, 0xffff_ffff>()];
-/// Where KVM has its IOAPIC.
-const IOAPIC: u64 = 0xfec0_0000;
+/// The local APICs, which KVM answers, pages of KVM's own, the firmware.
+const MACHINE: IoRange = IoRange::of::<0xfee0_0000, 0xffff_ffff>();
+/// The registers of KVM's IOAPIC.
+const KVM_IOAPIC: IoRange = IoRange::of::<{ ioapic::BASE }, { ioapic::BASE + 0xfff }>();
 /// The memory that PCI functions may be given: below 4 GiB, and above all RAM.
 const PCI_MEMORY: [IoRange; 2] =
     [IoRange::of::<0xc000_0000, 0xfebf_ffff>(), IoRange::of::<0x20_0000_0000, 0x2f_ffff_ffff>()];
@@ -99,6 +103,8 @@ pub struct Setup<'s, L> {
     pub pci_serial: [L; 2],
     /// Cards that are plugged in.
     pub cards: &'s [Card],
+    /// Whose the interrupt controllers are.
+    pub chips: Chips,
     /// Is told of each access, if there is one.
     pub trace: Option<&'s Trace>,
 }
@@ -125,7 +131,7 @@ pub struct Board<'b> {
     pub poll_serial: &'b (dyn Fn() + Sync),
     pub(super) image: &'b Image,
     pub(super) power: &'b Power,
-    irqchip: &'b KvmIrqchip,
+    pub(super) controllers: Controllers<'b>,
     rom: Option<&'b Arc<Memory>>,
     /// What is plugged into bus 0 for good: its slot, and the device with its ranges, if it has any.
     fixed: Vec<(Slot, Option<InstanceId>, &'b Function<'b>)>,
@@ -167,7 +173,14 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
         Image::Firmware(firmware) => (Some(Arc::new(firmware.rom()?)), true),
         Image::Kernel(_) => (None, false),
     };
-    let (clock, power, irqchip, counters) = (HostClock::new(), Power::new(), KvmIrqchip::new(), Counters::new());
+    let (clock, power, counters) = (HostClock::new(), Power::new(), Counters::new());
+    let (irqchip, apics, intr) = (KvmIrqchip::new(), KvmLocalApics::new(), Intr::new());
+    let chips = CrateChips::new(&intr, &apics);
+    let lines = CrateLines::new(&chips.pic, &chips.ioapic);
+    let controllers = match setup.chips {
+        Chips::Kvm => Controllers::Kvm(&irqchip),
+        Chips::Crate => Controllers::Crate(&chips, &lines),
+    };
     let observers = Observers(&counters, setup.trace);
     let replaced = LegacyReplacement::new();
     let (post, items) = (PostPort::new(), firmware_items(setup.memory));
@@ -175,13 +188,15 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
 
     let storage = Room::new();
     let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23);
-    let manager = DeviceManager::new(&storage, allocator).with_interrupt_controller(&irqchip).with_observer(&observers);
+    let controller = controllers.of_manager();
+    let manager =
+        DeviceManager::new(&storage, allocator).with_interrupt_controller(controller).with_observer(&observers);
     let com1 = Uart16550::new("serial", setup.serial, &clock);
-    let pit = Pit::new("pit", &clock).with_legacy_replacement(&replaced);
-    let rtc = Rtc::new("rtc", &clock).with_century(0x32).with_legacy_replacement(&replaced);
-    let hpet = Hpet::new("hpet", &clock).with_legacy_replacement(&replaced);
+    let pit = Pit::new(&clock).with_legacy_replacement(&replaced);
+    let rtc = Rtc::new(&clock).with_century(0x32).with_legacy_replacement(&replaced);
+    let hpet = Hpet::new(&clock).with_legacy_replacement(&replaced);
     let (keyboard, fast_reset) = (I8042::new(&power), SystemControlA::new(&power));
-    let (pm1, pm_timer) = (Pm1::new(&power), PmTimer::new("pm timer", &clock));
+    let (pm1, pm_timer) = (Pm1::new(&power), PmTimer::new(&clock));
     let reset = ResetControl::new(&power);
     let (debug, fw_cfg) = (DebugConsole::new(setup.debug), FwCfg::new(&items));
 
@@ -200,13 +215,22 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     let register = |device, parent, ranges: &[IoResource], lines: &[IrqResource]| {
         manager.register_device(device, parent, ranges, lines).map_err(refused)
     };
-    for range in ram.ranges().chain(MACHINE) {
+    for range in ram.ranges().chain([MACHINE]) {
         manager.reserve(IoType::Mmio, Placement::Fixed(range)).map_err(refused)?;
     }
-    for range in KVM_PORTS {
-        manager.reserve(IoType::Pio, Placement::Fixed(range)).map_err(refused)?;
-    }
     let isa = register(&Isa, None, &[], &[])?;
+    match setup.chips {
+        Chips::Kvm => {
+            manager.reserve(IoType::Mmio, Placement::Fixed(KVM_IOAPIC)).map_err(refused)?;
+            for range in KVM_PORTS {
+                manager.reserve(IoType::Pio, Placement::Fixed(range)).map_err(refused)?;
+            }
+        }
+        Chips::Crate => {
+            register(&chips.pic, Some(isa), &chips.pic.ports(), &[])?;
+            register(&chips.ioapic, None, &[chips.ioapic.mmio(ioapic::BASE)], &[])?;
+        }
+    }
     register(&com1, Some(isa), &[com1.ports(0x3f8)], &[IrqResource::Fixed(Gsi(4))])?;
     let (timer, date) = (IrqResource::Shared(Gsi(0)), IrqResource::Shared(Gsi(8)));
     register(&pit, Some(isa), &pit.ports(), &[timer])?;
@@ -268,7 +292,7 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
         poll_serial: &poll_serial,
         image: setup.image,
         power: &power,
-        irqchip: &irqchip,
+        controllers,
         rom: rom.as_ref(),
         fixed,
         pci_serial: [
@@ -320,14 +344,13 @@ impl<'b> Board<'b> {
         };
         let entry = self.image.load(self.ram, root_pointer)?;
         let vm = Vm::with_tss_address(kvm, TASK_STATE.into())?;
-        vm.create_irqchip()?;
-        vm.wire_as_pc()?;
+        self.controllers.create(&vm)?;
         self.ram.map(&vm)?;
         if let Some(rom) = self.rom {
             vm.map_read_only((FOUR_GIB - rom.length()).into(), rom)?;
         }
         let vm = Arc::new(vm);
-        self.irqchip.connect(&vm);
+        self.controllers.connect(&vm);
         let vcpus = (0..cpus as u64).map(|id| Vcpu::new(&vm, id)).collect::<Result<Vec<_>, _>>();
         let mut vcpus = vcpus.map_err(io::Error::from)?;
         if let Some(first) = vcpus.first_mut() {
@@ -346,11 +369,14 @@ impl<'b> Board<'b> {
             interrupts: PciInterrupts::Routed(&route),
             ..PciRoot::NOTHING
         };
+        // The crate's are devices, which say so themselves.
+        let is_of_kvm = self.chips() == Chips::Kvm;
+        let of_kvm = [IoApic { id: 0, address: ioapic::BASE, first_gsi: 0 }];
         let config = acpi::Config {
             cpus: Cpus::Sequential(cpus as u32),
-            io_apics: &[IoApic { id: 0, address: IOAPIC, first_gsi: 0 }],
+            io_apics: if is_of_kvm { &of_kvm } else { &[] },
             overrides: &[IrqOverride { irq: 0, gsi: 2 }],
-            has_pic: true,
+            has_pic: is_of_kvm,
             pci: &[root],
             ..acpi::Config::new()
         };
@@ -370,6 +396,11 @@ impl<'b> Board<'b> {
         if let Some(trace) = self.trace {
             trace.name_devices(paths.iter().cloned());
         }
+    }
+
+    /// Whose the interrupt controllers are.
+    pub fn chips(&self) -> Chips {
+        self.controllers.chips()
     }
 
     /// What is plugged into bus 0 now: its slot, the device with its ranges, if it has any, and the function.

@@ -2,6 +2,7 @@
 
 pub mod board;
 pub mod capture;
+pub mod chips;
 pub mod error;
 pub mod image;
 mod parameters;

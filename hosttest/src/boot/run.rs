@@ -26,10 +26,13 @@ pub enum Ended {
     /// The guest has reset the machine, and that is to be its end.
     Reset,
     /// Somebody has stopped it, by the crew.
-    Stopped,
+    Stopped {
+        /// Where its processors stand.
+        position: String,
+    },
     /// It has not ended in time.
     TimedOut {
-        /// Where the first processor stands.
+        /// Where its processors stand.
         position: String,
     },
     /// It cannot go on.
@@ -55,7 +58,7 @@ impl fmt::Display for Ended {
         match self {
             Ended::PoweredOff => f.write_str("the guest switched the machine off"),
             Ended::Reset => f.write_str("the guest reset the machine"),
-            Ended::Stopped => f.write_str("the guest was stopped"),
+            Ended::Stopped { position } => write!(f, "the guest was stopped at {position}"),
             Ended::TimedOut { position } => write!(f, "the guest did not end in time; it is at {position}"),
             Ended::Crashed { cpu, crash, position } => {
                 write!(f, "the guest crashed: processor {cpu}: {crash}, at {position}")
@@ -137,33 +140,41 @@ fn run_once(board: &Board<'_>, crew: &Crew, run: &Run<'_>, kvm: &Kvm, start: Ins
         members.push((cpu, vcpu, devices));
     }
     let limit = run.limit.map(|limit| limit.saturating_sub(start.elapsed()));
-    let ended = crew.run(&mut members, limit, |(cpu, vcpu, devices)| {
-        let mut exit = vcpu.run();
+    let ended = crew.run(&mut members, limit, |(cpu, vcpu, devices)| -> ControlFlow<Option<Ended>> {
+        let mut exit = board.controllers.enter(*cpu, vcpu);
         match answer(&mut exit, devices) {
             Some(Err(IoError::Failed { code })) => {
-                return ControlFlow::Break(Ended::DeviceFailed { code, position: vcpu.position() });
+                return ControlFlow::Break(Some(Ended::DeviceFailed { code, position: vcpu.position() }));
             }
             Some(_) => {}
-            None => {
-                if let Exit::Crashed(crash) = exit {
+            None => match exit {
+                Exit::Crashed(crash) => {
                     if vcpu.passes_wait(&crash, |address, bytes| board.ram.read(address.0, bytes)) {
                         return ControlFlow::Continue(());
                     }
-                    return ControlFlow::Break(Ended::Crashed { cpu: *cpu, crash, position: vcpu.position() });
+                    return ControlFlow::Break(Some(Ended::Crashed { cpu: *cpu, crash, position: vcpu.position() }));
                 }
-            }
+                Exit::InterruptEnded { vector } => board.controllers.end(vector, board.manager),
+                _ => {}
+            },
         }
+        board.controllers.pass_ends_on(board.manager);
         // It is looked at only, so that the processor that has asked for it does not go on.
-        if board.power.is_requested() { ControlFlow::Break(Ended::Stopped) } else { ControlFlow::Continue(()) }
+        if board.power.is_requested() { ControlFlow::Break(None) } else { ControlFlow::Continue(()) }
     });
+    if let Some(error) = board.controllers.refused() {
+        return Err(error.into());
+    }
     match board.power.take() {
         Some(Request::Reset) => return Ok(Ended::Reset),
         Some(Request::PowerOff) => return Ok(Ended::PoweredOff),
         None => {}
     }
-    Ok(ended.unwrap_or_else(|| {
+    Ok(ended.flatten().unwrap_or_else(|| {
         let is_over = run.limit.is_some_and(|limit| start.elapsed() >= limit);
-        let position = members.first().map(|(_, vcpu, _)| vcpu.position()).unwrap_or_default();
-        if is_over { Ended::TimedOut { position } } else { Ended::Stopped }
+        let positions: Vec<_> =
+            members.iter().map(|(cpu, vcpu, _)| format!("processor {cpu}: {}", vcpu.position())).collect();
+        let position = positions.join("; ");
+        if is_over { Ended::TimedOut { position } } else { Ended::Stopped { position } }
     }))
 }

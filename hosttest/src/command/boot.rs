@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 use hosttest::boot::board::{MAX_CPUS, Setup, with_board};
+use hosttest::boot::chips::Chips;
 use hosttest::boot::error::BootError;
 use hosttest::boot::image::{Firmware, Image, Kernel};
 use hosttest::boot::picture::draw;
@@ -51,6 +52,9 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     #[arg(allow_hyphen_values = true)]
     expect: Option<String>,
+    /// Whose the 8259As and the IOAPIC are
+    #[arg(long, value_enum, default_value_t)]
+    chips: Chips,
     /// A reset by the guest ends it, instead of starting it again
     #[arg(long)]
     no_reboot: bool,
@@ -93,6 +97,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
         debug: line,
         pci_serial: [nobody.line(); 2],
         cards: &[],
+        chips: arguments.chips,
         trace: trace.as_ref().map(|(_, trace)| trace),
     };
     let (outcome, summary) = with_board(&setup, |board| {
@@ -161,7 +166,7 @@ fn verdict(
         return Ok(false);
     }
     match ended {
-        Ended::PoweredOff | Ended::Reset | Ended::Stopped => {
+        Ended::PoweredOff | Ended::Reset | Ended::Stopped { .. } => {
             writeln!(out, "The run has ended after {elapsed:.1?}{again}: {ended}.")?;
             Ok(true)
         }

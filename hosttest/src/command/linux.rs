@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use hosttest::boot::board::MAX_CPUS;
+use hosttest::boot::chips::Chips;
 use hosttest::boot::error::BootError;
 use hosttest::boot::image::Kernel;
 use hosttest::boot::ram::MIB;
@@ -17,7 +18,7 @@ use hosttest::linux_guest::shell::SCRIPT;
 use super::error::CommandError;
 
 /// What the emulated machine of `nested` needs besides: its time stamp counter cannot be measured.
-const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 lpj=4000000 tsc_early_khz=1000000";
+const COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1 lpj=4000000 tsc_early_khz=1000000 nokaslr";
 
 #[derive(Args)]
 pub(super) struct Arguments {
@@ -33,6 +34,9 @@ pub(super) struct Arguments {
     /// How many processors
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=MAX_CPUS as i64))]
     cpus: u16,
+    /// Whose the 8259As and the IOAPIC are
+    #[arg(long, value_enum, default_value_t)]
+    chips: Chips,
     /// PCI functions interrupt by their pins, and not by messages
     #[arg(long)]
     no_messages: bool,
@@ -60,6 +64,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     let trial = Trial {
         memory: arguments.memory * MIB,
         cpus: arguments.cpus.into(),
+        chips: arguments.chips,
         by_messages: !arguments.no_messages,
         hot_plugs: arguments.hot_plugs,
         resets: arguments.resets,

@@ -162,7 +162,8 @@ fn split_irqchip(kvm: &Kvm) -> Result<Tally, Failure> {
     vm.create_split_irqchip(ioapic::LINES)?;
     let machine = Machine::around(vm)?;
     machine.set_interrupt_gate(VECTOR, serve_one as *const () as u64);
-    let apics = KvmLocalApics::new(machine.vm());
+    let apics = KvmLocalApics::new();
+    apics.connect(machine.vm());
     let ioapic = Ioapic::new(&apics);
     let (room, controller, devices, wrong) = (Room::new(), Recorded::new(&ioapic), Devices::new(), Mutex::new(None));
     let (manager, verdict) = (manager(&room, &controller), Verdict::new());

@@ -58,7 +58,8 @@ fn edge(kvm: &Kvm) -> Result<Tally, Failure> {
     vm.create_split_irqchip(ioapic::LINES)?;
     let machine = Machine::around(vm)?;
     machine.set_interrupt_gate(VECTOR, count as *const () as u64);
-    let apics = KvmLocalApics::new(machine.vm());
+    let apics = KvmLocalApics::new();
+    apics.connect(machine.vm());
     let ioapic = Ioapic::new(&apics);
     let (room, verdict, device) = (Room::new(), Verdict::new(), Interrupter::new("timer"));
     let manager = manager(&room).with_interrupt_controller(&ioapic);

@@ -6,22 +6,25 @@ use vm_device::devices::pci::Slot;
 use vm_device::{DeviceManager, Gsi, InstanceId, IoRange, IoType, RangeState};
 
 use crate::boot::board::Board;
+use crate::boot::chips::Chips;
 use crate::linux_guest::report::{Clock, Interrupt, PciFunction, Range, Report, SerialPlace};
 
 /// What Linux lists on every PC, whatever is there (arch/x86/kernel/setup.c, `standard_io_resources`).
 const STANDARD: [&str; 5] = ["dma1", "dma2", "dma page reg", "timer1", "fpu"];
-/// What is KVM's, and no device's.
-const OF_KVM: [&str; 4] = ["pic1", "pic2", "IOAPIC 0", "Local APIC"];
+/// What is KVM's, and no device's: in any case, and where the interrupt controllers are.
+const LOCAL_APICS: [&str; 1] = ["Local APIC"];
+const CONTROLLERS: [&str; 3] = ["pic1", "pic2", "IOAPIC 0"];
 /// What Linux calls memory that is no device's.
 const MEMORY: [&str; 7] =
     ["Reserved", "System RAM", "System ROM", "Kernel code", "Kernel rodata", "Kernel data", "Kernel bss"];
 
 /// Ranges that are decoded and that Linux does not list as they are: the first address, and the reason.
-const UNLISTED: [(u64, &str); 5] = [
+const UNLISTED: [(u64, &str); 6] = [
     (0x61, "Linux uses the port without listing it"),
     (0x80, "the port lies in what Linux lists as page registers of the DMA controllers"),
     (0x92, "Linux does not list what is the board's below port 0x100"),
     (0xb2, "Linux uses the port without listing it"),
+    (0x4d0, "Linux uses the ports without listing them"),
     (0xcf9, "the port lies in those of the PCI configuration mechanism"),
 ];
 
@@ -38,8 +41,9 @@ const TOLERANCE: Duration = Duration::from_secs(30);
 /// text.
 pub fn compare(report: &Report, board: &Board<'_>, cpus: usize) -> Vec<String> {
     let mut differences = Vec::new();
-    differences.extend(ranges("port", &mapped(board.manager, IoType::Pio), &report.ports));
-    differences.extend(ranges("memory", &mapped(board.manager, IoType::Mmio), &report.memory));
+    let of_kvm: &[&str] = if board.chips() == Chips::Kvm { &CONTROLLERS } else { &[] };
+    differences.extend(ranges("port", &mapped(board.manager, IoType::Pio), &report.ports, of_kvm));
+    differences.extend(ranges("memory", &mapped(board.manager, IoType::Mmio), &report.memory, of_kvm));
     differences.extend(functions(board, &report.functions));
     differences.extend(lines(board.manager, &report.interrupts));
     differences.extend(serial_ports(board.manager, report));
@@ -82,8 +86,8 @@ fn decoded<'m>(manager: &'m DeviceManager<'_>, id: InstanceId, io_type: IoType) 
         .map(|assigned| assigned.range)
 }
 
-/// Each decoded range is listed as it is, or as parts that follow each other; and what is listed is decoded.
-fn ranges(space: &str, mapped: &[Mapped], listed: &[Range]) -> Vec<String> {
+/// Each decoded range is listed as it is, or as parts that follow each other; and what is listed is decoded, or KVM's.
+fn ranges(space: &str, mapped: &[Mapped], listed: &[Range], of_kvm: &[&str]) -> Vec<String> {
     let is_listed = |range: &&Mapped| {
         let (first, last) = range.ends();
         let mut next = Some(first);
@@ -100,7 +104,7 @@ fn ranges(space: &str, mapped: &[Mapped], listed: &[Range]) -> Vec<String> {
 
     let is_window = |range: &Range| range.name.starts_with("PCI Bus ");
     let has_no_device = |range: &&Range| {
-        let known = STANDARD.iter().chain(&OF_KVM).chain(&MEMORY).any(|name| *name == range.name);
+        let known = STANDARD.iter().chain(&LOCAL_APICS).chain(&MEMORY).chain(of_kvm).any(|name| *name == range.name);
         let holds = |mapped: &Mapped| mapped.ends().0 <= range.first && range.last <= mapped.ends().1;
         !known && !is_window(range) && !mapped.iter().any(holds)
     };
@@ -247,13 +251,13 @@ mod tests {
     #[test]
     fn a_range_is_listed_whole_or_in_parts_and_what_is_listed_is_decoded() {
         let parts = [listed(0x600, 0x603, "event"), listed(0x604, 0x605, "control")];
-        assert_eq!(ranges("port", &[decoded_at(0x600, 0x605)], &parts), [""; 0]);
+        assert_eq!(ranges("port", &[decoded_at(0x600, 0x605)], &parts, &[]), [""; 0]);
         let in_use = [listed(0x600, 0x605, "0000:00:05.0"), listed(0x600, 0x601, "serial")];
-        assert_eq!(ranges("port", &[decoded_at(0x600, 0x605)], &in_use), [""; 0]);
-        assert_eq!(ranges("port", &[decoded_at(0x600, 0x606)], &parts).len(), 1);
-        assert_eq!(ranges("port", &[decoded_at(0x600, 0x604)], &parts).len(), 2);
-        assert_eq!(ranges("port", &[], &parts).len(), 2);
-        assert_eq!(ranges("port", &[], &[listed(0, 0x1f, "dma1"), listed(0, 0xcf7, "PCI Bus 0000:00")]), [""; 0]);
-        assert_eq!(ranges("port", &[decoded_at(0x61, 0x61), decoded_at(0x62, 0x62)], &[]).len(), 1);
+        assert_eq!(ranges("port", &[decoded_at(0x600, 0x605)], &in_use, &[]), [""; 0]);
+        assert_eq!(ranges("port", &[decoded_at(0x600, 0x606)], &parts, &[]).len(), 1);
+        assert_eq!(ranges("port", &[decoded_at(0x600, 0x604)], &parts, &[]).len(), 2);
+        assert_eq!(ranges("port", &[], &parts, &[]).len(), 2);
+        assert_eq!(ranges("port", &[], &[listed(0, 0x1f, "dma1"), listed(0, 0xcf7, "PCI Bus 0000:00")], &[]), [""; 0]);
+        assert_eq!(ranges("port", &[decoded_at(0x61, 0x61), decoded_at(0x62, 0x62)], &[], &[]).len(), 1);
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use crate::boot::board::{Board, Setup, with_board};
 use crate::boot::capture::Capture;
+use crate::boot::chips::Chips;
 use crate::boot::error::BootError;
 use crate::boot::image::{Image, Kernel};
 use crate::boot::run::{Ended, Outcome, Run, run};
@@ -23,6 +24,8 @@ pub struct Trial {
     pub memory: u64,
     /// How many processors the guest has.
     pub cpus: usize,
+    /// Whose the interrupt controllers are.
+    pub chips: Chips,
     /// Whether the PCI serial port in memory has to interrupt by messages; otherwise both share a line.
     pub by_messages: bool,
     /// How often the PCI serial ports are pulled out while their drivers use them, and plugged in again.
@@ -84,6 +87,7 @@ pub fn judge(kernel: Kernel, trial: &Trial, told: &(dyn Fn(&str) + Sync)) -> Res
         debug: &console,
         pci_serial: [first, second],
         cards: &[],
+        chips: trial.chips,
         trace: None,
     };
     with_board(&setup, |board| {
@@ -181,20 +185,23 @@ impl Judge<'_, '_> {
         for port in 0..2 {
             self.drive(port)?;
         }
-        let interrupts = self.report()?.interrupts;
-        for port in 0..2 {
+        let report = self.report()?;
+        let mut numbers = [0; 2];
+        for (port, number) in numbers.iter_mut().enumerate() {
             let by_message = self.trial.by_messages && port == 0;
             let name = self.terminal(port)?;
-            let user = name.trim_start_matches("/dev/");
-            let own = interrupts.iter().find(|interrupt| interrupt.users.iter().any(|name| name == user));
+            let serial = report.serial.iter().find(|serial| name == format!("/dev/ttyS{}", serial.number));
+            *number = serial.map_or(0, |serial| serial.irq);
+            // The driver asks once for a line that its ports share, in the name of one of them.
+            let own = report.interrupts.iter().find(|interrupt| interrupt.name == number.to_string());
             let chip = if by_message { "PCI-MSI" } else { "IO-APIC" };
             if own.is_none_or(|own| own.chip != chip || own.total() == 0) {
-                return Err(format!("{user} has had no interrupts of {chip}: {own:?}"));
+                return Err(format!("{name} has had no interrupts of {chip}: {own:?}"));
             }
-            let shares = own.is_some_and(|own| own.users.len() == 2);
-            if shares == self.trial.by_messages {
-                return Err(format!("the pin of {user} is shared: {shares}"));
-            }
+        }
+        let [first, second] = numbers;
+        if (first == second) == self.trial.by_messages {
+            return Err(format!("the interrupts of the PCI serial ports are {first} and {second}"));
         }
         Ok(())
     }

@@ -14,10 +14,12 @@ pub enum Kernel {
     Cloud,
     /// The one for every machine, `linux-image-amd64`. Its modules are not there.
     Stock,
+    /// The one for virtual machines of arm64. Its modules are not there.
+    Arm64,
 }
 
 impl Kernel {
-    /// The bzImage: the one that the kernel's variable names, or else the last of those that `.ci/debian-kernel` fetched.
+    /// The kernel's file: the one that its variable names, or else the last of those that were fetched.
     ///
     /// # Errors
     /// [`Missing`], which says how to get it.
@@ -28,12 +30,13 @@ impl Kernel {
         }
     }
 
-    /// The environment variable that names the bzImage to use.
+    /// The environment variable that names the file to use.
     #[must_use]
     pub const fn variable(self) -> &'static str {
         match self {
             Kernel::Cloud => "VM_DEVICE_KERNEL",
             Kernel::Stock => "VM_DEVICE_STOCK_KERNEL",
+            Kernel::Arm64 => "VM_DEVICE_KERNEL_ARM64",
         }
     }
 
@@ -41,6 +44,7 @@ impl Kernel {
         match self {
             Kernel::Cloud => "debian",
             Kernel::Stock => "debian-stock",
+            Kernel::Arm64 => "debian-arm64",
         }
     }
 }
@@ -62,11 +66,17 @@ pub struct Missing(Kernel);
 
 impl fmt::Display for Missing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`.ci/debian-kernel` fetches two of Debian's, 97 MB; or set {} to a bzImage that has the serial port built in",
-            self.0.variable()
-        )
+        let variable = self.0.variable();
+        match self.0 {
+            Kernel::Cloud | Kernel::Stock => write!(
+                f,
+                "`.ci/debian-kernel` fetches two of Debian's, 97 MB; or set {variable} to a bzImage that has the serial port built in"
+            ),
+            Kernel::Arm64 => write!(
+                f,
+                "`.ci/debian-kernel-arm64` fetches Debian's, 21 MB; or set {variable} to an Image that has the PL011 built in"
+            ),
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use arc_swap::ArcSwapOption;
 use kvm_bindings::{
     KVM_IRQ_ROUTING_MSI, KvmIrqRouting, kvm_irq_routing_entry, kvm_irq_routing_entry__bindgen_ty_1, kvm_irq_routing_msi,
 };
@@ -24,16 +25,25 @@ pub const LINES: u32 = 24;
 /// Documentation/virt/kvm/api.rst, `KVM_CAP_SPLIT_IRQCHIP` and `KVM_SET_GSI_ROUTING`). The VMM calls
 /// [`Ioapic::ended`](vm_device::devices::ioapic::Ioapic::ended) then, and passes the end on to
 /// [`DeviceManager::end_of_interrupt`](vm_device::DeviceManager::end_of_interrupt) for each line.
+///
+/// It stands in a `static` as well as in a scope, since the machine can be named later, and another one after a reset.
+#[derive(Default)]
 pub struct KvmLocalApics {
-    vm: Arc<Vm>,
+    vm: ArcSwapOption<Vm>,
     /// Held while KVM is told the routes, so that it is told last what the IOAPIC has.
     refused: Mutex<Option<kvm_ioctls::Error>>,
 }
 
 impl KvmLocalApics {
-    /// The local APICs of `vm`.
-    pub fn new(vm: &Arc<Vm>) -> Self {
-        Self { vm: Arc::clone(vm), refused: Mutex::default() }
+    /// Not connected to a machine: every interrupt is refused.
+    pub const fn new() -> Self {
+        Self { vm: ArcSwapOption::const_empty(), refused: Mutex::new(None) }
+    }
+
+    /// Connects it to `vm`, which has a split irqchip, and no longer to the machine that it was connected to. The machine knows no
+    /// level-triggered vectors yet: the IOAPIC is as after power-on or a reset.
+    pub fn connect(&self, vm: &Arc<Vm>) {
+        self.vm.store(Some(Arc::clone(vm)));
     }
 
     /// The last error that KVM gave when it was told the routes.
@@ -48,16 +58,18 @@ impl KvmLocalApics {
 
 impl LocalApics for KvmLocalApics {
     fn message(&self, address: GuestAddress, data: u32) -> Result<(), InterruptError> {
-        send_message(&self.vm, address, data)
+        send_message(self.vm.load().as_ref().ok_or(InterruptError::Refused)?, address, data)
     }
 
     /// Lets KVM know which vectors are level-triggered. A masked line counts too: its interrupt may not have ended yet.
     fn redirected(&self, redirections: &Redirections<'_>) {
         let mut refused = self.lock();
+        let vm = self.vm.load();
+        let Some(vm) = vm.as_ref() else { return };
         let levels = redirections.iter().filter(|(_, redirection)| redirection.is_level_triggered());
         let routes: Vec<_> = levels.map(|(gsi, redirection)| route(gsi, redirection)).collect();
         // There is room for many more routes than lines.
-        let told = KvmIrqRouting::from_entries(&routes).map(|routes| self.vm.fd().set_gsi_routing(&routes));
+        let told = KvmIrqRouting::from_entries(&routes).map(|routes| vm.fd().set_gsi_routing(&routes));
         if let Ok(Err(error)) = told {
             *refused = Some(error);
         }

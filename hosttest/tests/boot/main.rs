@@ -267,7 +267,7 @@ fn fault() -> Outcome {
 
 fn timeout() -> Outcome {
     let mut command = boot(with("--firmware", &guests::spins(), &["--timeout", "1"]));
-    expect(&mut command, 1, &["ready\r\n"], &["the guest did not end in time; it is at rip 0x"]).map(drop)
+    expect(&mut command, 1, &["ready\r\n"], &["the guest did not end in time; it is at processor 0: rip 0x"]).map(drop)
 }
 
 fn expected() -> Outcome {

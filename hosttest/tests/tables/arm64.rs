@@ -4,7 +4,6 @@
 //! (Documentation/arm64/booting.rst). The kernel is given no root file system, and resets the machine.
 
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use libtest_mimic::Failed;
@@ -13,9 +12,10 @@ use vm_device::tables::fdt::{self, Clock, ControllerKind, InterruptParent, Nodes
 use vm_device::tables::{PciInterrupts, PciRoot};
 use vm_device::{Gsi, IoRange, IoResource, IrqResource, Part, Property, Role, UartKind};
 
-use super::linux::{fetched, until_it_ends};
+use super::linux::until_it_ends;
 use super::machine::Sign;
 use super::{directory, manager};
+use hosttest::linux_guest::kernel::Kernel;
 
 const RAM: IoRange = IoRange::of::<0x4000_0000, 0x4fff_ffff>();
 /// Where the first instructions, the kernel and the tree are. QEMU has a tree of its own in the first MiB.
@@ -56,16 +56,6 @@ const SAID: [&str; 11] = [
     "rtc-pl031 9010000.rtc: registered as rtc0",
     "Kernel panic - not syncing: VFS: Unable to mount root fs",
 ];
-
-/// The kernel that is named, or the last of those that were fetched.
-pub(crate) fn kernel() -> Result<PathBuf, String> {
-    if let Some(named) = std::env::var_os("VM_DEVICE_KERNEL_ARM64") {
-        return Ok(named.into());
-    }
-    let missing = "`.ci/debian-kernel-arm64` fetches Debian's, 21 MB; or set VM_DEVICE_KERNEL_ARM64 to an Image that has \
-                   the PL011 built in";
-    fetched("debian-arm64").ok_or(missing.into())
-}
 
 /// Processors, PSCI, the interrupt controller and the timer.
 fn others(root: &mut Nodes<'_, '_>) {
@@ -133,7 +123,7 @@ pub(crate) fn boot() -> Result<(), Failed> {
     fs::write(directory.join("tree"), &tree[..length])?;
     fs::write(directory.join("start"), start())?;
     // In an option of QEMU's a comma would end the name.
-    fs::copy(kernel()?, directory.join("kernel"))?;
+    fs::copy(Kernel::Arm64.find()?, directory.join("kernel"))?;
 
     let mut qemu = Command::new("qemu-system-aarch64");
     qemu.args(["-machine", "virt,gic-version=3,highmem=off", "-cpu", "cortex-a57"]);

@@ -2,11 +2,12 @@
 //! processors, lines, windows and timers is what the tables say, and it turns the machine off by them.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hosttest::linux_guest::kernel::Kernel;
 use hosttest::qemu::initial_ramdisk;
 use libtest_mimic::Failed;
 use vm_device::devices::pci::HostBridge;
@@ -104,25 +105,6 @@ const SAID: [&str; 17] = [
     "reboot: Power down",
 ];
 
-/// The kernel that is named, or the last of those that were fetched.
-pub(crate) fn kernel() -> Result<PathBuf, String> {
-    if let Some(named) = std::env::var_os("VM_DEVICE_KERNEL") {
-        return Ok(named.into());
-    }
-    let missing = "`.ci/debian-kernel` fetches Debian's, 27 MB; or set VM_DEVICE_KERNEL to a bzImage that has the serial \
-                   port built in";
-    fetched("debian").ok_or(missing.into())
-}
-
-/// The last of the kernels in a directory below that of the build.
-pub(crate) fn fetched(directory: &str) -> Option<PathBuf> {
-    let boot = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target").join(directory).join("boot");
-    let files = boot.read_dir().into_iter().flatten().flatten().map(|file| file.path());
-    let is_kernel =
-        |path: &PathBuf| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"vmlinuz-"));
-    files.filter(is_kernel).max()?.canonicalize().ok()
-}
-
 fn register(manager: Manager) -> Result<(), Failed> {
     manager.reserve(IoType::Mmio, Placement::Fixed(RAM))?;
     let host = Box::leak(Box::new(HostBridge::new("pci", manager)));
@@ -157,7 +139,7 @@ pub(crate) fn boot() -> Result<(), Failed> {
     let append = format!("console=ttyS0 nokaslr acpi_rsdp={TABLES:#x} memmap=64K#{TABLES:#x} panic=-1");
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args(["-machine", "q35,smm=off", "-initrd", "initrd", "-append", &append, "-kernel"])
-        .arg(kernel()?.canonicalize()?)
+        .arg(Kernel::Cloud.find()?.canonicalize()?)
         .args(["-device", &format!("loader,force-raw=on,addr={TABLES:#x},file=tables")]);
     until_it_ends(qemu, &directory, &SAID)
 }

@@ -12,6 +12,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
+use hosttest::linux_guest::kernel::Kernel;
 use libtest_mimic::{Arguments, Failed};
 use vm_device::devices::pci::HostBridge;
 use vm_device::tables::{acpi, fdt};
@@ -25,9 +26,9 @@ fn main() -> ExitCode {
     let acpi_exec = Need::new("ACPICA's interpreter", program("acpiexec", "-v", "acpica-tools"));
     let dtc = Need::new("the device tree compiler", program("dtc", "--version", "device-tree-compiler"));
     let qemu = Need::new("QEMU", program("qemu-system-x86_64", "--version", "qemu-system-x86"));
-    let kernel = Need::new("a Linux kernel", linux::kernel());
+    let kernel = Need::new("a Linux kernel", Kernel::Cloud.find());
     let qemu_arm = Need::new("QEMU for Arm", program("qemu-system-aarch64", "--version", "qemu-system-arm"));
-    let kernel_arm = Need::new("a Linux kernel for arm64", arm64::kernel());
+    let kernel_arm = Need::new("a Linux kernel for arm64", Kernel::Arm64.find());
     let trials = vec![
         test("acpi_tables_of_a_pc_are_disassembled_and_compiled_without_a_warning", &[&acpica], || {
             acpi_tables("pc", register_pc, &machine::PC_ACPI)

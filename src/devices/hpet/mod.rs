@@ -74,8 +74,8 @@ impl LegacyReplacement {
 /// **Interrupts.** The device is registered with as many as it is to have, up to 16. A timer can have each of them whose GSI is
 /// less than 32: its configuration register says which, and selects one by its GSI. A selection of another one is not taken.
 /// Without an interrupt that it has selected, a timer interrupts nobody. An edge on a line that is shared is asserted and
-/// deasserted; 8 edges are signalled at once at most, and those beyond are lost. A refused edge is signalled again by the next
-/// call. Messages (FSB delivery) are not offered. The interrupt controller is called under the device's own lock, and must not
+/// deasserted; 8 edges are signalled at once at most, and those beyond are lost. What was refused is told again by the next call,
+/// for which a tick is asked for. Messages (FSB delivery) are not offered. The interrupt controller is called under the device's own lock, and must not
 /// call it.
 ///
 /// **Legacy replacement.** [`with_legacy_replacement`](Self::with_legacy_replacement) offers it. The first two interrupts of
@@ -94,7 +94,7 @@ impl LegacyReplacement {
 /// use vm_device::{DeviceManager, Gsi, GuestAddress, IoRange, IoType, IrqResource, Storage, SystemAllocator};
 ///
 /// let clock = HandClock::new();
-/// let hpet = Hpet::new("hpet", &clock);
+/// let hpet = Hpet::new(&clock);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_irqs(0, 23);
 /// let manager = DeviceManager::new(&storage, allocator);
@@ -112,7 +112,6 @@ impl LegacyReplacement {
 /// assert_eq!(data[..4], (1_u32 << 20 | 1 << 21).to_le_bytes());
 /// ```
 pub struct Hpet<'d, C> {
-    name: &'d str,
     clock: C,
     board: Board<'d>,
     state: Mutex<State<'d>>,
@@ -206,7 +205,7 @@ impl<'d> State<'d> {
         }
     }
 
-    /// Drives the levels, and returns when the next interrupt is due.
+    /// Drives the levels, and returns when the next interrupt is due, or what was refused is to be told again.
     fn settle(&mut self, now: u64, board: Board<'_>) -> Option<u64> {
         let mut asserted = 0_u32;
         let mut deadline: Option<u64> = None;
@@ -227,6 +226,7 @@ impl<'d> State<'d> {
         for (index, output) in self.outputs.iter_mut().enumerate() {
             output.signal(0);
             output.set(asserted >> index & 1 != 0);
+            deadline = output.deadline(deadline, now);
         }
         deadline
     }
@@ -293,10 +293,10 @@ impl<'d> State<'d> {
 }
 
 impl<'d, C> Hpet<'d, C> {
-    /// A timer as after power-on, at 10 MHz. `name` is that of the device.
-    pub const fn new(name: &'d str, clock: C) -> Self {
+    /// A timer as after power-on, at 10 MHz.
+    pub const fn new(clock: C) -> Self {
         let state = State::new([Output::DISCONNECTED; MAX_IRQS_PER_DEVICE]);
-        Self { name, clock, board: Board { period: LONGEST, replaces: None }, state: Mutex::new(state) }
+        Self { clock, board: Board { period: LONGEST, replaces: None }, state: Mutex::new(state) }
     }
 
     /// The same timer, whose main counter counts once in so many femtoseconds: from 1,000,000, which is a nanosecond, to
@@ -346,7 +346,7 @@ impl<'d, C: Clock> Hpet<'d, C> {
 
 impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
     fn name(&self) -> &str {
-        self.name
+        "hpet"
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
@@ -395,6 +395,7 @@ impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
     fn describe(&self, description: &mut dyn Description) {
         // Which lines its timers have is what the guest programs.
         description.acpi("PNP0103", Part { irqs: 0, ..Part::ALL });
+        description.compatible(&["intel,ce4100-hpet"]);
         description.edge_triggered(u16::MAX);
         let minimum_tick = self.board.rate().ticks_at(SHORTEST_PERIOD);
         let capabilities = self.board.capabilities() as u32;

@@ -6,6 +6,7 @@ use core::cell::Cell;
 
 use spin::Mutex;
 
+use super::time::RETRY;
 use crate::access::Access;
 use crate::address::GuestAddress;
 use crate::description::{Description, Role};
@@ -148,9 +149,6 @@ const REDIRECTION: u8 = 0x10;
 /// The versions without and with a register for the ends of interrupts.
 const FIRST_VERSION: u32 = 0x11;
 const EOI_VERSION: u32 = 0x20;
-
-/// In nanoseconds, when a message that was refused is sent again.
-const RETRY: u64 = 1_000_000;
 
 impl<A> Ioapic<A> {
     /// An IOAPIC with 24 lines after power-on, of version 0x11. Its lines are GSI 0 to 23.
@@ -348,6 +346,7 @@ impl<A: LocalApics, const LINES: usize> Device<'_> for Ioapic<A, LINES> {
     }
 
     fn describe(&self, description: &mut dyn Description) {
+        description.compatible(&["intel,ce4100-ioapic"]);
         // Its id is 0 until a guest writes another one.
         description.role(Role::IoApic { id: 0, first_gsi: self.first });
     }

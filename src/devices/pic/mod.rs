@@ -103,7 +103,8 @@ impl<P: IntrPin + Send + ?Sized> IntrPin for alloc::sync::Arc<P> {
 /// ```
 ///
 /// # Locks
-/// Its lock is not held while the pin is called.
+/// Its lock is not held while the pin is called. A caller of the PIC may wait for a call of the pin by another thread to return: it holds
+/// no lock that the pin takes. [`has_interrupt`](Self::has_interrupt) does not wait for that.
 pub struct Pic<P> {
     pin: P,
     state: Mutex<State>,

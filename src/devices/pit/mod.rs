@@ -40,7 +40,8 @@ const REFRESH: u64 = 18;
 ///
 /// At each [`tick`](Device::tick), and at each access, all edges are signalled that were due since the last one, but no more
 /// than 8: those beyond are lost, as interrupts are that a processor is too late for. An interrupt controller that has not
-/// delivered one edge takes those that follow as the same. A refused edge is signalled again by the next call. On a line that is
+/// delivered one edge takes those that follow as the same. A refused edge is signalled again by the next call, for which a tick is
+/// asked for. On a line that is
 /// shared, an edge is a level that is asserted and deasserted. A period shorter than 100 us asks for a tick every 100 us, which signals the edges of its period together. A
 /// count of 1 in modes 2 and 3, which the data sheet forbids, leaves the output high.
 ///
@@ -53,7 +54,7 @@ const REFRESH: u64 = 18;
 /// use vm_device::{DeviceManager, Gsi, IoRange, IoType, IrqResource, Storage, SystemAllocator};
 ///
 /// let clock = HandClock::new();
-/// let pit = Pit::new("pit", &clock);
+/// let pit = Pit::new(&clock);
 /// let storage = Storage::<8, 16, 2>::new();
 /// let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
 /// let manager = DeviceManager::new(&storage, allocator);
@@ -68,7 +69,6 @@ const REFRESH: u64 = 18;
 /// assert_eq!(manager.tick(clock.advance(10_001_000)).map(|deadline| deadline / 1_000_000), Some(20));
 /// ```
 pub struct Pit<'d, C> {
-    name: &'d str,
     clock: C,
     replaced: Option<&'d LegacyReplacement>,
     state: Mutex<State<'d>>,
@@ -146,21 +146,24 @@ impl<'d> State<'d> {
         self.change(2, |counter| counter.set_gate(value & GATE != 0));
     }
 
-    /// Signals the edges that are due, and returns when the next one is.
+    /// Signals the edges that are due, and returns when the next one is, or those that were refused are to be signalled again.
     fn settle(&mut self, now: u64, is_replaced: bool) -> Option<u64> {
         let rises = core::mem::take(&mut self.rises);
         self.output.signal(if is_replaced { 0 } else { rises });
+        // On a shared line the last edge may have been refused as it fell.
+        self.output.set(false);
         let [counter, ..] = &self.counters;
-        let deadline = RATE.time_of(counter.next_rise()?);
         let is_fast = counter.is_periodic() && counter.count().get() < RATE.ticks_at(SHORTEST_PERIOD);
-        Some(if is_fast { deadline.max(now.saturating_add(SHORTEST_PERIOD)) } else { deadline })
+        let earliest = if is_fast { now.saturating_add(SHORTEST_PERIOD) } else { 0 };
+        let rise = counter.next_rise().map(|rise| RATE.time_of(rise).max(earliest));
+        self.output.deadline(rise, now)
     }
 }
 
 impl<'d, C> Pit<'d, C> {
-    /// A timer as after power-on. `name` is that of the device.
-    pub const fn new(name: &'d str, clock: C) -> Self {
-        Self { name, clock, replaced: None, state: Mutex::new(State::new(Output::DISCONNECTED)) }
+    /// A timer as after power-on.
+    pub const fn new(clock: C) -> Self {
+        Self { clock, replaced: None, state: Mutex::new(State::new(Output::DISCONNECTED)) }
     }
 
     /// The same timer, whose interrupt is not signalled while an [`Hpet`](super::hpet::Hpet) stands in its place.
@@ -195,7 +198,7 @@ impl<C: Clock> Pit<'_, C> {
 
 impl<'d, C: Clock + Sync> Device<'d> for Pit<'d, C> {
     fn name(&self) -> &str {
-        self.name
+        "pit"
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {

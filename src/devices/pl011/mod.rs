@@ -135,7 +135,7 @@ impl<L: Read + ReadReady + Write + WriteReady, C: Clock> Pl011<'_, L, C> {
 }
 
 impl<L: Read + ReadReady + Write + WriteReady> State<'_, L> {
-    /// Moves what can be moved, and drives the interrupt. Returns when the receiver times out, if it is to.
+    /// Moves what can be moved, and drives the interrupt. Returns when the receiver times out, or what was refused is to be told again.
     fn settle(&mut self, now: u64, reference: u32) -> Option<u64> {
         self.registers.time_out(now, reference);
         if self.registers.is_looped_back() {
@@ -145,7 +145,7 @@ impl<L: Read + ReadReady + Write + WriteReady> State<'_, L> {
             self.receive(now);
         }
         self.output.set(self.registers.interrupts());
-        self.registers.times_out_at(reference)
+        self.output.deadline(self.registers.times_out_at(reference), now)
     }
 
     fn send(&mut self) {

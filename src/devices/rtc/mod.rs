@@ -41,7 +41,7 @@ const PORTS: u16 = 0x70;
 /// let clock = HandClock::new();
 /// // 2026-01-02 03:04:05.
 /// clock.set_utc(1_767_323_045_000_000_000);
-/// let rtc = Rtc::new("rtc", &clock).with_century(0x32);
+/// let rtc = Rtc::new(&clock).with_century(0x32);
 /// // The RAM above 16 MiB in units of 64 KiB, for firmware: 112 MiB.
 /// assert!(rtc.set_byte(0x34, 0x00) && rtc.set_byte(0x35, 0x07));
 ///
@@ -59,7 +59,6 @@ const PORTS: u16 = 0x70;
 /// assert_eq!(read(0x35), 0x07);
 /// ```
 pub struct Rtc<'d, C> {
-    name: &'d str,
     clock: C,
     replaced: Option<&'d LegacyReplacement>,
     state: Mutex<State<'d>>,
@@ -85,17 +84,17 @@ impl State<'_> {
         time
     }
 
-    /// Drives the interrupt, and returns when it changes next by itself.
+    /// Drives the interrupt, and returns when it changes next by itself, or is to be told again.
     fn settle(&mut self, time: Time, is_replaced: bool) -> Option<u64> {
         self.output.set(self.registers.interrupts() && !is_replaced);
-        self.registers.deadline(time)
+        self.output.deadline(self.registers.deadline(time), time.now)
     }
 }
 
 impl<'d, C> Rtc<'d, C> {
-    /// A clock as after power-on, whose battery has kept nothing. `name` is that of the device.
-    pub const fn new(name: &'d str, clock: C) -> Self {
-        Self { name, clock, replaced: None, state: Mutex::new(State::new(Registers::new())) }
+    /// A clock as after power-on, whose battery has kept nothing.
+    pub const fn new(clock: C) -> Self {
+        Self { clock, replaced: None, state: Mutex::new(State::new(Registers::new())) }
     }
 
     /// The same clock as after power-on, with the century in the byte at an index, from 0x0e to 0x7f: what the field `CENTURY`
@@ -149,7 +148,7 @@ impl<C: Clock + WallClock> Rtc<'_, C> {
 
 impl<'d, C: Clock + WallClock + Sync> Device<'d> for Rtc<'d, C> {
     fn name(&self) -> &str {
-        self.name
+        "rtc"
     }
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {

@@ -24,7 +24,8 @@ use registers::{DATA, DEPTH, Registers};
 ///
 /// Bytes travel at once and whole, whatever the guest programs as their rate and length, so that a guest can print that has programmed
 /// nothing; only the time-out of the receiver's FIFO is that of the rate,
-/// by the clock `C`. The interrupt does not depend on the output OUT2, as it does on the boards of PCs.
+/// by the clock `C`. The interrupt falls when its reason ends, if for a moment only: each byte that is received or sent at once
+/// after another is an edge of its own. It does not depend on the output OUT2, as it does on the boards of PCs.
 ///
 /// ```
 /// # use core::convert::Infallible;
@@ -145,6 +146,8 @@ impl<L: Read + ReadReady + Write + WriteReady, C: Clock> Uart16550<'_, L, C> {
         let now = self.clock.now();
         let mut state = self.state.lock();
         let result = act(&mut state, now);
+        // What the guest has ended falls before the next follows, so that a controller that waits for edges sees both.
+        state.drive(now);
         if let Some(deadline) = state.settle(now) {
             self.clock.deadline(deadline);
         }
@@ -159,15 +162,20 @@ impl<L: Read + ReadReady + Write + WriteReady, C: Clock> Uart16550<'_, L, C> {
 }
 
 impl<L: Read + ReadReady + Write + WriteReady> State<'_, L> {
-    /// Moves what can be moved, and drives the interrupt. Returns when the receiver's FIFO times out, if it is to.
+    /// Moves what can be moved, and drives the interrupt. Returns when the receiver's FIFO times out, or what was refused is to be told
+    /// again.
     fn settle(&mut self, now: u64) -> Option<u64> {
         if !self.registers.is_looped_back() {
             self.send();
             self.receive(now);
         }
+        self.drive(now);
+        self.output.deadline(self.registers.times_out_at().filter(|time| *time > now), now)
+    }
+
+    fn drive(&mut self, now: u64) {
         self.level = self.registers.interrupts(now);
         self.output.set(self.level);
-        self.registers.times_out_at().filter(|time| *time > now)
     }
 
     fn send(&mut self) {

@@ -2,7 +2,7 @@
 
 use super::super::pci::DEVICES;
 use super::super::registered::Registered;
-use super::super::survey::{Address, Console, Hpet, Survey, bit, each_role};
+use super::super::survey::{Address, Console, Hpet, Survey, bit, each_role, ranges};
 use super::super::writer::Writer;
 use super::dsdt::ecam;
 use super::{Config, IoApic, IrqOverride};
@@ -138,9 +138,10 @@ pub(super) fn madt(w: &mut Writer<'_>, registered: &dyn Registered, config: &Con
     }
     each_role(registered, &mut |entry, role| {
         if let Role::IoApic { id, first_gsi } = role
-            && let Some(assigned) = registered.assigned(entry.id, 0)
+            && let Some((IoType::Mmio, range)) = ranges(registered, entry.id, 1).next()
+            && low(range.first().0) != 0
         {
-            io_apic(w, id, assigned.range.first().0, first_gsi);
+            io_apic(w, id, range.first().0, first_gsi);
         }
     });
     let mut level_lines = survey.level_lines;

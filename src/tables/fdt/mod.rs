@@ -86,8 +86,8 @@ pub struct Clock {
 /// The interrupt controller that lines lead to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct InterruptParent {
-    /// By what other nodes refer to it: a number that no other node has. A registered [`IoApic`](crate::Role::IoApic) gets it. The node that
-    /// an embedder adds instead has `#address-cells` 0, and as many `#interrupt-cells` as its kind.
+    /// By what other nodes refer to it: a number that no other node has. The registered [`IoApic`](crate::Role::IoApic) whose lines begin
+    /// with GSI 0 gets it. The node that an embedder adds instead has `#address-cells` 0, and as many `#interrupt-cells` as its kind.
     pub phandle: u32,
     /// How it counts lines.
     pub kind: ControllerKind,

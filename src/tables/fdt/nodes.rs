@@ -136,7 +136,7 @@ impl Description for Node<'_, '_> {
         self.blob.property(name, value);
     }
     fn role(&mut self, role: Role) {
-        if let (Role::IoApic { .. }, Some(parent)) = (role, self.parent) {
+        if let (Role::IoApic { first_gsi: 0, .. }, Some(parent)) = (role, self.parent) {
             self.blob.property("interrupt-controller", Property::Empty);
             self.blob.cells("#interrupt-cells", &[2]);
             self.blob.cells("#address-cells", &[0]);
