@@ -5,8 +5,9 @@ mod needs;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hosttest::boot::board::{Board, Setup, with_board};
 use hosttest::boot::capture::Capture;
@@ -81,14 +82,16 @@ fn boot(chips: Chips) -> Result<(), Failed> {
         trace: None,
     };
     with_board(&setup, |board| {
-        let crew = Crew::new();
+        let (crew, has_ended) = (Crew::new(), AtomicBool::new(false));
         let (outcome, screen) = thread::scope(|scope| {
             let watching = scope.spawn(|| {
-                let screen = watch(board);
+                let screen = watch(board, &has_ended);
                 crew.stop();
                 screen
             });
-            (run(board, &crew, &Run { cpus: 1, limit: Some(LIMIT), starts_again: &|| false }), watching.join())
+            let outcome = run(board, &crew, &Run { cpus: 1, limit: Some(LIMIT), starts_again: &|| false });
+            has_ended.store(true, Ordering::Release);
+            (outcome, watching.join())
         });
         let screen = screen.map_err(|_| "the one who watches has panicked")?;
         let ended = outcome?.ended;
@@ -100,12 +103,14 @@ fn boot(chips: Chips) -> Result<(), Failed> {
     })?
 }
 
-/// Waits until the first tests have ended, or there are errors.
-fn watch(board: &Board<'_>) -> Screen {
-    let start = Instant::now();
+/// Waits until the first tests have ended, there are errors, or the machine has ended.
+fn watch(board: &Board<'_>, has_ended: &AtomicBool) -> Screen {
     loop {
         let screen = Screen(board.ram.screen());
-        if screen.test() >= Some(NEXT) || screen.errors().is_some_and(|errors| errors > 0) || start.elapsed() > LIMIT {
+        if screen.test() >= Some(NEXT)
+            || screen.errors().is_some_and(|errors| errors > 0)
+            || has_ended.load(Ordering::Acquire)
+        {
             return screen;
         }
         thread::sleep(Duration::from_millis(20));

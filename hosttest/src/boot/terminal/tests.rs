@@ -98,6 +98,13 @@ fn printing(expected: Option<&str>) -> (Terminal, PipeReader) {
 }
 
 #[test]
+fn what_the_guest_has_sent_is_kept_before_it_is_printed() {
+    let (terminal, _screen) = printing(None);
+    terminal.line().write(b"panic").unwrap();
+    assert_eq!(terminal.kept(), b"panic");
+}
+
+#[test]
 fn a_terminal_is_raw_while_it_serves_and_as_it_was_afterwards() {
     let _one = one_at_a_time();
     let (_user, program) = pseudo_terminal();
