@@ -1,15 +1,20 @@
 //! A firmware, or a hypervisor in the style of a unikernel: everything stands in statics, and nothing is allocated.
 //!
-//! A console on a port and a timer in memory, which interrupts, are registered, accessed as a guest would, moved and removed.
+//! A serial port of the crate's and a timer of the program's own, which interrupts, are registered, accessed as a guest would, moved
+//! and removed. What the guest prints goes to a buffer, and what is typed for it raises the interrupt of its serial port.
 //! The program's allocator counts, and in the end it has to have counted nothing.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::convert::Infallible;
 use std::error::Error;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use spin::Mutex;
 use vm_device::IoType::{Mmio, Pio};
+use vm_device::devices::time::HandClock;
+use vm_device::devices::uart::Uart16550;
 use vm_device::{
     Access, AccessSizes, Device, DeviceManager, Gsi, GuestAddress, GuestUsize, InterruptController, InterruptError,
     IoError, IoRange, IoResource, IrqLine, IrqResource, Rejected, Relocation, Resources, Storage, SystemAllocator,
@@ -37,22 +42,51 @@ impl InterruptController for Lines {
     }
 }
 
-/// Keeps what the guest writes to its port, up to 32 bytes.
-struct Console(Mutex<(usize, [u8; 32])>);
+/// The other end of the serial port: what the guest has printed, up to 32 bytes, and a key that was pressed.
+struct Terminal {
+    printed: Mutex<(usize, [u8; 32])>,
+    key: Mutex<Option<u8>>,
+}
 
-impl Device<'_> for Console {
-    fn name(&self) -> &str {
-        "console"
+impl ErrorType for &Terminal {
+    type Error = Infallible;
+}
+
+impl WriteReady for &Terminal {
+    /// A guest that prints more finds its port not ready.
+    fn write_ready(&mut self) -> Result<bool, Infallible> {
+        let (length, text) = &*self.printed.lock();
+        Ok(*length < text.len())
+    }
+}
+
+impl Write for &Terminal {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
+        let (length, text) = &mut *self.printed.lock();
+        let room = &mut text[*length..];
+        let count = room.len().min(bytes.len());
+        room[..count].copy_from_slice(&bytes[..count]);
+        *length += count;
+        Ok(count)
     }
 
-    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+    fn flush(&mut self) -> Result<(), Infallible> {
+        Ok(())
+    }
+}
 
-    fn write(&self, _: &Access<'_>, data: &[u8]) {
-        let (length, text) = &mut *self.0.lock();
-        if let Some(place) = text.get_mut(*length..*length + data.len()) {
-            place.copy_from_slice(data);
-            *length += data.len();
-        }
+impl ReadReady for &Terminal {
+    fn read_ready(&mut self) -> Result<bool, Infallible> {
+        Ok(self.key.lock().is_some())
+    }
+}
+
+impl Read for &Terminal {
+    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
+        let Some(place) = bytes.first_mut() else { return Ok(0) };
+        let Some(key) = self.key.lock().take() else { return Ok(0) };
+        *place = key;
+        Ok(1)
     }
 }
 
@@ -86,18 +120,24 @@ impl Device<'static> for Timer {
 }
 
 const DEVICE_MEMORY: IoRange = IoRange::of::<0xc000_0000, 0xffff_ffff>();
-const CONSOLE_PORT: u16 = 0xe9;
+const COM1: u16 = 0x3f8;
+/// The line of COM1.
+const COM1_LINE: Gsi = Gsi(4);
 
 static LINES: Lines = Lines(AtomicU32::new(0));
-static CONSOLE: Console = Console(Mutex::new((0, [0; 32])));
+static TERMINAL: Terminal = Terminal { printed: Mutex::new((0, [0; 32])), key: Mutex::new(None) };
+/// Firmware reads the processor's time stamp counter. Here no time has to pass: it is for bytes that wait in the FIFO of the port.
+static CLOCK: HandClock = HandClock::new();
+static SERIAL: Uart16550<'static, &Terminal, &HandClock> = Uart16550::new("serial", &TERMINAL, &CLOCK);
 static TIMER: Timer = Timer { register: Mutex::new([0; 4]), irq: Mutex::new(IrqLine::DISCONNECTED) };
 static STORAGE: Storage<'static, 8, 16, 2> = Storage::new();
 static MANAGER: DeviceManager<'static> =
-    DeviceManager::new(&STORAGE, SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(5, 15))
+    DeviceManager::new(&STORAGE, SystemAllocator::new(DEVICE_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15))
         .with_interrupt_controller(&LINES);
 
-/// What the guest has seen of the timer.
+/// What the guest has seen.
 struct Seen {
+    key: u8,
     timer: GuestAddress,
     line: Gsi,
     register: u32,
@@ -106,8 +146,7 @@ struct Seen {
 
 /// Registers the devices, and accesses them as the exit handler of a virtual processor does.
 fn boot() -> Result<Seen, Box<dyn Error>> {
-    let port = IoResource::pio(CONSOLE_PORT, 1).sizes(AccessSizes::BYTE);
-    MANAGER.register_device(&CONSOLE, None, &[port], &[])?;
+    MANAGER.register_device(&SERIAL, None, &[SERIAL.ports(COM1)], &[IrqResource::Fixed(COM1_LINE)])?;
     let page = IoResource::any(Mmio, GuestUsize(0x1000)).aligned(0x1000).sizes(AccessSizes::DWORD);
     let timer = MANAGER.register_device(&TIMER, None, &[page], &[IrqResource::Any])?;
     let place = |index| MANAGER.range(timer, index).map(|assigned| assigned.range.first());
@@ -115,9 +154,16 @@ fn boot() -> Result<Seen, Box<dyn Error>> {
     let line = MANAGER.irq(timer, 0).and_then(|irq| irq.gsi).ok_or("the timer has a line")?;
 
     let mut vcpu = MANAGER.dispatcher(0)?;
-    for byte in b"booted" {
-        vcpu.write(CONSOLE_PORT.into(), &[*byte], Pio)?;
-    }
+    vcpu.write_string(COM1, 1, b"booted")?;
+    // The guest lets its port interrupt for a byte (PC16550D data sheet, 8.7), and a key is pressed.
+    vcpu.write((COM1 + 1).into(), &[1], Pio)?;
+    *TERMINAL.key.lock() = Some(b'y');
+    SERIAL.poll();
+    assert_eq!(LINES.0.load(Ordering::Acquire), 1 << COM1_LINE.0, "the port asserts its line");
+    let mut key = [0];
+    vcpu.read(COM1.into(), &mut key, Pio)?;
+    assert_eq!(LINES.0.load(Ordering::Acquire), 0, "the byte was read");
+
     vcpu.write(first, &[1, 2, 3, 4], Mmio)?;
     assert_eq!(LINES.0.load(Ordering::Acquire), 1 << line.0, "the timer asserts its line, and nothing else does");
 
@@ -132,8 +178,9 @@ fn boot() -> Result<Seen, Box<dyn Error>> {
     MANAGER.unregister_device(timer)?;
     assert_eq!(LINES.0.load(Ordering::Acquire), 0);
     assert_eq!(vcpu.read(second, &mut [0; 4], Mmio), Err(IoError::Unclaimed));
+    let [key] = key;
     let [register, at_the_old_place] = [register, nothing].map(u32::from_le_bytes);
-    Ok(Seen { timer: first, line, register, at_the_old_place })
+    Ok(Seen { key, timer: first, line, register, at_the_old_place })
 }
 
 /// The system's allocator, which counts what each thread allocates.
@@ -164,15 +211,15 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let before = ALLOCATIONS.get();
     let seen = boot();
     let allocations = ALLOCATIONS.get() - before;
-    let Seen { timer, line, register, at_the_old_place } = seen?;
-    let (length, text) = *CONSOLE.0.lock();
+    let Seen { key, timer, line, register, at_the_old_place } = seen?;
+    let (length, text) = *TERMINAL.printed.lock();
     let text = std::str::from_utf8(&text[..length])?;
-    println!("console: {text}");
+    println!("serial port: {text}; the key {:?} was pressed", char::from(key));
     println!("timer: at {timer} on {line}, moved with {register:#x} in its register, then removed");
     println!("where it was: {at_the_old_place:#x}");
     let bytes = size_of_val(&STORAGE) + size_of_val(&MANAGER);
     println!("the manager and its storage: {bytes} bytes, in statics; allocations: {allocations}");
-    assert_eq!((text, register, at_the_old_place), ("booted", 0x0403_0201, u32::MAX));
+    assert_eq!((text, key, register, at_the_old_place), ("booted", b'y', 0x0403_0201, u32::MAX));
     assert_eq!(timer, DEVICE_MEMORY.first());
     assert_eq!(allocations, 0);
     Ok(())

@@ -1,27 +1,33 @@
 //! A VMM over KVM, made of what `hosttest` has: a machine, a virtual processor that runs a function of this program in ring 3,
-//! and a manager that owns the devices and answers the exits. The VMM is a struct that owns all of it, and its processor's thread
-//! has what it needs by itself. Without a usable `/dev/kvm` it says what cures that, and ends well.
+//! and a manager that owns the devices and answers the exits. The VMM is a struct that owns all of it but the console, which is the
+//! program's, and its processor's thread has what it needs by itself. Without a usable `/dev/kvm` it says what cures that, and ends well.
 
 use std::error::Error;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use hosttest::boot::capture::Capture;
 use hosttest::devices::scratch::{Call, Scratch};
-use hosttest::devices::serial::{COM1, Serial, TRANSMIT};
+use hosttest::guest_side::serial::{COM1, TRANSMIT};
 use hosttest::guest_side::{mmio, port};
 use hosttest::vmm::bridge::answer;
+use hosttest::vmm::clock::HostClock;
 use hosttest::vmm::exit::Exit;
 use hosttest::vmm::host::kvm;
 use hosttest::vmm::machine::Machine;
 use hosttest::vmm::vcpu::{Ring, Vcpu};
 use hosttest::vmm::watchdog::Watchdog;
 use kvm_ioctls::Kvm;
+use vm_device::devices::uart::Uart16550;
 use vm_device::owned::{Capacities, OwnedDispatcher, OwnedManager};
 use vm_device::{InstanceId, IoError, IoRange, IoResource, SystemAllocator};
 
 const MEMORY: u64 = 0xd000_0000;
 const DONE: u16 = 0x500;
+
+/// The other end of the serial port.
+static CONSOLE: Capture = Capture::new();
 
 /// The guest.
 extern "C" fn guest(_: u64) {
@@ -41,7 +47,6 @@ extern "C" fn guest(_: u64) {
 struct Vmm {
     machine: Machine,
     manager: OwnedManager,
-    serial: Arc<Serial>,
     scratch: Arc<Scratch<64>>,
     scratch_id: InstanceId,
 }
@@ -58,10 +63,12 @@ impl Vmm {
         let capacities = Capacities { devices: 4, ranges: 8, vcpus: 1 };
         let allocator = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS);
         let manager = OwnedManager::new(capacities, allocator)?;
-        let (serial, scratch) = (Arc::new(Serial::new()), Arc::new(Scratch::new("scratch")));
-        manager.register_device(serial.clone(), None, &[Serial::resource()], &[])?;
+        let serial = Arc::new(Uart16550::new("serial", &CONSOLE, HostClock::new()));
+        let registers = serial.ports(COM1);
+        manager.register_device(serial, None, &[registers], &[])?;
+        let scratch = Arc::new(Scratch::new("scratch"));
         let scratch_id = manager.register_device(scratch.clone(), None, &[IoResource::mmio(MEMORY, 64)], &[])?;
-        Ok(Self { machine: Machine::new(kvm)?, manager, serial, scratch, scratch_id })
+        Ok(Self { machine: Machine::new(kvm)?, manager, scratch, scratch_id })
     }
 
     /// Starts the processor on a thread of its own, which borrows nothing of the VMM.
@@ -105,9 +112,9 @@ pub(crate) fn main() -> Result<(), Box<dyn Error>> {
 fn show(kvm: &Kvm) -> Result<(), Box<dyn Error>> {
     let vmm = Vmm::new(kvm)?;
     let Ended { told, exits, unclaimed } = vmm.start()?.join().map_err(|_| "the processor's thread panicked")??;
-    println!("serial port: {}", vmm.serial.output());
+    println!("serial port: {}", CONSOLE.output());
     println!("the guest wrote 0x12345678 and read {told:x?} of it, in {exits} exits");
-    assert_eq!(vmm.serial.output(), "hello");
+    assert_eq!(CONSOLE.output(), "hello");
     assert_eq!(told, [0x56, 0x34]);
     assert_eq!(vmm.scratch.take_calls(), [Call::write(8, 4), Call::read(9, 2)]);
     assert_eq!((exits, unclaimed), (7, 0));

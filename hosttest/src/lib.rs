@@ -10,7 +10,8 @@
 //! - [`boot`] is a whole PC of the crate's devices, which boots firmware and kernels;
 //! - [`bench`](mod@bench) measures dispatch and registration beside other crates;
 //! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`, and this program itself on a genuine `kvm_amd`;
-//! - [`linux_guest`] is what Linux as a guest takes: the kernels, and an initramfs that reports what the kernel found.
+//! - [`linux_guest`] is what Linux as a guest takes: the kernels, and an initramfs that reports what the kernel found;
+//! - [`output`] is a file that the results of a command go to.
 
 pub mod adapters;
 pub mod bench;
@@ -22,6 +23,7 @@ mod elf;
 pub mod guest_side;
 pub mod guests;
 pub mod linux_guest;
+pub mod output;
 pub mod platform;
 pub mod qemu;
 mod svg;

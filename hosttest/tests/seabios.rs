@@ -1,58 +1,68 @@
-//! SeaBIOS on a board of this crate's devices: it finds the functions behind the host bridge, sizes their base address registers,
-//! gives them addresses and turns their decoding on, and the map is as it left the registers. Without `/dev/kvm` or SeaBIOS these
-//! tests count as ignored; where `CI` is set, as failed.
+//! SeaBIOS on the board of `hosttest boot`: it finds the functions behind the host bridge and behind another bridge, sizes their base
+//! address registers, gives them addresses and lines, sets its clock by the RTC, and looks for something to boot from. The map is as
+//! it left the registers, and what it asked for in vain is what it is known to look for. Without `/dev/kvm` or SeaBIOS these tests
+//! count as ignored; where `CI` is set, as failed.
 
 mod needs;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
-use hosttest::devices::firmware::DebugPort;
-use hosttest::devices::scratch::Scratch;
-use hosttest::vmm::clock::HostClock;
+use hosttest::boot::board::{Board, Card, Setup, with_board};
+use hosttest::boot::capture::Capture;
+use hosttest::boot::chips::Chips;
+use hosttest::boot::image::{Firmware, Image};
+use hosttest::boot::ram::MIB;
+use hosttest::boot::run::{Ended, Run, run};
+use hosttest::boot::summary::{Missed, Summary};
+use hosttest::vmm::counters::Unanswered;
+use hosttest::vmm::crew::Crew;
 use hosttest::vmm::host::kvm;
-use hosttest::vmm::irq::KvmIrqchip;
-use hosttest::vmm::memory::{Memory, PAGE};
-use hosttest::vmm::run::run;
-use hosttest::vmm::vcpu::Vcpu;
-use hosttest::vmm::vm::Vm;
-use libtest_mimic::{Arguments, Failed};
-use vm_device::devices::hpet::{Hpet, LegacyReplacement};
-use vm_device::devices::pci::{Bar, Bridge, Config, Function, HostBridge, Pin, Slot};
-use vm_device::devices::pit::Pit;
-use vm_device::devices::rtc::Rtc;
+use libtest_mimic::{Arguments, Trial};
+use vm_device::AccessDirection::{self, Read, Write};
+use vm_device::devices::pci::{Bar, Config, Function, Pin, Slot};
 use vm_device::devices::time::WallClock;
-use vm_device::{
-    Assigned, DeviceManager, Gsi, GuestAddress, InstanceId, IoRange, IoType, IrqResource, Placement, RangeState,
-    Storage, SystemAllocator,
-};
+use vm_device::{Assigned, Gsi, GuestAddress, InstanceId, IoError, IoType, RangeState};
 
 use needs::{Need, test};
 
+/// What each test looks at, once the firmware has found nothing to boot from.
+type Check = fn(&Board<'_>, &Capture) -> Result<(), String>;
+
+const CHECKS: [(&str, Check); 6] = [
+    ("it_says_what_it_has_found_on_its_debug_port", check_messages),
+    ("the_map_is_as_the_firmware_leaves_the_registers", check_map),
+    ("the_windows_of_the_bridge_are_as_its_registers_say", check_windows),
+    ("the_pins_lead_to_the_lines_that_their_functions_say", check_lines),
+    ("its_clock_is_set_by_the_rtc", check_time),
+    ("nothing_answers_what_it_is_known_to_look_for_and_nothing_else", check_unanswered),
+];
+
 fn main() -> ExitCode {
     let (kvm, seabios) = (Need::new("KVM", kvm()), Need::new("SeaBIOS", image()));
-    let trials = vec![test("the_map_is_as_the_firmware_leaves_the_registers", &[&kvm, &seabios], boot)];
+    let trial = |number: usize| test(CHECKS[number].0, &[&kvm, &seabios], move || Ok(result(number)?));
+    let mut trials: Vec<Trial> = (0..CHECKS.len()).map(trial).collect();
+    // All of it once more where the crate's interrupt controllers take the place of KVM's.
+    trials.push(test("all_of_that_with_the_crates_interrupt_controllers", &[&kvm, &seabios], || {
+        Ok(boot(Chips::Crate)?.into_iter().collect::<Result<(), _>>()?)
+    }));
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-const LIMIT: Duration = Duration::from_secs(120);
-/// What SeaBIOS says once the devices are set up, when it looks for something to boot from.
-const AFTER_PCI: &str = "Scan for VGA option rom";
+/// What came of a check. The firmware is booted once for all of them.
+fn result(check: usize) -> Result<(), String> {
+    static RESULTS: OnceLock<Result<Vec<Result<(), String>>, String>> = OnceLock::new();
+    RESULTS.get_or_init(|| boot(Chips::Kvm)).clone()?.swap_remove(check)
+}
 
-const RAM: u64 = 32 << 20;
-/// RAM has a hole for the memory of a video card.
-const HOLE: u64 = 0xa_0000;
-const HOLE_END: u64 = 0xc_0000;
-/// The last 128 KiB of the firmware are below 1 MiB as well.
-const LOW_FIRMWARE: u64 = 0x2_0000;
-const MIB: u64 = 1 << 20;
+const LIMIT: Duration = Duration::from_secs(120);
+const RAM: u64 = 32 * MIB;
 const GIB: u64 = 1 << 30;
-/// The IOAPIC and the local APIC, which KVM answers, and what lies between and after them.
-const INTERRUPT_CONTROLLERS: [IoRange; 2] =
-    [IoRange::of::<0xfec0_0000, 0xfec0_0fff>(), IoRange::of::<0xfee0_0000, 0xffff_ffff>()];
+/// The last thing that the firmware does, if there is nothing to boot from.
+const AT_THE_END: &str = "No bootable device.";
 
 /// The image of the firmware.
 fn image() -> Result<PathBuf, String> {
@@ -66,167 +76,121 @@ fn image() -> Result<PathBuf, String> {
     }
 }
 
-/// What a function is made of, and the device whose ranges follow it.
-struct Card<'d> {
-    function: Function<'d>,
-    device: Scratch<256>,
-    /// The register of each range, in their order, and the bits of it that are an address.
-    registers: &'static [(usize, u64)],
-}
-
-impl Card<'_> {
-    fn new(name: &'static str, config: Config<'static>, registers: &'static [(usize, u64)]) -> Self {
-        Self { function: Function::new(config), device: Scratch::new(name), registers }
-    }
-
-    /// The address in a base address register.
-    fn address(&self, (register, mask): (usize, u64)) -> u64 {
-        let low = self.function.register(register);
-        let is_wide = low & 0b111 == 0b100;
-        let high = if is_wide { self.function.register(register + 4) } else { 0 };
-        (u64::from(high) << 32 | u64::from(low)) & mask
-    }
-}
-
-const MEMORY: u64 = !0xf;
-const PORTS: u64 = !0x3;
-
-fn boot() -> Result<(), Failed> {
-    let firmware = std::fs::read(image()?)?;
-    let (irqchip, clock, replaced) = (KvmIrqchip::new(), HostClock::new(), LegacyReplacement::new());
-    let storage = Storage::<'_, 16, 32, 2>::new();
-    let manager = DeviceManager::new(
-        &storage,
-        SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23),
-    )
-    .with_interrupt_controller(&irqchip);
-    let (vm, low) = machine(&manager, &firmware)?;
-    irqchip.connect(&vm);
-
-    let pit = Pit::new(&clock).with_legacy_replacement(&replaced);
-    let rtc = Rtc::new(&clock).with_century(0x32).with_legacy_replacement(&replaced);
-    // What lies above 16 MiB, in units of 64 KiB: where firmware of the PC looks for it.
-    for (index, byte) in (0x34..).zip((((RAM - (16 << 20)) >> 16) as u16).to_le_bytes()) {
-        rtc.set_byte(index, byte);
-    }
-    let hpet = Hpet::new(&clock).with_legacy_replacement(&replaced);
-    let (timer, date) = (IrqResource::Shared(Gsi(0)), IrqResource::Shared(Gsi(8)));
-    manager.register_device(&pit, None, &pit.ports(), &[timer])?;
-    manager.register_device(&rtc, None, &[rtc.ports()], &[date])?;
-    manager.register_device(&hpet, None, &[hpet.mmio(0xfed0_0000)], &[timer, date])?;
-    let debug = DebugPort::new();
-    manager.register_device(&debug, None, &[DebugPort::resource()], &[])?;
-
-    let isa = Function::new(Config::piix3());
-    let host = HostBridge::new("pci", &manager).with_pirq_router(&isa);
-    let host_id = manager.register_device(&host, None, &[HostBridge::PORTS], &[])?;
-    // SeaBIOS sets a machine up whose host bridge is the one of QEMU.
-    let chipset = Function::new(Config::i440fx().subsystem(0x1af4, 0x1100));
-    host.bus().plug(&chipset, Slot::new(0, 0), host_id)?;
-    host.bus().plug(&isa, Slot::new(1, 0), host_id)?;
-
-    let disk = Card::new(
-        "disk",
-        Config::new(0x1234, 1)
+/// A disk, a network card, and something behind the bridge.
+const CARDS: [Card; 3] = [
+    Card {
+        name: "disk",
+        config: Config::new(0x1234, 1)
             .class(0x01_8000)
             .bar(0, Bar::memory(0x4000))
             .bar(1, Bar::ports(0x40))
             // It has no room below 4 GiB.
             .bar(2, Bar::memory64(4 * GIB).prefetchable()),
-        &[(0x10, MEMORY), (0x14, PORTS), (0x18, MEMORY)],
-    );
-    let network = Card::new(
-        "network",
-        Config::new(0x1234, 2).class(0x02_0000).bar(0, Bar::ports(0x20)).bar(5, Bar::memory(MIB)).interrupt_pin(1),
-        &[(0x10, PORTS), (0x24, MEMORY)],
-    );
-    let behind = Card::new(
-        "behind",
-        Config::new(0x1234, 3)
+        slot: Slot::new(4, 0),
+        is_behind_bridge: false,
+    },
+    Card {
+        name: "network",
+        config: Config::new(0x1234, 2)
+            .class(0x02_0000)
+            .bar(0, Bar::ports(0x20))
+            .bar(5, Bar::memory(MIB))
+            .interrupt_pin(1),
+        slot: Slot::new(2, 0),
+        is_behind_bridge: false,
+    },
+    Card {
+        name: "behind",
+        config: Config::new(0x1234, 3)
             .class(0x07_8000)
             .bar(0, Bar::memory64(0x1000).prefetchable())
             .bar(3, Bar::memory(0x2000))
             .bar(4, Bar::ports(8))
             .interrupt_pin(1),
-        &[(0x10, MEMORY), (0x1c, MEMORY), (0x20, PORTS)],
-    );
-    let bridge = Bridge::new("bridge", 0x1b36, 1);
-    let bridge_id = manager.register_device(&bridge, None, &bridge.requests(), &[])?;
-    host.bus().plug(bridge.function(), Slot::new(3, 0), bridge_id)?;
-    let mut cards = Vec::new();
-    for (card, parent, bus, slot) in [
-        (&disk, None, host.bus(), Slot::new(4, 0)),
-        (&network, None, host.bus(), Slot::new(2, 0)),
-        (&behind, Some(bridge_id), bridge.bus(), Slot::new(0, 0)),
-    ] {
-        let id = manager.register_device(&card.device, parent, &card.function.requests(), &[])?;
-        bus.plug(&card.function, slot, id)?;
-        cards.push((card, id));
-    }
+        slot: Slot::new(0, 0),
+        is_behind_bridge: true,
+    },
+];
 
-    let mut vcpu = Vcpu::new(&vm, 0)?;
-    let with_output = |error: String| format!("{error}\n{}", debug.output());
-    let mut dispatcher = manager.dispatcher(0)?;
-    thread::scope(|scope| {
-        scope.spawn(|| clock.run(|now| manager.tick(now)));
-        let tally = run(&mut vcpu, &mut dispatcher, LIMIT, || debug.says(AFTER_PCI));
-        clock.stop();
-        tally.map_err(|error| with_output(error.to_string()))
-    })?;
-    check_time(&low, clock.utc()).map_err(with_output)?;
+/// The register of each range of each card, in their order, and the bits of it that are an address.
+const REGISTERS: [&[(usize, u64)]; 3] = [
+    &[(0x10, MEMORY), (0x14, PORTS), (0x18, MEMORY)],
+    &[(0x10, PORTS), (0x24, MEMORY)],
+    &[(0x10, MEMORY), (0x1c, MEMORY), (0x20, PORTS)],
+];
+const MEMORY: u64 = !0xf;
+const PORTS: u64 = !0x3;
 
-    for (card, id) in cards {
-        for (index, register) in card.registers.iter().enumerate() {
-            check(&manager, id, index, card.address(*register)).map_err(with_output)?;
+/// Boots the firmware until it has found nothing to boot from, and makes all checks.
+fn boot(chips: Chips) -> Result<Vec<Result<(), String>>, String> {
+    let image = Image::Firmware(Firmware::read(&image()?).map_err(|error| error.to_string())?);
+    let (debug, serial) = (Capture::new(), Capture::new());
+    let setup = Setup {
+        memory: RAM,
+        image: &image,
+        serial: &serial,
+        debug: &debug,
+        pci_serial: [&serial; 2],
+        cards: &CARDS,
+        chips,
+        trace: None,
+    };
+    with_board(&setup, |board| {
+        let crew = Crew::new();
+        let (outcome, is_at_the_end) = thread::scope(|scope| {
+            let waiting = scope.spawn(|| {
+                let found = debug.wait_for(AT_THE_END, LIMIT).is_some();
+                crew.stop();
+                found
+            });
+            let outcome = run(board, &crew, &Run { cpus: 1, limit: Some(LIMIT), starts_again: &|| false });
+            debug.end();
+            (outcome, waiting.join().unwrap_or(false))
+        });
+        let ended = outcome.map_err(|error| error.to_string())?.ended;
+        if !matches!(ended, Ended::Stopped { .. }) || !is_at_the_end {
+            return Err(format!("{ended}\n{}", debug.output()));
         }
+        let with_output = |error: String| format!("{error}\n{}", debug.output());
+        Ok(CHECKS.iter().map(|(_, check)| check(board, &debug).map_err(with_output)).collect())
+    })
+    .map_err(|error| error.to_string())?
+}
+
+/// Whether it says what it has found, on the port that it takes for one for messages by what it reads there.
+fn check_messages(_: &Board<'_>, debug: &Capture) -> Result<(), String> {
+    let said = debug.output();
+    let size = format!("RamSize: {RAM:#010x}");
+    let found = [&*size, "Running on QEMU (i440fx)", "Found 7 PCI devices (max PCI bus is 01)", "Found 1 serial ports"];
+    match found.into_iter().find(|text| !said.contains(text)) {
+        Some(text) => Err(format!("it has not said {text:?}")),
+        None => Ok(()),
     }
-    // The firmware has routed the pins, and written where each leads into the interrupt line register of its function.
-    let pins = [
-        (&network, host.line(Slot::new(2, 0), Pin::A), 10),
-        (&behind, host.line(Slot::new(3, 0), Pin::A.through_bridge(Slot::new(0, 0))), 11),
-    ];
-    for (card, line, expected) in pins {
-        let found = (line, card.function.register(0x3c) & 0xff);
-        if found != (Some(Gsi(expected)), expected) {
-            return Err(with_output(format!("a pin leads to {line:?}, and its function says {}", found.1)).into());
+}
+
+/// The address in a base address register.
+fn address(function: &Function<'_>, (register, mask): (usize, u64)) -> u64 {
+    let low = function.register(register);
+    let is_wide = low & 0b111 == 0b100;
+    let high = if is_wide { function.register(register + 4) } else { 0 };
+    (u64::from(high) << 32 | u64::from(low)) & mask
+}
+
+fn check_map(board: &Board<'_>, _: &Capture) -> Result<(), String> {
+    for ((id, function), registers) in board.cards.iter().zip(REGISTERS) {
+        for (index, register) in registers.iter().enumerate() {
+            check(board, *id, index, address(function, *register))?;
         }
-    }
-    for (index, base) in windows(bridge.function()).into_iter().enumerate() {
-        check(&manager, bridge_id, index, base).map_err(with_output)?;
     }
     Ok(())
 }
 
-/// Whether the firmware has set its clock by the RTC: to the ticks of the PIT since midnight, 18.2 a second, at 0x46c in the
-/// BIOS data area. It loses ticks while it has its interrupts off.
-fn check_time(ram: &Memory, utc: u64) -> Result<(), String> {
-    let mut ticks = [0; 4];
-    ram.read(0x46c, &mut ticks);
-    let (shown, now) = (u64::from(u32::from_le_bytes(ticks)) * 10_000 / 182_065, utc / 1_000_000_000 % 86_400);
-    let difference = now.abs_diff(shown);
-    if difference.min(86_400 - difference) > 10 {
-        return Err(format!("the firmware's clock is at {shown} s, and it is {now} s after midnight"));
+fn check_windows(board: &Board<'_>, _: &Capture) -> Result<(), String> {
+    let (id, bridge) = board.bridge.ok_or("there is no bridge")?;
+    for (index, base) in windows(bridge).into_iter().enumerate() {
+        check(board, id, index, base)?;
     }
     Ok(())
-}
-
-/// RAM, of which the first part is returned, firmware, and KVM's interrupt controllers. None of it is for devices.
-fn machine(manager: &DeviceManager<'_>, firmware: &[u8]) -> Result<(Arc<Vm>, Arc<Memory>), Failed> {
-    let vm = Vm::new(&kvm()?)?;
-    vm.create_irqchip()?;
-    let (low, high) = (Arc::new(Memory::new(HOLE)?), Arc::new(Memory::new(RAM - HOLE_END)?));
-    let size = (firmware.len() as u64).next_multiple_of(PAGE);
-    let rom = Arc::new(Memory::new(size)?);
-    rom.write(0, firmware);
-    let last = firmware.len().saturating_sub(LOW_FIRMWARE as usize);
-    high.write(MIB - LOW_FIRMWARE - HOLE_END, &firmware[last..]);
-    vm.map(GuestAddress(0), &low)?;
-    vm.map(GuestAddress(HOLE_END), &high)?;
-    vm.map_read_only(GuestAddress(4 * GIB - size), &rom)?;
-    for range in [IoRange::of::<0, { RAM - 1 }>()].into_iter().chain(INTERRUPT_CONTROLLERS) {
-        manager.reserve(IoType::Mmio, Placement::Fixed(range))?;
-    }
-    Ok((Arc::new(vm), low))
 }
 
 /// The first addresses of a bridge's windows, as its registers say (PCI-to-PCI Bridge Architecture 1.2, 3.2.5.6 to 3.2.5.10).
@@ -237,16 +201,96 @@ fn windows(bridge: &Function<'_>) -> [u64; 3] {
 }
 
 /// Whether the range is decoded at `base`, which the firmware has put there, and an access finds it up to its end.
-fn check(manager: &DeviceManager<'_>, id: InstanceId, index: usize, base: u64) -> Result<(), String> {
-    let Some(Assigned { io_type, range, state }) = manager.range(id, index) else {
+fn check(board: &Board<'_>, id: InstanceId, index: usize, base: u64) -> Result<(), String> {
+    let Some(Assigned { io_type, range, state }) = board.manager.range(id, index) else {
         return Err(format!("{id} has no range {index}"));
     };
     if base == 0 || state != RangeState::Decoded || range.first().0 != base {
         return Err(format!("{id}: range {index} is {state} at {range}, and its register says {base:#x}"));
     }
-    let found = manager.find_by_address(range.last(), io_type);
+    let found = board.manager.find_by_address(range.last(), io_type);
     if found != Some((id, index)) {
         return Err(format!("{id}: at the end of range {index}, at {range}, an access finds {found:?}"));
     }
     Ok(())
+}
+
+/// The firmware has routed the pins, and written where each leads into the interrupt line register of its function.
+fn check_lines(board: &Board<'_>, _: &Capture) -> Result<(), String> {
+    let [_, (_, network), (_, behind)] = board.cards[..] else { return Err("there are three cards".into()) };
+    let pins = [
+        (network, board.host.line(Slot::new(2, 0), Pin::A), 10),
+        (behind, board.host.line(Slot::new(3, 0), Pin::A.through_bridge(Slot::new(0, 0))), 11),
+    ];
+    for (function, line, expected) in pins {
+        let found = (line, function.register(0x3c) & 0xff);
+        if found != (Some(Gsi(expected)), expected) {
+            return Err(format!("a pin leads to {line:?}, and its function says {}", found.1));
+        }
+    }
+    Ok(())
+}
+
+/// Whether the firmware has set its clock by the RTC: to the ticks of the PIT since midnight, 18.2 a second, at 0x46c in the
+/// BIOS data area. It loses ticks while it has its interrupts off.
+fn check_time(board: &Board<'_>, _: &Capture) -> Result<(), String> {
+    let mut ticks = [0; 4];
+    board.ram.read(0x46c, &mut ticks).ok_or("there is no RAM")?;
+    let utc = board.clock.utc();
+    let (shown, now) = (u64::from(u32::from_le_bytes(ticks)) * 10_000 / 182_065, utc / 1_000_000_000 % 86_400);
+    let difference = now.abs_diff(shown);
+    if difference.min(86_400 - difference) > 10 {
+        return Err(format!("the firmware's clock is at {shown} s, and it is {now} s after midnight"));
+    }
+    Ok(())
+}
+
+/// What SeaBIOS looks for on every PC and the board does not have: ports, whether each is read or written, the size in bytes.
+const SOUGHT: [(&str, &[u16], &[AccessDirection], usize); 6] = [
+    ("it clears both DMA controllers (Intel 8237A)", &[0x0d, 0xda], &[Write], 1),
+    ("it chains the second of them to the first: mode and mask of its channel 0", &[0xd6, 0xd4], &[Write], 1),
+    ("parallel ports: it writes data, and reads it back", &[0x278, 0x378], &[Write, Read], 1),
+    (
+        "parallel ports: it switches their drivers on, and reads the control register",
+        &[0x27a, 0x37a],
+        &[Write, Read],
+        1,
+    ),
+    (
+        "COM2 to COM4: it writes the interrupt enable register, and reads it back",
+        &[0x2f9, 0x3e9, 0x2e9],
+        &[Write, Read],
+        1,
+    ),
+    ("the slots whose cards can be pulled out, by the hot plug of QEMU's PIIX4", &[0xae0c], &[Read], 4),
+];
+
+/// Nothing on the board answers what is in that list, and everything else.
+fn check_unanswered(board: &Board<'_>, _: &Capture) -> Result<(), String> {
+    let summary = Summary::new(board.counters);
+    let mut sought = Vec::new();
+    for (why, ports, directions, size) in SOUGHT {
+        for (port, direction) in
+            ports.iter().flat_map(|port| directions.iter().map(move |direction| (*port, *direction)))
+        {
+            sought.push((GuestAddress::from(port), direction, size, why));
+        }
+    }
+    let is_known = |missed: &Missed| {
+        let Unanswered { error, io_type, address, direction, element, .. } = missed.access;
+        let key = (address, direction, element);
+        let known = sought.iter().any(|(port, sought, size, _)| key == (*port, *sought, *size));
+        known && error == IoError::Unclaimed && io_type == IoType::Pio
+    };
+    let unknown: Vec<_> = summary.missed.iter().filter(|missed| !is_known(missed)).map(Missed::to_string).collect();
+    if !unknown.is_empty() || summary.missed_beside > 0 {
+        return Err(format!("nothing answers what it is not known to look for:\n  {}", unknown.join("\n  ")));
+    }
+    sought.retain(|(port, direction, _, _)| {
+        !summary.missed.iter().any(|missed| (missed.access.address, missed.access.direction) == (*port, *direction))
+    });
+    match sought.first() {
+        Some((port, direction, _, why)) => Err(format!("there was no {direction:?} of port {port}: {why}")),
+        None => Ok(()),
+    }
 }

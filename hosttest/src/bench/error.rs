@@ -1,7 +1,8 @@
 //! Why there is no benchmark.
 
-use std::path::PathBuf;
 use std::{fmt, io};
+
+use crate::output::Unwritable;
 
 /// Why there is no benchmark, or why it stopped.
 #[derive(Debug)]
@@ -11,7 +12,7 @@ pub enum Error {
     /// The standard output went nowhere.
     Output(io::Error),
     /// A file cannot be written.
-    File(PathBuf, io::Error),
+    File(Unwritable),
     /// A guest could not be started.
     Guest(String),
 }
@@ -21,7 +22,7 @@ impl fmt::Display for Error {
         match self {
             Error::Usage(error) | Error::Guest(error) => f.write_str(error),
             Error::Output(error) => error.fmt(f),
-            Error::File(path, error) => write!(f, "`{}` cannot be written: {error}", path.display()),
+            Error::File(error) => error.fmt(f),
         }
     }
 }
@@ -31,5 +32,11 @@ impl std::error::Error for Error {}
 impl From<io::Error> for Error {
     fn from(error: io::Error) -> Self {
         Self::Output(error)
+    }
+}
+
+impl From<Unwritable> for Error {
+    fn from(error: Unwritable) -> Self {
+        Self::File(error)
     }
 }

@@ -14,7 +14,6 @@ mod layout;
 mod lower_bounds;
 mod measure;
 mod options;
-mod output;
 mod peer_locking;
 mod peers;
 mod picture;
@@ -31,9 +30,10 @@ pub use error::Error;
 use layout::{Layout, Pattern};
 use options::Plan;
 pub use options::{Loop, Options};
-use output::Output;
 use report::Report;
 use stage::Stage;
+
+use crate::output::Output;
 
 /// Measures all subjects, prints the figures, and keeps them where the options say.
 ///

@@ -98,7 +98,8 @@ pub struct Setup<'s, L> {
     pub serial: L,
     /// Where the messages of the firmware go, if it has a port for them.
     pub debug: L,
-    /// The other ends of two PCI serial ports, which are there but not plugged in: see [`Board::plug`].
+    /// The other ends of two PCI serial ports, which are there but not plugged in: see [`Board::plug`]. A port that is not plugged in
+    /// receives all the same, so that no end may be that of another port that is read.
     pub pci_serial: [L; 2],
     /// Cards that are plugged in.
     pub cards: &'s [Card],

@@ -8,13 +8,11 @@ use std::time::{Duration, Instant};
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 
 /// A line that keeps what the guest sends. A reference to it is what a UART is given.
-#[derive(Default)]
 pub struct Capture {
     state: Mutex<State>,
     arrived: Condvar,
 }
 
-#[derive(Default)]
 struct State {
     sent: Vec<u8>,
     /// What [`Capture::wait_for`] has gone past.
@@ -25,8 +23,9 @@ struct State {
 
 impl Capture {
     /// Nothing sent, and nothing typed.
-    pub fn new() -> Self {
-        Self::default()
+    pub const fn new() -> Self {
+        let state = State { sent: Vec::new(), seen: 0, typed: VecDeque::new(), has_ended: false };
+        Self { state: Mutex::new(state), arrived: Condvar::new() }
     }
 
     /// What the guest has sent so far.
@@ -71,6 +70,12 @@ impl Capture {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}
+
+impl Default for Capture {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -24,6 +24,13 @@ pub enum BootError {
         /// The largest size in bytes.
         largest: u64,
     },
+    /// An initial RAM disk is larger than there can be room for.
+    InitrdSize {
+        /// The file.
+        file: PathBuf,
+        /// The largest size in bytes.
+        largest: u64,
+    },
     /// A file is no kernel: why.
     NotAKernel(PathBuf, String),
     /// The command line is longer than the kernel takes.
@@ -63,6 +70,9 @@ impl fmt::Display for BootError {
                  GiB, where the processor starts 16 bytes before the end.",
                 file.display()
             ),
+            BootError::InitrdSize { file, largest } => {
+                write!(f, "{} is no initial RAM disk: it has more than {largest} bytes", file.display())
+            }
             BootError::NotAKernel(file, why) => write!(
                 f,
                 "{} is no kernel that this can load: {why}\n  It takes a bzImage (`vmlinuz` of a distribution), or an ELF file of \

@@ -1,6 +1,7 @@
 //! What a machine starts: firmware at the reset vector, or a kernel that is loaded beforehand.
 
-use std::io::Cursor;
+use std::fs::File;
+use std::io::{Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use kvm_bindings::kvm_regs;
@@ -18,6 +19,9 @@ use crate::vmm::vcpu::{FLAT_DESCRIPTORS, LongMode, Ring, Vcpu, descriptor_table}
 
 /// The largest firmware image.
 const FIRMWARE_LIMIT: u64 = 8 * MIB;
+/// Where an ELF file says for which processor it is, and this one (System V ABI, chapter 4, `e_machine`).
+const ELF_MACHINE: usize = 18;
+const X86_64: u16 = 62;
 /// The last 128 KiB of a firmware image are below 1 MiB as well.
 const LOW_FIRMWARE: usize = 0x2_0000;
 
@@ -59,8 +63,7 @@ impl Firmware {
     /// # Errors
     /// [`BootError::Unreadable`], [`BootError::FirmwareSize`].
     pub fn read(file: &Path) -> Result<Self, BootError> {
-        let bytes = read(file)?;
-        let size = bytes.len() as u64;
+        let (bytes, size) = read(file, FIRMWARE_LIMIT)?;
         if !(16..=FIRMWARE_LIMIT).contains(&size) {
             return Err(BootError::FirmwareSize { file: file.into(), size, largest: FIRMWARE_LIMIT });
         }
@@ -89,10 +92,23 @@ impl Kernel {
     /// Reads the kernel and its initial RAM disk.
     ///
     /// # Errors
-    /// [`BootError::Unreadable`].
+    /// [`BootError::Unreadable`], [`BootError::NotAKernel`], [`BootError::Memory`].
     pub fn read(file: &Path, initrd: Option<&Path>, command_line: &str) -> Result<Self, BootError> {
-        let initrd = initrd.map(read).transpose()?.unwrap_or_default();
-        Ok(Self { file: file.into(), bytes: read(file)?, initrd, command_line: command_line.into() })
+        let (bytes, size) = read(file, LOW_END)?;
+        if size > LOW_END {
+            let why = format!("it has more than the {LOW_END} bytes that there can be below 4 GiB");
+            return Err(BootError::NotAKernel(file.into(), why));
+        }
+        let initrd = match initrd {
+            Some(file) => match read(file, LOW_END)? {
+                (_, size) if size > LOW_END => {
+                    return Err(BootError::InitrdSize { file: file.into(), largest: LOW_END });
+                }
+                (bytes, _) => bytes,
+            },
+            None => Vec::new(),
+        };
+        Ok(Self { file: file.into(), bytes, initrd, command_line: command_line.into() })
     }
 
     /// The same kernel with another initial RAM disk.
@@ -166,12 +182,45 @@ impl Kernel {
         let mut bytes = Cursor::new(&self.bytes);
         let start = Some(LoaderAddress(MIB));
         let loaded = match self.bytes.get(..4) {
+            Some(b"\x7fELF") if self.half(ELF_MACHINE).is_some_and(|machine| machine != X86_64) => {
+                return Err(self.malformed("it is an ELF file, and not for this processor"));
+            }
             Some(b"\x7fELF") => Elf::load(&staged, None, &mut bytes, start),
-            Some(_) if self.bytes.get(0x202..0x206) == Some(b"HdrS") => BzImage::load(&staged, None, &mut bytes, start),
-            Some(_) => return Err(self.malformed("it is neither a bzImage nor an ELF file")),
-            None => return Err(self.malformed("it is empty")),
+            Some(_) if self.bytes.get(0x202..0x206) == Some(b"HdrS") => {
+                self.check_whole()?;
+                BzImage::load(&staged, None, &mut bytes, start)
+            }
+            _ if self.bytes.is_empty() => return Err(self.malformed("it is empty")),
+            _ => return Err(self.malformed("it is neither a bzImage nor an ELF file")),
         };
-        Ok((staged, loaded.map_err(|error| self.malformed(&error.to_string()))?))
+        let loaded = loaded.map_err(|error| self.malformed(&error.to_string()))?;
+        if loaded.kernel_end == 0 {
+            return Err(self.malformed("nothing of it is to be loaded"));
+        }
+        Ok((staged, loaded))
+    }
+
+    /// Whether a bzImage has all that its header tells of: the sectors of the setup code, and the rest in units of 16 bytes (boot
+    /// protocol 2.04, `setup_sects` and `syssize`).
+    fn check_whole(&self) -> Result<(), BootError> {
+        if self.half(0x206) < Some(0x0204) {
+            return Ok(());
+        }
+        let sectors = match self.bytes.get(0x1f1) {
+            Some(0) | None => 4,
+            Some(sectors) => u64::from(*sectors),
+        };
+        let rest = self.bytes.get(0x1f4..).and_then(|bytes| bytes.first_chunk());
+        let told = (sectors + 1) * 512 + u64::from(rest.map_or(0, |size| u32::from_le_bytes(*size))) * 16;
+        let size = self.bytes.len() as u64;
+        if size < told {
+            return Err(self.malformed(&format!("it is cut off: its header tells of {told} bytes, and it has {size}")));
+        }
+        Ok(())
+    }
+
+    fn half(&self, offset: usize) -> Option<u16> {
+        Some(u16::from_le_bytes(*self.bytes.get(offset..)?.first_chunk()?))
     }
 
     fn malformed(&self, why: &str) -> BootError {
@@ -214,8 +263,19 @@ fn write_descriptors(ram: &Ram, descriptors: &[u64]) -> Option<()> {
     })
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, BootError> {
-    std::fs::read(file).map_err(|error| BootError::Unreadable(file.into(), error))
+/// Reads a file, and no more than that of one that is larger than `limit`. Returns how large it is as well, as far as that is known.
+fn read(file: &Path, limit: u64) -> Result<(Vec<u8>, u64), BootError> {
+    let read = || {
+        let mut bytes = Vec::new();
+        let mut opened = File::open(file)?;
+        let size = opened.metadata()?.len();
+        if size <= limit {
+            opened.by_ref().take(limit + 1).read_to_end(&mut bytes)?;
+        }
+        let size = size.max(bytes.len() as u64);
+        Ok((bytes, size))
+    };
+    read().map_err(|error| BootError::Unreadable(file.into(), error))
 }
 
 impl Image {

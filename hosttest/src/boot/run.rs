@@ -5,6 +5,7 @@ use std::ops::ControlFlow;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kvm_ioctls::Kvm;
 use vm_device::IoError;
 
 use crate::boot::board::Board;
@@ -96,14 +97,21 @@ pub struct Outcome {
 /// # Errors
 /// [`BootError`] if it cannot be started.
 pub fn run(board: &Board<'_>, crew: &Crew, run: &Run<'_>) -> Result<Outcome, BootError> {
-    let kvm = kvm()?;
+    run_on(&kvm()?, board, crew, run)
+}
+
+/// The same on a KVM that is open.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_on(kvm: &Kvm, board: &Board<'_>, crew: &Crew, run: &Run<'_>) -> Result<Outcome, BootError> {
     let start = Instant::now();
     let mut resets = 0;
     thread::scope(|scope| {
         scope.spawn(|| board.clock.run(|now| board.manager.tick(now)));
         let _ticks = StopClock(board.clock);
         loop {
-            let ended = run_once(board, crew, run, &kvm, start)?;
+            let ended = run_once(board, crew, run, kvm, start)?;
             if ended == Ended::Reset && (run.starts_again)() {
                 resets += 1;
                 board.manager.reset().map_err(|error| BootError::Device(error.to_string()))?;
@@ -124,13 +132,7 @@ impl Drop for StopClock<'_> {
 }
 
 /// Runs the guest from power-on to its next reset, or to its end.
-fn run_once(
-    board: &Board<'_>,
-    crew: &Crew,
-    run: &Run<'_>,
-    kvm: &kvm_ioctls::Kvm,
-    start: Instant,
-) -> Result<Ended, BootError> {
+fn run_once(board: &Board<'_>, crew: &Crew, run: &Run<'_>, kvm: &Kvm, start: Instant) -> Result<Ended, BootError> {
     let vcpus = board.power_on(kvm, run.cpus)?;
     let mut members = Vec::new();
     for (cpu, vcpu) in (0_u16..).zip(vcpus) {

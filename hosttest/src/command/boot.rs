@@ -1,6 +1,5 @@
 //! `hosttest boot`
 
-use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 use std::thread;
@@ -13,14 +12,16 @@ use hosttest::boot::error::BootError;
 use hosttest::boot::image::{Firmware, Image, Kernel};
 use hosttest::boot::picture::draw;
 use hosttest::boot::ram::MIB;
-use hosttest::boot::run::{Ended, Outcome, Run, run};
+use hosttest::boot::run::{Ended, Outcome, Run, run_on};
 use hosttest::boot::summary::Summary;
 use hosttest::boot::terminal::Terminal;
 use hosttest::complain;
+use hosttest::output::{Output, Unwritable, create};
 use hosttest::vmm::crew::Crew;
 use hosttest::vmm::trace::Trace;
 
 use super::error::CommandError;
+use super::kvm_device::KvmDevice;
 
 #[derive(Args)]
 #[command(group = ArgGroup::new("image").required(true))]
@@ -32,11 +33,11 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "FILE", group = "image")]
     kernel: Option<PathBuf>,
     /// Its initial RAM disk
-    #[arg(long, value_name = "FILE", requires = "kernel")]
+    #[arg(long, value_name = "FILE", requires = "kernel", conflicts_with = "firmware")]
     initrd: Option<PathBuf>,
     /// Its command line
-    #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "console=ttyS0 panic=-1")]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(long, value_name = "TEXT", requires = "kernel", conflicts_with = "firmware")]
+    #[arg(default_value = "console=ttyS0 panic=-1", allow_hyphen_values = true)]
     cmdline: String,
     /// The memory, in MiB
     #[arg(long, value_name = "MIB", default_value_t = 256, value_parser = clap::value_parser!(u64).range(2..=65_536))]
@@ -63,6 +64,8 @@ pub(super) struct Arguments {
     /// Draw the exits over time, by device
     #[arg(long, value_name = "FILE")]
     svg: Option<PathBuf>,
+    #[command(flatten)]
+    device: KvmDevice,
 }
 
 impl Arguments {
@@ -77,21 +80,25 @@ impl Arguments {
 
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     let image = arguments.image()?;
+    let kvm = arguments.device.open()?;
+    let svg = arguments.svg.as_deref().map(Output::new).transpose()?;
     let trace = match &arguments.trace {
-        Some(file) => Some(Trace::new(BufWriter::new(File::create(file)?))),
+        Some(file) => Some((file, Trace::new(BufWriter::new(create(file)?)))),
         None => None,
     };
     let terminal = Terminal::standard(arguments.expect.as_deref())?;
     let line = terminal.line();
+    // The PCI serial ports are not plugged in, and nobody is at their other ends: each would take a byte of what is typed.
+    let nobody = Terminal::standard(None)?;
     let setup = Setup {
         memory: arguments.memory * MIB,
         image: &image,
         serial: line,
         debug: line,
-        pci_serial: [line; 2],
+        pci_serial: [nobody.line(); 2],
         cards: &[],
         chips: arguments.chips,
-        trace: trace.as_ref(),
+        trace: trace.as_ref().map(|(_, trace)| trace),
     };
     let (outcome, summary) = with_board(&setup, |board| {
         let crew = Crew::new();
@@ -109,18 +116,18 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
             });
             // What the guest has sent is printed when this goes.
             let _serving = serving.map_err(BootError::Machine)?;
-            run(board, &crew, &run_how)
+            run_on(&kvm, board, &crew, &run_how)
         });
         (outcome, Summary::new(board.counters))
     })?;
     let outcome = outcome?;
-    if let Some(trace) = trace {
-        trace.finish()?;
+    if let Some((file, trace)) = trace {
+        trace.finish().map_err(|error| Unwritable::new(file, error))?;
     }
-    if let Some(file) = &arguments.svg {
+    if let Some(svg) = svg {
         let image = arguments.firmware.as_ref().or(arguments.kernel.as_ref());
         let title = image.and_then(|image| image.file_name()).unwrap_or_default().to_string_lossy();
-        fs::write(file, draw(&format!("Boot of {title}"), &summary))?;
+        svg.write(&draw(&format!("Boot of {title}"), &summary))?;
     }
     terminal.printed()?;
     let mut out = io::stdout().lock();
@@ -141,22 +148,22 @@ fn verdict(
     let Outcome { ended, resets, elapsed } = outcome;
     let again = match resets {
         0 => String::new(),
-        count => format!(", {count} times reset before"),
+        1 => ", reset once before".into(),
+        count => format!(", reset {count} times before"),
     };
+    if let Some(text) = &arguments.expect
+        && terminal.has_come()
+    {
+        writeln!(out, "The guest printed {text:?} after {elapsed:.1?}{again}.")?;
+        return Ok(true);
+    }
     if let Some(words) = last_words(&terminal.kept()) {
         complain(&format_args!("the kernel died: {words}"));
         return Ok(false);
     }
-    match (&arguments.expect, terminal.has_come()) {
-        (Some(text), true) => {
-            writeln!(out, "The guest printed {text:?} after {elapsed:.1?}{again}.")?;
-            return Ok(true);
-        }
-        (Some(text), false) => {
-            complain(&format_args!("{ended} after {elapsed:.1?}{again}, and has not printed {text:?}"));
-            return Ok(false);
-        }
-        (None, _) => {}
+    if let Some(text) = &arguments.expect {
+        complain(&format_args!("{ended} after {elapsed:.1?}{again}, and has not printed {text:?}"));
+        return Ok(false);
     }
     match ended {
         Ended::PoweredOff | Ended::Reset | Ended::Stopped { .. } => {

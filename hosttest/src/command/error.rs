@@ -5,6 +5,7 @@ use std::io;
 
 use clap::error::ErrorKind;
 use hosttest::boot::error::BootError;
+use hosttest::output::Unwritable;
 use hosttest::vmm::host::Unavailable;
 use hosttest::vmm::membarrier::Unsupported;
 
@@ -20,6 +21,8 @@ pub(crate) enum CommandError {
     Nested(u8),
     /// A machine could not be started.
     Boot(BootError),
+    /// A file cannot be written.
+    File(Unwritable),
     /// The output went nowhere.
     Output(io::Error),
 }
@@ -40,11 +43,11 @@ impl CommandError {
             CommandError::Boot(error) => match error {
                 BootError::Kvm(_) => 2,
                 BootError::CommandLine { .. } | BootError::Memory { .. } => 64,
-                BootError::FirmwareSize { .. } | BootError::NotAKernel(..) => 65,
+                BootError::FirmwareSize { .. } | BootError::InitrdSize { .. } | BootError::NotAKernel(..) => 65,
                 BootError::Unreadable(..) => 66,
                 _ => 1,
             },
-            CommandError::Output(_) => 1,
+            CommandError::File(_) | CommandError::Output(_) => 1,
         }
     }
 }
@@ -60,6 +63,7 @@ impl fmt::Display for CommandError {
             CommandError::Membarrier(error) => error.fmt(f),
             CommandError::Nested(code) => write!(f, "the command ended with exit code {code} on kvm_amd"),
             CommandError::Boot(error) => error.fmt(f),
+            CommandError::File(error) => error.fmt(f),
             CommandError::Output(error) => write!(f, "cannot write to the standard output: {error}"),
         }
     }
@@ -80,6 +84,12 @@ impl From<Unsupported> for CommandError {
 impl From<BootError> for CommandError {
     fn from(error: BootError) -> Self {
         Self::Boot(error)
+    }
+}
+
+impl From<Unwritable> for CommandError {
+    fn from(error: Unwritable) -> Self {
+        Self::File(error)
     }
 }
 

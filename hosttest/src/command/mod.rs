@@ -22,8 +22,8 @@ pub(crate) use error::CommandError;
 const EXIT_CODES: &str = "\
 Exit code: 0 if every guest passed and every guarantee held; 1 if not, or if the output cannot be
 written; 2 if KVM (or membarrier(2)) is needed and cannot be used; 64 if the command line makes
-no sense, 65 if an image does not, 66 if an image cannot be read. What a nested command ends with is
-passed on.";
+no sense, for an image too; 65 if a file is no image; 66 if it cannot be read. What a nested
+command ends with is passed on.";
 
 /// Runs guests under KVM against vm-device.
 ///

@@ -1,6 +1,5 @@
 //! `hosttest run NAME...`
 
-use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::PathBuf;
 
@@ -8,6 +7,7 @@ use clap::Args;
 use hosttest::guests;
 use hosttest::guests::scenario::{Scenario, trace_to};
 use hosttest::guests::shown::with_maps;
+use hosttest::output::{Unwritable, create};
 use hosttest::vmm::trace::Trace;
 
 use super::error::CommandError;
@@ -42,7 +42,7 @@ fn guests(name: &str) -> Result<Guests, String> {
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
     let kvm = arguments.device.open()?;
     let trace = match &arguments.trace {
-        Some(file) => Some(trace_to(Trace::new(BufWriter::new(File::create(file)?)))),
+        Some(file) => Some((file, trace_to(Trace::new(BufWriter::new(create(file)?))))),
         None => None,
     };
     let mut out = io::stdout().lock();
@@ -63,8 +63,8 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
         }
         write!(out, "{maps}")?;
     }
-    if let Some(trace) = trace {
-        trace.finish()?;
+    if let Some((file, trace)) = trace {
+        trace.finish().map_err(|error| Unwritable::new(file, error))?;
     }
     Ok(passed)
 }

@@ -8,6 +8,7 @@ pub mod long_mode;
 pub mod mmio;
 pub mod port;
 pub mod real_mode;
+pub mod serial;
 
 use crate::devices::verdict::VERDICT_PORT;
 

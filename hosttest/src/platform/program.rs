@@ -3,8 +3,8 @@
 use super::layout::{DISK_PORT, INTERRUPTS, NETWORK_PORT, SCRATCH_BASE, VIDEO_BASE, VIDEO_SIZE, WINDOW, WINDOW_SIZE};
 use crate::devices::interrupter::ASSERT;
 use crate::devices::pci::CONFIG_ADDRESS;
-use crate::devices::serial::{COM1, LINE_STATUS, TRANSMIT, TRANSMITTER_EMPTY};
 use crate::devices::verdict::{Finding, VERDICT_PORT};
+use crate::guest_side::serial::{COM1, LINE_STATUS, TRANSMIT, TRANSMITTER_EMPTY};
 use crate::guest_side::{mmio, port};
 
 /// A value of one access.

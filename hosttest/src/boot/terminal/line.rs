@@ -167,8 +167,10 @@ impl Traffic {
         self.state().has_come
     }
 
+    /// The last of what the guest has sent. Not all of it may be printed yet.
     pub(super) fn kept(&self) -> Vec<u8> {
-        self.state().kept.iter().copied().collect()
+        let state = self.state();
+        state.kept.iter().chain(&state.from_guest).copied().collect()
     }
 
     /// Whether the last byte that was printed ends a line, or none was.

@@ -127,7 +127,7 @@ impl Terminal {
         self.traffic.has_come()
     }
 
-    /// The last of what the guest has sent, up to a MiB.
+    /// The last of what the guest has sent, a MiB or more. Not all of it may be printed yet.
     pub fn kept(&self) -> Vec<u8> {
         self.traffic.kept()
     }

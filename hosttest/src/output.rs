@@ -1,16 +1,47 @@
-//! Files for results: whether they can be written is known before anything is measured, and one that is there already stays
-//! as it is until the new one is whole.
+//! Files for results: whether they can be written is known before anything is run, and one that is there already stays as it is
+//! until the new one is whole.
 
+use std::error;
 use std::ffi::OsString;
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process;
 
-use super::error::Error;
+/// A file cannot be written.
+#[derive(Debug)]
+pub struct Unwritable {
+    /// As the user named it.
+    named: PathBuf,
+    error: io::Error,
+}
+
+impl Unwritable {
+    /// Why `named` cannot be written.
+    pub fn new(named: &Path, error: io::Error) -> Self {
+        Self { named: named.into(), error }
+    }
+}
+
+impl fmt::Display for Unwritable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` cannot be written: {}", self.named.display(), self.error)
+    }
+}
+
+impl error::Error for Unwritable {}
+
+/// Opens a file that is written little by little. What is in it is gone then.
+///
+/// # Errors
+/// It cannot be written.
+pub fn create(named: &Path) -> Result<File, Unwritable> {
+    File::create(named).map_err(|error| Unwritable::new(named, error))
+}
 
 /// A file that results go to.
-pub(super) struct Output {
+pub struct Output {
     /// As the user named it.
     named: PathBuf,
     to: Destination,
@@ -25,13 +56,20 @@ enum Destination {
 
 impl Output {
     /// Sees that the file can be written.
-    pub(super) fn new(named: &Path) -> Result<Self, Error> {
-        let to = Destination::of(named).map_err(|error| Error::File(named.into(), error))?;
+    ///
+    /// # Errors
+    /// It cannot.
+    pub fn new(named: &Path) -> Result<Self, Unwritable> {
+        let to = Destination::of(named).map_err(|error| Unwritable::new(named, error))?;
         Ok(Self { named: named.into(), to })
     }
 
-    pub(super) fn write(self, contents: &str) -> Result<(), Error> {
-        self.to.write(contents).map_err(|error| Error::File(self.named, error))
+    /// Writes all of it. A file that was there is replaced.
+    ///
+    /// # Errors
+    /// It cannot be written after all; a file that was there stays.
+    pub fn write(self, contents: &str) -> Result<(), Unwritable> {
+        self.to.write(contents).map_err(|error| Unwritable { named: self.named, error })
     }
 }
 
