@@ -19,10 +19,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use guests::{Code, bz_image, elf, file};
 use needs::{Need, test};
 
+/// A test with its name.
+type Named = (&'static str, fn() -> Outcome);
+
 fn main() -> ExitCode {
     let kvm = [&Need::new("KVM", kvm())];
     let mut trials: Vec<Trial> = Vec::new();
-    let without: [(&str, fn() -> Outcome); 5] = [
+    let without: [Named; 5] = [
         ("an_option_that_makes_no_sense_is_named", wrong_options),
         ("an_image_that_cannot_be_read_is_named", unreadable_images),
         ("firmware_is_as_large_as_there_is_room_for", firmware_sizes),
@@ -30,7 +33,7 @@ fn main() -> ExitCode {
         ("its_help_names_the_exit_codes", help),
     ];
     trials.extend(without.map(|(name, run)| test(name, &[], run)));
-    let with: [(&str, fn() -> Outcome); 17] = [
+    let with: [Named; 17] = [
         ("a_file_that_is_no_kernel_is_named_and_why", no_kernels),
         ("a_kernel_that_does_not_fit_says_how_much_it_takes", too_little_memory),
         ("a_command_line_that_is_too_long_says_so", long_command_line),
