@@ -264,7 +264,7 @@ fn the_lines_that_are_not_there_are_refused_and_so_are_messages() {
 }
 
 #[test]
-fn an_edge_interrupts_once_and_goes_with_its_assertion() {
+fn an_edge_interrupts_once_and_waits_where_its_line_goes_before() {
     initialised(|machine| {
         machine.assert(5);
         machine.assert(5);
@@ -273,10 +273,13 @@ fn an_edge_interrupts_once_and_goes_with_its_assertion() {
         machine.assert(5);
         assert_eq!((machine.requests(), machine.accepted()), ((0, 0), vec![]));
         machine.deassert(5);
+        // As of a timer that shares its line.
         machine.assert(5);
         machine.deassert(5);
+        assert_eq!((machine.requests(), machine.accepted()), ((0x20, 0), vec![0x25]));
+        machine.write(COMMAND, EOI);
         assert_eq!((machine.requests(), machine.accepted()), ((0, 0), vec![]));
-        // One that is signalled without a level stays.
+        // So does one that is signalled without a level.
         machine.pulse(5);
         machine.deassert(5);
         assert_eq!((machine.requests(), machine.accepted()), ((0x20, 0), vec![0x25]));
@@ -530,6 +533,8 @@ fn a_poll_acknowledges_and_only_the_next_read_is_one() {
 fn a_request_that_has_gone_is_a_spurious_interrupt_of_its_controller() {
     initialised(|machine| {
         assert_eq!(machine.pic.acknowledge(), 0x27);
+        machine.write(ELCR, 0x08);
+        machine.write(ELCR + 1, 0x10);
         machine.assert(3);
         machine.deassert(3);
         assert_eq!((machine.pic.acknowledge(), machine.in_service()), (0x27, (0, 0)));
@@ -596,6 +601,7 @@ fn a_reset_is_power_on_but_for_what_asserts_the_lines() {
 #[test]
 fn the_pin_is_told_each_change_once() {
     initialised(|machine| {
+        machine.write(ELCR, 0x28);
         [1, 3, 5].into_iter().for_each(|line| machine.assert(line));
         machine.deassert(3);
         assert_eq!(*machine.intr.told.lock(), [true]);

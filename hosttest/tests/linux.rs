@@ -46,6 +46,18 @@ fn main() -> ExitCode {
             &["--no-messages"],
             &[STARTED, COMPARED, BY_PINS, PASSED],
         ),
+        trial(
+            "cloud_kernel_with_two_processors_and_the_crate_s_interrupt_controllers",
+            Kernel::Cloud,
+            &["--chips", "crate", "--cpus", "2", "--hot-plugs", "3"],
+            &[STARTED, COMPARED, BY_MESSAGE, HOT_PLUGGED, PASSED],
+        ),
+        trial(
+            "cloud_kernel_by_pins_of_the_crate_s_interrupt_controllers",
+            Kernel::Cloud,
+            &["--chips", "crate", "--no-messages"],
+            &[STARTED, COMPARED, BY_PINS, PASSED],
+        ),
         trial("stock_kernel_with_one_processor", Kernel::Stock, &[], &[STARTED, COMPARED, BY_MESSAGE, PASSED]),
         trial(
             "stock_kernel_with_two_processors_by_pins",

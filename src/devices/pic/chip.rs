@@ -52,9 +52,9 @@ pub(super) struct Chip {
     wired: u8,
     /// The lines that are asserted.
     inputs: u8,
-    /// The lines whose edge was seen, and not acknowledged. It goes with the assertion.
+    /// The lines whose edge was seen, and not acknowledged.
     edges: u8,
-    /// The lines that an edge without a level was signalled on.
+    /// The lines that an edge without a level was signalled on, which requests however the line is triggered.
     pulses: u8,
     /// The lines that are triggered by level (the ELCR).
     levels: u8,
@@ -107,15 +107,13 @@ impl Chip {
         chip
     }
 
-    /// Asserts a line, or takes the assertion back. An edge that was not acknowledged goes with it: "the IR inputs must remain high
-    /// until after the falling edge of the first INTA" (data sheet, "Edge and Level Triggered Modes").
+    /// Asserts a line, or takes the assertion back. An edge waits for its acknowledgement all the same.
     pub(super) const fn set_input(&mut self, line: u8, asserted: bool) {
         let bit = bit(line);
         if asserted {
             self.edges |= bit & !self.inputs;
             self.inputs |= bit;
         } else {
-            self.edges &= !bit;
             self.inputs &= !bit;
         }
     }

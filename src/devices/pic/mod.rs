@@ -62,9 +62,10 @@ impl<P: IntrPin + Send + ?Sized> IntrPin for alloc::sync::Arc<P> {
 /// each entry of the guest, and when the processor can take an interrupt, calls [`acknowledge`](Self::acknowledge) for its vector.
 ///
 /// A line is triggered by its edge, or by level where the guest has set its bit in the control registers, which take the place of
-/// the bit LTIM of ICW1 (82371FB, ICW1). An edge that goes before it is acknowledged is forgotten, as on hardware; one that is
-/// signalled by [`pulse`](InterruptController::pulse) stays until it is acknowledged, however its line is triggered. Line 2 is refused,
-/// and so are messages.
+/// the bit LTIM of ICW1 (82371FB, ICW1). An edge waits until it is acknowledged, also where its line goes before: a device on a shared
+/// line signals an edge by an assertion that lasts for a moment. (On hardware it would be forgotten; data sheet, "Edge and Level
+/// Triggered Modes".) One that is signalled by [`pulse`](InterruptController::pulse) does so however its line is triggered. Line 2 is
+/// refused, and so are messages.
 ///
 /// Requests are held back until the guest has initialised both controllers. What boards of PCs do not use is not there: the mode of
 /// the MCS-80, and buffered mode; which controller is the master is wired. The bits for both are ignored.
