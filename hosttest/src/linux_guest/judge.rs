@@ -134,11 +134,7 @@ impl Judge<'_, '_> {
     fn try_all(&self) -> Step {
         self.shell.wait_until_ready().map_err(|error| error.to_string())?;
         (self.told)("Linux has started");
-        let report = self.report()?;
-        let differences = compare(&report, self.board, self.trial.cpus);
-        if !differences.is_empty() {
-            return Err(format!("Linux and the manager differ:\n  {}", differences.join("\n  ")));
-        }
+        self.compare()?;
         (self.told)("ports, memory, lines, PCI functions, serial ports, clock and tables are those of the manager");
         self.drive_both()?;
         (self.told)(match self.trial.by_messages {
@@ -172,6 +168,20 @@ impl Judge<'_, '_> {
     fn report(&self) -> Step<Report> {
         let output = self.run("report")?;
         Report::read(&output).map_err(|error| format!("{error}\n{output}"))
+    }
+
+    /// Linux has found what the manager has. Its drivers look at some devices in the background, so that it is asked more than once.
+    fn compare(&self) -> Step {
+        const TRIES: u32 = 5;
+        let mut differences = Vec::new();
+        for _ in 0..TRIES {
+            differences = compare(&self.report()?, self.board, self.trial.cpus);
+            if differences.is_empty() {
+                return Ok(());
+            }
+            self.run("sleep 2")?;
+        }
+        Err(format!("Linux and the manager differ:\n  {}", differences.join("\n  ")))
     }
 
     /// The name of the terminal that Linux has made of PCI serial port number `port`.
