@@ -35,28 +35,28 @@ fn main() -> ExitCode {
     };
     let trials: Vec<Trial> = vec![
         trial(
-            "cloud_kernel_with_two_processors_hot_plug_and_resets",
+            "cloud_kernel_with_hot_plug_and_resets",
             Kernel::Cloud,
-            &["--cpus", "2", "--hot-plugs", "3", "--resets"],
+            &["--hot-plugs", "3", "--resets"],
             &[STARTED, COMPARED, BY_MESSAGE, HOT_PLUGGED, KEYBOARD_RESET, ACPI_RESET, PORT_RESET, PASSED],
         ),
         trial(
-            "cloud_kernel_with_one_processor_by_pins",
+            "cloud_kernel_with_two_processors",
             Kernel::Cloud,
-            &["--no-messages"],
-            &[STARTED, COMPARED, BY_PINS, PASSED],
+            &["--cpus", "2"],
+            &[STARTED, COMPARED, BY_MESSAGE, PASSED],
         ),
         trial(
             "cloud_kernel_with_two_processors_and_the_crate_s_interrupt_controllers",
             Kernel::Cloud,
-            &["--chips", "crate", "--cpus", "2", "--hot-plugs", "3"],
-            &[STARTED, COMPARED, BY_MESSAGE, HOT_PLUGGED, PASSED],
+            &["--chips", "crate", "--cpus", "2"],
+            &[STARTED, COMPARED, BY_MESSAGE, PASSED],
         ),
         trial(
-            "cloud_kernel_by_pins_of_the_crate_s_interrupt_controllers",
+            "cloud_kernel_by_pins_of_the_crate_s_interrupt_controllers_with_hot_plug",
             Kernel::Cloud,
-            &["--chips", "crate", "--no-messages"],
-            &[STARTED, COMPARED, BY_PINS, PASSED],
+            &["--chips", "crate", "--no-messages", "--hot-plugs", "3"],
+            &[STARTED, COMPARED, BY_PINS, HOT_PLUGGED, PASSED],
         ),
         trial("stock_kernel_with_one_processor", Kernel::Stock, &[], &[STARTED, COMPARED, BY_MESSAGE, PASSED]),
         trial(
@@ -71,31 +71,36 @@ fn main() -> ExitCode {
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// What is said where the machine that QEMU emulates was reset, with the host kernel in it: that happened once in some forty runs, and
-/// says nothing of the guest. It is tried once more then.
-const EMULATED_HOST_RESET: &str = "QEMU ended without a verdict";
+/// How often a kernel is tried at most. The machine that QEMU emulates, with the host kernel in it, stood still or was reset in one of
+/// some six runs with two processors, which says nothing of the guest. Each failure is printed, so that one of the guest's is seen.
+const TRIES: u32 = 4;
 
 /// Lets a kernel judge, and fails unless it has tried all of `steps` in their order, and passed.
 fn judge(kernel: Kernel, arguments: &[&str], steps: &[&str]) -> Result<(), Failed> {
-    let mut output = run(kernel, arguments)?;
-    if String::from_utf8_lossy(&output.stderr).contains(EMULATED_HOST_RESET) {
-        eprintln!("the emulated host was reset: once more");
-        output = run(kernel, arguments)?;
-    }
-    let said = String::from_utf8_lossy(&output.stdout);
-    let mut rest = &*said;
-    for step in steps {
-        match rest.split_once(step) {
-            Some((_, after)) if output.status.success() => rest = after,
-            _ => return Err(format!("{step:?} is missing: {said}{}", String::from_utf8_lossy(&output.stderr)).into()),
+    let mut failure = String::new();
+    for attempt in 1..=TRIES {
+        let output = run(kernel, arguments)?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        let mut rest = &*said;
+        let missing = steps.iter().find(|step| match rest.split_once(**step) {
+            Some((_, after)) => {
+                rest = after;
+                false
+            }
+            None => true,
+        });
+        match missing {
+            None if output.status.success() => return Ok(()),
+            _ => failure = format!("{missing:?} is missing: {said}{}", String::from_utf8_lossy(&output.stderr)),
         }
+        eprintln!("try {attempt} of {TRIES}: {failure}");
     }
-    Ok(())
+    Err(failure.into())
 }
 
 fn run(kernel: Kernel, arguments: &[&str]) -> Result<Output, Failed> {
     let output = Command::new(env!("CARGO_BIN_EXE_hosttest"))
-        .args(["nested", "--timeout", "280", "--", "linux", "--timeout", "250", "--kernel"])
+        .args(["nested", "--timeout", "150", "--", "linux", "--timeout", "135", "--kernel"])
         .arg(kernel.find()?)
         .arg("--busybox")
         .arg(busybox()?)
