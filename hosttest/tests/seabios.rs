@@ -1,6 +1,6 @@
 //! SeaBIOS on the board of `hosttest boot`: it finds the functions behind the host bridge and behind another bridge, sizes their base
 //! address registers, gives them addresses and lines, sets its clock by the RTC, and looks for something to boot from. The map is as
-//! it left the registers, and what it asked for in vain is what it is known to look for. Without `/dev/kvm` or SeaBIOS these tests
+//! it left the registers. A list has each access that no device answers, with the reason. Without `/dev/kvm` or SeaBIOS these tests
 //! count as ignored; where `CI` is set, as failed.
 
 mod needs;

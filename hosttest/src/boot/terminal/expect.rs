@@ -23,7 +23,7 @@ impl Expect {
         Self { text: text.into(), tail: Vec::new(), has_come: false }
     }
 
-    /// Looks at the next bytes. Returns whether the text has come by now.
+    /// Takes the next bytes. Returns whether the text stands in all bytes so far.
     pub fn feed(&mut self, bytes: &[u8]) -> bool {
         if !self.has_come {
             self.tail.extend_from_slice(bytes);
