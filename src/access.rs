@@ -312,6 +312,14 @@ impl<'a> Access<'a> {
         registers.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
     }
 
+    /// Where in the range the registers begin that the access has bytes of, `length` in all: each is `SIZE` bytes long, a power of two.
+    #[cfg(feature = "devices")]
+    pub(crate) fn registers<const SIZE: usize>(&self, length: usize) -> impl Iterator<Item = u64> + use<SIZE> {
+        const { assert!(SIZE.is_power_of_two()) };
+        let end = self.offset().saturating_add(length as u64);
+        (self.offset() & !(SIZE as u64 - 1)..end).step_by(SIZE)
+    }
+
     /// The first byte that the data of the access has in common with registers that begin `offset` bytes into the range: its
     /// number among the registers, and in the data.
     fn meet(&self, offset: u64) -> (usize, usize) {

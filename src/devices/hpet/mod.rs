@@ -351,7 +351,7 @@ impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
         self.with_state(|state| {
-            for register in registers(access, data.len()) {
+            for register in access.registers::<8>(data.len()) {
                 access.load_at(register, &state.read(register, self.board).to_le_bytes(), data);
             }
         });
@@ -359,7 +359,7 @@ impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
         self.with_state(|state| {
-            for register in registers(access, data.len()) {
+            for register in access.registers::<8>(data.len()) {
                 // The bytes that are written are the same in both.
                 let (mut value, mut other) = ([0; 8], [0xff; 8]);
                 access.store_at(register, &mut value, data);
@@ -401,10 +401,4 @@ impl<'d, C: Clock + Sync> Device<'d> for Hpet<'d, C> {
         let capabilities = self.board.capabilities() as u32;
         description.role(Role::Hpet { capabilities, minimum_tick: u16::try_from(minimum_tick).unwrap_or(u16::MAX) });
     }
-}
-
-/// The offsets of the registers of 8 bytes that an access touches.
-fn registers(access: &Access<'_>, length: usize) -> impl Iterator<Item = u64> + use<> {
-    let end = access.offset().saturating_add(length as u64);
-    (access.offset() & !7..end).step_by(8)
 }

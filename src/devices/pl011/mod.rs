@@ -165,19 +165,6 @@ impl<L: Read + ReadReady + Write + WriteReady> State<'_, L> {
     }
 }
 
-/// The registers that an access has bytes of: the offset of each, and where in the data it begins and ends.
-fn pieces(offset: u64, length: usize) -> impl Iterator<Item = (u64, u64, core::ops::Range<usize>)> {
-    let mut done = 0_usize;
-    core::iter::from_fn(move || {
-        let at = offset.saturating_add(done as u64);
-        let (register, byte) = (at - at % REGISTER_SIZE, at % REGISTER_SIZE);
-        let end = length.min(done.saturating_add((REGISTER_SIZE - byte) as usize));
-        let piece = done..end;
-        done = end;
-        (!piece.is_empty()).then_some((register, byte, piece))
-    })
-}
-
 impl<'d, L, C> Device<'d> for Pl011<'d, L, C>
 where
     L: Read + ReadReady + Write + WriteReady + Send,
@@ -189,24 +176,18 @@ where
 
     fn read(&self, access: &Access<'_>, data: &mut [u8]) {
         self.with_registers(|registers, _| {
-            for (register, byte, piece) in pieces(access.offset(), data.len()) {
-                let value = registers.read(register).to_le_bytes();
-                let value = value.iter().skip(byte as usize);
-                let data = data.get_mut(piece).unwrap_or_default();
-                data.iter_mut().zip(value).for_each(|(to, from)| *to = *from);
+            for register in access.registers::<REGISTER_SIZE>(data.len()) {
+                access.load_at(register, &registers.read(register).to_le_bytes(), data);
             }
         });
     }
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
         self.with_registers(|registers, now| {
-            for (register, byte, piece) in pieces(access.offset(), data.len()) {
-                let mut value = [0; REGISTER_SIZE as usize];
-                let data = data.get(piece).unwrap_or_default();
-                value.iter_mut().zip(data).for_each(|(to, from)| *to = *from);
-                if byte == 0 {
-                    registers.write(register, u32::from_le_bytes(value) as u16, now);
-                }
+            for register in access.registers::<REGISTER_SIZE>(data.len()).filter(|first| *first >= access.offset()) {
+                let mut value = [0; REGISTER_SIZE];
+                access.store_at(register, &mut value, data);
+                registers.write(register, u32::from_le_bytes(value) as u16, now);
             }
         });
     }

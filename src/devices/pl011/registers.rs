@@ -7,7 +7,7 @@ use heapless::Deque;
 /// How many characters a FIFO holds.
 pub(super) const DEPTH: usize = 16;
 /// How far apart registers are, in bytes.
-pub(super) const REGISTER_SIZE: u64 = 4;
+pub(super) const REGISTER_SIZE: usize = 4;
 
 /// Offsets of the registers: data, receive status, flags, IrDA, baud rate, line control, control, FIFO levels, interrupts, DMA.
 const DR: u64 = 0x000;
@@ -139,7 +139,7 @@ impl Registers {
             MIS => self.raw & self.mask,
             DMACR => self.dma.into(),
             ID.. => {
-                let number = usize::try_from((register - ID) / REGISTER_SIZE).unwrap_or(usize::MAX);
+                let number = usize::try_from(register - ID).unwrap_or(usize::MAX) / REGISTER_SIZE;
                 IDS.get(number).copied().unwrap_or(0).into()
             }
             _ => 0,
