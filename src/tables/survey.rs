@@ -188,6 +188,24 @@ pub(super) fn each_role(registered: &dyn Registered, act: &mut dyn FnMut(&Entry<
     registered.each(&mut |entry| (entry.describe)(&mut Roles(&mut |role| act(entry, role))));
 }
 
+/// Calls `act` with each PCI host bridge and its number, from 0 on.
+pub(super) fn each_host(registered: &dyn Registered, act: &mut dyn FnMut(&Entry<'_>, u32)) {
+    let mut number = 0_u32;
+    each_role(registered, &mut |entry, role| {
+        if role == Role::PciHost {
+            act(entry, number);
+            number = number.saturating_add(1);
+        }
+    });
+}
+
+/// The memory of the enhanced mechanism of a host bridge, and the number of the last bus that is whole in it.
+pub(super) fn ecam(registered: &dyn Registered, id: InstanceId) -> Option<(IoRange, u8)> {
+    let (_, range) = ranges(registered, id, u16::MAX).find(|(io_type, _)| *io_type != IoType::Pio)?;
+    let buses = range.size().map_or(u64::MAX, |size| size.0 >> 20);
+    Some((range, u8::try_from(buses.saturating_sub(1)).unwrap_or(u8::MAX)))
+}
+
 /// Whether a device says anything of itself.
 pub(super) fn is_described(registered: &dyn Registered, id: InstanceId) -> bool {
     struct Says(bool);

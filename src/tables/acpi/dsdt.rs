@@ -2,13 +2,13 @@
 
 use super::super::pci::{DEVICES, PciRoot};
 use super::super::registered::{Entry, Registered};
-use super::super::survey::{self, Survey, each_role};
+use super::super::survey::{self, Survey, each_host};
 use super::super::writer::Writer;
 use super::Config;
 use super::aml::{self, Name};
 use super::resources;
-use crate::address::{IoRange, IoType};
-use crate::description::{Description, Part, Role};
+use crate::address::IoType;
+use crate::description::{Description, Part};
 use crate::instance::InstanceId;
 
 /// What is in the block after its header.
@@ -27,13 +27,7 @@ pub(super) fn body(w: &mut Writer<'_>, registered: &dyn Registered, config: &Con
                 identity(w, "ACPI0007", uid);
             });
         }
-        let mut number = 0_u32;
-        each_role(registered, &mut |entry, role| {
-            if role == Role::PciHost {
-                root_bridge(w, registered, config, entry, number);
-                number = number.saturating_add(1);
-            }
-        });
+        each_host(registered, &mut |entry, number| root_bridge(w, registered, config, entry, number));
         let mut devices = Devices { w, registered, survey, id: None, number: 0 };
         registered.each(&mut |entry| {
             devices.id = Some(entry.id);
@@ -85,21 +79,13 @@ impl Description for Devices<'_, '_, '_> {
     }
 }
 
-/// The memory of the enhanced mechanism, and the number of the last bus in it.
-pub(super) fn ecam(registered: &dyn Registered, entry: &Entry<'_>) -> Option<(IoRange, u8)> {
-    let mut ranges = survey::ranges(registered, entry.id, u16::MAX);
-    let (_, range) = ranges.find(|(io_type, _)| *io_type != IoType::Pio)?;
-    let last_bus = range.last().0.wrapping_sub(range.first().0) >> 20;
-    Some((range, u8::try_from(last_bus).unwrap_or(u8::MAX)))
-}
-
 /// A PCI root bridge (PCI Firmware 3.2, 4.1), and the memory of its enhanced mechanism as that of the motherboard (4.1.2).
 fn root_bridge(w: &mut Writer<'_>, registered: &dyn Registered, config: &Config<'_>, entry: &Entry<'_>, number: u32) {
     const CONVENTIONAL: &str = "PNP0A03";
     const EXPRESS: &str = "PNP0A08";
     const MOTHERBOARD: &str = "PNP0C02";
 
-    let ecam = ecam(registered, entry);
+    let ecam = survey::ecam(registered, entry.id);
     let root = config.pci.get(number as usize).copied().unwrap_or(PciRoot::NOTHING);
     let [_, _, _, digit] = numbered(b'D', number);
     aml::device(w, [b'P', b'C', b'I', digit], |w| {

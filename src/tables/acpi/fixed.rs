@@ -2,9 +2,8 @@
 
 use super::super::pci::DEVICES;
 use super::super::registered::Registered;
-use super::super::survey::{Address, Console, Hpet, Survey, bit, each_role, ranges};
+use super::super::survey::{Address, Console, Hpet, Survey, bit, each_host, each_role, ecam, ranges};
 use super::super::writer::Writer;
-use super::dsdt::ecam;
 use super::{Config, IoApic, IrqOverride};
 use crate::address::IoType;
 use crate::description::{Role, UartKind};
@@ -194,13 +193,9 @@ fn irq_override(w: &mut Writer<'_>, irq: u8, gsi: u32, is_level: bool) {
 
 /// Calls `act` with the segment, the base and the last bus of each configuration space in memory.
 fn each_ecam(registered: &dyn Registered, act: &mut dyn FnMut(u16, u64, u8)) {
-    let mut segment = 0_u16;
-    each_role(registered, &mut |entry, role| {
-        if role == Role::PciHost {
-            if let Some((range, last_bus)) = ecam(registered, entry) {
-                act(segment, range.first().0, last_bus);
-            }
-            segment = segment.saturating_add(1);
+    each_host(registered, &mut |entry, number| {
+        if let Some((range, last_bus)) = ecam(registered, entry.id) {
+            act(u16::try_from(number).unwrap_or(u16::MAX), range.first().0, last_bus);
         }
     });
 }

@@ -2,7 +2,7 @@
 
 use super::super::pci::{DEVICES, PciInterrupts, PciRoot};
 use super::super::registered::{Entry, Registered};
-use super::super::survey::{Irq, Survey, each_role, ranges};
+use super::super::survey::{Irq, Survey, each_host, ecam, ranges};
 use super::blob::{Blob, size};
 use super::{Config, ControllerKind, InterruptParent};
 use crate::address::{IoRange, IoType};
@@ -167,14 +167,10 @@ fn specifier(blob: &mut Blob<'_>, kind: ControllerKind, irq: Irq) {
 
 /// The host bridges that have windows.
 pub(super) fn host_bridges(blob: &mut Blob<'_>, registered: &dyn Registered, config: &Config<'_>) {
-    let mut number = 0_u32;
-    each_role(registered, &mut |entry, role| {
-        if role == Role::PciHost {
-            let root = config.pci.get(number as usize).filter(|root| !root.memory.is_empty() || !root.ports.is_empty());
-            if let Some(root) = root {
-                host_bridge(blob, registered, config, entry, root, number);
-            }
-            number = number.saturating_add(1);
+    each_host(registered, &mut |entry, number| {
+        let root = config.pci.get(number as usize).filter(|root| !root.memory.is_empty() || !root.ports.is_empty());
+        if let Some(root) = root {
+            host_bridge(blob, registered, config, entry, root, number);
         }
     });
 }
@@ -188,20 +184,18 @@ fn host_bridge(
     root: &PciRoot<'_>,
     number: u32,
 ) {
-    let ecam = ranges(registered, entry.id, u16::MAX).find(|(io_type, _)| *io_type != IoType::Pio);
-    let ecam = ecam.map(|(_, range)| range);
+    let ecam = ecam(registered, entry.id);
     let name = if ecam.is_some() { "pcie" } else { "pci" };
-    blob.node_at(name, ecam.map(|range| range.first().0), |blob| {
+    blob.node_at(name, ecam.map(|(range, _)| range.first().0), |blob| {
         let compatible: &[&str] =
             if ecam.is_some() { &["pci-host-ecam-generic"] } else { &["intel,ce4100-pci", "pci"] };
         blob.property("compatible", Property::Texts(compatible));
         blob.property("device_type", Property::Text("pci"));
         blob.cells("#address-cells", &[3]);
         blob.cells("#size-cells", &[2]);
-        let last_bus = ecam.map_or(0xff, |range| (size(range) >> 20).clamp(1, 0x100).saturating_sub(1));
-        blob.cells("bus-range", &[0, last_bus as u32]);
+        blob.cells("bus-range", &[0, ecam.map_or(u8::MAX, |(_, last_bus)| last_bus).into()]);
         blob.cells("linux,pci-domain", &[number]);
-        if let Some(range) = ecam {
+        if let Some((range, _)) = ecam {
             blob.property_with("reg", |blob| {
                 blob.put_wide(&[range.first().0, size(range)]);
             });
