@@ -40,7 +40,7 @@
 pub trait Description {
     /// The device is one of these in ACPI's namespace: `id` is its hardware id (ACPI 6.5, 6.1.5), such as `PNP0501`, and `part` is
     /// what of its ranges and lines is this one's. A device that is several calls it several times: a keyboard controller has two.
-    /// It is not told while ranges are this one's and none of them has addresses.
+    /// While `part` has ranges, and none of them has addresses, the tables leave it out.
     fn acpi(&mut self, id: &str, part: Part) {
         let _ = (id, part);
     }
@@ -163,7 +163,7 @@ pub enum Role {
         /// It has 32 bits, and not 24.
         is_wide: bool,
     },
-    /// The fixed hardware of ACPI (ACPI 6.5, 4.8.3). Line 0 is the system control interrupt: without one, it is not told.
+    /// The fixed hardware of ACPI (ACPI 6.5, 4.8.3). Line 0 is the system control interrupt: without one, the tables leave the device out.
     Pm1 {
         /// Status and enable registers, as PM1a_EVT_BLK.
         event: DeviceRegister,

@@ -18,8 +18,9 @@
 //! # Lines
 //!
 //! Every line from 16 on is level-triggered, and so are those below that devices may share, unless one of these says that it is
-//! [edge-triggered](crate::Description::edge_triggered). The others are edge-triggered, as those of ISA. The tables call level-triggered lines active low and edge-triggered ones active high, as on a PC. To this crate's
-//! handles a line is asserted or not, and its controller does not go by the polarity that a guest programs.
+//! [edge-triggered](crate::Description::edge_triggered). The others are edge-triggered, as those of ISA. At an IOAPIC the tables call
+//! level-triggered lines active low and edge-triggered ones active high, as on a PC; at a GIC every line is active high. To this
+//! crate's handles a line is asserted or not, and its controller does not go by the polarity that a guest programs.
 
 pub mod acpi;
 pub mod fdt;

@@ -75,8 +75,8 @@ impl LegacyReplacement {
 /// less than 32: its configuration register says which, and selects one by its GSI. A selection of another one is not taken.
 /// Without an interrupt that it has selected, a timer interrupts nobody. An edge on a line that is shared is asserted and
 /// deasserted; 8 edges are signalled at once at most, and those beyond are lost. What was refused is told again by the next call,
-/// for which a tick is asked for. Messages (FSB delivery) are not offered. The interrupt controller is called under the device's own lock, and must not
-/// call it.
+/// for which a tick is asked for. Messages (FSB delivery) are not offered. The interrupt controller is called under the device's
+/// own lock, and must not call it.
 ///
 /// **Legacy replacement.** [`with_legacy_replacement`](Self::with_legacy_replacement) offers it. The first two interrupts of
 /// the device are then those of the PIT and the RTC: GSI 0 or 2, and GSI 8. The device shares them with the two, so that all

@@ -365,7 +365,7 @@ impl Redirections<'_> {
         self.state.lock().pins.get(line as usize).map(Pin::redirection)
     }
 
-    /// Those of all lines, the lowest first. Each has the moment when it is returned.
+    /// Those of all lines, the lowest first. Each is read when the iterator returns it, and may have changed since the one before.
     ///
     /// ```
     /// use vm_device::devices::ioapic::{Ioapic, LocalApics};

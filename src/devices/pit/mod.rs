@@ -41,9 +41,9 @@ const REFRESH: u64 = 18;
 /// At each [`tick`](Device::tick), and at each access, all edges are signalled that were due since the last one, but no more
 /// than 8: those beyond are lost, as interrupts are that a processor is too late for. An interrupt controller that has not
 /// delivered one edge takes those that follow as the same. A refused edge is signalled again by the next call, for which a tick is
-/// asked for. On a line that is
-/// shared, an edge is a level that is asserted and deasserted. A period shorter than 100 us asks for a tick every 100 us, which signals the edges of its period together. A
-/// count of 1 in modes 2 and 3, which the data sheet forbids, leaves the output high.
+/// asked for. On a line that is shared, an edge is a level that is asserted and deasserted. A period shorter than 100 us asks for a
+/// tick every 100 us, which signals the edges of its period together. A count of 1 in modes 2 and 3, which the data sheet forbids,
+/// leaves the output high.
 ///
 /// The control port reads as open bus. After power-on, which the data sheet leaves undefined, and after a reset, the counters
 /// are in mode 3 without a count. The interrupt controller is called under the device's own lock, and must not call it.

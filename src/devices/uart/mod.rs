@@ -23,9 +23,9 @@ use registers::{DATA, DEPTH, Registers};
 /// UART's own lock, and so is the interrupt controller: neither may call the UART.
 ///
 /// Bytes travel at once and whole, whatever the guest programs as their rate and length, so that a guest can print that has programmed
-/// nothing; only the time-out of the receiver's FIFO is that of the rate,
-/// by the clock `C`. The interrupt falls when its reason ends, if for a moment only: each byte that is received or sent at once
-/// after another is an edge of its own. It does not depend on the output OUT2, as it does on the boards of PCs.
+/// nothing. Only the time-out of the receiver's FIFO is that of the rate, by the clock `C`. The interrupt falls when its reason ends, if
+/// for a moment only: each byte that is received or sent at once after another is an edge of its own. On the boards of PCs it depends on
+/// the output OUT2; here it does not.
 ///
 /// ```
 /// # use core::convert::Infallible;

@@ -51,7 +51,7 @@ pub struct Config<'a> {
     pub oem_table_id: [u8; 8],
     /// The processors.
     pub cpus: Cpus<'a>,
-    /// Where each processor finds its local APIC.
+    /// The guest physical address at which each processor finds its local APIC.
     pub local_apic: u64,
     /// The IOAPICs that are not registered as devices.
     pub io_apics: &'a [IoApic],
@@ -123,7 +123,8 @@ impl Cpus<'_> {
 pub struct IoApic {
     /// The id in its register.
     pub id: u8,
-    /// Where it is, below 4 GiB.
+    /// The guest physical address of its registers, below 4 GiB. The MADT has 32 bits for it (ACPI 6.5, 5.2.12.3), and says 0 for a
+    /// higher one.
     pub address: u64,
     /// The GSI of its first line.
     pub first_gsi: u32,
@@ -185,7 +186,7 @@ pub struct Written {
 /// ```
 ///
 /// # Errors
-/// [`TableError`]: the buffer is too small, the address is none, or a window of a PCI root bridge is not free.
+/// [`TableError`]: the buffer is too small, the address is no multiple of 64 or too high, or a window of a PCI root bridge is not free.
 pub fn write(
     registered: &dyn Registered,
     config: &Config<'_>,

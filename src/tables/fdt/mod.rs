@@ -5,8 +5,8 @@
 //! | `/chosen` | the command line, the initial ramdisk, and the first [`Uart`](crate::Role::Uart) as console |
 //! | `/memory@...` | the embedder's memory |
 //! | what the embedder adds | processors, the interrupt controller, timers: [`Config::nodes`] |
-//! | `/soc` | every device in memory that has names in the property `compatible` ([`Description::compatible`](crate::Description::compatible)) |
-//! | `/soc/isa@0` | every such device that has ports |
+//! | `/soc` | every device whose first range with addresses is memory, if it has names in the property `compatible` ([`Description::compatible`](crate::Description::compatible)) |
+//! | `/soc/isa@0` | every such device whose first range is ports |
 //! | `/pcie@...`, `/pci` | every [`PciHost`](crate::Role::PciHost) that the embedder gives windows |
 //!
 //! A node has the name of its device, and its first address as unit address.
@@ -79,7 +79,7 @@ impl Default for Config<'_> {
 pub struct Clock {
     /// By what other nodes refer to it: a number that no other node has.
     pub phandle: u32,
-    /// Its rate.
+    /// Its rate, in Hz.
     pub hertz: u32,
 }
 
