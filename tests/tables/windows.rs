@@ -1,11 +1,11 @@
-//! Windows of PCI root bridges are free for base address registers.
+//! What both formats say of PCI root bridges: windows that are free for base address registers, and whole buses.
 
 use vm_device::devices::pci::HostBridge;
 use vm_device::tables::{PciRoot, TableError, acpi, fdt};
 use vm_device::{GuestAddress, IoRange, IoResource, IoType, Part, Placement};
 
 use super::machine::Sign;
-use super::{Manager, manager};
+use super::{Manager, manager, tree};
 
 const WINDOW: IoRange = IoRange::of::<0xc000_0000, 0xcfff_ffff>();
 const ROOTS: [PciRoot<'static>; 1] = [PciRoot { memory: &[WINDOW], ..PciRoot::NOTHING }];
@@ -71,4 +71,21 @@ fn a_base_address_register_is_not() {
         device.register(manager);
     }
     assert_eq!(write(manager), None);
+}
+
+#[test]
+fn both_formats_say_the_buses_that_are_whole_in_configuration_space() {
+    for (size, last_bus) in [(0x10_0000, 0), (0x28_0000, 1), (0x2f_ffff, 1), (0x30_0000, 2), (0x1000_0000, 0xff)] {
+        let manager = manager();
+        let host = Box::leak(Box::new(HostBridge::new("pcie", manager)));
+        manager.register_device(host, None, &[IoResource::mmio(0xe000_0000, size)], &[]).unwrap();
+        let mut buffer = [0; 0x1000];
+        let config = acpi::Config { pci: &ROOTS, ..acpi::Config::new() };
+        acpi::write(manager, &config, GuestAddress(0), &mut buffer).unwrap();
+        let mcfg = buffer.windows(4).position(|bytes| bytes == b"MCFG").unwrap();
+        assert_eq!(buffer[mcfg + 55], last_bus, "{size:#x}");
+        let length = fdt::write(manager, &fdt::Config { pci: &ROOTS, ..fdt::Config::new() }, &mut buffer).unwrap();
+        let tree = tree::read(&buffer[..length]);
+        assert!(tree.contains(&format!("bus-range = <0 {last_bus:x}>")), "{size:#x}: {tree}");
+    }
 }
