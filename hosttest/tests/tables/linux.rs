@@ -3,12 +3,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use hosttest::linux_guest::kernel::Kernel;
-use hosttest::qemu::initial_ramdisk;
+use hosttest::qemu::{initial_ramdisk, run};
 use libtest_mimic::Failed;
 use vm_device::devices::pci::HostBridge;
 use vm_device::tables::{PciRoot, acpi};
@@ -114,26 +113,13 @@ pub(crate) fn boot() -> Result<(), Failed> {
 
 /// Runs a machine of two processors and 256 MiB until it is turned off or reset, and looks for what its kernel has to say.
 pub(crate) fn until_it_ends(mut qemu: Command, directory: &Path, expected: &[&str]) -> Result<(), Failed> {
-    let mut child = qemu
-        .args(["-accel", "tcg", "-smp", "2", "-m", "256", "-nodefaults", "-display", "none"])
-        .args(["-no-reboot", "-serial", "file:said"])
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .spawn()?;
-    let started = Instant::now();
-    let mut ended = false;
-    while !ended && started.elapsed() < LIMIT {
-        thread::sleep(Duration::from_millis(50));
-        ended = child.try_wait()?.is_some();
-    }
-    if !ended {
-        child.kill()?;
-        child.wait()?;
-    }
-    let said = String::from_utf8_lossy(&fs::read(directory.join("said"))?).into_owned();
-    if !ended {
-        return Err(format!("it has not ended after {LIMIT:?}:\n{said}").into());
-    }
+    qemu.args(["-accel", "tcg", "-smp", "2", "-m", "256", "-nodefaults", "-display", "none"])
+        .args(["-no-reboot", "-serial", "stdio"])
+        .current_dir(directory);
+    let mut said = Vec::new();
+    let ended = run(&mut qemu, LIMIT, &mut said);
+    let said = String::from_utf8_lossy(&said);
+    ended.map_err(|error| format!("{error}\n{said}"))?;
     match expected.iter().find(|line| !said.contains(**line)) {
         Some(line) => Err(format!("the kernel does not say '{line}':\n{said}").into()),
         None => Ok(()),
