@@ -92,12 +92,12 @@ impl Machine<'_> {
     }
 
     fn input(&self, bytes: &[u8]) {
-        self.line.0.lock().input.extend(bytes);
+        self.line.send(bytes);
         self.uart.poll();
     }
 
     fn sent(&self) -> Vec<u8> {
-        std::mem::take(&mut self.line.0.lock().sent)
+        self.line.sent()
     }
 
     fn take_all(&self) -> Vec<u8> {

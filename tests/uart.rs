@@ -100,12 +100,12 @@ impl Machine<'_> {
 
     /// Bytes come in, and the embedder says so.
     fn input(&self, bytes: &[u8]) {
-        self.line.0.lock().input.extend(bytes);
+        self.line.send(bytes);
         self.uart.poll();
     }
 
     fn sent(&self) -> Vec<u8> {
-        std::mem::take(&mut self.line.0.lock().sent)
+        self.line.sent()
     }
 
     /// With FIFOs, a trigger level by its code, and 8 bits a character.
