@@ -184,7 +184,7 @@ proptest! {
                 }
                 Step::Utc(utc) => clock.set_utc(utc),
                 Step::Input(bytes) => {
-                    line.0.lock().input.extend(&bytes);
+                    line.send(&bytes);
                     uart.poll();
                     i8042.receive_from_keyboard(&bytes);
                 }

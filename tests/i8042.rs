@@ -6,9 +6,9 @@ mod fixture;
 use std::thread;
 
 use vm_device::devices::i8042::I8042;
-use vm_device::{Device, DeviceManager, IoType, SystemAllocator};
+use vm_device::{Device, DeviceManager, IoType};
 
-use fixture::{Asked, Log, Told, everything, manager, within_limit};
+use fixture::{Asked, Log, PC, Told, manager, within_limit};
 
 const DATA: u16 = 0x60;
 const COMMAND: u16 = 0x64;
@@ -17,8 +17,6 @@ const COMMAND: u16 = 0x64;
 const IDLE: u8 = 0x10;
 /// The same after a command.
 const COMMANDED: u8 = 0x18;
-
-const LINES: SystemAllocator = everything().with_irqs(0, 15);
 
 struct Machine<'m> {
     manager: &'m DeviceManager<'m>,
@@ -30,7 +28,7 @@ struct Machine<'m> {
 fn machine(test: impl FnOnce(&Machine<'_>)) {
     let (power, log) = (Asked::default(), Log::default());
     let i8042 = I8042::new(&power);
-    manager!(let manager = LINES, with_interrupt_controller(&log));
+    manager!(let manager = PC, with_interrupt_controller(&log));
     manager.register_device(&i8042, None, &i8042.ports(), &i8042.interrupts()).unwrap();
     test(&Machine { manager: &manager, i8042: &i8042, power: &power, log: &log });
 }

@@ -69,7 +69,7 @@ fn a_level_that_one_refuses_neither_keeps() {
 }
 
 #[test]
-fn an_edge_is_signalled_if_one_takes_it() {
+fn an_edge_is_told_to_both_and_signalled_if_one_takes_it() {
     let (pic, ioapic) = (Log::default(), Log::default());
     let lines = PcInterrupts::new(&pic, &ioapic);
     for (refusing, line, outcome) in [
@@ -81,6 +81,8 @@ fn an_edge_is_signalled_if_one_takes_it() {
         pic.refuse(refusing[0]);
         ioapic.refuse(refusing[1]);
         assert_eq!(lines.pulse(Gsi(line)), outcome);
+        let of_pic = if line < 16 { vec![Told::Pulse(line)] } else { vec![] };
+        assert_eq!((pic.take(), ioapic.take()), (of_pic, vec![Told::Pulse(line)]));
     }
 }
 

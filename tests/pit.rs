@@ -8,9 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use proptest::prelude::*;
 use vm_device::devices::pit::Pit;
 use vm_device::devices::time::{Clock, HandClock};
-use vm_device::{DeviceManager, Gsi, InterruptError, IoRange, IoType, IrqResource, SystemAllocator};
+use vm_device::{DeviceManager, Gsi, InterruptError, IoType, IrqResource};
 
-use fixture::{Log, OnLevel, Told, manager};
+use fixture::{Log, OnLevel, PC, Told, manager};
 
 const CONTROL: u16 = 0x43;
 const PORT_B: u16 = 0x61;
@@ -30,8 +30,7 @@ struct Machine<'m> {
 fn machine_on(irq: IrqResource, test: impl FnOnce(&Machine<'_>)) {
     let (clock, log) = (HandClock::new(), Log::default());
     let pit = Pit::new(&clock);
-    let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
-    manager!(let manager = lines, with_interrupt_controller(&log));
+    manager!(let manager = PC, with_interrupt_controller(&log));
     manager.register_device(&pit, None, &pit.ports(), &[irq]).unwrap();
     test(&Machine { manager: &manager, clock: &clock, log: &log });
 }
@@ -207,8 +206,7 @@ fn a_level_for_a_moment_that_is_refused_as_it_falls_is_taken_back_by_the_next_ca
     });
     let clock = HandClock::new();
     let pit = Pit::new(&clock);
-    let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
-    manager!(let manager = lines, with_interrupt_controller(&controller));
+    manager!(let manager = PC, with_interrupt_controller(&controller));
     manager.register_device(&pit, None, &pit.ports(), &[IrqResource::Shared(Gsi(2))]).unwrap();
     // Mode 0, a count of 10.
     for (port, value) in [(CONTROL, 0x30), (0x40, 10), (0x40, 0)] {

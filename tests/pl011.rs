@@ -92,12 +92,12 @@ impl Machine<'_> {
     }
 
     fn input(&self, bytes: &[u8]) {
-        self.line.0.lock().input.extend(bytes);
+        self.line.send(bytes);
         self.uart.poll();
     }
 
     fn sent(&self) -> Vec<u8> {
-        std::mem::take(&mut self.line.0.lock().sent)
+        self.line.sent()
     }
 
     fn take_all(&self) -> Vec<u8> {
@@ -317,8 +317,7 @@ fn the_time_is_that_of_the_rate_as_it_was_when_the_line_control_was_written() {
     let times_out = |hertz: Option<u32>, whole, fraction| {
         let (line, clock) = (Line::default(), HandClock::new());
         let uart = Pl011::new("serial", line.clone(), &clock);
-        let uart =
-            hertz.map_or_else(|| Pl011::new("serial", line.clone(), &clock), |hertz| uart.with_reference_clock(hertz));
+        let uart = if let Some(hertz) = hertz { uart.with_reference_clock(hertz) } else { uart };
         manager!(let manager);
         manager.register_device(&uart, None, &[uart.mmio(BASE)], &[]).unwrap();
         let write =

@@ -4,16 +4,14 @@
 mod fixture;
 
 use vm_device::devices::pm1::{ACPI_DISABLE, ACPI_ENABLE, Event, Pm1};
-use vm_device::{Device, DeviceManager, Gsi, IoType, IrqResource, SystemAllocator};
+use vm_device::{Device, DeviceManager, Gsi, IoType, IrqResource};
 
-use fixture::{Asked, Log, Told, everything, manager};
+use fixture::{Asked, Log, PC, Told, manager};
 
 const STATUS: u16 = 0x600;
 const ENABLE: u16 = 0x602;
 const CONTROL: u16 = 0x604;
 const COMMAND: u16 = 0xb2;
-
-const LINES: SystemAllocator = everything().with_irqs(0, 15);
 
 struct Machine<'m> {
     manager: &'m DeviceManager<'m>,
@@ -25,7 +23,7 @@ struct Machine<'m> {
 fn machine(make: impl for<'m> FnOnce(&'m Asked) -> Pm1<'m, &'m Asked>, test: impl FnOnce(&Machine<'_>)) {
     let (power, log) = (Asked::default(), Log::default());
     let pm1 = make(&power);
-    manager!(let manager = LINES, with_interrupt_controller(&log));
+    manager!(let manager = PC, with_interrupt_controller(&log));
     let ranges = [pm1.registers(STATUS), pm1.command_port()];
     manager.register_device(&pm1, None, &ranges, &[IrqResource::Fixed(Gsi(9))]).unwrap();
     test(&Machine { manager: &manager, pm1: &pm1, power: &power, log: &log });

@@ -5,9 +5,9 @@ mod fixture;
 
 use vm_device::devices::rtc::Rtc;
 use vm_device::devices::time::{Clock, HandClock};
-use vm_device::{DeviceManager, Gsi, IoRange, IoType, IrqResource, SystemAllocator};
+use vm_device::{DeviceManager, Gsi, IoType, IrqResource};
 
-use fixture::{Log, Told, manager};
+use fixture::{Log, PC, Told, manager};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -57,8 +57,7 @@ fn machine_with(century: Option<u8>, utc: u64, test: impl FnOnce(&Machine<'_>)) 
     clock.set_utc(utc);
     let rtc = Rtc::new(&clock);
     let rtc = if let Some(index) = century { rtc.with_century(index) } else { rtc };
-    let lines = SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 15);
-    manager!(let manager = lines, with_interrupt_controller(&log));
+    manager!(let manager = PC, with_interrupt_controller(&log));
     manager.register_device(&rtc, None, &[rtc.ports()], &[IrqResource::Fixed(Gsi(8))]).unwrap();
     test(&Machine { manager: &manager, rtc: &rtc, clock: &clock, log: &log });
 }
@@ -392,7 +391,9 @@ fn memory_is_the_guests_and_the_embedders() {
             assert_eq!(machine.rtc.byte(index), is_memory.then_some(0));
             assert_eq!(machine.rtc.set_byte(index, index ^ 0x55), is_memory);
         }
-        assert_eq!((0x0e..=0x7f).map(|index| machine.read(index)).filter(|value| *value == 0x20).count(), 2);
+        for index in 0x0e..=0x7f {
+            assert_eq!(machine.read(index), if index == CENTURY { 0x20 } else { index ^ 0x55 }, "{index:#x}");
+        }
         // The uppermost bit of the index is that of the NMI.
         assert_eq!((machine.read(0x40), machine.read(0xc0)), (0x15, 0x15));
         machine.write(0xc0, 0x99);

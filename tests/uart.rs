@@ -10,7 +10,7 @@ use vm_device::devices::time::HandClock;
 use vm_device::devices::uart::Uart16550;
 use vm_device::{DeviceManager, Gsi, GuestAddress, InterruptController, InterruptError, IoType, IrqResource};
 
-use fixture::{Line, manager, within_limit};
+use fixture::{Line, PC, manager, within_limit};
 
 const COM1: u16 = 0x3f8;
 
@@ -70,10 +70,7 @@ struct Machine<'m> {
 fn machine(test: impl FnOnce(&Machine<'_>)) {
     let (line, clock, pic) = (Line::default(), HandClock::new(), Pic::default());
     let uart = Uart16550::new("serial", line.clone(), &clock);
-    let lines = vm_device::SystemAllocator::new(vm_device::IoRange::ALL_MEMORY)
-        .with_ports(vm_device::IoRange::ALL_PORTS)
-        .with_irqs(0, 15);
-    manager!(let manager = lines, with_interrupt_controller(&pic));
+    manager!(let manager = PC, with_interrupt_controller(&pic));
     manager.register_device(&uart, None, &[uart.ports(COM1)], &[IrqResource::Fixed(Gsi(4))]).unwrap();
     test(&Machine { manager: &manager, uart: &uart, line, clock: &clock, pic: &pic });
 }
@@ -103,12 +100,12 @@ impl Machine<'_> {
 
     /// Bytes come in, and the embedder says so.
     fn input(&self, bytes: &[u8]) {
-        self.line.0.lock().input.extend(bytes);
+        self.line.send(bytes);
         self.uart.poll();
     }
 
     fn sent(&self) -> Vec<u8> {
-        std::mem::take(&mut self.line.0.lock().sent)
+        self.line.sent()
     }
 
     /// With FIFOs, a trigger level by its code, and 8 bits a character.

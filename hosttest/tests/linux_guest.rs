@@ -6,17 +6,16 @@ mod needs;
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
+use std::time::Duration;
 
 use hosttest::linux_guest::kernel::Kernel;
 use hosttest::linux_guest::report::{AcpiDevice, Range, Report, SerialPlace};
 use hosttest::linux_guest::{busybox, initramfs};
-use hosttest::qemu::installed;
+use hosttest::qemu::{installed, run};
 use libtest_mimic::{Arguments, Failed, Trial};
 
 use needs::{Need, test};
-
-const QEMU: &str = "qemu-system-x86_64";
 
 fn main() -> ExitCode {
     let qemu = Need::new("QEMU", installed());
@@ -36,18 +35,17 @@ fn main() -> ExitCode {
 fn boot(kernel: Kernel, script: &str) -> Result<String, Failed> {
     let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{kernel:?}.initramfs"));
     fs::write(&image, initramfs(script, &busybox()?, &[])?)?;
-    let output = Command::new("timeout")
-        .args(["120", QEMU, "-accel", "tcg,thread=multi", "-smp", "2", "-m", "512", "-nodefaults", "-display", "none"])
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args(["-accel", "tcg,thread=multi", "-smp", "2", "-m", "512", "-nodefaults", "-display", "none"])
         .args(["-no-reboot", "-serial", "stdio", "-device", "pci-serial,addr=5"])
         .args(["-append", "console=ttyS0 quiet panic=-1"])
         .arg("-kernel")
         .arg(kernel.find()?)
         .arg("-initrd")
-        .arg(&image)
-        .stdin(Stdio::null())
-        .output()?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if output.status.success() { Ok(text) } else { Err(format!("{}: {output:?}", output.status).into()) }
+        .arg(&image);
+    let mut said = Vec::new();
+    let ended = run(&mut qemu, Duration::from_secs(120), &mut said);
+    ended.map_err(|error| format!("{error}\n{}", String::from_utf8_lossy(&said)).into())
 }
 
 fn report(kernel: Kernel) -> Result<(), Failed> {

@@ -8,8 +8,9 @@ use vm_device::devices::time::HandClock;
 use vm_device::{Gsi, IrqResource, UnregisterError};
 
 use super::controller::*;
+use super::fixture::Line;
 use super::machine::*;
-use super::serial::{BASE, DATA, IER, IIR, Line, RECEIVED, SCR};
+use super::serial::{BASE, DATA, IER, IIR, RECEIVED, SCR};
 
 type Port<'d> = Serial<'d, Line, HandClock>;
 

@@ -4,6 +4,9 @@
 mod bars;
 mod bridges;
 mod controller;
+#[allow(unused_macros, reason = "its managers are of other sizes")]
+#[path = "../fixture/mod.rs"]
+mod fixture;
 mod functions;
 mod hotplug;
 mod machine;

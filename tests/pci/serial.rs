@@ -1,65 +1,15 @@
 //! A serial port as a function, as the driver of Linux uses it: by its pin on a shared line, and by a message.
 
-use std::collections::VecDeque;
-use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
-use std::sync::{Arc, Mutex};
 use std::thread;
 
-use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use vm_device::devices::pci::{PinLines, Serial};
 use vm_device::devices::time::HandClock;
 use vm_device::{Gsi, IrqResource};
 
 use super::controller::*;
+use super::fixture::Line;
 use super::machine::*;
-
-/// The other end of the line: what was sent, and what is to be received.
-#[derive(Clone, Default)]
-pub(crate) struct Line(Arc<Mutex<(Vec<u8>, VecDeque<u8>)>>);
-
-impl Line {
-    pub(crate) fn sent(&self) -> Vec<u8> {
-        std::mem::take(&mut self.0.lock().unwrap().0)
-    }
-
-    pub(crate) fn send(&self, bytes: &[u8]) {
-        self.0.lock().unwrap().1.extend(bytes);
-    }
-}
-
-impl ErrorType for Line {
-    type Error = Infallible;
-}
-
-impl Read for Line {
-    fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
-        let input = &mut self.0.lock().unwrap().1;
-        Ok(bytes.iter_mut().map_while(|byte| input.pop_front().map(|input| *byte = input)).count())
-    }
-}
-
-impl ReadReady for Line {
-    fn read_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(!self.0.lock().unwrap().1.is_empty())
-    }
-}
-
-impl Write for Line {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
-        self.0.lock().unwrap().0.extend(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> Result<(), Infallible> {
-        Ok(())
-    }
-}
-
-impl WriteReady for Line {
-    fn write_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(true)
-    }
-}
 
 // Registers, and bits of the interrupt enable register.
 pub(crate) const DATA: u64 = 0;

@@ -92,37 +92,45 @@ const fn fixed(gsi: u32) -> IrqResource {
     IrqResource::Fixed(Gsi(gsi))
 }
 
+// Devices that boards of PCs have alike.
+pub(crate) const PIC: Sign = Sign::new(
+    "pic",
+    &[IoResource::pio(0x20, 2), IoResource::pio(0xa0, 2), IoResource::pio(0x4d0, 2)],
+    &[],
+    |description| {
+        description.acpi("PNP0000", Part::ALL);
+        description.role(Role::Pic);
+    },
+);
+pub(crate) const RTC: Sign = Sign::new("rtc", &[IoResource::pio(0x70, 2)], &[fixed(8)], |description| {
+    description.acpi("PNP0B00", Part::ALL);
+    description.compatible(&["motorola,mc146818"]);
+    description.property("ctrl-reg", Property::Cells(&[2]));
+    description.role(Role::Rtc { century: 0x32 });
+});
+pub(crate) const KEYBOARD: Sign = Sign::new(
+    "keyboard",
+    &[IoResource::pio(0x60, 1), IoResource::pio(0x64, 1)],
+    &[fixed(1), fixed(12)],
+    |description| {
+        description.acpi("PNP0303", Part { irqs: 0b01, ..Part::ALL });
+        description.acpi("PNP0F13", Part { ranges: 0, irqs: 0b10 });
+        description.role(Role::KeyboardController);
+    },
+);
+pub(crate) const PM_TIMER: Sign = Sign::new("pm timer", &[IoResource::pio(0x608, 4)], &[], |description| {
+    description.role(Role::PmTimer { is_wide: true });
+});
+
 /// The devices of a PC's board.
 static BOARD: [Sign; 11] = [
-    Sign::new(
-        "pic",
-        &[IoResource::pio(0x20, 2), IoResource::pio(0xa0, 2), IoResource::pio(0x4d0, 2)],
-        &[],
-        |description| {
-            description.acpi("PNP0000", Part::ALL);
-            description.role(Role::Pic);
-        },
-    ),
+    PIC,
     Sign::new("pit", &[IoResource::pio(0x40, 4), IoResource::pio(0x61, 1)], &[fixed(0)], |description| {
         description.acpi("PNP0100", Part { ranges: 0b01, ..Part::ALL });
         description.acpi("PNP0800", Part { ranges: 0b10, irqs: 0 });
     }),
-    Sign::new("rtc", &[IoResource::pio(0x70, 2)], &[fixed(8)], |description| {
-        description.acpi("PNP0B00", Part::ALL);
-        description.compatible(&["motorola,mc146818"]);
-        description.property("ctrl-reg", Property::Cells(&[2]));
-        description.role(Role::Rtc { century: 0x32 });
-    }),
-    Sign::new(
-        "keyboard",
-        &[IoResource::pio(0x60, 1), IoResource::pio(0x64, 1)],
-        &[fixed(1), fixed(12)],
-        |description| {
-            description.acpi("PNP0303", Part { irqs: 0b01, ..Part::ALL });
-            description.acpi("PNP0F13", Part { ranges: 0, irqs: 0b10 });
-            description.role(Role::KeyboardController);
-        },
-    ),
+    RTC,
+    KEYBOARD,
     Sign::new("hpet", &[IoResource::mmio(0xfed0_0000, 0x400)], &[], |description| {
         description.acpi("PNP0103", Part { irqs: 0, ..Part::ALL });
         description.compatible(&["intel,ce4100-hpet"]);
@@ -146,9 +154,7 @@ static BOARD: [Sign; 11] = [
             });
         },
     ),
-    Sign::new("pm timer", &[IoResource::pio(0x608, 4)], &[], |description| {
-        description.role(Role::PmTimer { is_wide: true });
-    }),
+    PM_TIMER,
     Sign::new("post", &[IoResource::pio(0x80, 1)], &[], |description| {
         description.acpi("PNP0C02", Part::ALL);
     }),
@@ -217,8 +223,8 @@ pub(crate) const PC_FDT: fdt::Config<'static> = fdt::Config {
     ..fdt::Config::new()
 };
 
-/// The devices of an Arm machine's board.
-static ARM: [Sign; 2] = [
+/// The devices of an Arm machine's board, which are those of QEMU's machine `virt`.
+pub(crate) static ARM: [Sign; 2] = [
     Sign::new("pl011", &[IoResource::mmio(0x900_0000, 0x1000)], &[fixed(33)], |description| {
         description.acpi("ARMH0011", Part::ALL);
         description.compatible(&["arm,pl011", "arm,primecell"]);
@@ -240,17 +246,19 @@ pub(crate) fn register_arm<'d>(manager: &'d DeviceManager<'d>, host: &'d HostBri
     manager.register_device(host, None, &[ecam], &[]).unwrap();
 }
 
-/// What an Arm machine has besides.
-pub(crate) fn arm_nodes(root: &mut fdt::Nodes<'_, '_>) {
+/// What an Arm machine has besides: processors, PSCI, the interrupt controller and the timer.
+fn arm_nodes(root: &mut fdt::Nodes<'_, '_>) {
     root.node("cpus", |cpus| {
         cpus.property("#address-cells", Property::Cells(&[1]));
         cpus.property("#size-cells", Property::Cells(&[0]));
-        cpus.node("cpu@0", |cpu| {
-            cpu.property("device_type", Property::Text("cpu"));
-            cpu.property("compatible", Property::Text("arm,cortex-a57"));
-            cpu.property("reg", Property::Cells(&[0]));
-            cpu.property("enable-method", Property::Text("psci"));
-        });
+        for (name, number) in [("cpu@0", 0), ("cpu@1", 1)] {
+            cpus.node(name, |cpu| {
+                cpu.property("device_type", Property::Text("cpu"));
+                cpu.property("compatible", Property::Text("arm,cortex-a57"));
+                cpu.property("reg", Property::Cells(&[number]));
+                cpu.property("enable-method", Property::Text("psci"));
+            });
+        }
     });
     root.node("psci", |psci| {
         psci.property("compatible", Property::Texts(&["arm,psci-1.0", "arm,psci-0.2"]));
@@ -258,7 +266,7 @@ pub(crate) fn arm_nodes(root: &mut fdt::Nodes<'_, '_>) {
     });
     root.node("interrupt-controller@8000000", |gic| {
         gic.property("compatible", Property::Text("arm,gic-v3"));
-        gic.property("reg", Property::Cells(&[0, 0x800_0000, 0, 0x1_0000, 0, 0x80a_0000, 0, 0x2_0000]));
+        gic.property("reg", Property::Cells(&[0, 0x800_0000, 0, 0x1_0000, 0, 0x80a_0000, 0, 0xf6_0000]));
         gic.property("interrupt-controller", Property::Empty);
         gic.property("#interrupt-cells", Property::Cells(&[3]));
         gic.property("#address-cells", Property::Cells(&[0]));

@@ -1,5 +1,5 @@
-//! What runs in QEMU, which emulates AMD SVM with nested paging on any machine (TCG): the bare-metal type-1 hypervisor of
-//! `hosttest/type1`, whose image is built here; and, in [`nested`], this program on a genuine `kvm_amd`.
+//! What runs in QEMU: the bare-metal type-1 hypervisor of `hosttest/type1`, whose image is built here, on an emulated AMD SVM with nested
+//! paging (TCG), so on any machine; in [`nested`], this program on a genuine `kvm_amd`; and by [`run`], machines of tests.
 
 mod error;
 mod initrd;
@@ -132,6 +132,16 @@ pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, E
         (Some(PASSED), _) => Ok(text),
         _ => Err(Error::NoVerdict { status, said }),
     }
+}
+
+/// Runs a machine of QEMU's, whose serial port is its standard output, until it ends in order, and copies that port to `output` as
+/// it comes. Returns all of it. The machine is killed after `time_limit`, and with the thread that called this.
+///
+/// # Errors
+/// [`Error::Io`], [`Error::Output`], [`Error::NoVerdict`] or [`Error::TimedOut`].
+pub fn run(qemu: &mut Command, time_limit: Duration, output: &mut (impl Write + Send)) -> Result<String, Error> {
+    let Ended { status, text, said } = watch::watch(start::start(qemu, None)?, time_limit, output)?;
+    if status.success() { Ok(text) } else { Err(Error::NoVerdict { status, said }) }
 }
 
 /// Lets QEMU load a file to an address of the machine, and returns its size.

@@ -8,13 +8,11 @@ use std::process::Command;
 
 use libtest_mimic::Failed;
 use vm_device::devices::pci::HostBridge;
-use vm_device::tables::fdt::{self, Clock, ControllerKind, InterruptParent, Nodes};
-use vm_device::tables::{PciInterrupts, PciRoot};
-use vm_device::{Gsi, IoRange, IoResource, IrqResource, Part, Property, Role, UartKind};
+use vm_device::tables::{PciInterrupts, PciRoot, fdt};
+use vm_device::{Gsi, IoRange};
 
 use super::linux::until_it_ends;
-use super::machine::Sign;
-use super::{directory, manager};
+use super::{directory, machine, manager};
 use hosttest::linux_guest::kernel::Kernel;
 
 const RAM: IoRange = IoRange::of::<0x4000_0000, 0x4fff_ffff>();
@@ -22,25 +20,6 @@ const RAM: IoRange = IoRange::of::<0x4000_0000, 0x4fff_ffff>();
 const START: u64 = 0x4010_0000;
 const KERNEL: u64 = 0x4020_0000;
 const TREE: u64 = 0x4800_0000;
-/// How other nodes refer to these.
-const GIC: u32 = 1;
-const CLOCK: u32 = 2;
-
-/// The devices of QEMU's machine `virt`.
-static BOARD: [Sign; 2] = [
-    Sign::new("pl011", &[IoResource::mmio(0x900_0000, 0x1000)], &[IrqResource::Fixed(Gsi(33))], |description| {
-        description.acpi("ARMH0011", Part::ALL);
-        description.compatible(&["arm,pl011", "arm,primecell"]);
-        description.property("clocks", Property::Clocks(2));
-        description.property("clock-names", Property::Texts(&["uartclk", "apb_pclk"]));
-        description.role(Role::Uart { kind: UartKind::Pl011, shift: 2 });
-    }),
-    Sign::new("rtc", &[IoResource::mmio(0x901_0000, 0x1000)], &[IrqResource::Fixed(Gsi(34))], |description| {
-        description.compatible(&["arm,pl031", "arm,primecell"]);
-        description.property("clocks", Property::Clocks(1));
-        description.property("clock-names", Property::Text("apb_pclk"));
-    }),
-];
 
 /// What the kernel has to say.
 const SAID: [&str; 11] = [
@@ -57,39 +36,6 @@ const SAID: [&str; 11] = [
     "Kernel panic - not syncing: VFS: Unable to mount root fs",
 ];
 
-/// Processors, PSCI, the interrupt controller and the timer.
-fn others(root: &mut Nodes<'_, '_>) {
-    root.node("cpus", |cpus| {
-        cpus.property("#address-cells", Property::Cells(&[1]));
-        cpus.property("#size-cells", Property::Cells(&[0]));
-        for number in 0..2 {
-            cpus.node(if number == 0 { "cpu@0" } else { "cpu@1" }, |cpu| {
-                cpu.property("device_type", Property::Text("cpu"));
-                cpu.property("compatible", Property::Text("arm,cortex-a57"));
-                cpu.property("reg", Property::Cells(&[number]));
-                cpu.property("enable-method", Property::Text("psci"));
-            });
-        }
-    });
-    root.node("psci", |psci| {
-        psci.property("compatible", Property::Texts(&["arm,psci-1.0", "arm,psci-0.2"]));
-        psci.property("method", Property::Text("hvc"));
-    });
-    root.node("interrupt-controller@8000000", |gic| {
-        gic.property("compatible", Property::Text("arm,gic-v3"));
-        gic.property("reg", Property::Cells(&[0, 0x800_0000, 0, 0x1_0000, 0, 0x80a_0000, 0, 0xf6_0000]));
-        gic.property("interrupt-controller", Property::Empty);
-        gic.property("#interrupt-cells", Property::Cells(&[3]));
-        gic.property("#address-cells", Property::Cells(&[0]));
-        gic.property("phandle", Property::Cells(&[GIC]));
-    });
-    root.node("timer", |timer| {
-        timer.property("compatible", Property::Text("arm,armv8-timer"));
-        timer.property("interrupts", Property::Cells(&[1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]));
-        timer.property("always-on", Property::Empty);
-    });
-}
-
 /// `ldr x0, tree; mov x1, xzr; mov x2, xzr; mov x3, xzr; ldr x4, kernel; br x4`, and the two addresses.
 fn start() -> Vec<u8> {
     let code = [0x5800_00c0_u32, 0xaa1f_03e1, 0xaa1f_03e2, 0xaa1f_03e3, 0x5800_0084, 0xd61f_0080];
@@ -100,23 +46,21 @@ fn start() -> Vec<u8> {
 pub(crate) fn boot() -> Result<(), Failed> {
     let directory = directory("arm64")?;
     let manager = manager();
-    BOARD.iter().for_each(|device| device.register(manager));
+    machine::ARM.iter().for_each(|device| device.register(manager));
     let host = Box::leak(Box::new(HostBridge::new("pcie", manager)));
     manager.register_device(host, None, &[HostBridge::ecam(0x3f00_0000, 15)], &[])?;
+    let roots = [PciRoot {
+        ports: &[IoRange::of::<0, 0xffff>()],
+        ports_at: 0x3eff_0000,
+        memory: &[IoRange::of::<0x1000_0000, 0x3efe_ffff>()],
+        interrupts: PciInterrupts::Swizzled([Gsi(35), Gsi(36), Gsi(37), Gsi(38)]),
+    }];
     let config = fdt::Config {
         model: "QEMU's virt",
-        interrupts: Some(InterruptParent { phandle: GIC, kind: ControllerKind::Gic }),
         memory: &[RAM],
+        reserved: &[],
         bootargs: Some("console=ttyAMA0 panic=-1"),
-        clock: Some(Clock { phandle: CLOCK, hertz: 24_000_000 }),
-        pci: &[PciRoot {
-            ports: &[IoRange::of::<0, 0xffff>()],
-            ports_at: 0x3eff_0000,
-            memory: &[IoRange::of::<0x1000_0000, 0x3efe_ffff>()],
-            interrupts: PciInterrupts::Swizzled([Gsi(35), Gsi(36), Gsi(37), Gsi(38)]),
-        }],
-        nodes: Some(&others),
-        ..fdt::Config::new()
+        ..machine::arm_fdt(&roots)
     };
     let mut tree = vec![0; 0x1_0000];
     let length = fdt::write(manager, &config, &mut tree)?;

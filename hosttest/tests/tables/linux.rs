@@ -3,20 +3,19 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use hosttest::linux_guest::kernel::Kernel;
-use hosttest::qemu::initial_ramdisk;
+use hosttest::qemu::{initial_ramdisk, run};
 use libtest_mimic::Failed;
 use vm_device::devices::pci::HostBridge;
-use vm_device::tables::{PciInterrupts, PciRoot, acpi};
+use vm_device::tables::{PciRoot, acpi};
 use vm_device::{
     AcpiCommand, DeviceRegister, Gsi, GuestAddress, IoRange, IoResource, IoType, IrqResource, Part, Placement, Role,
 };
 
-use super::machine::{Sign, uart};
+use super::machine::{self, Sign, uart};
 use super::{Manager, directory, manager};
 
 /// Where the tables are in the machine's memory. The kernel is told on its command line.
@@ -27,32 +26,12 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// The devices of QEMU's machine `q35`, as SeaBIOS leaves them.
 static BOARD: [Sign; 9] = [
-    Sign::new(
-        "pic",
-        &[IoResource::pio(0x20, 2), IoResource::pio(0xa0, 2), IoResource::pio(0x4d0, 2)],
-        &[],
-        |description| {
-            description.acpi("PNP0000", Part::ALL);
-            description.role(Role::Pic);
-        },
-    ),
+    machine::PIC,
     Sign::new("pit", &[IoResource::pio(0x40, 4)], &[IrqResource::Fixed(Gsi(0))], |description| {
         description.acpi("PNP0100", Part::ALL);
     }),
-    Sign::new("rtc", &[IoResource::pio(0x70, 2)], &[IrqResource::Fixed(Gsi(8))], |description| {
-        description.acpi("PNP0B00", Part::ALL);
-        description.role(Role::Rtc { century: 0x32 });
-    }),
-    Sign::new(
-        "keyboard",
-        &[IoResource::pio(0x60, 1), IoResource::pio(0x64, 1)],
-        &[IrqResource::Fixed(Gsi(1)), IrqResource::Fixed(Gsi(12))],
-        |description| {
-            description.acpi("PNP0303", Part { irqs: 0b01, ..Part::ALL });
-            description.acpi("PNP0F13", Part { ranges: 0, irqs: 0b10 });
-            description.role(Role::KeyboardController);
-        },
-    ),
+    machine::RTC,
+    machine::KEYBOARD,
     Sign::new("hpet", &[IoResource::mmio(0xfed0_0000, 0x400)], &[], |description| {
         description.acpi("PNP0103", Part { irqs: 0, ..Part::ALL });
         description.role(Role::Hpet { capabilities: 0x8086_a201, minimum_tick: 0 });
@@ -75,9 +54,7 @@ static BOARD: [Sign; 9] = [
             });
         },
     ),
-    Sign::new("pm timer", &[IoResource::pio(0x608, 4)], &[], |description| {
-        description.role(Role::PmTimer { is_wide: true });
-    }),
+    machine::PM_TIMER,
     Sign::new("reset", &[IoResource::pio(0xcf9, 1)], &[], |description| {
         let register = DeviceRegister { range_index: 0, offset: 0, size: 1 };
         description.role(Role::Reset { register, value: 0xf });
@@ -119,18 +96,8 @@ pub(crate) fn boot() -> Result<(), Failed> {
     let directory = directory("linux")?;
     let manager = manager();
     register(manager)?;
-    let root = PciRoot {
-        ports: &PciRoot::PC_PORTS,
-        memory: &[IoRange::of::<0xc000_0000, 0xfebf_ffff>()],
-        interrupts: PciInterrupts::Swizzled([Gsi(16), Gsi(17), Gsi(18), Gsi(19)]),
-        ..PciRoot::NOTHING
-    };
-    let config = acpi::Config {
-        cpus: acpi::Cpus::Sequential(2),
-        overrides: &[acpi::IrqOverride { irq: 0, gsi: 2 }],
-        pci: &[root],
-        ..acpi::Config::new()
-    };
+    let root = PciRoot { memory: &[IoRange::of::<0xc000_0000, 0xfebf_ffff>()], ..machine::ROOT };
+    let config = acpi::Config { pci: &[root], ..machine::PC_ACPI };
     let mut tables = vec![0; 0x1_0000];
     let written = acpi::write(manager, &config, GuestAddress(TABLES), &mut tables)?;
     fs::write(directory.join("tables"), &tables[..written.length])?;
@@ -146,26 +113,13 @@ pub(crate) fn boot() -> Result<(), Failed> {
 
 /// Runs a machine of two processors and 256 MiB until it is turned off or reset, and looks for what its kernel has to say.
 pub(crate) fn until_it_ends(mut qemu: Command, directory: &Path, expected: &[&str]) -> Result<(), Failed> {
-    let mut child = qemu
-        .args(["-accel", "tcg", "-smp", "2", "-m", "256", "-nodefaults", "-display", "none"])
-        .args(["-no-reboot", "-serial", "file:said"])
-        .current_dir(directory)
-        .stdin(Stdio::null())
-        .spawn()?;
-    let started = Instant::now();
-    let mut ended = false;
-    while !ended && started.elapsed() < LIMIT {
-        thread::sleep(Duration::from_millis(50));
-        ended = child.try_wait()?.is_some();
-    }
-    if !ended {
-        child.kill()?;
-        child.wait()?;
-    }
-    let said = String::from_utf8_lossy(&fs::read(directory.join("said"))?).into_owned();
-    if !ended {
-        return Err(format!("it has not ended after {LIMIT:?}:\n{said}").into());
-    }
+    qemu.args(["-accel", "tcg", "-smp", "2", "-m", "256", "-nodefaults", "-display", "none"])
+        .args(["-no-reboot", "-serial", "stdio"])
+        .current_dir(directory);
+    let mut said = Vec::new();
+    let ended = run(&mut qemu, LIMIT, &mut said);
+    let said = String::from_utf8_lossy(&said);
+    ended.map_err(|error| format!("{error}\n{said}"))?;
     match expected.iter().find(|line| !said.contains(**line)) {
         Some(line) => Err(format!("the kernel does not say '{line}':\n{said}").into()),
         None => Ok(()),
