@@ -125,8 +125,6 @@ pub struct Board<'b> {
     pub counters: &'b Counters,
     /// The RAM, and the screen.
     pub ram: &'b Ram,
-    /// The power button and its likes.
-    pub power_button: &'b (dyn Fn() + Sync),
     /// Moves what the other ends of the serial ports have for the guest, or have room for.
     pub poll_serial: &'b (dyn Fn() + Sync),
     pub(super) image: &'b Image,
@@ -288,7 +286,6 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
         clock: &clock,
         counters: &counters,
         ram: &ram,
-        power_button: &|| pm1.press_power_button(),
         poll_serial: &poll_serial,
         image: setup.image,
         power: &power,
