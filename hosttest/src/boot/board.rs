@@ -135,8 +135,6 @@ pub struct Board<'b> {
     fixed: Vec<(Slot, Option<InstanceId>, &'b Function<'b>)>,
     pci_serial: [Pluggable<'b>; 2],
     trace: Option<&'b Trace>,
-    /// The paths of all devices that have been on the board.
-    paths: Mutex<Vec<(InstanceId, String)>>,
 }
 
 /// A PCI serial port that comes and goes.
@@ -297,7 +295,6 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
             pluggable(&on_ports, on_ports.function(), Slot::new(13, 0)),
         ],
         trace: setup.trace,
-        paths: Mutex::default(),
     };
     board.name_devices();
     Ok(act(&board))
@@ -383,15 +380,12 @@ impl<'b> Board<'b> {
         Ok(written.rsdp.0)
     }
 
-    /// Tells those that show devices the paths of all that are registered, and of those that were.
+    /// Tells those that show devices the paths of all that are registered.
     fn name_devices(&self) {
-        let mut paths = self.paths.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let known = |id| paths.iter().any(|(known, _)| *known == id);
-        let new: Vec<_> = self.manager.walk().map(|info| info.id).filter(|id| !known(*id)).collect();
-        paths.extend(new.into_iter().map(|id| (id, self.manager.path(id).to_string())));
-        self.counters.name_devices(paths.iter().cloned());
+        let paths = || self.manager.walk().map(|info| (info.id, self.manager.path(info.id).to_string()));
+        self.counters.name_devices(paths());
         if let Some(trace) = self.trace {
-            trace.name_devices(paths.iter().cloned());
+            trace.name_devices(paths());
         }
     }
 
