@@ -300,7 +300,8 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
     Ok(act(&board))
 }
 
-fn refused(error: impl std::fmt::Display) -> BootError {
+/// What a manager has refused.
+pub(super) fn refused(error: impl std::fmt::Display) -> BootError {
     BootError::Device(error.to_string())
 }
 
@@ -412,7 +413,7 @@ impl<'b> Board<'b> {
         let Pluggable { device, function, slot, id } = &self.pci_serial[port];
         let mut plugged = id.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if plugged.is_some() {
-            return Err(BootError::Device("the serial port is plugged in already".into()));
+            return Err(refused("the serial port is plugged in already"));
         }
         let id = self
             .manager
@@ -431,7 +432,7 @@ impl<'b> Board<'b> {
     pub fn unplug(&self, port: usize) -> Result<InstanceId, BootError> {
         let Pluggable { function, id, .. } = &self.pci_serial[port];
         let mut plugged = id.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let id = plugged.take().ok_or_else(|| BootError::Device("the serial port is not plugged in".into()))?;
+        let id = plugged.take().ok_or_else(|| refused("the serial port is not plugged in"))?;
         self.host.bus().unplug(function);
         self.manager.unregister_device(id).map_err(refused)?;
         Ok(id)
