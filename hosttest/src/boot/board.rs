@@ -125,8 +125,6 @@ pub struct Board<'b> {
     pub counters: &'b Counters,
     /// The RAM, and the screen.
     pub ram: &'b Ram,
-    /// The power button and its likes.
-    pub power_button: &'b (dyn Fn() + Sync),
     /// Moves what the other ends of the serial ports have for the guest, or have room for.
     pub poll_serial: &'b (dyn Fn() + Sync),
     pub(super) image: &'b Image,
@@ -137,8 +135,6 @@ pub struct Board<'b> {
     fixed: Vec<(Slot, Option<InstanceId>, &'b Function<'b>)>,
     pci_serial: [Pluggable<'b>; 2],
     trace: Option<&'b Trace>,
-    /// The paths of all devices that have been on the board.
-    paths: Mutex<Vec<(InstanceId, String)>>,
 }
 
 /// A PCI serial port that comes and goes.
@@ -288,7 +284,6 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
         clock: &clock,
         counters: &counters,
         ram: &ram,
-        power_button: &|| pm1.press_power_button(),
         poll_serial: &poll_serial,
         image: setup.image,
         power: &power,
@@ -300,13 +295,13 @@ pub fn with_board<L: Line, R>(setup: &Setup<'_, L>, act: impl FnOnce(&Board<'_>)
             pluggable(&on_ports, on_ports.function(), Slot::new(13, 0)),
         ],
         trace: setup.trace,
-        paths: Mutex::default(),
     };
     board.name_devices();
     Ok(act(&board))
 }
 
-fn refused(error: impl std::fmt::Display) -> BootError {
+/// What a manager has refused.
+pub(super) fn refused(error: impl std::fmt::Display) -> BootError {
     BootError::Device(error.to_string())
 }
 
@@ -386,15 +381,12 @@ impl<'b> Board<'b> {
         Ok(written.rsdp.0)
     }
 
-    /// Tells those that show devices the paths of all that are registered, and of those that were.
+    /// Tells those that show devices the paths of all that are registered.
     fn name_devices(&self) {
-        let mut paths = self.paths.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let known = |id| paths.iter().any(|(known, _)| *known == id);
-        let new: Vec<_> = self.manager.walk().map(|info| info.id).filter(|id| !known(*id)).collect();
-        paths.extend(new.into_iter().map(|id| (id, self.manager.path(id).to_string())));
-        self.counters.name_devices(paths.iter().cloned());
+        let paths = || self.manager.walk().map(|info| (info.id, self.manager.path(info.id).to_string()));
+        self.counters.name_devices(paths());
         if let Some(trace) = self.trace {
-            trace.name_devices(paths.iter().cloned());
+            trace.name_devices(paths());
         }
     }
 
@@ -421,7 +413,7 @@ impl<'b> Board<'b> {
         let Pluggable { device, function, slot, id } = &self.pci_serial[port];
         let mut plugged = id.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if plugged.is_some() {
-            return Err(BootError::Device("the serial port is plugged in already".into()));
+            return Err(refused("the serial port is plugged in already"));
         }
         let id = self
             .manager
@@ -440,7 +432,7 @@ impl<'b> Board<'b> {
     pub fn unplug(&self, port: usize) -> Result<InstanceId, BootError> {
         let Pluggable { function, id, .. } = &self.pci_serial[port];
         let mut plugged = id.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        let id = plugged.take().ok_or_else(|| BootError::Device("the serial port is not plugged in".into()))?;
+        let id = plugged.take().ok_or_else(|| refused("the serial port is not plugged in"))?;
         self.host.bus().unplug(function);
         self.manager.unregister_device(id).map_err(refused)?;
         Ok(id)

@@ -12,7 +12,7 @@ use vm_memory::{Bytes, GuestAddress as LoaderAddress, GuestMemoryMmap};
 
 use crate::boot::error::BootError;
 use crate::boot::parameters::{self, Parameters};
-use crate::boot::ram::{LOW_END, MIB, Ram};
+use crate::boot::ram::{FOUR_GIB, LOW_END, MIB, Ram};
 use crate::vmm::memory::{Memory, PAGE};
 use crate::vmm::paging::{LARGE_PAGE, PageTables};
 use crate::vmm::vcpu::{FLAT_DESCRIPTORS, LongMode, Ring, Vcpu, descriptor_table};
@@ -167,7 +167,7 @@ impl Kernel {
             (None, _) => {
                 write_descriptors(ram, &descriptor_table(vm_device::GuestAddress(TASK_STATE), TASK_STATE_LIMIT))?;
                 let mut tables = PageTables::new(ram.first(), PAGE_TABLES, PAGE_TABLES_END);
-                tables.map(0, 0, 4 << 30, LARGE_PAGE, true);
+                tables.map(0, 0, FOUR_GIB, LARGE_PAGE, true);
                 Some(Entry::Long(loaded.kernel_load.0, parameters.write_linux(ram, Default::default())?))
             }
         });
@@ -258,12 +258,8 @@ const PAGE_TABLES_END: u64 = 0x4_0000;
 const STACK: u64 = 0x8000;
 
 fn write_descriptors(ram: &Ram, descriptors: &[u64]) -> Option<()> {
-    let mut address = DESCRIPTORS..;
-    descriptors.iter().try_for_each(|descriptor| {
-        let at = address.next()?;
-        address = at + 8..;
-        ram.write(at, &descriptor.to_le_bytes())
-    })
+    let bytes: Vec<u8> = descriptors.iter().flat_map(|descriptor| descriptor.to_le_bytes()).collect();
+    ram.write(DESCRIPTORS, &bytes)
 }
 
 /// Reads a file, and no more than that of one that is larger than `limit`. Returns how large it is as well, as far as that is known.

@@ -6,7 +6,7 @@ use linux_loader::start_info::{hvm_memmap_table_entry, hvm_modlist_entry, hvm_st
 use vm_memory::ByteValued;
 
 use crate::boot::board::ECAM;
-use crate::boot::ram::{FOUR_GIB, MIB, Ram};
+use crate::boot::ram::{FOUR_GIB, MIB, Ram, VIDEO};
 
 /// Where they lie.
 const PARAMETERS: u64 = 0x7000;
@@ -43,7 +43,7 @@ impl Parameters<'_> {
     fn memory_map(&self) -> impl Iterator<Item = (u64, u64, u32)> {
         [
             (0, FIRMWARE_DATA, USABLE),
-            (FIRMWARE_DATA, 0xa_0000 - FIRMWARE_DATA, RESERVED),
+            (FIRMWARE_DATA, VIDEO - FIRMWARE_DATA, RESERVED),
             (TABLES, MIB - TABLES, RESERVED),
             (MIB, self.low_end - MIB, USABLE),
             (ECAM.first().0, ECAM.last().0 - ECAM.first().0 + 1, RESERVED),

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use kvm_ioctls::Kvm;
 use vm_device::IoError;
 
-use crate::boot::board::Board;
+use crate::boot::board::{Board, refused};
 use crate::boot::error::BootError;
 use crate::vmm::bridge::answer;
 use crate::vmm::clock::HostClock;
@@ -114,7 +114,7 @@ pub fn run_on(kvm: &Kvm, board: &Board<'_>, crew: &Crew, run: &Run<'_>) -> Resul
             let ended = run_once(board, crew, run, kvm, start)?;
             if ended == Ended::Reset && (run.starts_again)() {
                 resets += 1;
-                board.manager.reset().map_err(|error| BootError::Device(error.to_string()))?;
+                board.manager.reset().map_err(refused)?;
                 continue;
             }
             return Ok(Outcome { ended, resets, elapsed: start.elapsed() });
@@ -136,7 +136,7 @@ fn run_once(board: &Board<'_>, crew: &Crew, run: &Run<'_>, kvm: &Kvm, start: Ins
     let vcpus = board.power_on(kvm, run.cpus)?;
     let mut members = Vec::new();
     for (cpu, vcpu) in (0_u16..).zip(vcpus) {
-        let devices = board.manager.dispatcher(cpu).map_err(|error| BootError::Device(error.to_string()))?;
+        let devices = board.manager.dispatcher(cpu).map_err(refused)?;
         members.push((cpu, vcpu, devices));
     }
     let limit = run.limit.map(|limit| limit.saturating_sub(start.elapsed()));

@@ -186,7 +186,7 @@ impl fmt::Display for Missed {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Weak};
+    use std::sync::Arc;
 
     use vm_device::owned::{Builder, Capacities, OwnedManager};
     use vm_device::{AccessSizes, GuestAddress, IoRange, IoResource, SystemAllocator};
@@ -198,17 +198,14 @@ mod tests {
         SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS)
     }
 
-    /// A manager whose devices `counters` looks up.
-    fn manager(counters: &Arc<Counters>) -> Arc<OwnedManager> {
+    /// A manager whose accesses are counted.
+    fn manager(counters: &Arc<Counters>) -> OwnedManager {
         let capacities = Capacities { devices: 4, ranges: 8, vcpus: 2 };
-        let observer: Arc<Counters> = Arc::clone(counters);
-        let manager = Arc::new(Builder::new(capacities, allocator()).with_observer(observer).build().unwrap());
-        let weak: Weak<OwnedManager> = Arc::downgrade(&manager);
-        counters.look_up_devices(move |id| {
-            let manager = weak.upgrade()?;
-            manager.device(id).map(|_| manager.path(id))
-        });
-        manager
+        Builder::new(capacities, allocator()).with_observer(counters.clone()).build().unwrap()
+    }
+
+    fn name_devices(counters: &Counters, manager: &OwnedManager) {
+        counters.name_devices(manager.walk().into_iter().map(|info| (info.id, manager.path(info.id))));
     }
 
     #[test]
@@ -218,6 +215,7 @@ mod tests {
         for times in [1, 2] {
             let card = Arc::new(Scratch::<4>::new("card"));
             let card = manager.register_device(card, None, &[IoResource::mmio(0, 4)], &[]).unwrap();
+            name_devices(&counters, &manager);
             for _ in 0..times {
                 manager.read(GuestAddress(0), &mut [0; 4], IoType::Mmio).unwrap();
             }
@@ -234,6 +232,7 @@ mod tests {
         let manager = manager(&counters);
         let narrow = IoResource::pio(0x70, 2).sizes(AccessSizes::BYTE);
         manager.register_device(Arc::new(Scratch::<2>::new("rtc")), None, &[narrow], &[]).unwrap();
+        name_devices(&counters, &manager);
         for _ in 0..3 {
             manager.read(GuestAddress(0x71), &mut [0], IoType::Pio).unwrap();
         }

@@ -7,7 +7,6 @@ use std::time::Duration;
 use clap::Args;
 use hosttest::boot::board::MAX_CPUS;
 use hosttest::boot::chips::Chips;
-use hosttest::boot::error::BootError;
 use hosttest::boot::image::Kernel;
 use hosttest::boot::ram::MIB;
 use hosttest::complain;
@@ -77,7 +76,7 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
             writeln!(io::stdout(), "{summary}\nLinux has passed, in {:.1?}.", outcome.elapsed)?;
             Ok(true)
         }
-        Err(Failure::Boot(error)) => Err(BootError::into(error)),
+        Err(Failure::Boot(error)) => Err(error.into()),
         Err(failure) => {
             complain(&failure);
             Ok(false)

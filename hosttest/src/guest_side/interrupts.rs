@@ -21,8 +21,8 @@ pub fn enable() {
     const SPURIOUS_VECTOR: u64 = LOCAL_APIC + 0xf0;
     const APIC_ENABLED: u32 = 1 << 8;
     mmio::write(SPURIOUS_VECTOR, APIC_ENABLED | 0xffu32);
-    port::write(0x21, 0xffu8);
-    port::write(0xa1, 0xffu8);
+    port::write(PIC + 1, 0xffu8);
+    port::write(SECOND_PIC + 1, 0xffu8);
 }
 
 /// In the IOAPIC's register of a line: it is triggered by level (Intel 82093AA data sheet, 3.2.4).
@@ -102,22 +102,11 @@ pub fn trigger_pics_by_level(lines: u16) {
 #[macro_export]
 macro_rules! pic_interrupt_handler {
     ($(#[$attribute:meta])* $name:ident: $($instruction:literal),* ; $($operand:ident = const $value:expr),*) => {
-        $(#[$attribute])*
-        #[unsafe(naked)]
-        extern "C" fn $name() {
-            core::arch::naked_asm!(
-                "push rax",
-                "push rdx",
-                $($instruction,)*
-                // The end of the second one's is nothing if it serves none.
-                "mov al, 0x20",
-                "out 0xa0, al",
-                "out 0x20, al",
-                "pop rdx",
-                "pop rax",
-                "iretq",
-                $($operand = const $value,)*
-            )
+        // The end of the second one's is nothing if it serves none.
+        $crate::interrupt_handler! {
+            $(#[$attribute])*
+            $name ends by "mov al, 0x20", "out 0xa0, al", "out 0x20, al":
+            $($instruction),* ; $($operand = const $value),*
         }
     };
 }
@@ -141,6 +130,16 @@ pub fn wait_for(address: u64, count: u64) -> bool {
 #[macro_export]
 macro_rules! interrupt_handler {
     ($(#[$attribute:meta])* $name:ident: $($instruction:literal),* ; $($operand:ident = const $value:expr),*) => {
+        $crate::interrupt_handler! {
+            $(#[$attribute])*
+            $name ends by "mov eax, 0xfee000b0", "mov dword ptr [rax], 0":
+            $($instruction),* ; $($operand = const $value),*
+        }
+    };
+    (
+        $(#[$attribute:meta])* $name:ident ends by $($end:literal),*:
+        $($instruction:literal),* ; $($operand:ident = const $value:expr),*
+    ) => {
         $(#[$attribute])*
         #[unsafe(naked)]
         extern "C" fn $name() {
@@ -148,8 +147,7 @@ macro_rules! interrupt_handler {
                 "push rax",
                 "push rdx",
                 $($instruction,)*
-                "mov eax, 0xfee000b0",
-                "mov dword ptr [rax], 0",
+                $($end,)*
                 "pop rdx",
                 "pop rax",
                 "iretq",

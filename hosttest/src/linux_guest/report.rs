@@ -267,8 +267,8 @@ fn is_kernel_message(line: &str) -> bool {
     time.is_some_and(|(time, _)| time.trim().parse::<f64>().is_ok())
 }
 
-/// Reads each line.
-fn each<T>(section: &'static str, lines: &[&str], read: fn(&str) -> Option<T>) -> Result<Vec<T>, Error> {
+/// Reads each line, in order.
+fn each<T>(section: &'static str, lines: &[&str], mut read: impl FnMut(&str) -> Option<T>) -> Result<Vec<T>, Error> {
     lines.iter().map(|line| read(line).ok_or_else(|| no_sense(section, line))).collect()
 }
 
@@ -279,7 +279,7 @@ fn no_sense(section: &'static str, line: &str) -> Error {
 /// `  0000-001f : dma1`, two spaces further to the right than what it lies in.
 fn ranges(section: &'static str, lines: &[&str]) -> Result<Vec<Range>, Error> {
     let mut outer: Vec<String> = Vec::new();
-    let read = |line: &&str| {
+    each(section, lines, |line| {
         let inner = line.trim_start_matches(' ');
         outer.truncate((line.len() - inner.len()) / 2);
         let (first, rest) = inner.split_once('-')?;
@@ -292,17 +292,14 @@ fn ranges(section: &'static str, lines: &[&str]) -> Result<Vec<Range>, Error> {
         };
         outer.push(name.to_owned());
         Some(range)
-    };
-    let ranges: Vec<_> = lines.iter().map(read).collect();
-    let lines = lines.iter().zip(ranges);
-    lines.map(|(line, range)| range.ok_or_else(|| no_sense(section, line))).collect()
+    })
 }
 
 /// A header that names the processors; then `  4:   12   0   IO-APIC   4-edge      ttyS0, ttyS1`.
 fn interrupts(section: &'static str, lines: &[&str]) -> Result<Vec<Interrupt>, Error> {
     let (header, lines) = lines.split_first().ok_or_else(|| no_sense(section, ""))?;
     let processors = header.split_whitespace().count();
-    let read = |line: &str| {
+    each(section, lines, |line| {
         let (name, rest) = line.trim_start().split_once(':')?;
         let mut words = rest.split_whitespace().peekable();
         let mut counts = Vec::new();
@@ -337,8 +334,7 @@ fn interrupts(section: &'static str, lines: &[&str]) -> Result<Vec<Interrupt>, E
         let users = words.collect::<Vec<_>>().join(" ");
         interrupt.users = users.split(", ").filter(|user| !user.is_empty()).map(str::to_owned).collect();
         Some(interrupt)
-    };
-    lines.iter().map(|line| read(line).ok_or_else(|| no_sense(section, line))).collect()
+    })
 }
 
 /// A line of the function's own; one for each of its ranges, with number, first and last address and flags; one for each message.

@@ -20,7 +20,7 @@ pub use error::{Error, TARGET};
 pub use initrd::archive as initial_ramdisk;
 use watch::Ended;
 
-/// The exit codes of QEMU when the image leaves through `isa-debug-exit`: twice what it writes, and one.
+/// The exit codes of QEMU when the image leaves through `isa-debug-exit`.
 const PASSED: i32 = 2 * 0x10 + 1;
 const FAILED: i32 = 2 * 0x11 + 1;
 
@@ -107,12 +107,8 @@ fn package() -> PathBuf {
 pub fn boot(guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, Error> {
     available()?;
     let image = build()?;
-    let mut qemu = Command::new(QEMU);
-    qemu.args(["-machine", "pc,smm=off", "-accel", "tcg", "-cpu", "EPYC,+svm", "-m", "512"])
-        .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-        .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"])
-        .arg("-kernel")
-        .arg(&image);
+    let mut qemu = start::machine("tcg", 512);
+    qemu.arg("-kernel").arg(&image);
     if let Guest::Linux { kernel, initrd, append } = guest {
         let own = image.with_extension("initrd");
         if initrd.is_none() {

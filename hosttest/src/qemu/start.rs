@@ -8,6 +8,18 @@ use std::process::{Child, Command, Stdio};
 
 use super::error::{Error, QEMU};
 
+/// Where `isa-debug-exit` is, which ends QEMU with an exit code of twice what is written there, and one.
+pub(super) const EXIT_PORT: u16 = 0xf4;
+
+/// QEMU with a PC whose processor has SVM, of so many MiB. Its serial port is QEMU's output.
+pub(super) fn machine(accelerator: &str, memory: u32) -> Command {
+    let mut qemu = Command::new(QEMU);
+    qemu.args(["-machine", "pc,smm=off", "-accel", accelerator, "-cpu", "EPYC,+svm", "-m", &memory.to_string()])
+        .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
+        .args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
+    qemu
+}
+
 /// Starts QEMU, with its output in pipes. It is killed when the thread that starts it ends, so that it does not outlive this
 /// program. QEMU has `kept` open too, by the same number.
 pub(super) fn start(qemu: &mut Command, kept: Option<&File>) -> Result<Child, Error> {

@@ -12,8 +12,7 @@
 //! - [`doorbell`] is another: it gives the writes that a device declares as doorbells to KVM, as ioeventfds; [`listeners`] makes
 //!   one of several;
 //! - [`counters`] is an [`AccessObserver`](vm_device::AccessObserver), which counts the accesses of each device; [`trace`] is
-//!   another, which writes a line for each; [`observers`] makes one of both, and [`names`] are the paths by which they name
-//!   devices;
+//!   another, which writes a line for each; [`observers`] makes one of both;
 //! - [`clock`] is the time of the host, and the thread that tells it to the devices;
 //! - [`power`] notes what a guest asks of the whole machine: its reset, its end;
 //! - [`membarrier`] is the heavy barrier of the asymmetric fence.
@@ -38,7 +37,6 @@ pub mod listeners;
 pub mod machine;
 pub mod membarrier;
 pub mod memory;
-pub mod names;
 pub mod observers;
 pub mod paging;
 pub mod power;

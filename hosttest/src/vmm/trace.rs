@@ -1,12 +1,11 @@
 //! Writes a line for each access: an observer of a manager.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Write};
 
 use spin::Mutex;
 use vm_device::{AccessDirection, AccessObserver, InstanceId, IoType, ObservedAccess};
-
-use crate::vmm::names::Names;
 
 /// Writes a line for each access: who makes it, the space, the direction, the address, the length, the data in the order of its
 /// bytes, the device and the outcome. An access that is nested in others is indented by their number, and so is a piece of one that
@@ -15,25 +14,20 @@ pub struct Trace(Mutex<State>);
 
 struct State {
     out: Box<dyn Write + Send>,
-    names: Names,
+    paths: BTreeMap<InstanceId, String>,
     outcome: io::Result<()>,
 }
 
 impl Trace {
     /// Writes to `out`.
     pub fn new(out: impl Write + Send + 'static) -> Self {
-        Self(Mutex::new(State { out: Box::new(out), names: Names::new(), outcome: Ok(()) }))
+        Self(Mutex::new(State { out: Box::new(out), paths: BTreeMap::new(), outcome: Ok(()) }))
     }
 
-    /// From now on these devices are written as their paths, and all others as their ids, unless they can be looked up.
+    /// From now on these devices are written as their paths, and all others as their ids.
     pub fn name_devices(&self, paths: impl Iterator<Item = (InstanceId, String)>) {
-        let paths: Vec<_> = paths.collect();
-        self.0.lock().names.replace(paths.into_iter());
-    }
-
-    /// A device without a path is looked up with each of its accesses, until it has one. `look_up` may call the manager.
-    pub fn look_up_devices(&self, look_up: impl Fn(InstanceId) -> Option<String> + Send + 'static) {
-        self.0.lock().names.look_up_with(look_up);
+        let paths = paths.collect();
+        self.0.lock().paths = paths;
     }
 
     /// Writes what is left in buffers.
@@ -50,9 +44,10 @@ impl Trace {
 impl AccessObserver for Trace {
     fn observe(&self, access: &ObservedAccess<'_>) {
         let mut state = self.0.lock();
-        let State { out, names, outcome } = &mut *state;
+        let State { out, paths, outcome } = &mut *state;
         if outcome.is_ok() {
-            *outcome = writeln!(out, "{}", Line { access, path: access.device.and_then(|id| names.of(id)) });
+            let path = access.device.and_then(|id| paths.get(&id)).map(String::as_str);
+            *outcome = writeln!(out, "{}", Line { access, path });
         }
     }
 }

@@ -10,8 +10,9 @@ use std::os::unix::ffi::OsStrExt;
 use std::process::{Command, Stdio};
 
 use super::image::{ARGUMENTS, MODULES_DIRECTORY, PROGRAM, WORKING_DIRECTORY};
-use super::{EXIT_PORT, OTHER, verdict};
+use super::{OTHER, verdict};
 use crate::complain;
+use crate::qemu::start::EXIT_PORT;
 
 /// Makes a Linux of the bare kernel, with KVM; runs the program as its arguments say, and ends the machine with the exit code.
 ///

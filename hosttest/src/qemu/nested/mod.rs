@@ -8,13 +8,12 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::path::Path;
-use std::process::Command;
 use std::time::Duration;
 
 use vmm_sys_util::tempfile::TempFile;
 
-use super::error::{Error, QEMU};
-use super::start::start;
+use super::error::Error;
+use super::start::{machine, start};
 use super::watch::{Ended, watch};
 use crate::linux_guest::kernel::{Kernel, module};
 
@@ -30,10 +29,8 @@ const MODULES: [&str; 3] = ["virt/lib/irqbypass", "arch/x86/kvm/kvm", "arch/x86/
 /// and would be slowed by.
 const KERNEL_ARGUMENTS: &str = "console=ttyS0 quiet panic=-1 mitigations=off";
 
-/// Where QEMU's `isa-debug-exit` is, whose exit code is twice what is written there, and one.
-const EXIT_PORT: u16 = 0xf4;
-/// What is written for the exit code 0. Others are written as they are, up to [`OTHER`]: QEMU has 7 bits for it, and its own
-/// failure would be 0.
+/// What is written to the port of `isa-debug-exit` for the exit code 0. Others are written as they are, up to [`OTHER`]: QEMU has 7
+/// bits for it, and its own failure would be 0.
 const SUCCESS: u8 = 0x7f;
 /// What is written for an exit code that cannot be, and for a signal.
 const OTHER: u8 = 0x7e;
@@ -86,11 +83,8 @@ pub fn run(arguments: &[OsString], options: &Options, output: &mut (impl Write +
     let mut file = TempFile::new().map_err(|error| temporary(error.into()))?.into_file();
     file.write_all(&image).map_err(temporary)?;
     drop(image);
-    let mut qemu = Command::new(QEMU);
-    qemu.args(["-machine", "pc,smm=off", "-accel", "tcg,thread=multi", "-cpu", "EPYC,+svm", "-smp", "2", "-m"])
-        .arg(options.memory.to_string())
-        .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
-        .args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")])
+    let mut qemu = machine("tcg,thread=multi", options.memory);
+    qemu.args(["-smp", "2"])
         .args(["-initrd", &format!("/proc/self/fd/{}", file.as_raw_fd())])
         .args(["-append", &format!("{KERNEL_ARGUMENTS} rdinit={} -- {INIT}", image::PROGRAM)])
         .arg("-kernel")
@@ -104,7 +98,7 @@ fn read_module(kernel: &Path, name: &str) -> Result<Vec<u8>, Error> {
     module(kernel, name).map_err(|error| Error::NoModule(name.to_owned(), error))
 }
 
-/// What is written to [`EXIT_PORT`] for an exit code of the program, if a signal did not end it.
+/// What is written to the port of `isa-debug-exit` for an exit code of the program, if a signal did not end it.
 fn verdict(code: Option<i32>) -> u8 {
     match code {
         Some(0) => SUCCESS,

@@ -3,6 +3,7 @@
 mod shard;
 mod timeline;
 
+use std::collections::BTreeMap;
 use std::hash::{Hash, Hasher};
 use std::ops::AddAssign;
 use std::sync::OnceLock;
@@ -11,7 +12,6 @@ use std::time::{Duration, Instant};
 use spin::Mutex;
 use vm_device::{AccessDirection, AccessObserver, GuestAddress, InstanceId, IoError, IoType, ObservedAccess};
 
-use crate::vmm::names::Names;
 use shard::Shard;
 
 /// How often a device was accessed, and how long that took.
@@ -142,7 +142,8 @@ const SHARDS: usize = 8;
 pub struct Counters {
     start: OnceLock<Instant>,
     shards: [Mutex<Shard>; SHARDS],
-    names: Mutex<Names>,
+    /// Of those that are gone too.
+    paths: Mutex<BTreeMap<InstanceId, String>>,
 }
 
 impl Counters {
@@ -151,7 +152,7 @@ impl Counters {
         Self {
             start: OnceLock::new(),
             shards: [const { Mutex::new(Shard::new()) }; SHARDS],
-            names: Mutex::new(Names::new()),
+            paths: Mutex::new(BTreeMap::new()),
         }
     }
 
@@ -160,15 +161,10 @@ impl Counters {
         self.start.get_or_init(Instant::now);
     }
 
-    /// These devices have these paths, and no other device has one so far.
+    /// From now on these devices are known by their paths, and those that were known before still are.
     pub fn name_devices(&self, paths: impl Iterator<Item = (InstanceId, String)>) {
         let paths: Vec<_> = paths.collect();
-        self.names.lock().replace(paths.into_iter());
-    }
-
-    /// A device without a path is looked up with its first access. `look_up` may call the manager.
-    pub fn look_up_devices(&self, look_up: impl Fn(InstanceId) -> Option<String> + Send + 'static) {
-        self.names.lock().look_up_with(look_up);
+        self.paths.lock().extend(paths);
     }
 
     /// What was counted of a device so far, which may be gone by now.
@@ -186,10 +182,10 @@ impl Counters {
     pub fn totals(&self) -> Totals {
         let mut all = Shard::new();
         self.shards.iter().for_each(|shard| all.merge(&shard.lock()));
-        let mut names = self.names.lock();
+        let paths = self.paths.lock();
         let rows = all.rows.into_iter().map(|(reached, row)| {
-            let path = if let Reached::Device(device) = reached { names.of(device) } else { None };
-            Row { reached, path: path.map(str::to_owned), counts: row.counts, buckets: row.buckets.0 }
+            let path = if let Reached::Device(device) = reached { paths.get(&device) } else { None };
+            Row { reached, path: path.cloned(), counts: row.counts, buckets: row.buckets.0 }
         });
         Totals {
             rows: rows.collect(),
@@ -221,10 +217,7 @@ impl Default for Counters {
 impl AccessObserver for Counters {
     fn observe(&self, access: &ObservedAccess<'_>) {
         let ended = self.elapsed();
-        let is_new = self.shard(access.vcpu).lock().count(access, access.started.unwrap_or(ended), ended);
-        if let (true, Some(device)) = (is_new, access.device) {
-            self.names.lock().of(device);
-        }
+        self.shard(access.vcpu).lock().count(access, access.started.unwrap_or(ended), ended);
     }
 
     /// Nanoseconds since the start.

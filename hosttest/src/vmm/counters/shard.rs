@@ -29,6 +29,12 @@ pub(super) struct Row {
     pub(super) buckets: Buckets,
 }
 
+impl Row {
+    fn new() -> Self {
+        Self { counts: Counts::default(), buckets: Buckets::new() }
+    }
+}
+
 impl Shard {
     pub(super) const fn new() -> Self {
         Self {
@@ -40,11 +46,11 @@ impl Shard {
         }
     }
 
-    /// Counts an access, from one time to another, in nanoseconds. Returns whether it is the first of its row.
-    pub(super) fn count(&mut self, access: &ObservedAccess<'_>, started: u64, ended: u64) -> bool {
+    /// Counts an access, from one time to another, in nanoseconds.
+    pub(super) fn count(&mut self, access: &ObservedAccess<'_>, started: u64, ended: u64) {
         self.exits += u64::from(access.depth == 0 && !access.is_piece);
         // The pieces of one that was split have been counted.
-        let Some(reached) = Reached::of(access) else { return false };
+        let Some(reached) = Reached::of(access) else { return };
         if let Some(unanswered) = Unanswered::of(access) {
             self.count_unanswered(unanswered, 1);
         }
@@ -54,11 +60,7 @@ impl Shard {
                 None => self.coarsen(),
             }
         };
-        let mut is_new = false;
-        let row = self.rows.entry(reached).or_insert_with(|| {
-            is_new = true;
-            Row { counts: Counts::default(), buckets: Buckets::new() }
-        });
+        let row = self.rows.entry(reached).or_insert_with(Row::new);
         row.buckets.count(bucket);
         let counts = &mut row.counts;
         match access.direction {
@@ -68,7 +70,6 @@ impl Shard {
         counts.strings += u64::from(access.element < access.data.len());
         counts.bytes += access.data.len() as u64;
         counts.time += Duration::from_nanos(ended.saturating_sub(started));
-        is_new
     }
 
     fn coarsen(&mut self) {
@@ -91,8 +92,7 @@ impl Shard {
         }
         self.exits += other.exits;
         for (reached, row) in &other.rows {
-            let own = self.rows.entry(*reached);
-            let own = own.or_insert(Row { counts: Counts::default(), buckets: Buckets::new() });
+            let own = self.rows.entry(*reached).or_insert_with(Row::new);
             own.counts += row.counts;
             own.buckets.merge(&row.buckets, other.scale, self.scale);
         }
