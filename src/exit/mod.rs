@@ -7,9 +7,13 @@
 //! All of it is pure functions over numbers. They touch no hardware, allocate no memory, and panic for no argument. (The
 //! decoder that the feature `instruction` brings has panics that no input is known to reach.)
 
+mod guest;
 mod memory;
+mod operand;
 mod size;
 pub mod x86;
 
+pub use guest::{ExecuteError, Guest};
 pub use memory::{MemoryAccess, MemoryAccessKind};
+pub use operand::{MAX_OPERAND, PAGE, pieces};
 pub use size::Size;

@@ -29,6 +29,7 @@
 //! registers.
 
 mod complete;
+mod guest;
 #[cfg(feature = "instruction")]
 pub mod instruction;
 mod mode;
@@ -37,6 +38,7 @@ mod registers;
 pub mod svm;
 pub mod vmx;
 
+pub use guest::X86Guest;
 pub use mode::{AddressSize, Mode, Segment};
 pub use port::{ExitError, PortAccess, PortDirection, StringForm};
 pub use registers::{Gpr, Register, Registers, Rflags};

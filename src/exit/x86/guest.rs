@@ -1,0 +1,41 @@
+//! What x86 needs of the guest beside its memory: segments and ports.
+
+use super::mode::Segment;
+use crate::exit::guest::Guest;
+use crate::exit::memory::MemoryAccessKind;
+use crate::exit::size::Size;
+
+/// What the embedder knows of a guest on x86.
+pub trait X86Guest: Guest {
+    /// The linear address of `offset` into `segment`, where an operand of `length` bytes begins: the base of the segment plus
+    /// the offset, cut to 32 bits outside 64-bit mode. In 64-bit mode only FS and GS have a base.
+    ///
+    /// # Errors
+    /// The exception that the guest gets where the segment's limit or rights, or an address that is not canonical, forbid the
+    /// access. An embedder that checks none of them lets a guest reach only what its page tables let it reach.
+    fn linear(
+        &mut self,
+        segment: Segment,
+        offset: u64,
+        length: usize,
+        kind: MemoryAccessKind,
+    ) -> Result<u64, Self::Fault>;
+
+    /// Reads elements of `size` from a port: one for `IN`, several for a burst of `REP INS`.
+    ///
+    /// # Errors
+    /// The reason to stop the guest.
+    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Self::Fault>;
+
+    /// Writes elements of `size` to a port: one for `OUT`, several for a burst of `REP OUTS`.
+    ///
+    /// # Errors
+    /// The reason to stop the guest.
+    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Self::Fault>;
+
+    /// Whether a string is to stop between two of its elements, because an interrupt is to be delivered. The guest comes back
+    /// for the rest.
+    fn is_interrupted(&mut self) -> bool {
+        false
+    }
+}
