@@ -54,7 +54,7 @@ pub(super) fn manager<'d>(room: &'d Room<'d>, asymmetric: bool) -> DeviceManager
     if asymmetric { manager.with_asymmetric_fence(membarrier()) } else { manager }
 }
 
-fn everything() -> SystemAllocator {
+pub(super) fn everything() -> SystemAllocator {
     SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS)
 }
 
