@@ -5,7 +5,7 @@
 //!
 //! | the exit | becomes | afterwards |
 //! |---|---|---|
-//! | `IN`, `OUT`, `INS`, `OUTS` | a [`PortAccess`], by [`svm::port_access`] or [`vmx::port_access`] | [`PortAccess::complete`], [`PortAccess::complete_string`] |
+//! | `IN`, `OUT`, `INS`, `OUTS` | a [`PortAccess`], by [`svm::port_access`] or [`vmx::port_access`] | [`PortAccess::execute`] |
 //! | nested page fault, EPT violation | a [`MemoryAccess`], by [`svm::memory_access`] or [`vmx::memory_access`] | the instruction has to be decoded |
 //! | the instruction that touched MMIO | an `Instruction`, by `instruction::decode` (feature `instruction`) | `Instruction::execute` |
 //!
@@ -18,7 +18,7 @@
 //! assert_eq!((access.port, access.size, access.direction), (0xcf8, Size::Dword, PortDirection::In));
 //!
 //! // Here the manager reads the port. The value that it has read completes the instruction.
-//! registers = access.complete(&registers, 0x8000_0000);
+//! access.complete(&mut registers, 0x8000_0000);
 //! assert_eq!((registers.rax(), registers.rip), (0x8000_0000, 0x1001));
 //! # Ok::<(), vm_device::exit::x86::ExitError>(())
 //! ```
@@ -35,6 +35,7 @@ pub mod instruction;
 mod mode;
 mod port;
 mod registers;
+mod string;
 pub mod svm;
 pub mod vmx;
 
@@ -42,6 +43,7 @@ pub use guest::X86Guest;
 pub use mode::{AddressSize, Mode, Segment};
 pub use port::{ExitError, PortAccess, PortDirection, StringForm};
 pub use registers::{Gpr, Register, Registers, Rflags};
+pub use string::MAX_BURST;
 
 pub use super::memory::{MemoryAccess, MemoryAccessKind};
 pub use super::size::Size;

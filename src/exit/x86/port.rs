@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::mode::{AddressSize, Segment};
+use super::mode::{AddressSize, Mode, Segment};
 use crate::exit::size::Size;
 
 /// The form of a string instruction: whether it repeats, and where its memory operands are.
@@ -51,6 +51,8 @@ pub struct PortAccess {
     pub string: Option<StringForm>,
     /// Where the guest resumes when the instruction is complete.
     pub next_rip: u64,
+    /// What kind of code the guest was running.
+    pub mode: Mode,
 }
 
 /// Exit information that is not as the manual specifies it.

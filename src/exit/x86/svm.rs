@@ -110,6 +110,7 @@ pub fn port_access(exitinfo1: u64, exitinfo2: u64, mode: Mode) -> Result<PortAcc
         direction: if info.contains(IoioInfo::TYPE) { PortDirection::In } else { PortDirection::Out },
         string: if info.contains(IoioInfo::STR) { Some(string_form(info, mode)?) } else { None },
         next_rip: exitinfo2,
+        mode,
     })
 }
 

@@ -148,6 +148,7 @@ pub fn port_access(exit: IoExit, mode: Mode) -> Result<PortAccess, ExitError> {
             None
         },
         next_rip: mode.instruction_pointer(exit.rip.wrapping_add(exit.instruction_length.into())),
+        mode,
     })
 }
 
