@@ -137,7 +137,7 @@ pub(super) const NO_HINTS: &str = "this crate, handle, no hints";
 pub(super) const NO_HANDLE: &str = "this crate, no handle";
 
 /// The barrier of `membarrier(2)`.
-fn membarrier() -> HeavyBarrier {
+pub(super) fn membarrier() -> HeavyBarrier {
     heavy_barrier().unwrap_or_else(|unsupported| panic!("{unsupported}"))
 }
 

@@ -9,7 +9,7 @@ use vm_device::{Access, Accesses, Device, DeviceManager, Dispatcher, GuestAddres
 
 use super::step::{RANGES, layout};
 use crate::bench::subject::leaked;
-use crate::bench::this_crate::{everything, resource};
+use crate::bench::this_crate::{everything, membarrier, resource};
 
 /// A register that answers accesses of all sizes.
 struct Register {
@@ -58,13 +58,36 @@ fn written(data: &[u8]) -> u64 {
 
 /// The handle of a vCPU to a manager of its own, with a device in each range of the layout.
 pub(super) fn dispatcher(io_type: IoType) -> Dispatcher<'static> {
+    filled(|manager| manager, io_type)
+}
+
+/// The same with the asymmetric fence.
+pub(super) fn asymmetric(io_type: IoType) -> Dispatcher<'static> {
+    filled(|manager| manager.with_asymmetric_fence(membarrier()), io_type)
+}
+
+fn filled(with: impl FnOnce(DeviceManager<'static>) -> DeviceManager<'static>, io_type: IoType) -> Dispatcher<'static> {
     let storage: &'static Storage<'static, RANGES, RANGES, 1> = leaked(Storage::new());
-    let manager: &'static DeviceManager<'static> = leaked(DeviceManager::new(storage, everything()));
+    let manager: &'static DeviceManager<'static> = leaked(with(DeviceManager::new(storage, everything())));
     for (number, range) in layout(io_type).ranges.into_iter().enumerate() {
         let device = leaked(Register { name: format!("device-{number}"), value: AtomicU64::new(0x1234_5678) });
         manager.register_device(device, None, &[resource(io_type, range)], &[]).expect("the ranges are disjoint");
     }
     manager.dispatcher(0).expect("nobody has the handle yet")
+}
+
+/// The accesses of an instruction, by one who knows them: a read, a write, or both. Returns the first byte of the data.
+#[inline(always)]
+pub(super) fn touch(devices: &mut impl Accesses, address: u64, size: usize, reads: bool, writes: bool) -> u64 {
+    let (mut data, address) = ([0; 8], GuestAddress(address));
+    let data = &mut data[..size];
+    if reads {
+        let _ = devices.read(address, data, IoType::Mmio);
+    }
+    if writes {
+        let _ = devices.write(address, data, IoType::Mmio);
+    }
+    data[0].into()
 }
 
 /// One answer for all addresses, without a dispatch.

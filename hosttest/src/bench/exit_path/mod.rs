@@ -5,10 +5,12 @@
 //! ranges of 64. Beside them stand other decoders, and the path as it was before the crate had one of its own. The time of the
 //! measuring loop, a row of its own, is part of every figure.
 
+mod arm64;
 mod as_it_was;
 mod goals;
 mod guest;
 mod other_decoders;
+mod riscv64;
 mod step;
 mod x86_mmio;
 mod x86_ports;
@@ -24,10 +26,13 @@ use crate::output::Output;
 
 const OWN: &str = "this crate";
 /// The same with another manager: what the two differ by is noise.
-const OWN_AGAIN: &str = "this crate, SVM, again";
+const OWN_AGAIN: &str = "this crate, again";
 const OWN_SVM: &str = "this crate, SVM";
 const OWN_VMX: &str = "this crate, VMX";
 const OWN_WITH_ADDRESS: &str = "this crate, with the address";
+const OWN_ASYMMETRIC: &str = "this crate, asymmetric fence";
+/// By one call with the guest as a whole, instead of an access and the call that completes it.
+const OWN_BY_GUEST: &str = "this crate, by one call";
 const AS_IT_WAS: &str = "as it was";
 const LOOP: &str = "the loop alone";
 
@@ -43,7 +48,7 @@ const EXECUTE: &str = "execute";
 const TOGETHER: &str = "together";
 
 fn steps() -> Vec<Step> {
-    let paths = [x86_ports::steps, x86_mmio::steps];
+    let paths = [x86_ports::steps, x86_mmio::steps, arm64::steps, riscv64::steps];
     paths.into_iter().flat_map(|steps| steps()).collect()
 }
 

@@ -5,13 +5,15 @@ use std::hint::black_box;
 use vm_device::exit::Guest;
 use vm_device::exit::x86::instruction::{Instruction, decode};
 use vm_device::exit::x86::{Gpr, MemoryAccess, Mode, Registers, svm, vmx};
-use vm_device::{Accesses, GuestAddress, IoType};
+use vm_device::{Accesses, Dispatcher, GuestAddress, IoType};
 
 use super::as_it_was;
-use super::guest::{Constant, Flat, dispatcher};
+use super::guest::{Constant, Flat, asymmetric, dispatcher, touch};
 use super::other_decoders::{self, ICED, ICED_WITH_ADDRESS, YAXPEAX};
 use super::step::{Step, Way};
-use super::{AS_IT_WAS, DECODE, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_SVM, OWN_VMX, TOGETHER};
+use super::{
+    AS_IT_WAS, DECODE, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_ASYMMETRIC, OWN_SVM, OWN_VMX, TOGETHER,
+};
 use crate::bench::subject::leaked;
 
 pub(super) const PATH: &str = "x86 mmio";
@@ -171,19 +173,12 @@ fn decoders(samples: &'static [Sample]) -> Vec<Way> {
 
 /// The accesses of the instructions, by one who knows them.
 fn dispatches(samples: &'static [Sample]) -> Vec<Way> {
-    let mut devices = dispatcher(IoType::Mmio);
-    let handle = Way::new(OWN, samples, move |sample, address| {
-        let (mut data, address) = ([0; 8], GuestAddress(address));
-        let data = &mut data[..sample.size];
-        if sample.reads {
-            let _ = devices.read(address, data, IoType::Mmio);
-        }
-        if sample.writes {
-            let _ = devices.write(address, data, IoType::Mmio);
-        }
-        data[0].into()
-    });
-    vec![handle, loop_alone(samples)]
+    let own = |name, mut devices: Dispatcher<'static>| {
+        Way::new(name, samples, move |sample: &Sample, address| {
+            touch(&mut devices, address, sample.size, sample.reads, sample.writes)
+        })
+    };
+    vec![own(OWN, dispatcher(IoType::Mmio)), own(OWN_ASYMMETRIC, asymmetric(IoType::Mmio)), loop_alone(samples)]
 }
 
 /// An instruction that is decoded already.
@@ -265,10 +260,13 @@ fn execute_as_it_was(
 }
 
 fn whole_paths(samples: &'static [Sample]) -> Vec<Way> {
+    let svm = |sample: &Sample, address| svm::memory_access(sample.exitinfo1(), address);
+    let vmx = |sample: &Sample, address| vmx::memory_access(sample.qualification(), address);
     vec![
-        own_path(OWN_SVM, samples, |sample, address| svm::memory_access(sample.exitinfo1(), address)),
-        own_path(OWN_AGAIN, samples, |sample, address| svm::memory_access(sample.exitinfo1(), address)),
-        own_path(OWN_VMX, samples, |sample, address| vmx::memory_access(sample.qualification(), address)),
+        own_path(OWN_SVM, samples, svm, dispatcher(IoType::Mmio)),
+        own_path(OWN_AGAIN, samples, svm, dispatcher(IoType::Mmio)),
+        own_path(OWN_ASYMMETRIC, samples, svm, asymmetric(IoType::Mmio)),
+        own_path(OWN_VMX, samples, vmx, dispatcher(IoType::Mmio)),
         path_as_it_was(samples),
         loop_alone(samples),
     ]
@@ -278,8 +276,9 @@ fn own_path(
     name: &'static str,
     samples: &'static [Sample],
     numbers: impl Fn(&Sample, u64) -> MemoryAccess + 'static,
+    devices: Dispatcher<'static>,
 ) -> Way {
-    let (mut vcpu, mut guest) = (Vcpu::new(), Flat(dispatcher(IoType::Mmio)));
+    let (mut vcpu, mut guest) = (Vcpu::new(), Flat(devices));
     Way::new(name, samples, move |sample, address| {
         vcpu.exits_at(sample, address);
         let access = numbers(sample, address);

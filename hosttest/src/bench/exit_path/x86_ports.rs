@@ -2,13 +2,13 @@
 
 use std::hint::black_box;
 
-use vm_device::exit::x86::{Gpr, Mode, PortAccess, PortDirection, Register, Registers, X86Guest, svm, vmx};
-use vm_device::{Accesses, GuestAddress, IoType};
+use vm_device::exit::x86::{Gpr, Mode, PortAccess, PortDirection, Register, Registers, svm, vmx};
+use vm_device::{Accesses, Dispatcher, GuestAddress, IoType};
 
 use super::as_it_was;
-use super::guest::{Constant, Flat, dispatcher};
+use super::guest::{Constant, Flat, asymmetric, dispatcher};
 use super::step::{Step, Way};
-use super::{AS_IT_WAS, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_SVM, OWN_VMX, TOGETHER};
+use super::{AS_IT_WAS, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_ASYMMETRIC, OWN_SVM, OWN_VMX, TOGETHER};
 
 pub(super) const PATH: &str = "x86 pio";
 
@@ -65,7 +65,7 @@ pub(super) fn steps() -> Vec<Step> {
     let step = |name, ways| Step { name, path: PATH, io_type: IoType::Pio, samples: SAMPLES.len(), ways };
     vec![
         step(NUMBERS, vec![numbers(OWN_SVM, Sample::by_svm), numbers(OWN_VMX, Sample::by_vmx), loop_alone()]),
-        step(DISPATCH, vec![dispatches(), loop_alone()]),
+        step(DISPATCH, dispatches()),
         step(EXECUTE, executions()),
         step(TOGETHER, whole_paths()),
     ]
@@ -84,35 +84,25 @@ fn numbers(name: &'static str, numbers: impl Fn(&Sample, u64, Mode) -> Option<Po
 }
 
 /// The accesses of the instructions, by one who knows them.
-fn dispatches() -> Way {
-    let mut devices = dispatcher(IoType::Pio);
-    Way::new(OWN, &SAMPLES, move |sample, port| {
-        let (mut data, address) = ([0; 8], GuestAddress(port));
-        let data = &mut data[..sample.bytes];
-        let _ = match sample.is_in {
-            true => devices.read(address, data, IoType::Pio),
-            false => devices.write(address, data, IoType::Pio),
-        };
-        data[0].into()
-    })
+fn dispatches() -> Vec<Way> {
+    let own = |name, mut devices: Dispatcher<'static>| {
+        Way::new(name, &SAMPLES, move |sample, port| {
+            let (mut data, address) = ([0; 8], GuestAddress(port));
+            let data = &mut data[..sample.bytes];
+            let _ = match sample.is_in {
+                true => devices.read(address, data, IoType::Pio),
+                false => devices.write(address, data, IoType::Pio),
+            };
+            data[0].into()
+        })
+    };
+    vec![own(OWN, dispatcher(IoType::Pio)), own(OWN_ASYMMETRIC, asymmetric(IoType::Pio)), loop_alone()]
 }
 
 /// What an exit leaves behind.
 #[inline(always)]
 fn of(registers: &Registers, executed: bool) -> u64 {
     black_box(registers).rax() ^ u64::from(executed)
-}
-
-/// Reads or writes the port, and completes the instruction.
-#[inline(always)]
-fn execute<G: X86Guest>(access: &PortAccess, registers: &mut Registers, guest: &mut G) -> Result<(), G::Fault> {
-    let mut data = access.output(registers).to_le_bytes();
-    match access.direction {
-        PortDirection::In => guest.input(access.port, access.size, access.size.of(&mut data))?,
-        PortDirection::Out => guest.output(access.port, access.size, access.size.of(&mut data))?,
-    }
-    *registers = access.complete(registers, u64::from_le_bytes(data));
-    Ok(())
 }
 
 /// Reads or writes the port, and completes the instruction.
@@ -135,7 +125,7 @@ fn executions() -> Vec<Way> {
     let (mut earlier, mut answers) = (registers(), Constant::new());
     vec![
         Way::new(OWN, known, move |access, _| {
-            let executed = execute(access, &mut own, &mut guest);
+            let executed = access.execute(&mut own, &mut guest);
             of(&own, executed.is_ok())
         }),
         Way::new(AS_IT_WAS, known, move |access, _| {
@@ -148,19 +138,24 @@ fn executions() -> Vec<Way> {
 
 fn whole_paths() -> Vec<Way> {
     vec![
-        own_path(OWN_SVM, Sample::by_svm),
-        own_path(OWN_AGAIN, Sample::by_svm),
-        own_path(OWN_VMX, Sample::by_vmx),
+        own_path(OWN_SVM, Sample::by_svm, dispatcher(IoType::Pio)),
+        own_path(OWN_AGAIN, Sample::by_svm, dispatcher(IoType::Pio)),
+        own_path(OWN_ASYMMETRIC, Sample::by_svm, asymmetric(IoType::Pio)),
+        own_path(OWN_VMX, Sample::by_vmx, dispatcher(IoType::Pio)),
         path_as_it_was(),
         loop_alone(),
     ]
 }
 
-fn own_path(name: &'static str, numbers: impl Fn(&Sample, u64, Mode) -> Option<PortAccess> + 'static) -> Way {
-    let (mut registers, mode, mut guest) = (registers(), mode(), Flat(dispatcher(IoType::Pio)));
+fn own_path(
+    name: &'static str,
+    numbers: impl Fn(&Sample, u64, Mode) -> Option<PortAccess> + 'static,
+    devices: Dispatcher<'static>,
+) -> Way {
+    let (mut registers, mode, mut guest) = (registers(), mode(), Flat(devices));
     Way::new(name, &SAMPLES, move |sample, port| {
         let access = numbers(sample, port, mode);
-        let executed = access.is_some_and(|access| execute(&access, &mut registers, &mut guest).is_ok());
+        let executed = access.is_some_and(|access| access.execute(&mut registers, &mut guest).is_ok());
         of(&registers, executed)
     })
 }
@@ -186,7 +181,7 @@ mod tests {
             let access = sample.by_svm(0x3f8, Mode::Bits64).unwrap();
             assert_eq!(sample.by_vmx(0x3f8, Mode::Bits64), Some(access));
             let (mut own, mut guest) = (registers(), Flat(Constant::new()));
-            execute(access, &mut own, &mut guest).unwrap();
+            access.execute(&mut own, &mut guest).unwrap();
             let (mut earlier, mut answers) = (registers(), Constant::new());
             execute_as_it_was(&access, &mut earlier, &mut answers);
             assert_eq!((own, guest.0.value()), (earlier, answers.value()));
