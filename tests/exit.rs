@@ -5,8 +5,12 @@ use proptest::prelude::*;
 use vm_device::GuestAddress;
 use vm_device::exit::x86::{
     AddressSize, ExitError, Gpr, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register, Registers,
-    Rflags, Segment, Size, StringForm, svm, vmx,
+    Repeat, Rflags, Segment, Size, StringForm, svm, vmx,
 };
+
+fn repeat(by_count: bool) -> Repeat {
+    if by_count { Repeat::Count } else { Repeat::Once }
+}
 
 const MODES: [Mode; 3] = [Mode::Bits16, Mode::Bits32, Mode::Bits64];
 const SEGMENTS: [Segment; 6] = [Segment::Es, Segment::Cs, Segment::Ss, Segment::Ds, Segment::Fs, Segment::Gs];
@@ -43,7 +47,7 @@ fn every_ioio_intercept_is_read_as_the_manual_says() {
             port: 0xfedc,
             size,
             direction: if bit(0) { PortDirection::In } else { PortDirection::Out },
-            string: string.map(|(address_size, segment)| StringForm { repeated: bit(3), address_size, segment }),
+            string: string.map(|(address_size, segment)| StringForm { repeat: repeat(bit(3)), address_size, segment }),
             next_rip: 0x1234,
         });
         assert_eq!(svm::port_access(exitinfo1, 0x1234, mode), expected, "{exitinfo1:#x}");
@@ -86,7 +90,7 @@ fn every_io_qualification_is_read_as_the_manual_says() {
             };
             let access = vmx::port_access(exit, mode);
             let without = vmx::port_access(vmx::IoExit { instruction_information: None, ..exit }, mode);
-            let form = |address_size, segment| StringForm { repeated: bit(5), address_size, segment };
+            let form = |address_size, segment| StringForm { repeat: repeat(bit(5)), address_size, segment };
             if size.is_none() {
                 assert_eq!(access, Err(ExitError::Size(qualification)));
                 assert_eq!(without, Err(ExitError::Size(qualification)));
@@ -264,7 +268,7 @@ fn model(access: &PortAccess, mut registers: Registers, elements: u64) -> (Regis
     };
     let mut offsets = Vec::new();
     let bytes = access.size.bytes() as u64;
-    let mut complete = string.repeated && low(registers.gpr[1]) == 0;
+    let mut complete = string.repeat.repeats() && low(registers.gpr[1]) == 0;
     for _ in 0..elements {
         if complete {
             break;
@@ -274,10 +278,10 @@ fn model(access: &PortAccess, mut registers: Registers, elements: u64) -> (Regis
         let down = registers.rflags & 0x400 != 0;
         let next = if down { offset.wrapping_sub(bytes) } else { offset.wrapping_add(bytes) };
         registers.gpr[index] = merged(registers.gpr[index], next);
-        if string.repeated {
+        if string.repeat.repeats() {
             registers.gpr[1] = merged(registers.gpr[1], low(registers.gpr[1]).wrapping_sub(1));
         }
-        complete = !string.repeated || low(registers.gpr[1]) == 0;
+        complete = !string.repeat.repeats() || low(registers.gpr[1]) == 0;
     }
     if complete {
         registers.rip = access.next_rip;
@@ -328,7 +332,7 @@ proptest! {
     #[test]
     fn strings_may_be_cut_anywhere(registers in registers(), low in 0..2_u64, first in 0..20_u64, second in 0..20_u64) {
         let access = svm::port_access(low & 1 | 0x124, 0x1000, Mode::Bits32).unwrap();
-        let access = PortAccess { string: access.string.map(|form| StringForm { repeated: true, ..form }), ..access };
+        let access = PortAccess { string: access.string.map(|form| StringForm { repeat: Repeat::Count, ..form }), ..access };
         let cut = access.complete_string(&access.complete_string(&registers, first), second);
         prop_assert_eq!(cut, access.complete_string(&registers, first + second));
     }
