@@ -8,9 +8,13 @@ use proptest::prelude::*;
 use vm_device::GuestAddress;
 use vm_device::exit::x86::{
     AddressSize, ExitError, Gpr, MAX_BURST, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register,
-    Registers, Rflags, Segment, Size, StringForm, svm, vmx,
+    Registers, Repeat, Rflags, Segment, Size, StringForm, svm, vmx,
 };
 use vm_device::exit::{ExecuteError, PAGE};
+
+fn repeat(by_count: bool) -> Repeat {
+    if by_count { Repeat::Count } else { Repeat::Once }
+}
 
 const MODES: [Mode; 3] = [Mode::Bits16, Mode::Bits32, Mode::Bits64];
 const SEGMENTS: [Segment; 6] = [Segment::Es, Segment::Cs, Segment::Ss, Segment::Ds, Segment::Fs, Segment::Gs];
@@ -47,7 +51,7 @@ fn every_ioio_intercept_is_read_as_the_manual_says() {
             port: 0xfedc,
             size,
             direction: if bit(0) { PortDirection::In } else { PortDirection::Out },
-            string: string.map(|(address_size, segment)| StringForm { repeated: bit(3), address_size, segment }),
+            string: string.map(|(address_size, segment)| StringForm { repeat: repeat(bit(3)), address_size, segment }),
             next_rip: 0x1234,
             mode,
         });
@@ -92,7 +96,7 @@ fn every_io_qualification_is_read_as_the_manual_says() {
             };
             let access = vmx::port_access(exit, mode);
             let without = vmx::port_access(vmx::IoExit { instruction_information: None, ..exit }, mode);
-            let form = |address_size, segment| StringForm { repeated: bit(5), address_size, segment };
+            let form = |address_size, segment| StringForm { repeat: repeat(bit(5)), address_size, segment };
             if size.is_none() {
                 assert_eq!(access, Err(ExitError::Size(qualification)));
                 assert_eq!(without, Err(ExitError::Size(qualification)));
@@ -294,7 +298,7 @@ fn model(access: &PortAccess, mut registers: Registers, elements: u64) -> (Regis
     };
     let mut offsets = Vec::new();
     let bytes = access.size.bytes() as u64;
-    let mut complete = string.repeated && low(registers.gpr[1]) == 0;
+    let mut complete = string.repeat.repeats() && low(registers.gpr[1]) == 0;
     for _ in 0..elements {
         if complete {
             break;
@@ -304,10 +308,10 @@ fn model(access: &PortAccess, mut registers: Registers, elements: u64) -> (Regis
         let down = registers.rflags & 0x400 != 0;
         let next = if down { offset.wrapping_sub(bytes) } else { offset.wrapping_add(bytes) };
         registers.gpr[index] = merged(registers.gpr[index], next);
-        if string.repeated {
+        if string.repeat.repeats() {
             registers.gpr[1] = merged(registers.gpr[1], low(registers.gpr[1]).wrapping_sub(1));
         }
-        complete = !string.repeated || low(registers.gpr[1]) == 0;
+        complete = !string.repeat.repeats() || low(registers.gpr[1]) == 0;
     }
     if complete {
         registers.rip = access.next_rip;

@@ -1,10 +1,9 @@
 //! Instructions in the modes that the machine a test runs on cannot execute, and what no processor shows: RIP, RF, the
 //! order of accesses.
-#![cfg(feature = "instruction")]
 
 use proptest::prelude::*;
 use vm_device::exit::x86::instruction::{DecodeError, Direction, Extension, Operand, Operation, decode};
-use vm_device::exit::x86::{AddressSize, Gpr, Mode, Register, Registers, Rflags, Segment, Size, StringForm};
+use vm_device::exit::x86::{AddressSize, Gpr, Mode, Register, Registers, Repeat, Rflags, Segment, Size, StringForm};
 
 use Mode::{Bits16, Bits32, Bits64};
 use Size::{Byte, Dword, Qword, Word};
@@ -137,7 +136,10 @@ fn a_move_extends_what_it_reads_to_the_size_of_the_register() {
 #[test]
 fn strings_are_read_in_every_mode() {
     use AddressSize::*;
-    let form = |repeated, address_size, segment| StringForm { repeated, address_size, segment };
+    let form = |repeats, address_size, segment| {
+        let repeat = if repeats { Repeat::Count } else { Repeat::Once };
+        StringForm { repeat, address_size, segment }
+    };
     for (bytes, mode, size, direction, expected) in [
         (&[0xa4][..], Mode::Bits16, Byte, Direction::Copy, form(false, Bits16, Segment::Ds)),
         (&[0xf3, 0xa5], Mode::Bits16, Word, Direction::Copy, form(true, Bits16, Segment::Ds)),
@@ -208,11 +210,10 @@ fn others_are_unsupported() {
     for bytes in [
         &[0x8c, 0x07][..],   // mov [..], es
         &[0x8e, 0x07],       // mov es, [..]
-        &[0x0f, 0x11, 0x07], // movups [..], xmm0
-        &[0xff, 0x37],       // push [..]
-        &[0xa6],             // cmpsb
+        &[0x0f, 0x13, 0x07], // movlps [..], xmm0
+        &[0x0f, 0x6f, 0x07], // movq mm0, [..]
         &[0x6c],             // insb
-        &[0x0f, 0xc7, 0x0f], // cmpxchg8b
+        &[0x0f, 0xc7, 0x37], // vmptrld [..]
         &[0xd1, 0x27],       // shl [..], 1
     ] {
         for mode in MODES {

@@ -1,6 +1,6 @@
 //! `exit::x86::instruction` does what the processor does: every instruction it decodes is also executed by the machine the
 //! test runs on, with the same registers and memory, and everything either of them changed is compared.
-#![cfg(all(feature = "instruction", target_arch = "x86_64", target_os = "linux"))]
+#![cfg(all(target_arch = "x86_64", target_os = "linux"))]
 
 use core::arch::asm;
 use std::collections::BTreeMap;
@@ -197,11 +197,20 @@ fn an_instruction_executes_as_the_processor_does() {
                 continue;
             }
             bytes.truncate(instruction.length());
+            // More than one value of memory, or of registers other than the general-purpose ones.
+            use Operation::{CmpxchgPair, MoveVector, Pop, Push};
+            if matches!(instruction.operation(), MoveVector | CmpxchgPair | Push | Pop) {
+                continue;
+            }
             *executed.entry(instruction.operation()).or_default() += 1;
             check(&mut machine, &mut random, &bytes, &instruction);
         }
     }
-    assert_eq!(executed.len(), 21, "operations executed: {executed:?}");
+    assert_eq!(
+        executed.len(),
+        21 + usize::from(executed.contains_key(&Operation::Movbe)),
+        "operations executed: {executed:?}"
+    );
     assert!(executed.values().all(|count| *count >= 100), "{executed:?}");
 }
 
@@ -265,7 +274,7 @@ fn strings_repeat_as_the_processor_does() {
             let garbage = if string.address_size == AddressSize::Bits32 { 0xabcd_0000_0000_0000 } else { 0 };
             registers.set(Gpr::Rsi, place() | garbage);
             registers.set(Gpr::Rdi, place() | garbage);
-            if string.repeated {
+            if string.repeat.repeats() {
                 // A count of 0 with garbage above it differs between Intel and AMD.
                 let count = round % 20;
                 registers.set(Gpr::Rcx, if count == 0 { 0 } else { count | garbage });

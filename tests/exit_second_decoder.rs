@@ -1,9 +1,8 @@
 //! `exit::x86::instruction::decode` agrees with iced-x86 about every instruction, in every mode.
-#![cfg(feature = "instruction")]
 
 use iced_x86::{Decoder, DecoderOptions, InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
 use vm_device::exit::x86::instruction::{DecodeError, Direction, Extension, Instruction, Operand, Operation, decode};
-use vm_device::exit::x86::{AddressSize, Gpr, Mode, Register, Rflags, Segment, Size, StringForm};
+use vm_device::exit::x86::{AddressSize, Gpr, Mode, Register, Repeat, Rflags, Segment, Size, StringForm};
 
 const MODES: [(Mode, u32); 3] = [(Mode::Bits16, 16), (Mode::Bits32, 32), (Mode::Bits64, 64)];
 
@@ -122,7 +121,12 @@ fn string(instruction: &iced_x86::Instruction, bitness: u32) -> Option<StringFor
         matches!(instruction.op_kind(index), OpKind::MemorySegSI | OpKind::MemorySegESI | OpKind::MemorySegRSI)
     });
     Some(StringForm {
-        repeated: instruction.has_rep_prefix() || instruction.has_repne_prefix(),
+        repeat: match instruction.mnemonic() {
+            _ if !instruction.has_rep_prefix() && !instruction.has_repne_prefix() => Repeat::Once,
+            mnemonic if operation(mnemonic) != Some(Operation::Cmp) => Repeat::Count,
+            _ if instruction.has_repne_prefix() => Repeat::WhileNotEqual,
+            _ => Repeat::WhileEqual,
+        },
         address_size,
         segment: match instruction.memory_segment() {
             // STOS has no segment to speak of; iced says ES, the only one it could have.

@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | `IN`, `OUT`, `INS`, `OUTS` | a [`PortAccess`], by [`svm::port_access`] or [`vmx::port_access`] | [`PortAccess::execute`] |
 //! | nested page fault, EPT violation | a [`MemoryAccess`], by [`svm::memory_access`] or [`vmx::memory_access`] | the instruction has to be decoded |
-//! | the instruction that touched MMIO | an `Instruction`, by `instruction::decode` (feature `instruction`) | `Instruction::execute` |
+//! | the instruction that touched MMIO | an `Instruction`, by `instruction::decode` | `Instruction::execute` |
 //!
 //! ```
 //! use vm_device::exit::x86::{PortDirection, Mode, Registers, Size, svm};
@@ -30,7 +30,6 @@
 
 mod complete;
 mod guest;
-#[cfg(feature = "instruction")]
 pub mod instruction;
 mod mode;
 mod port;
@@ -41,7 +40,7 @@ pub mod vmx;
 
 pub use guest::X86Guest;
 pub use mode::{AddressSize, Mode, Segment};
-pub use port::{ExitError, PortAccess, PortDirection, StringForm};
+pub use port::{ExitError, PortAccess, PortDirection, Repeat, StringForm};
 pub use registers::{Gpr, Register, Registers, Rflags};
 pub use string::MAX_BURST;
 

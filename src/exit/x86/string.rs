@@ -18,27 +18,27 @@ impl StringForm {
     /// instruction does nothing.
     ///
     /// ```
-    /// use vm_device::exit::x86::{AddressSize, Gpr, Registers, Segment, StringForm};
+    /// use vm_device::exit::x86::{AddressSize, Gpr, Registers, Repeat, Segment, StringForm};
     ///
     /// let mut registers = Registers::default();
     /// registers.set(Gpr::Rcx, 0x1_0003);
-    /// let form = StringForm { repeated: true, address_size: AddressSize::Bits16, segment: Segment::Ds };
+    /// let form = StringForm { repeat: Repeat::Count, address_size: AddressSize::Bits16, segment: Segment::Ds };
     /// assert_eq!(form.count(&registers), 3);
-    /// assert_eq!(StringForm { repeated: false, ..form }.count(&registers), 1);
+    /// assert_eq!(StringForm { repeat: Repeat::Once, ..form }.count(&registers), 1);
     /// ```
     pub fn count(&self, registers: &Registers) -> u64 {
-        if self.repeated { self.read(registers, Gpr::Rcx) } else { 1 }
+        if self.repeat.repeats() { self.read(registers, Gpr::Rcx) } else { 1 }
     }
 
     /// The offset of an element of `size` into its segment, the next one being number 0. `index` is RSI for the
     /// source and RDI for the destination. Offsets wrap at the address size, and go down if DF is set.
     ///
     /// ```
-    /// use vm_device::exit::x86::{AddressSize, Gpr, Registers, Rflags, Segment, Size, StringForm};
+    /// use vm_device::exit::x86::{AddressSize, Gpr, Registers, Repeat, Rflags, Segment, Size, StringForm};
     ///
     /// let mut registers = Registers { rflags: Rflags::DF.bits(), ..Registers::default() };
     /// registers.set(Gpr::Rsi, 0x1000);
-    /// let form = StringForm { repeated: true, address_size: AddressSize::Bits64, segment: Segment::Ds };
+    /// let form = StringForm { repeat: Repeat::Count, address_size: AddressSize::Bits64, segment: Segment::Ds };
     /// assert_eq!(form.offset(&registers, Gpr::Rsi, Size::Word, 2), 0xffc);
     /// ```
     pub fn offset(&self, registers: &Registers, index: Gpr, size: Size, element: u64) -> u64 {
@@ -86,7 +86,7 @@ impl StringForm {
                 let offset = self.offset(registers, *index, size, elements);
                 registers.write(Register::Low(*index), self.address_size.size(), offset);
             }
-            if self.repeated {
+            if self.repeat.repeats() {
                 registers.write(Register::Low(Gpr::Rcx), self.address_size.size(), left);
             }
         }

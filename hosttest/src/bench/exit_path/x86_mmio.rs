@@ -12,7 +12,8 @@ use super::guest::{Constant, Flat, asymmetric, dispatcher, touch};
 use super::other_decoders::{self, ICED, ICED_WITH_ADDRESS, YAXPEAX};
 use super::step::{Step, Way};
 use super::{
-    AS_IT_WAS, DECODE, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_ASYMMETRIC, OWN_SVM, OWN_VMX, TOGETHER,
+    AS_IT_WAS, DECODE, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_ASYMMETRIC, OWN_SVM, OWN_VMX,
+    OWN_WITH_ADDRESS, TOGETHER,
 };
 use crate::bench::subject::leaked;
 
@@ -151,8 +152,15 @@ fn numbers(samples: &'static [Sample]) -> Vec<Way> {
 
 fn decoders(samples: &'static [Sample]) -> Vec<Way> {
     let mode = black_box(Mode::Bits64);
-    let mut with_iced = Vcpu::new();
+    let (mut own, mut with_iced) = (Vcpu::new(), Vcpu::new());
     vec![
+        Way::new(OWN_WITH_ADDRESS, samples, move |sample, address| {
+            own.exits_at(sample, address);
+            match &decode(&sample.bytes, own.mode) {
+                Ok(instruction) => black_box(instruction).operand(&own.registers).1,
+                Err(_) => 0,
+            }
+        }),
         Way::new(OWN, samples, move |sample, _| match &decode(&sample.bytes, mode) {
             Ok(instruction) => black_box(instruction).length() as u64,
             Err(_) => 0,
@@ -342,6 +350,7 @@ mod tests {
             vcpu.exits_at(sample, 0xe000_0008);
             let (bytes, registers) = (&sample.bytes, &vcpu.registers);
             let instruction = decode(bytes, Mode::Bits64).unwrap();
+            assert_eq!(instruction.operand(registers).1, 0xe000_0008, "{bytes:02x?}");
             assert_eq!(other_decoders::iced_with_address(bytes, registers), 0xe000_0008, "{bytes:02x?}");
             let length = instruction.length() as u64;
             assert_eq!([other_decoders::yaxpeax(bytes), other_decoders::iced(bytes, RIP)], [length; 2], "{bytes:02x?}");

@@ -49,10 +49,10 @@ impl Instruction {
     pub fn execute(&self, registers: &Registers, read: u64) -> Outcome {
         let mut after = *registers;
         let mut write = None;
-        if self.string.is_none_or(|string| string.count(registers) != 0) {
+        if self.string().is_none_or(|string| string.count(registers) != 0) {
             write = self.transfer(&mut after, read);
         }
-        if self.string.is_none_or(|string| string.advance(&mut after, self.indexes(), self.size, 1)) {
+        if self.string().is_none_or(|string| string.advance(&mut after, self.indexes(), self.size, 1)) {
             after.resume_at(self.next_rip(registers.rip));
         }
         Outcome { registers: after, write }
@@ -61,17 +61,17 @@ impl Instruction {
     /// Everything but RIP and the registers of a string. Returns the value to write.
     fn transfer(&self, registers: &mut Registers, read: u64) -> Option<u64> {
         let accumulator = Register::Low(Gpr::Rax);
-        let destination = self.value(self.destination, registers, read);
-        let source = self.value(self.source, registers, read);
-        let (mut result, rflags) = match self.operation {
+        let destination = self.value(self.destination(), registers, read);
+        let source = self.value(self.source(), registers, read);
+        let (mut result, rflags) = match self.operation() {
             Operation::Cmpxchg => {
                 let expected = registers.read(accumulator, self.size);
-                arithmetic::compute(self.operation, expected, destination, self.size, registers.rflags)
+                arithmetic::compute(self.operation(), expected, destination, self.size, registers.rflags)
             }
             operation => arithmetic::compute(operation, destination, source, self.size, registers.rflags),
         };
         registers.rflags = rflags;
-        match (self.operation, self.source) {
+        match (self.operation(), self.source()) {
             (Operation::Xchg | Operation::Xadd, Operand::Register(other)) => {
                 registers.write(other, self.size, destination);
             }
@@ -83,13 +83,14 @@ impl Instruction {
             }
             _ => {}
         }
-        match self.destination {
-            Operand::Register(register) if !self.operation.only_compares() => {
-                let extended = match self.extension {
+        match self.destination() {
+            Operand::Register(register) if !self.operation().keeps_destination() => {
+                let (register_size, extension) = self.register_size();
+                let extended = match extension {
                     Extension::Zero => result,
                     Extension::Sign => self.size.sign_extend(result),
                 };
-                registers.write(register, self.register_size, extended);
+                registers.write(register, register_size, extended);
                 None
             }
             _ => self.direction().writes().then_some(result),
@@ -101,12 +102,13 @@ impl Instruction {
             Operand::Memory => self.size.truncate(read),
             Operand::Register(register) => registers.read(register, self.size),
             Operand::Immediate(value) => self.size.truncate(value),
+            Operand::Vector(_) | Operand::Stack => 0,
         }
     }
 
     /// The index registers that a string instruction moves.
-    const fn indexes(&self) -> &'static [Gpr] {
-        match (self.destination, self.source) {
+    fn indexes(&self) -> &'static [Gpr] {
+        match (self.destination(), self.source()) {
             (Operand::Memory, Operand::Memory) => &[Gpr::Rsi, Gpr::Rdi],
             (Operand::Memory, _) => &[Gpr::Rdi],
             _ => &[Gpr::Rsi],
