@@ -105,7 +105,8 @@ impl Fault {
 ///
 /// // Here the manager reads the device, which has 0x90.
 /// let mut registers = Registers { pc: 0x8000, spsr: 5, ..Registers::default() };
-/// transfer.complete(&mut registers, State::new(registers.spsr, 0), 0x90);
+/// let state = State::new(registers.spsr, 0);
+/// transfer.complete(&mut registers, state, 0x90);
 /// assert_eq!((registers.x[3], registers.pc), (0x90, 0x8004));
 /// # Ok::<(), vm_device::exit::arm64::AbortError>(())
 /// ```
