@@ -7,6 +7,7 @@ use vm_device::exit::arm64::{DataAbort, Exit, Fault, Registers, State, Transfer,
 use vm_device::{Accesses, Dispatcher, IoType};
 
 use super::guest::{Constant, Flat, asymmetric, dispatcher, touch};
+use super::other_decoders::{self, YAXPEAX_ARM};
 use super::step::{Step, Way};
 use super::{DECODE, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_ASYMMETRIC, OWN_BY_GUEST, TOGETHER};
 use crate::bench::subject::leaked;
@@ -225,7 +226,8 @@ fn decoders(samples: &'static [Sample]) -> Vec<Way> {
         Ok(instruction) => black_box(instruction).register().into(),
         Err(_) => 0,
     });
-    vec![own, loop_alone(samples)]
+    let peer = Way::new(YAXPEAX_ARM, samples, |sample, _| other_decoders::yaxpeax_arm(sample.word));
+    vec![own, peer, loop_alone(samples)]
 }
 
 /// What is left when the exit is known and the instruction is decoded, with an answer that takes no time.
@@ -292,6 +294,7 @@ mod tests {
             assert!(matches!(data_abort(exit(sample, 0xe000_0008)), Ok(DataAbort::Instruction(_))));
             let instruction = decode(sample.word, vcpu.state).unwrap();
             assert_eq!(instruction.address(&vcpu.registers), 0xe000_0008, "{instruction:?}");
+            assert_eq!(other_decoders::yaxpeax_arm(sample.word), 1, "{instruction:?}");
             let count = 1 + usize::from(instruction.second_register().is_some());
             assert_eq!((instruction.writes(), instruction.size(), count), (sample.writes, sample.size, sample.count));
         }

@@ -8,6 +8,7 @@ use vm_device::exit::riscv64::{GuestPageFault, Mode, Registers, guest_page_fault
 use vm_device::{Accesses, Dispatcher, IoType};
 
 use super::guest::{Constant, Flat, asymmetric, dispatcher, touch};
+use super::other_decoders::{self, RAKI};
 use super::step::{Step, Way};
 use super::{DECODE, DISPATCH, EXECUTE, LOOP, NUMBERS, OWN, OWN_AGAIN, OWN_ASYMMETRIC, OWN_BY_GUEST, TOGETHER};
 
@@ -148,7 +149,8 @@ fn decoders(samples: &'static [Sample]) -> Vec<Way> {
         Some(instruction) => black_box(instruction).length() as u64,
         None => 0,
     });
-    vec![own, loop_alone(samples)]
+    let peer = Way::new(RAKI, samples, |sample, _| other_decoders::raki(sample.bytes));
+    vec![own, peer, loop_alone(samples)]
 }
 
 /// The accesses of the instructions, by one who knows them.
@@ -258,7 +260,7 @@ mod tests {
             let fault = fault(sample, 0xe000_0008).unwrap();
             let instruction = instruction(sample, &fault).unwrap();
             assert_eq!(instruction.address(&by_hand.registers, &fault), 0xe000_0008, "{instruction:?}");
-            assert_eq!(instruction.size().bytes(), sample.size);
+            assert_eq!((instruction.size().bytes(), other_decoders::raki(sample.bytes)), (sample.size, 1));
             let mut by_guest = Vcpu { registers: by_hand.registers, ..by_hand };
             let (mut answers, mut guest) = (Constant::new(), Flat(Constant::new()));
             assert!(execute_by_hand(&instruction, &fault, &mut by_hand.registers, &mut answers));

@@ -55,7 +55,7 @@ impl DecodeError {
     /// ```
     pub fn mnemonic(&self) -> Option<&'static str> {
         match *self {
-            DecodeError::Unsupported(word) => mnemonic::of(word),
+            DecodeError::Unsupported(word) => mnemonic::of_refused(word),
             _ => None,
         }
     }

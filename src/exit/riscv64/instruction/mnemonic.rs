@@ -51,14 +51,18 @@ const HYPERVISOR_STORES: [(u32, &str); 4] = [(0x31, "hsv.b"), (0x33, "hsv.h"), (
 const SHADOW_STACK: [(u32, &str); 4] =
     [(0xce10_4073, "sspush"), (0xce50_4073, "sspush"), (0xcdc0_c073, "sspopchk"), (0xcdc2_c073, "sspopchk")];
 
-/// The name of an instruction that touches memory and is not executed here, or what it is. It is as in memory, in the low half
-/// of the number if it has 2 bytes; or as `htinst` has it.
+/// The name of an instruction that touches memory and is not executed here, or what it is; `None` for any other. One of 2 bytes
+/// is in the low half.
 pub(super) fn of(word: u32) -> Option<&'static str> {
-    match bits(word, 0, 2) {
-        3 => of_long(word),
-        // What `htinst` has of an instruction of 2 bytes, unless it is one as in memory.
-        1 if word != 0x6081 && word != 0x6281 => of_long(word | 2),
-        _ => of_compressed(word),
+    if bits(word, 0, 2) == 3 { of_long(word) } else { of_compressed(word) }
+}
+
+/// The same, where it is as in memory or as `htinst` has it, and is known to be refused.
+pub(super) fn of_refused(word: u32) -> Option<&'static str> {
+    match of(word) {
+        // `htinst` clears bit 1 of an instruction of 2 bytes.
+        None if bits(word, 0, 2) == 1 => of_long(word | 2),
+        name => name,
     }
 }
 
