@@ -2,24 +2,27 @@
 //!
 //! A nested page fault or EPT violation tells the address of an access and no more. Only the instruction says what is written,
 //! or where a value that was read goes. So a hypervisor fetches the bytes of the instruction at the guest's RIP (or takes them
-//! from the VMCB, with decode assists), [`decode`]s them, makes the access, and [executes](Instruction::execute) the rest:
+//! from the VMCB, with decode assists), [`decode`]s them, and [executes](Instruction::execute) the instruction on the
+//! [guest](crate::exit::x86::X86Guest), which makes the accesses:
 //!
 //! ```
+//! # mod flat { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/flat.rs")); }
+//! # use flat::Flat;
 //! use vm_device::exit::x86::instruction::{Direction, decode};
-//! use vm_device::exit::x86::{Gpr, Mode, Registers, Rflags, Size};
+//! use vm_device::exit::x86::{Gpr, Mode, Registers, Rflags, Size, svm};
 //!
-//! // or dword [rdi + 0x10], 0x80
+//! // or dword [rdi + 0x10], 0x80, of a register of a device that holds 0x8000_0001
 //! let instruction = decode(&[0x81, 0x4f, 0x10, 0x80, 0x00, 0x00, 0x00], Mode::Bits64)?;
 //! assert_eq!((instruction.size(), instruction.direction()), (Size::Dword, Direction::ReadModifyWrite));
 //!
-//! let registers = Registers { rip: 0x1000, ..Registers::default() };
-//! // Here the device is read, and returns 0x8000_0001.
-//! let outcome = instruction.execute(&registers, 0x8000_0001);
-//! // Here the device is written.
-//! assert_eq!(outcome.write, Some(0x8000_0081));
-//! assert_eq!(outcome.registers.rip, 0x1007);
-//! assert_eq!(outcome.registers.flags(), Rflags::SF | Rflags::PF);
-//! # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
+//! let mut guest = Flat { register: [1, 0, 0, 0x80], ..Flat::default() };
+//! let mut registers = Registers { rip: 0x1000, ..Registers::default() };
+//! registers.set(Gpr::Rdi, 0xfec0_0000);
+//! let access = svm::memory_access(0x1_0000_0006, 0xfec0_0010);
+//! instruction.execute(&mut registers, &access, &mut guest)?;
+//! assert_eq!(guest.register, [0x81, 0, 0, 0x80]);
+//! assert_eq!((registers.rip, registers.flags()), (0x1007, Rflags::SF | Rflags::PF));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Which instructions
@@ -49,7 +52,6 @@ mod operation;
 pub use address::{Base, MemoryOperand};
 pub use decode::decode;
 pub use error::{Bytes, DecodeError};
-pub use execute::Outcome;
 pub use operation::{Direction, Extension, Operand, Operation};
 
 /// The longest instruction there is, in bytes (Intel SDM vol. 2A, 2.3.11).
