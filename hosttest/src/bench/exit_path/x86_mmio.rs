@@ -2,7 +2,6 @@
 
 use std::hint::black_box;
 
-use vm_device::exit::Guest;
 use vm_device::exit::x86::instruction::{Instruction, decode};
 use vm_device::exit::x86::{Gpr, MemoryAccess, Mode, Registers, svm, vmx};
 use vm_device::{Accesses, Dispatcher, GuestAddress, IoType};
@@ -210,7 +209,7 @@ fn executions(samples: &'static [Sample]) -> Vec<Way> {
         Way::new(OWN, decoded, move |Decoded { sample, own: instruction, .. }, address| {
             own.exits_at(sample, address);
             let access = svm::memory_access(sample.exitinfo1(), address);
-            let executed = execute(instruction, &mut own.registers, &access, &mut guest);
+            let executed = instruction.execute(&mut own.registers, &access, &mut guest);
             of(&own.registers, executed.is_ok())
         }),
         Way::new(AS_IT_WAS, decoded, move |Decoded { sample, as_it_was, .. }, address| {
@@ -220,26 +219,6 @@ fn executions(samples: &'static [Sample]) -> Vec<Way> {
         }),
         loop_alone(samples),
     ]
-}
-
-/// Reads, executes and writes at the address of the exit.
-#[inline(always)]
-fn execute<G: Guest>(
-    instruction: &Instruction,
-    registers: &mut Registers,
-    access: &MemoryAccess,
-    guest: &mut G,
-) -> Result<(), G::Fault> {
-    let mut data = [0; 8];
-    if instruction.direction().reads() {
-        guest.read(access.address, instruction.size().of(&mut data))?;
-    }
-    let outcome = instruction.execute(registers, u64::from_le_bytes(data));
-    if let Some(value) = outcome.write {
-        guest.write(access.address, instruction.size().of(&mut value.to_le_bytes()))?;
-    }
-    *registers = outcome.registers;
-    Ok(())
 }
 
 /// What an exit leaves behind.
@@ -291,7 +270,7 @@ fn own_path(
         vcpu.exits_at(sample, address);
         let access = numbers(sample, address);
         let executed = match &decode(&sample.bytes, vcpu.mode) {
-            Ok(instruction) => execute(instruction, &mut vcpu.registers, &access, &mut guest).is_ok(),
+            Ok(instruction) => instruction.execute(&mut vcpu.registers, &access, &mut guest).is_ok(),
             Err(_) => false,
         };
         of(&vcpu.registers, executed)
@@ -334,7 +313,7 @@ mod tests {
         let own = trace(|sample, address, vcpu, guest| {
             let access = svm::memory_access(sample.exitinfo1(), address);
             let instruction = decode(&sample.bytes, vcpu.mode).unwrap();
-            execute(&instruction, &mut vcpu.registers, &access, guest).unwrap();
+            instruction.execute(&mut vcpu.registers, &access, guest).unwrap();
         });
         let as_it_was = trace(|sample, address, vcpu, guest| {
             let instruction = as_it_was::decode(&sample.bytes).unwrap();
