@@ -66,7 +66,7 @@ impl Instruction {
                 number => Gpr::from_number(number).map(Base::Gpr),
             },
             index: Gpr::from_number(self.index),
-            scale: 1 << (self.scale & 3),
+            scale: if self.index == NONE { 1 } else { 1 << (self.scale & 3) },
             displacement: self.displacement,
             address_size: self.address_size,
         }

@@ -23,10 +23,10 @@ pub(super) enum Other {
     One,
     /// Nothing: NOT and NEG.
     Itself,
-    /// RCX and RBX.
-    Pair,
     /// The stack.
     Stack,
+    /// RCX and RBX.
+    Pair,
     /// Memory too.
     Memory,
     /// A vector register by the field `reg`.
