@@ -286,7 +286,7 @@ impl Prefixes {
         let mut instruction = complete(&reader.bytes, modrm, form, start).ok_or(Failure::Truncated)?;
         if form.other == Other::Pair {
             instruction.register = Gpr::Rbx as u8;
-            instruction.bytes *= 2;
+            instruction.bytes += 1;
         }
         Ok(instruction)
     }
@@ -306,7 +306,7 @@ impl Prefixes {
         if self.vex.as_ref().is_some_and(|vex| !vex.is_unary) || (is_long && vector.is_length_fixed) {
             return Err(Failure::Malformed);
         }
-        instruction.bytes = vector.bytes;
+        instruction.bytes = vector.bytes.trailing_zeros() as u8;
         instruction.size = vector.size();
         Ok(Some(instruction))
     }
@@ -353,7 +353,7 @@ impl Prefixes {
             return Err(Failure::Malformed);
         }
         let operand_size = self.operand_size();
-        let size = form.width.size(operand_size);
+        let (size, _) = form.width.sizes(operand_size);
         Ok(Instruction {
             displacement,
             immediate: 0,
@@ -365,7 +365,7 @@ impl Prefixes {
             scale: 0,
             size,
             operand_size,
-            bytes: size.bytes() as u8,
+            bytes: size as u8,
             segment: self.segment,
             address_size: self.address_size(),
             mode: self.mode,
