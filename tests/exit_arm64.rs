@@ -25,8 +25,9 @@ fn each_field_of_a_valid_syndrome_is_read_from_its_own_bits() {
                 let bits = [SSE, SF, AR, WNR].iter().enumerate().filter(|(at, _)| flags >> at & 1 != 0);
                 let bits: u64 = bits.map(|(_, bit)| bit).sum();
                 let transfer = transfer(described(sas as u64, register, bits), 0x5018, 0x900_0000);
-                assert_eq!((transfer.size, u64::from(transfer.register)), (size, register));
-                let read = [transfer.sign_extended, transfer.wide, transfer.ordered, transfer.writes()];
+                assert_eq!((transfer.size, u64::from(transfer.register.number)), (size, register));
+                let read =
+                    [transfer.register.sign_extended, transfer.register.wide, transfer.ordered, transfer.writes()];
                 assert_eq!(read.map(u64::from), [flags & 1, flags >> 1 & 1, flags >> 2 & 1, flags >> 3]);
                 let kind = if bits & WNR != 0 { MemoryAccessKind::Write } else { MemoryAccessKind::Read };
                 assert_eq!((transfer.fault.kind, transfer.fault.length), (kind, 4));

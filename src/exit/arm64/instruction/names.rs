@@ -1,5 +1,7 @@
 //! The names of instructions: those that are executed, and those that touch memory and are not.
 
+use core::fmt;
+
 use super::{DecodeError, Form, Instruction, Target};
 
 impl Instruction {
@@ -82,6 +84,14 @@ impl Instruction {
                 _ => "ldapr",
             },
         }
+    }
+}
+
+impl fmt::Debug for Instruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Instruction(")?;
+        f.write_str(self.mnemonic())?;
+        write!(f, " {}, {:?}, {:?}, {:?})", self.register(), self.second_register(), self.target(), self.addressing())
     }
 }
 
