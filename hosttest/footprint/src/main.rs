@@ -29,6 +29,8 @@ mod allocator;
 mod device;
 #[cfg(feature = "all")]
 mod exits;
+#[cfg(feature = "all")]
+mod exits_riscv64;
 #[cfg(feature = "devices")]
 mod interrupt_chips;
 #[cfg(feature = "all")]
@@ -105,6 +107,7 @@ extern "C" fn _start() -> ! {
         exits::ports(data);
         exits::memory();
         exits::operands();
+        exits_riscv64::guest_page_faults(data);
         #[cfg(feature = "devices")]
         interrupt_chips::all(manager, &access, data);
         #[cfg(feature = "devices")]
@@ -124,6 +127,8 @@ extern "C" fn _start() -> ! {
     }
     #[cfg(feature = "texts")]
     texts::all(manager);
+    #[cfg(feature = "texts")]
+    exits_riscv64::texts();
     loop {
         core::hint::spin_loop();
     }
