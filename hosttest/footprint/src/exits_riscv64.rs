@@ -5,7 +5,7 @@ use core::hint::black_box;
 use vm_device::GuestAddress;
 use vm_device::exit::riscv64::instruction::{self, DecodeError, Instruction};
 use vm_device::exit::riscv64::{self, GuestPageFault, Mode, Registers};
-use vm_device::exit::{Guest, MemoryAccessKind};
+use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind};
 
 /// A guest in which everything may fail.
 struct Machine;
@@ -61,14 +61,17 @@ pub fn texts() {
 
     use crate::texts::{debug, display};
 
-    for error in [ExitError::Cause(0), ExitError::Instruction(0)] {
+    if let Err(error) = riscv64::guest_page_fault(black_box(10), 0, 0, 0) {
         display::<ExitError>(&error);
         debug::<ExitError>(&error);
     }
-    for error in [DecodeError::Truncated, DecodeError::Unsupported(0x2f), DecodeError::PageWalk(0x3000)] {
+    if let Err(error) = instruction::decode(black_box(&[0x2f])) {
         display::<DecodeError>(&error);
         debug::<DecodeError>(&error);
     }
+    let error = ExecuteError::from(black_box(0));
+    display::<ExecuteError<u8>>(&error);
+    debug::<ExecuteError<u8>>(&error);
     if let Ok(fault) = riscv64::guest_page_fault(black_box(21), 0, 1, 0) {
         debug::<GuestPageFault>(&fault);
     }
