@@ -6,7 +6,7 @@ use vm_device::GuestAddress;
 use vm_device::exit::MemoryAccessKind::{Fetch, Read, Write};
 use vm_device::exit::Size::{Byte, Dword, Qword, Word};
 use vm_device::exit::riscv64::instruction::Operation::{Load, LoadUnsigned, Store};
-use vm_device::exit::riscv64::instruction::{DecodeError, Instruction, Location, MAX_LENGTH, Operation, decode};
+use vm_device::exit::riscv64::instruction::{DecodeError, Instruction, Location, MAX_LENGTH, Operation, decode, fetch};
 use vm_device::exit::riscv64::{ExitError, GuestPageFault, Mode, Registers, guest_page_fault};
 use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind, Size};
 
@@ -446,7 +446,11 @@ fn a_load_extends_what_it_read() {
             let instruction = of(word).unwrap();
             let mut after = registers();
             // What lies above the operand is ignored.
-            instruction.complete(&mut after, read | u64::MAX.checked_shl(instruction.size().bits()).unwrap_or(0));
+            instruction.complete(
+                &mut after,
+                Mode::default(),
+                read | u64::MAX.checked_shl(instruction.size().bits()).unwrap_or(0),
+            );
             let mut expected_after = registers();
             expected_after.x[31] = expected;
             expected_after.pc += 4;
@@ -471,7 +475,7 @@ fn x0_is_zero_and_stays_so() {
     assert_eq!(registers, Registers { pc: 0x8020_0004, ..self::registers() });
     // A store of it writes zeros, and as a base it is address 0.
     let store = of(encoded(0x23, 1, 0, 0, -2)).unwrap();
-    assert_eq!((store.output(&registers), store.address(&registers, &fault)), (0, u64::MAX - 1));
+    assert_eq!((store.output(&registers, Mode::default()), store.address(&registers, &fault)), (0, u64::MAX - 1));
 }
 
 #[test]
@@ -479,7 +483,7 @@ fn the_program_counter_advances_by_the_length_and_wraps() {
     for (instruction, length) in [(of_compressed(0x41c8), 2), (of(encoded(0x23, 0, 10, 11, 0)), 4)] {
         for pc in [0, 0x8020_0000, u64::MAX - 1] {
             let mut registers = Registers { pc, ..Registers::default() };
-            instruction.unwrap().complete(&mut registers, 0);
+            instruction.unwrap().complete(&mut registers, Mode::default(), 0);
             assert_eq!(registers.pc, pc.wrapping_add(length));
         }
     }
@@ -537,19 +541,52 @@ fn an_address_that_is_not_told_is_translated() {
 fn an_operand_that_the_fault_is_not_of_is_translated() {
     let mut before = registers();
     before.x[11] = 0x6000;
+    before.x[12] = 0xff00_0000_0000_6000;
     for (scause, word, address, kind) in [
-        (21, encoded(0x03, 0, 10, 11, 4), 0x6004, Read),
+        (21, encoded(0x03, 0, 10, 12, 0), 0xff00_0000_0000_6000, Read),
         (23, encoded(0x03, 0, 10, 11, 0), 0x6000, Read),
         (21, encoded(0x23, 0, 10, 11, 0), 0x6000, Write),
         (20, encoded(0x03, 0, 10, 11, 0), 0x6000, Read),
         (21, encoded(0x03, 0, 10, 11, -1), 0x5fff, Read),
     ] {
         let fault = fault(scause, 0x6000, 0x1000_0000 >> 2, 0);
-        let mut machine = Machine::new(&[(0x5000, 0xa000), (0x6000, 0xb000)]);
+        let mut machine = Machine::new(&[(0x5000, 0xa000), (0x6000, 0xb000), (0xff00_0000_0000_6000, 0xb000)]);
         of(word).unwrap().execute(&mut before.clone(), Mode::default(), &fault, &mut machine).unwrap();
         assert_eq!(machine.asked[0], Asked::Translate(address, kind), "{word:#x}");
         assert_eq!(machine.asked.len(), 2);
     }
+}
+
+#[test]
+fn an_instruction_is_fetched_in_its_pieces() {
+    let long = encoded(0x03, 2, 10, 11, 4).to_le_bytes();
+    let pages = [(0x7000, 0x1000_0000), (0x8000, 0x2000_0000)];
+    let fetched = |pc, bytes: &[u8], pages: &[(u64, u64)]| {
+        let mut machine = Machine::new(pages);
+        machine.bytes = bytes
+            .iter()
+            .enumerate()
+            .map(|(offset, byte)| {
+                let address = pc + offset as u64;
+                (if address < 0x8000 { 0x1000_0000 | address & 0xfff } else { 0x2000_0000 | address & 0xfff }, *byte)
+            })
+            .collect();
+        let bytes = fetch(&Registers { pc, ..Registers::default() }, &mut machine);
+        (bytes.map(|bytes| decode(&bytes)), machine.asked)
+    };
+    // In one page, all that it can have is read at once.
+    let (told, asked) = fetched(0x7ffc, &long, &pages);
+    assert_eq!((told, asked), (Ok(decode(&long)), vec![Asked::Translate(0x7ffc, Fetch), Asked::Read(0x1000_0ffc, 4)]));
+    // Across two pages, it is read in pieces.
+    let (told, asked) = fetched(0x7ffe, &long, &pages);
+    let first = [Asked::Translate(0x7ffe, Fetch), Asked::Read(0x1000_0ffe, 2)];
+    assert_eq!((told, &asked[..2]), (Ok(decode(&long)), &first[..]));
+    assert_eq!(asked[2..], [Asked::Translate(0x8000, Fetch), Asked::Read(0x2000_0000, 2)]);
+    // The second page may be missing only if the instruction ends before.
+    let (told, asked) = fetched(0x7ffe, &0x41c8_u16.to_le_bytes(), &pages[..1]);
+    assert_eq!((told, &asked[..]), (Ok(of_compressed(0x41c8)), &first[..]));
+    let (told, _) = fetched(0x7ffe, &long, &pages[..1]);
+    assert_eq!(told, Err(0x8000));
 }
 
 /// The fault is in the first page or in the second, the instruction told or decoded; the pieces lie apart, and neither a value nor an
@@ -575,7 +612,7 @@ fn an_operand_over_two_pages_is_read_and_written_in_its_pieces() {
                         .with(0x2000_0000, &bytes[first..]);
                     let mut after = before;
                     instruction.execute(&mut after, Mode::default(), &told, &mut machine).unwrap();
-                    let kind = instruction.kind();
+                    let kind = if instruction.writes() { Write } else { Read };
                     let mut asked = vec![Asked::Translate(start, kind), Asked::Translate(0x8000, kind)];
                     let mut expected = before;
                     if operation == Store {
@@ -605,7 +642,7 @@ fn a_fault_in_the_second_piece_leaves_everything_as_it_was() {
         let instruction = told.instruction().unwrap().unwrap();
         let outcome = instruction.execute(&mut after, Mode::default(), &told, &mut machine);
         assert_eq!((outcome, after), (Err(ExecuteError::Fault(0x8000)), registers()));
-        let kind = instruction.kind();
+        let kind = if instruction.writes() { Write } else { Read };
         assert_eq!(machine.asked, [Asked::Translate(0x7ffc, kind), Asked::Translate(0x8000, kind)]);
     }
 }

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use vm_device::GuestAddress;
-use vm_device::exit::riscv64::instruction::{DecodeError, Instruction, Location, Operation, decode};
+use vm_device::exit::riscv64::instruction::{DecodeError, Instruction, Location, decode};
 use vm_device::exit::riscv64::{Mode, Registers, guest_page_fault};
 use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind, PAGE};
 
@@ -101,7 +101,8 @@ fn execute(
     fault: &vm_device::exit::riscv64::GuestPageFault,
 ) {
     let mut after = *before;
-    let mut machine = Machine { missing, kind: instruction.kind(), bytes: 0, translated: 0 };
+    let kind = if instruction.writes() { MemoryAccessKind::Write } else { MemoryAccessKind::Read };
+    let mut machine = Machine { missing, kind, bytes: 0, translated: 0 };
     let address = instruction.address(before, fault);
     let crosses = address % PAGE + instruction.size().bytes() as u64 > PAGE;
     match instruction.execute(&mut after, mode, fault, &mut machine) {
@@ -113,8 +114,7 @@ fn execute(
             );
             assert_eq!(after.pc, before.pc.wrapping_add(instruction.length() as u64));
             let changed: Vec<_> = (0..32).filter(|number| after.get(*number) != before.get(*number)).collect();
-            let loads = instruction.operation() != Operation::Store;
-            assert!(changed.is_empty() || loads && changed == [instruction.register()]);
+            assert!(changed.is_empty() || !instruction.writes() && changed == [instruction.register()]);
         }
         Err(ExecuteError::Fault(at)) => {
             assert_eq!((at / PAGE, machine.bytes, after), (missing / PAGE, 0, *before));

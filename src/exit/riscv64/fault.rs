@@ -6,7 +6,7 @@ use core::fmt;
 use super::instruction::{DecodeError, Instruction, transformed};
 use crate::address::GuestAddress;
 use crate::exit::memory::MemoryAccessKind;
-use crate::exit::size::Size;
+use crate::exit::operand::PAGE;
 
 /// `scause` of an instruction guest-page fault (RISC-V ISA manual vol. II, hypervisor extension, "Trap Cause Codes"; the others too).
 pub const INSTRUCTION_GUEST_PAGE_FAULT: u64 = 20;
@@ -92,7 +92,7 @@ pub fn guest_page_fault(scause: u64, stval: u64, htval: u64, htinst: u64) -> Res
 
 impl GuestPageFault {
     /// The instruction, as far as the processor tells it in `htinst`; `None` where it does not. Then its bytes have to be read at
-    /// [`pc`](super::Registers::pc), and [decoded](super::instruction::decode).
+    /// [`pc`](super::Registers::pc), which [`fetch`](super::instruction::fetch) does, and [decoded](super::instruction::decode).
     ///
     /// ```
     /// use vm_device::exit::riscv64::guest_page_fault;
@@ -127,14 +127,14 @@ impl GuestPageFault {
         }
     }
 
-    /// The guest physical address that faulted, if it was told and lies in this operand.
+    /// The guest physical address of a byte in the page that an operand of this kind at `address` starts in, if the exit told it.
     ///
-    /// It does not where another hart of the guest wrote another instruction before its bytes were read, and where the upper bits
-    /// of a pointer are masked: `stval` is without them.
+    /// The kind counts: another hart of the guest may have exchanged the instruction since, for one that the guest's page tables
+    /// forbid. Where the upper bits of pointers are masked, `stval` is without them, and the page is another one.
     #[inline]
-    pub(super) fn address_in(&self, address: u64, size: Size, kind: MemoryAccessKind) -> Option<GuestAddress> {
-        let inside = self.virtual_address.wrapping_sub(address) < size.bytes() as u64;
-        if inside && kind == self.kind && !self.page_walk { self.address } else { None }
+    pub(super) fn known(&self, address: u64, kind: MemoryAccessKind) -> Option<GuestAddress> {
+        let same_page = (address ^ self.virtual_address) & !(PAGE - 1) == 0;
+        if same_page && kind == self.kind && !self.page_walk { self.address } else { None }
     }
 }
 

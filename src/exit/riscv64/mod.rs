@@ -6,12 +6,12 @@
 //! |---|---|---|
 //! | load or store/AMO guest-page fault | a [`GuestPageFault`], by [`guest_page_fault`] | the instruction is known or has to be decoded |
 //! | its instruction, where `htinst` tells it | an [`Instruction`](instruction::Instruction), by [`GuestPageFault::instruction`] | [`execute`](instruction::Instruction::execute) |
-//! | its instruction, where `htinst` is 0 | the same, by [`instruction::decode`] | the same |
+//! | its instruction, where `htinst` is 0 | the same, by [`instruction::fetch`] and [`instruction::decode`] | the same |
 //!
 //! ```
 //! use vm_device::GuestAddress;
 //! use vm_device::exit::Size;
-//! use vm_device::exit::riscv64::{Registers, guest_page_fault};
+//! use vm_device::exit::riscv64::{Mode, Registers, guest_page_fault};
 //!
 //! // `sb a0, 0(a1)` to a UART at 0x1000_0000: SB with x10 in `htinst`.
 //! let mut registers = Registers { pc: 0x8020_0000, ..Registers::default() };
@@ -19,10 +19,10 @@
 //! let fault = guest_page_fault(23, 0xffff_ffc6_0000_1000, 0x1000_0000 >> 2, 0x00a0_0023)?;
 //! let instruction = fault.instruction().unwrap().expect("htinst tells it");
 //! assert_eq!((fault.address, instruction.size()), (Some(GuestAddress(0x1000_0000)), Size::Byte));
-//! assert_eq!(instruction.output(&registers), 0x41);
+//! assert_eq!(instruction.output(&registers, Mode::default()), 0x41);
 //!
 //! // Here the manager writes it.
-//! instruction.complete(&mut registers, 0);
+//! instruction.complete(&mut registers, Mode::default(), 0);
 //! assert_eq!(registers.pc, 0x8020_0004);
 //! # Ok::<(), vm_device::exit::riscv64::ExitError>(())
 //! ```

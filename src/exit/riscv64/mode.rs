@@ -36,15 +36,9 @@ impl Mode {
         Self { big_endian: if hstatus & SPVP != 0 { hstatus & VSBE != 0 } else { vsstatus & UBE != 0 } }
     }
 
-    /// What an operand of `size` looks like in memory: its bytes, then nothing that counts.
+    /// The number that the bytes of a value make in memory, read as little-endian; and the way back.
     #[inline]
-    pub(super) const fn to_bytes(self, size: Size, value: u64) -> [u8; 8] {
-        if self.big_endian { (value << (64 - size.bits())).to_be_bytes() } else { value.to_le_bytes() }
-    }
-
-    /// The value of an operand of `size` whose bytes these are. The other bytes are 0.
-    #[inline]
-    pub(super) const fn value(self, size: Size, bytes: [u8; 8]) -> u64 {
-        if self.big_endian { u64::from_be_bytes(bytes) >> (64 - size.bits()) } else { u64::from_le_bytes(bytes) }
+    pub(super) const fn in_memory(self, value: u64, size: Size) -> u64 {
+        if self.big_endian { value.swap_bytes() >> (64 - size.bits()) } else { size.truncate(value) }
     }
 }

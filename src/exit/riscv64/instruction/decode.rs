@@ -34,9 +34,7 @@ pub(super) const fn bits(word: u32, low: u32, width: u32) -> u32 {
 
 /// The load or store at the start of `bytes`, of a 64-bit guest (VSXL of `hstatus`, and UXL of `vsstatus` for its programs, are 2).
 ///
-/// Its bytes are read at [`pc`](crate::exit::riscv64::Registers::pc), in the guest's address space: `HLVX.HU` reads 2 of them as
-/// the guest fetches them. The low 2 bits of the first byte say how many it has: 4 if both are set, and 2 if not. Further bytes are
-/// ignored.
+/// The low 2 bits of the first byte say how many it has: 4 if both are set, and 2 if not. Further bytes are ignored.
 ///
 /// ```
 /// use vm_device::exit::riscv64::instruction::{DecodeError, decode};

@@ -22,6 +22,7 @@ use crate::exit::size::Size;
 
 pub use decode::{MAX_LENGTH, decode};
 pub use error::DecodeError;
+pub use execute::fetch;
 
 pub(super) use decode::transformed;
 
@@ -57,7 +58,7 @@ pub enum Location {
 ///
 /// ```
 /// use vm_device::exit::Size;
-/// use vm_device::exit::riscv64::Registers;
+/// use vm_device::exit::riscv64::{Mode, Registers};
 /// use vm_device::exit::riscv64::instruction::{Location, Operation, decode};
 ///
 /// // `lbu a0, 5(a1)`: the line status of a UART.
@@ -66,7 +67,7 @@ pub enum Location {
 /// assert_eq!(instruction.location(), Location::Register { base: 11, offset: 5 });
 ///
 /// let mut registers = Registers { pc: 0x8020_0000, ..Registers::default() };
-/// instruction.complete(&mut registers, 0x60);
+/// instruction.complete(&mut registers, Mode::default(), 0x60);
 /// assert_eq!((registers.get(10), registers.pc), (0x60, 0x8020_0004));
 /// # Ok::<(), vm_device::exit::riscv64::instruction::DecodeError>(())
 /// ```
@@ -86,13 +87,16 @@ impl Instruction {
         self.operation
     }
 
-    /// The kind of its access: a read or a write.
+    /// Whether it is a store.
     #[inline]
-    pub const fn kind(&self) -> MemoryAccessKind {
-        match self.operation {
-            Operation::Load | Operation::LoadUnsigned => MemoryAccessKind::Read,
-            Operation::Store => MemoryAccessKind::Write,
-        }
+    pub const fn writes(&self) -> bool {
+        matches!(self.operation, Operation::Store)
+    }
+
+    /// The kind of its access.
+    #[inline]
+    pub(super) const fn kind(&self) -> MemoryAccessKind {
+        if self.writes() { MemoryAccessKind::Write } else { MemoryAccessKind::Read }
     }
 
     /// The size of its operand.
