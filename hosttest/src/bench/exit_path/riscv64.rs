@@ -168,16 +168,16 @@ fn dispatches(samples: &'static [Sample]) -> Vec<Way> {
 fn execute_by_hand(
     instruction: &Instruction,
     fault: &GuestPageFault,
-    registers: &mut Registers,
+    vcpu: &mut Vcpu,
     devices: &mut impl Accesses,
 ) -> bool {
     let Some(address) = fault.address else { return false };
-    let mut data = instruction.output(registers).to_le_bytes();
+    let mut data = instruction.output(&vcpu.registers, vcpu.mode).to_le_bytes();
     let _ = match fault.kind {
         MemoryAccessKind::Write => devices.write(address, instruction.size().of(&mut data), IoType::Mmio),
         _ => devices.read(address, instruction.size().of(&mut data), IoType::Mmio),
     };
-    instruction.complete(registers, u64::from_le_bytes(data));
+    instruction.complete(&mut vcpu.registers, vcpu.mode, u64::from_le_bytes(data));
     true
 }
 
@@ -205,7 +205,7 @@ fn executions(samples: &'static [Sample]) -> Vec<Way> {
     vec![
         Way::new(OWN, known, move |Known { sample, fault, instruction }, address| {
             by_hand.exits_at(sample, address);
-            let executed = execute_by_hand(instruction, fault, &mut by_hand.registers, &mut answers);
+            let executed = execute_by_hand(instruction, fault, &mut by_hand, &mut answers);
             by_hand.outcome(executed)
         }),
         Way::new(OWN_BY_GUEST, known, move |Known { sample, fault, instruction }, address| {
@@ -224,7 +224,7 @@ fn whole_paths(samples: &'static [Sample]) -> Vec<Way> {
             vcpu.exits_at(sample, address);
             let executed = fault(sample, address).is_some_and(|fault| {
                 instruction(sample, &fault)
-                    .is_some_and(|instruction| execute_by_hand(&instruction, &fault, &mut vcpu.registers, &mut devices))
+                    .is_some_and(|instruction| execute_by_hand(&instruction, &fault, &mut vcpu, &mut devices))
             });
             vcpu.outcome(executed)
         })
@@ -263,7 +263,7 @@ mod tests {
             assert_eq!((instruction.size().bytes(), other_decoders::raki(sample.bytes)), (sample.size, 1));
             let mut by_guest = Vcpu { registers: by_hand.registers, ..by_hand };
             let (mut answers, mut guest) = (Constant::new(), Flat(Constant::new()));
-            assert!(execute_by_hand(&instruction, &fault, &mut by_hand.registers, &mut answers));
+            assert!(execute_by_hand(&instruction, &fault, &mut by_hand, &mut answers));
             instruction.execute(&mut by_guest.registers, by_guest.mode, &fault, &mut guest).unwrap();
             assert_eq!((by_hand.registers, answers.value()), (by_guest.registers, guest.0.value()));
         }
