@@ -77,7 +77,7 @@ impl Instruction {
     /// ```
     #[inline]
     pub fn output(&self, registers: &Registers, mode: Mode) -> u64 {
-        mode.in_memory(registers.get(self.register), self.size)
+        self.size.truncate(mode.in_memory(registers.get(self.register), self.size))
     }
 
     /// Changes the registers as the instruction does. `input` has the bytes that a load read, as a little-endian number, and a store
@@ -98,7 +98,7 @@ impl Instruction {
         let input = mode.in_memory(input, self.size);
         match self.operation {
             Operation::Load => registers.set(self.register, self.size.sign_extend(input)),
-            Operation::LoadUnsigned => registers.set(self.register, input),
+            Operation::LoadUnsigned => registers.set(self.register, self.size.truncate(input)),
             Operation::Store => {}
         }
         registers.pc = registers.pc.wrapping_add(u64::from(self.length));
@@ -157,8 +157,9 @@ impl Instruction {
         let address = self.address(registers, fault);
         let (kind, known) = (self.kind(), fault.known(address, self.kind()));
         let place = Placed::new(guest, address, self.size.bytes(), u64::MAX, kind, known)?;
-        let mut data = if self.writes() { self.output(registers, mode) } else { 0 }.to_le_bytes();
+        let mut data = [0; 8];
         if self.writes() {
+            data = mode.in_memory(registers.get(self.register), self.size).to_le_bytes();
             place.write(guest, self.size.of(&mut data))?;
         } else {
             place.read(guest, self.size.of(&mut data))?;
