@@ -1,5 +1,7 @@
 //! Where the memory operand of an instruction is (Intel SDM vol. 1, 3.7.5).
 
+use core::fmt;
+
 use super::form::Form;
 use super::{Instruction, Operation};
 use crate::exit::size::Size;
@@ -34,7 +36,7 @@ pub enum Base {
 /// assert_eq!(instruction.address(), expected);
 /// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemoryOperand {
     /// The segment: that of a prefix, or SS with RSP or RBP as the base, else DS. In 64-bit mode only FS and GS change where
     /// the operand is, and the other prefixes are ignored (Intel SDM vol. 2A, 2.1.1; AMD APM vol. 3, 1.2.4).
@@ -49,6 +51,20 @@ pub struct MemoryOperand {
     pub displacement: u64,
     /// The sum is cut to this size.
     pub address_size: AddressSize,
+}
+
+/// By hand: what is derived for more than five fields can panic, as far as the linker knows.
+impl fmt::Debug for MemoryOperand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryOperand")
+            .field("segment", &self.segment)
+            .field("base", &self.base)
+            .field("index", &self.index)
+            .field("scale", &self.scale)
+            .field("displacement", &self.displacement)
+            .field("address_size", &self.address_size)
+            .finish()
+    }
 }
 
 /// Stored as the base: the instruction pointer, with any number below 16.
