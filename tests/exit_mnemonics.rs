@@ -71,7 +71,7 @@ fn modrm_bytes() -> impl Iterator<Item = u8> {
 /// Every opcode of the maps before VEX, with every mandatory prefix.
 fn legacy(mut check: impl FnMut(&[u8], Mode, u32)) {
     const REX_W: u8 = 0x48;
-    let prefixes: [&[u8]; 7] = [&[], &[0x66], &[0xf3], &[0xf2], &[0x66, 0xf2], &[REX_W], &[0x66, REX_W]];
+    let prefixes: [&[u8]; 6] = [&[], &[0x66], &[0xf3], &[0xf2], &[REX_W], &[0x66, REX_W]];
     for (mode, bits) in MODES {
         for prefix in prefixes.into_iter().filter(|prefix| bits == 64 || !prefix.contains(&REX_W)) {
             for escape in [&[][..], &[0x0f], &[0x0f, 0x38], &[0x0f, 0x3a]] {
@@ -132,6 +132,8 @@ fn is_right(name: &str, instruction: &Instruction) -> bool {
     let expected = expected(instruction);
     match name {
         "jcc" => instruction.is_jcc_short_or_near(),
+        // A move between registers alone, VMOVHLPS.
+        EVEX => instruction.code().encoding() == EncodingKind::EVEX,
         "jcxz" => expected.ends_with("cxz"),
         _ => expected == name || WITHOUT_SIZE.contains(&name) && expected.starts_with(name),
     }

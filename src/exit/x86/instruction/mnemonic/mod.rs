@@ -2,7 +2,7 @@
 //!
 //! Errors are rare: the names are texts that are read from their start, small rather than fast.
 
-use self::opcodes::{ESCAPE_0F, ESCAPE_0F3A, ESCAPE_0F38, EVEX_MOVE, ONE_BYTE, VEX_0F, VEX_0F3A, VEX_0F38};
+use self::opcodes::{EVEX_MOVE, MAPS, VEX_ALONE};
 use crate::exit::x86::mode::Mode;
 
 mod opcodes;
@@ -55,30 +55,28 @@ pub(super) fn mnemonic(bytes: &[u8], mode: Mode) -> Option<&'static str> {
     let following = bytes.clone().next();
     // Outside 64-bit mode these opcodes are LES, LDS and BOUND, which have a memory operand (Intel SDM vol. 2A, 2.3.5).
     let is_vector_prefix = mode == Mode::Bits64 || following.is_none_or(|byte| byte >= 0xc0);
-    let (encoding, map, opcode) = match opcode {
+    let mut encoding = Encoding::Legacy;
+    let (map, opcode) = match opcode {
         0x0f => match bytes.next()? {
             0x0f => return Some(AMD_3DNOW),
-            0x38 => (Encoding::Legacy, 2, bytes.next()?),
-            0x3a => (Encoding::Legacy, 3, bytes.next()?),
-            opcode => (Encoding::Legacy, 1, opcode),
+            0x38 => (2, bytes.next()?),
+            0x3a => (3, bytes.next()?),
+            opcode => (1, opcode),
         },
         // POP has 0 in ModRM.reg (AMD APM vol. 3, 1.9).
         0x8f if following.is_some_and(|byte| byte & 0x18 != 0) => return Some(XOP),
-        0xc5 if is_vector_prefix => {
-            form.prefix = bytes.next()? & 3;
-            (Encoding::Vex, 1, bytes.next()?)
-        }
-        0xc4 | 0x62 if is_vector_prefix => {
-            let map = bytes.next()? & 0x1f;
+        0xc4 | 0xc5 | 0x62 if is_vector_prefix => {
+            encoding = if opcode == 0x62 { Encoding::Evex } else { Encoding::Vex };
+            let map = if opcode == 0xc5 { 1 } else { bytes.next()? & if opcode == 0x62 { 7 } else { 0x1f } };
             let payload = bytes.next()?;
             form.prefix = payload & 3;
-            form.wide = payload >> 7;
+            form.wide = if opcode == 0xc5 { 0 } else { payload >> 7 };
+            // A general-purpose register has no 64 bits outside 64-bit mode, whatever VEX.W is.
+            form.operand_size = if mode == Mode::Bits64 { form.wide * 2 } else { 0 };
             if opcode == 0x62 {
                 bytes.next()?;
-                (Encoding::Evex, map & 7, bytes.next()?)
-            } else {
-                (Encoding::Vex, map, bytes.next()?)
             }
+            (map, bytes.next()?)
         }
         0x63 if mode != Mode::Bits64 => return Some("arpl"),
         // What 64-bit mode does not have (Intel SDM vol. 2D, table A-1: i64).
@@ -88,35 +86,20 @@ pub(super) fn mnemonic(bytes: &[u8], mode: Mode) -> Option<&'static str> {
         {
             return None;
         }
-        opcode => (Encoding::Legacy, 0, opcode),
+        opcode => (0, opcode),
     };
     form.modrm = bytes.next();
-    if mode != Mode::Bits64 && matches!((map, opcode), (1, 0x6e | 0x7e) | (3, 0x16 | 0x22)) {
-        // The general-purpose register has no 64 bits, whatever VEX.W is (Intel SDM vol. 2B, MOVD/MOVQ).
-        form.wide = 0;
-    }
 
-    let (vex_alone, shared) = match map {
-        0 => ("-", ONE_BYTE),
-        1 => (VEX_0F, ESCAPE_0F),
-        2 => (VEX_0F38, ESCAPE_0F38),
-        3 => (VEX_0F3A, ESCAPE_0F3A),
-        _ => ("-", "-"),
-    };
-    match (encoding, map, opcode) {
-        (Encoding::Legacy, ..) => {
-            let name = form.name(shared, opcode)?;
-            if matches!(name.bytes().next(), Some(b'!' | b'v')) { name.get(1..) } else { Some(name) }
-        }
-        (Encoding::Evex, 2, 0x2a) if form.prefix != 1 => Some(EVEX),
-        (Encoding::Evex, 1, 0x6f | 0x7f) => form.name(EVEX_MOVE, 0),
-        (Encoding::Vex, 3, 0x5c..=0x5f | 0x68..=0x6f | 0x78..=0x7f) => Some(FMA4),
-        (Encoding::Vex, ..)
-        | (Encoding::Evex, 1, 0x10..=0x13 | 0x16 | 0x17 | 0x28 | 0x29 | 0x2b | 0x6e | 0x7e | 0xd6 | 0xe7)
-        | (Encoding::Evex, 2, 0x2a) => form
-            .name(vex_alone, opcode)
-            .or_else(|| form.name(shared, opcode).filter(|name| name.bytes().next() == Some(b'v'))),
-        (Encoding::Evex, ..) => Some(EVEX),
+    let name = form.name(map, opcode);
+    let first = name.and_then(|name| name.bytes().next());
+    match encoding {
+        Encoding::Legacy if matches!(first, Some(b'!' | b'v')) => name?.get(1..),
+        Encoding::Legacy => name,
+        Encoding::Vex if !matches!(map, 1..=3) => None,
+        Encoding::Vex if map == 3 && matches!(opcode, 0x5c..=0x5f | 0x68..=0x6f | 0x78..=0x7f) => Some(FMA4),
+        Encoding::Vex => form.name(map + VEX_ALONE, opcode).or(name.filter(|_| first == Some(b'v'))),
+        Encoding::Evex if map == 1 && opcode | 0x10 == 0x7f => form.choose(EVEX_MOVE),
+        Encoding::Evex => name.filter(|name| name.starts_with("vmov")).or(Some(EVEX)),
     }
 }
 
@@ -140,9 +123,9 @@ struct Form {
 }
 
 impl Form {
-    /// The name of this form of `opcode` in the text of a map; see [`opcodes`].
-    fn name(&self, map: &'static str, opcode: u8) -> Option<&'static str> {
-        let (mut left, mut rest) = (opcode, map);
+    /// The name of this form of `opcode` in a line of [`MAPS`].
+    fn name(&self, map: u8, opcode: u8) -> Option<&'static str> {
+        let (mut left, mut rest) = (opcode, alternative(MAPS, b'\n', map)?);
         while !rest.is_empty() {
             let (entry, after) = cut(rest, b' ').unwrap_or((rest, ""));
             let (forms, count) = cut(entry, b'*').unwrap_or((entry, "1"));

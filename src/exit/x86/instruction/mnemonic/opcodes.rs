@@ -1,6 +1,8 @@
-//! The mnemonics of the opcode maps, one text for each map (Intel SDM vol. 2D, appendix A; AMD APM vol. 3, appendix A).
+//! The mnemonics of the opcode maps (Intel SDM vol. 2D, appendix A; AMD APM vol. 3, appendix A).
 //!
-//! A text lists the opcodes from 00 on, with spaces between them. `name*4` stands for four opcodes, `-` for no instruction.
+//! A line lists the opcodes of a map from 00 on, with spaces between them. `name*4` stands for four opcodes, `-` for no
+//! instruction. The comments behind the texts are the opcodes that they begin with.
+//!
 //! What is said of one opcode is divided further, by these separators from the outermost to the innermost:
 //!
 //! | separator | selects by | in the order |
@@ -17,8 +19,9 @@
 //! In the maps that VEX shares with the encoding without VEX, a name with `v` stands for both instructions: the one without
 //! VEX is called the same, without `v`. Names with `!` begin with a `v` of their own; they have no VEX form.
 
-/// The opcodes of one byte (Intel SDM vol. 2D, tables ). The opcode 63 is that of 64-bit mode.
-pub(super) static ONE_BYTE: &str = concat!(
+/// The maps without VEX, and behind them, for each of those after 0F, what there is only with VEX.
+pub(super) static MAPS: &str = concat!(
+    // The opcodes of one byte (Intel SDM vol. 2D, tables ). 63 is that of 64-bit mode.
     "add*6 push pop or*6 push - ",                                                  // 00
     "adc*6 push pop sbb*6 push pop ",                                               // 10
     "and*6 - daa sub*6 - das ",                                                     // 20
@@ -43,11 +46,8 @@ pub(super) static ONE_BYTE: &str = concat!(
     "fild;fisttp;fist;fistp;fbld;fild;fbstp;fistp:- ",                              // df
     "loopne loope loop jcxz in*2 out*2 call jmp*3 in*2 out*2 ",                     // e0
     "- int1 -*2 hlt cmc test;test;not;neg;mul;imul;div;idiv*2 ",                    // f0
-    "clc stc cli sti cld std inc;dec inc;dec;call;call;jmp;jmp;push",               // f8
-);
-
-/// The opcodes after 0F (Intel SDM vol. 2D, table A-3).
-pub(super) static ESCAPE_0F: &str = concat!(
+    "clc stc cli sti cld std inc;dec inc;dec;call;call;jmp;jmp;push\n",             // f8
+    // After 0F (table A-3).
     "sldt;str;lldt;ltr;!verr;!verw;-,-,-,lkgs ", // 00
     "sgdt;sidt;lgdt;lidt;smsw;-,-,rstorssp;lmsw;invlpg:-;-;-;-;smsw;-;lmsw ", // 01
     "lar lsl - syscall clts sysret invd wbinvd,,wbnoinvd, - ud2 - ", // 02
@@ -70,10 +70,10 @@ pub(super) static ESCAPE_0F: &str = concat!(
     "vdivps,vdivpd,vdivss,vdivsd vmaxps,vmaxpd,vmaxss,vmaxsd ", // 5e
     "vpunpcklbw vpunpcklwd vpunpckldq vpacksswb vpcmpgtb vpcmpgtw vpcmpgtd vpackuswb ", // 60
     "vpunpckhbw vpunpckhwd vpunpckhdq vpackssdw vpunpcklqdq vpunpckhqdq ", // 68
-    "vmovd/vmovq movq,vmovdqa,vmovdqu pshufw,vpshufd,vpshufhw,vpshuflw ", // 6e
+    "vmovd/vmovd/vmovq movq,vmovdqa,vmovdqu pshufw,vpshufd,vpshufhw,vpshuflw ", // 6e
     "-*3 vpcmpeqb vpcmpeqw vpcmpeqd emms ",      // 71
     "!vmread,- !vmwrite,- -*2 -,vhaddpd,-,vhaddps -,vhsubpd,-,vhsubps ", // 78
-    "vmovd/vmovq,,vmovq movq,vmovdqa,vmovdqu ",  // 7e
+    "vmovd/vmovd/vmovq,,vmovq movq,vmovdqa,vmovdqu ", // 7e
     "jcc*16 setcc*16 ",                          // 80
     "push pop cpuid bt shld*2 -*2 push pop rsm bts shrd*2 ", // a0
     "fxsave/fxsave64;fxrstor/fxrstor64;vldmxcsr;vstmxcsr;xsave/xsave64,-,ptwrite;", // ae, 0 to 4
@@ -89,16 +89,13 @@ pub(super) static ESCAPE_0F: &str = concat!(
     "vpavgb vpsraw vpsrad vpavgw vpmulhuw vpmulhw -,vcvttpd2dq,vcvtdq2pd,vcvtpd2dq ", // e0
     "movntq,vmovntdq vpsubsb vpsubsw vpminsw vpor vpaddsb vpaddsw vpmaxsw vpxor ", // e7
     "-,-,-,vlddqu vpsllw vpslld vpsllq vpmuludq vpmaddwd vpsadbw -:maskmovq,vmaskmovdqu ", // f0
-    "vpsubb vpsubw vpsubd vpsubq vpaddb vpaddw vpaddd ud0", // f8
-);
-
-/// The opcodes after 0F 38 (Intel SDM vol. 2D, table A-4).
-pub(super) static ESCAPE_0F38: &str = concat!(
+    "vpsubb vpsubw vpsubd vpsubq vpaddb vpaddw vpaddd ud0\n", // f8
+    // After 0F 38 (table A-4).
     "vpshufb vphaddw vphaddd vphaddsw vpmaddubsw vphsubw vphsubd vphsubsw ", // 00
     "vpsignb vpsignw vpsignd vpmulhrsw -*4 pblendvb -*3 blendvps blendvpd - vptest ", // 08
     "-*4 vpabsb vpabsw vpabsd - ",                                           // 18
     "vpmovsxbw vpmovsxbd vpmovsxbq vpmovsxwd vpmovsxwq vpmovsxdq -*2 ",      // 20
-    "vpmuldq vpcmpeqq vmovntdqa vpackusdw -*4 ",                             // 28
+    "vpmuldq vpcmpeqq -,vmovntdqa:- vpackusdw -*4 ",                         // 28
     "vpmovzxbw vpmovzxbd vpmovzxbq vpmovzxwd vpmovzxwq vpmovzxdq - vpcmpgtq ", // 30
     "vpminsb vpminsd vpminuw vpminud vpmaxsb vpmaxsd vpmaxuw vpmaxud ",      // 38
     "vpmulld vphminposuw -*62 invept invvpid invpcid -*69 ",                 // 40
@@ -108,23 +105,16 @@ pub(super) static ESCAPE_0F38: &str = concat!(
     "-,vaesenclast,aesdec128kl:-,vaesenclast -,vaesdec,aesenc256kl:-,vaesdec ", // dd
     "-,vaesdeclast,aesdec256kl:-,vaesdeclast -*16 movbe,,-,crc32:-,-,-,crc32*2 -*3 ", // df
     "-,wrussd/wrussq wrssd/wrssq,adcx,adox:-,adcx,adox - -,movdir64b,enqcmds,enqcmd ", // f5
-    "movdiri -*2 aadd,aand,axor,aor",                                        // f9
-);
-
-/// The opcodes after 0F 3A (Intel SDM vol. 2D, table A-5).
-pub(super) static ESCAPE_0F3A: &str = concat!(
+    "movdiri -*2 aadd,aand,axor,aor\n",                                      // f9
+    // After 0F 3A (table A-5).
     "-*8 vroundps vroundpd vroundss vroundsd vblendps vblendpd vpblendw vpalignr -*4 ", // 00
-    "vpextrb vpextrw vpextrd/vpextrq vextractps -*8 vpinsrb vinsertps ",                // 14
-    "vpinsrd/vpinsrq -*29 vdpps vdppd vmpsadbw - vpclmulqdq -*27 ",                     // 22
+    "vpextrb vpextrw vpextrd/vpextrd/vpextrq vextractps -*8 vpinsrb vinsertps ",        // 14
+    "vpinsrd/vpinsrd/vpinsrq -*29 vdpps vdppd vmpsadbw - vpclmulqdq -*27 ",             // 22
     "vpcmpestrm vpcmpestri vpcmpistrm vpcmpistri -*104 ",                               // 60
-    "sha1rnds4 - vgf2p8affineqb vgf2p8affineinvqb -*15 vaeskeygenassist",               // cc
-);
-
-/// The opcodes of the VEX map 1 that are no instructions of [`ESCAPE_0F`].
-pub(super) static VEX_0F: &str = "-*144 kmovw/kmovq,kmovb/kmovd*2";
-
-/// The opcodes of the VEX map 2 that are no instructions of [`ESCAPE_0F38`].
-pub(super) static VEX_0F38: &str = concat!(
+    "sha1rnds4 - vgf2p8affineqb vgf2p8affineinvqb -*15 vaeskeygenassist\n",             // cc
+    // In the VEX map 1, and not after 0F.
+    "-*144 kmovw/kmovq,kmovb/kmovd*2\n", // 00
+    // In the VEX map 2, and not after 0F 38.
     "-*12 vpermilps vpermilpd vtestps vtestpd -*3 vcvtph2ps -*2 vpermps - ", // 00
     "vbroadcastss vbroadcastsd vbroadcastf128 -*17 ",                        // 18
     "vmaskmovps vmaskmovpd vmaskmovps vmaskmovpd -*6 vpermd -*14 ",          // 2c
@@ -156,15 +146,15 @@ pub(super) static VEX_0F38: &str = concat!(
     "vpdpwuud,vpdpwusd,vpdpwsud vpdpwuuds,vpdpwusds,vpdpwsuds -*6 ",         // d2
     "vsm3msg1,vsm3msg2,vsm4key4,vsm4rnds4 -*5 ",                             // da
     "cmpccxadd*16 -*2 ",                                                     // e0
-    "andn -;blsr;blsmsk;blsi - bzhi,-,pext,pdep mulx bextr,shlx,sarx,shrx",  // f2
-);
-
-/// The opcodes of the VEX map 3 that are no instructions of [`ESCAPE_0F3A`].
-pub(super) static VEX_0F3A: &str = concat!(
+    "andn -;blsr;blsmsk;blsi - bzhi,-,pext,pdep mulx bextr,shlx,sarx,shrx\n", // f2
+    // In the VEX map 3, and not after 0F 3A.
     "vpermq vpermpd vpblendd - vpermilps vpermilpd vperm2f128 -*17 ", // 00
     "vinsertf128 vextractf128 -*3 vcvtps2ph -*26 vinserti128 vextracti128 -*12 ", // 18
     "vperm2i128 - vpermil2ps vpermil2pd vblendvps vblendvpd vpblendvb -*145 vsm3rnds2 -*17 rorx", // 46
 );
+
+/// How many lines there are between what VEX shares of a map and what it has alone.
+pub(super) const VEX_ALONE: u8 = 3;
 
 /// The opcodes 6F and 7F of the EVEX map 1.
 pub(super) static EVEX_MOVE: &str = "-,vmovdqa32/vmovdqa64,vmovdqu32/vmovdqu64,vmovdqu8/vmovdqu16";
