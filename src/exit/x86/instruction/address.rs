@@ -49,9 +49,10 @@ pub struct MemoryOperand {
     pub address_size: AddressSize,
 }
 
-/// Stored as the base: no register, or the instruction pointer. Smaller values are registers.
-pub(super) const NONE: u8 = 16;
-pub(super) const RIP: u8 = 17;
+/// Stored as the base: the instruction pointer, with any number below 16.
+pub(super) const RIP: u8 = 1 << 4;
+/// Stored as the base or the index: no register.
+pub(super) const NONE: u8 = 1 << 5;
 /// Stored as the segment: none by a prefix.
 pub(super) const DEFAULT: u8 = 6;
 
@@ -62,11 +63,11 @@ impl Instruction {
         MemoryOperand {
             segment: self.operand_segment(),
             base: match self.base {
-                RIP => Some(Base::Rip),
+                relative if relative & RIP != 0 => Some(Base::Rip),
                 number => Gpr::from_number(number).map(Base::Gpr),
             },
             index: Gpr::from_number(self.index),
-            scale: 1 << (self.scale & 3),
+            scale: if self.index == NONE { 1 } else { 1 << (self.scale & 3) },
             displacement: self.displacement,
             address_size: self.address_size,
         }
@@ -100,7 +101,7 @@ impl Instruction {
     #[inline]
     pub fn operand(&self, registers: &Registers) -> (Segment, u64) {
         let base = match self.base {
-            RIP => self.next_rip(registers.rip),
+            relative if relative & RIP != 0 => self.next_rip(registers.rip),
             number => registers.number(number),
         };
         let index = registers.number(self.index) << (self.scale & 3);

@@ -10,23 +10,19 @@ use crate::exit::size::Size;
 pub(super) enum Other {
     /// The register by the field `reg`.
     Register,
-    /// The same, of one byte: without REX, 4 to 7 are AH, CH, DH and BH.
-    ByteRegister,
     /// A register of the operand size, whatever the size of the memory operand.
     ZeroExtended,
     SignExtended,
-    /// A number of the operand size, of 32 bits at most.
+    /// A number in the instruction.
     Immediate,
-    /// A number of one byte.
-    Immediate8,
     /// 1: INC and DEC.
     One,
     /// Nothing: NOT and NEG.
     Itself,
-    /// RCX and RBX.
-    Pair,
     /// The stack.
     Stack,
+    /// RCX and RBX.
+    Pair,
     /// Memory too.
     Memory,
     /// A vector register by the field `reg`.
@@ -46,7 +42,7 @@ impl Other {
     }
 }
 
-/// The size of the memory operand.
+/// The size of the memory operand, and of the immediate if there is one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub(super) enum Width {
@@ -58,20 +54,45 @@ pub(super) enum Width {
     Dword,
     /// The operand size, 4 bytes at least.
     DwordOrQword,
+    /// A byte, and an immediate of one.
+    ByteWithByte,
+    /// The operand size, and an immediate of a byte.
+    OperandWithByte,
+    /// The operand size, and an immediate of that size, 4 bytes at most.
+    OperandWithOperand,
 }
 
+/// The sizes of memory operand and immediate, by width and operand size: in bits 1 and 0 the binary logarithm of the bytes of the one,
+/// from bit 4 on the bytes of the other.
+static SIZES: [[u8; 4]; 8] = [
+    [0x00, 0x01, 0x02, 0x03],
+    [0x00, 0x00, 0x00, 0x00],
+    [0x01, 0x01, 0x01, 0x01],
+    [0x00, 0x01, 0x02, 0x02],
+    [0x02, 0x02, 0x02, 0x03],
+    [0x10, 0x10, 0x10, 0x10],
+    [0x10, 0x11, 0x12, 0x13],
+    [0x10, 0x21, 0x42, 0x43],
+];
+
 impl Width {
+    /// The size of the memory operand, and the bytes of the immediate.
     #[inline(always)]
-    pub(super) fn size(self, operand_size: Size) -> Size {
-        match self {
-            Width::Operand => operand_size,
-            Width::Byte => Size::Byte,
-            Width::Word => Size::Word,
-            Width::Dword => operand_size.min(Size::Dword),
-            Width::DwordOrQword => operand_size.max(Size::Dword),
-        }
+    pub(super) fn sizes(self, operand_size: Size) -> (Size, u8) {
+        let row = SIZES.get(self as usize).copied().unwrap_or_default();
+        let sizes = row.get(operand_size as usize).copied().unwrap_or_default();
+        let size = match sizes & 3 {
+            0 => Size::Byte,
+            1 => Size::Word,
+            2 => Size::Dword,
+            _ => Size::Qword,
+        };
+        (size, sizes >> 4)
     }
 }
+
+/// With the number of a register, from 4 to 7: the second byte of the register with the number less 4.
+pub(super) const HIGH: u8 = 1 << 4;
 
 /// What an opcode says of its instruction, with the field `reg` of its ModRM byte where that is a part of the opcode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -95,6 +116,8 @@ impl Form {
     const MOVES_OPERAND: u8 = 1 << 4;
     /// The memory operand has to be aligned.
     const ALIGNED: u8 = 1 << 5;
+    /// The register is one byte.
+    const BYTE_REGISTER: u8 = 1 << 6;
 
     /// A form with memory as the destination.
     pub(super) const fn new(operation: Operation, other: Other, width: Width) -> Self {
@@ -106,7 +129,9 @@ impl Form {
             Operation::Inc | Operation::Dec | Operation::Not | Operation::Neg => true,
             _ => false,
         };
-        Self { operation, other, width, flags: if lockable { Self::LOCKABLE } else { 0 } }
+        let byte = matches!((other, width), (Other::Register, Width::Byte));
+        let flags = if lockable { Self::LOCKABLE } else { 0 } | if byte { Self::BYTE_REGISTER } else { 0 };
+        Self { operation, other, width, flags }
     }
 
     /// What is no instruction that can be executed here.
@@ -137,6 +162,13 @@ impl Form {
 
     pub(super) const fn aligned(self) -> Self {
         self.with(Self::ALIGNED)
+    }
+
+    /// The register with this number without REX: of those of one byte, 4 to 7 are AH, CH, DH and BH.
+    #[inline(always)]
+    pub(super) const fn register_without_rex(self, number: u8) -> u8 {
+        const { assert!(Self::BYTE_REGISTER >> 2 == HIGH) };
+        number | self.flags >> 2 & number << 2 & HIGH
     }
 
     pub(super) const fn is_load(self) -> bool {

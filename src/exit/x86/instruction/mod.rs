@@ -36,7 +36,7 @@ use crate::exit::size::Size;
 use crate::exit::x86::mode::{AddressSize, Mode, Segment};
 use crate::exit::x86::port::{Repeat, StringForm};
 use crate::exit::x86::registers::{Gpr, Register};
-use form::{Form, Other};
+use form::{Form, HIGH, Other};
 
 mod address;
 mod arithmetic;
@@ -76,7 +76,7 @@ pub struct Instruction {
     immediate: i32,
     form: Form,
     length: u8,
-    /// The number of a register; with [`Instruction::HIGH`] that of the one whose second byte it is.
+    /// The number of a register; with [`HIGH`] the second byte of one.
     register: u8,
     base: u8,
     index: u8,
@@ -84,7 +84,7 @@ pub struct Instruction {
     scale: u8,
     size: Size,
     operand_size: Size,
-    /// The bytes of the memory operand.
+    /// The binary logarithm of the bytes of the memory operand.
     bytes: u8,
     segment: u8,
     address_size: AddressSize,
@@ -120,9 +120,6 @@ pub struct VectorMove {
 }
 
 impl Instruction {
-    /// In `register`: the second byte.
-    const HIGH: u8 = 1 << 4;
-
     /// What it does.
     #[inline]
     pub const fn operation(&self) -> Operation {
@@ -149,7 +146,8 @@ impl Instruction {
     #[inline]
     fn other(&self) -> Operand {
         match self.form.other {
-            Other::Immediate | Other::Immediate8 | Other::One => Operand::Immediate(self.immediate as u64),
+            Other::Immediate => Operand::Immediate(self.immediate as u64),
+            Other::One => Operand::Immediate(1),
             Other::Vector => Operand::Vector(self.register),
             Other::Stack => Operand::Stack,
             Other::Itself | Other::Memory => Operand::Memory,
@@ -160,8 +158,9 @@ impl Instruction {
     /// The register by the field `reg`.
     #[inline]
     fn register(&self) -> Register {
-        let gpr = Gpr::from_number(self.register & 0xf).unwrap_or(Gpr::Rax);
-        if self.register & Self::HIGH != 0 { Register::High(gpr) } else { Register::Low(gpr) }
+        let number = if self.register & HIGH != 0 { self.register & 3 } else { self.register & 0xf };
+        let gpr = Gpr::from_number(number).unwrap_or(Gpr::Rax);
+        if self.register & HIGH != 0 { Register::High(gpr) } else { Register::Low(gpr) }
     }
 
     /// The size of an element of the memory operand: of all of it, but for a vector register of 16 or 32 bytes
@@ -184,7 +183,7 @@ impl Instruction {
     /// ```
     #[inline]
     pub const fn bytes(&self) -> usize {
-        self.bytes as usize
+        1 << (self.bytes & 7)
     }
 
     /// The size of the register operand, larger than the access for MOVZX, MOVSX and MOVSXD; how the value read is
@@ -224,7 +223,7 @@ impl Instruction {
         match self.form.other {
             Other::Vector => Some(VectorMove {
                 register: self.register,
-                bytes: self.bytes,
+                bytes: self.bytes() as u8,
                 aligned: self.form.is_aligned(),
                 clears_upper: self.vex,
             }),

@@ -222,6 +222,8 @@ impl Prefixes {
             0x82 => opcode = 0x80,
             0xa0..=0xa3 => return self.absolute(reader, sized(Operation::Move, byte), opcode < 0xa2),
             0xa4..=0xa7 | 0xaa..=0xaf => return self.string(reader, opcode),
+            // XABORT and XBEGIN.
+            0xc6 | 0xc7 if reader.peek().ok() == Some(0xf8) => return Err(Failure::Unsupported),
             // With AL, AX, EAX or RAX and an immediate, or with registers alone.
             0x00..=0x3f if opcode & 6 == 4 => return Err(Failure::NoMemoryOperand),
             0x40..=0x4f | 0x91..=0x97 | 0xa8 | 0xa9 | 0xb0..=0xbf => return Err(Failure::NoMemoryOperand),
@@ -236,7 +238,7 @@ impl Prefixes {
             (Map::Escape, 0xc3) if self.operand || self.repeat.is_some() => Err(Failure::Malformed),
             (Map::Escape38, 0xf0 | 0xf1) if self.repeat == Some(0xf3) => Err(Failure::Malformed),
             (Map::Escape, 0xc3) => {
-                let form = Form::new(Operation::Move, Other::Register, Width::Operand);
+                let form = Form::new(Operation::Move, Other::Register, Width::DwordOrQword);
                 self.with_modrm(reader, form.memory_only())
             }
             (Map::Escape38, 0xf0 | 0xf1) if self.repeat != Some(0xf2) => {
@@ -284,7 +286,7 @@ impl Prefixes {
         let mut instruction = complete(&reader.bytes, modrm, form, start).ok_or(Failure::Truncated)?;
         if form.other == Other::Pair {
             instruction.register = Gpr::Rbx as u8;
-            instruction.bytes *= 2;
+            instruction.bytes += 1;
         }
         Ok(instruction)
     }
@@ -299,11 +301,12 @@ impl Prefixes {
         };
         let length = if is_long { 32 } else { 16 };
         let Some(vector) = vector(map, opcode, prefix, self.rex & 8 != 0, length) else { return Ok(None) };
+        let mut instruction = self.with_modrm(reader, vector.form)?;
+        // Between registers, two of the moves name a second one.
         if self.vex.as_ref().is_some_and(|vex| !vex.is_unary) || (is_long && vector.is_length_fixed) {
             return Err(Failure::Malformed);
         }
-        let mut instruction = self.with_modrm(reader, vector.form)?;
-        instruction.bytes = vector.bytes;
+        instruction.bytes = vector.bytes.trailing_zeros() as u8;
         instruction.size = vector.size();
         Ok(Some(instruction))
     }
@@ -350,7 +353,7 @@ impl Prefixes {
             return Err(Failure::Malformed);
         }
         let operand_size = self.operand_size();
-        let size = form.width.size(operand_size);
+        let (size, _) = form.width.sizes(operand_size);
         Ok(Instruction {
             displacement,
             immediate: 0,
@@ -362,7 +365,7 @@ impl Prefixes {
             scale: 0,
             size,
             operand_size,
-            bytes: size.bytes() as u8,
+            bytes: size as u8,
             segment: self.segment,
             address_size: self.address_size(),
             mode: self.mode,

@@ -118,50 +118,35 @@ fn common(bytes: &[u8; MAX_LENGTH]) -> Option<Instruction> {
 #[inline(always)]
 fn complete<const N: usize>(bytes: &[u8; N], modrm: u8, form: Form, start: Start) -> Option<Instruction> {
     let Start { mut at, rex, operand_size, address_size, .. } = start;
-    let (kind, low) = (modrm >> 6, modrm & 7);
-    let (mut base, mut index, mut scale) = (low | (rex & 1) << 3, NONE, 0);
-    let mut count = 0x0410_u32 >> (kind * 4) & 7;
+    let shape = Shape::new(modrm);
+    let (mut base, mut index, mut scale) = (shape.base() | (rex & 1) << 3, NONE, 0);
+    let mut count = shape.displacement();
     if address_size == AddressSize::Bits16 {
-        (base, index) = word_registers(low);
-        count = match kind {
-            0 if low == 6 => 2,
-            2 => 2,
-            other => other.into(),
-        };
-        if kind == 0 && low == 6 {
+        (base, index, count) = word_address(modrm);
+    } else if shape.has_sib() {
+        let sib = *bytes.get(at)?;
+        at += 1;
+        base = sib & 7 | (rex & 1) << 3;
+        scale = sib >> 6;
+        let number = sib >> 3 & 7 | (rex & 2) << 2;
+        index = if number == 4 { NONE } else { number };
+        if sib & 7 == 5 && modrm < 0x40 {
             base = NONE;
-        }
-    } else {
-        let mut last = low;
-        if low == 4 {
-            let sib = *bytes.get(at)?;
-            at += 1;
-            last = sib & 7;
-            base = last | (rex & 1) << 3;
-            scale = sib >> 6;
-            let number = sib >> 3 & 7 | (rex & 2) << 2;
-            index = if number == 4 { NONE } else { number };
-        }
-        if kind == 0 && last == 5 {
-            base = if low == 5 && start.mode == Mode::Bits64 { RIP } else { NONE };
             count = 4;
         }
+    } else if start.mode != Mode::Bits64 && base & RIP != 0 {
+        base = NONE;
     }
-    let displacement = signed(bytes, at, count)?;
-    at += count as usize;
+    let displacement = signed(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?), count);
+    at += usize::from(count);
 
-    let size = form.width.size(operand_size);
-    let count = match form.other {
-        Other::Immediate => (size.bytes() as u32).min(4),
-        Other::Immediate8 => 1,
-        _ => 0,
-    };
-    let immediate = if form.other == Other::One { 1 } else { signed(bytes, at, count)? as i32 };
-    at += count as usize;
+    let (size, count) = form.width.sizes(operand_size);
+    let immediate = signed(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?).into(), count) as i32;
+    at += usize::from(count);
 
     let mut register = modrm >> 3 & 7 | (rex & 4) << 1;
-    if form.other == Other::ByteRegister && rex == 0 && register & 4 != 0 {
-        register = register & 3 | Instruction::HIGH;
+    if rex == 0 {
+        register = form.register_without_rex(register);
     }
     Some(Instruction {
         displacement: displacement as u64,
@@ -174,7 +159,7 @@ fn complete<const N: usize>(bytes: &[u8; N], modrm: u8, form: Form, start: Start
         scale,
         size,
         operand_size,
-        bytes: size.bytes() as u8,
+        bytes: size as u8,
         segment: start.segment,
         address_size,
         mode: start.mode,
@@ -184,28 +169,72 @@ fn complete<const N: usize>(bytes: &[u8; N], modrm: u8, form: Form, start: Start
     })
 }
 
-/// The registers of a 16-bit address (Intel SDM vol. 2A, table 2-1).
-fn word_registers(low: u8) -> (u8, u8) {
+/// What a ModRM byte says of an address of 32 or 64 bits (Intel SDM vol. 2A, table 2-2): the base as it is stored, and from bit 5 on the
+/// bytes of the displacement.
+#[derive(Clone, Copy)]
+struct Shape(u8);
+
+static SHAPES: [Shape; 256] = {
+    let mut shapes = [Shape(0); 256];
+    let mut modrm = 0;
+    while modrm < 0xc0 {
+        let low = modrm as u8 & 7;
+        let relative = modrm < 0x40 && low == 5;
+        let displacement = [if relative { 4 } else { 0 }, 1, 4][modrm >> 6];
+        let sib = if low == 4 { Shape::SIB } else { 0 };
+        shapes[modrm] = Shape(low | if relative { RIP } else { 0 } | displacement << 5 | sib);
+        modrm += 1;
+    }
+    shapes
+};
+
+impl Shape {
+    /// A SIB byte follows.
+    const SIB: u8 = 1 << 3;
+
+    #[inline(always)]
+    fn new(modrm: u8) -> Self {
+        SHAPES.get(usize::from(modrm)).copied().unwrap_or(Shape(0))
+    }
+
+    fn base(self) -> u8 {
+        self.0 & (RIP | 7)
+    }
+
+    fn displacement(self) -> u8 {
+        self.0 >> 5
+    }
+
+    fn has_sib(self) -> bool {
+        self.0 & Self::SIB != 0
+    }
+}
+
+/// Base, index and bytes of displacement of a 16-bit address (Intel SDM vol. 2A, table 2-1).
+fn word_address(modrm: u8) -> (u8, u8, u8) {
     const BX: u8 = 3;
     const BP: u8 = 5;
     const SI: u8 = 6;
     const DI: u8 = 7;
-    match low {
+    let (base, index) = match modrm & 7 {
         0 => (BX, SI),
         1 => (BX, DI),
         2 => (BP, SI),
         3 => (BP, DI),
         4 => (SI, NONE),
         5 => (DI, NONE),
+        6 if modrm < 0x40 => return (NONE, NONE, 2),
         6 => (BP, NONE),
         _ => (BX, NONE),
-    }
+    };
+    (base, index, modrm >> 6)
 }
 
-/// The number of 0, 1, 2 or 4 bytes at `at`, sign-extended. Two shifts each way, since none may be by 64.
+/// The low `count` bytes of `word`, sign-extended: 0, 1, 2 or 4 of them.
 #[inline(always)]
-fn signed<const N: usize>(bytes: &[u8; N], at: usize, count: u32) -> Option<i64> {
-    let word = u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?);
-    let unused = 32_u32.saturating_sub(8 * count);
-    Some((u64::from(word) << 32 << unused) as i64 >> 32 >> unused)
+fn signed(word: u64, count: u8) -> i64 {
+    let bits = u32::from(count) * 8;
+    // For 0 bytes by 64 altogether, which one shift cannot.
+    let high = (word << 1).wrapping_shl(bits ^ 63);
+    (high as i64).wrapping_shr(bits.wrapping_neg())
 }

@@ -5,8 +5,7 @@ use crate::exit::x86::instruction::operation::Operation;
 
 use Operation::*;
 use Other::{
-    Branch, ByteRegister, Immediate, Immediate8, Itself, One, Pair, Register, SignExtended, Stack, Undefined,
-    Unsupported, ZeroExtended,
+    Branch, Immediate, Itself, One, Pair, Register, SignExtended, Stack, Undefined, Unsupported, ZeroExtended,
 };
 
 /// The form of a one-byte opcode, or of one after the escape 0F.
@@ -51,7 +50,7 @@ const fn tables() -> Tables {
 
 /// A byte and its register, or an operand of the operand size and its register.
 const fn sized(operation: Operation, byte: bool) -> Form {
-    if byte { Form::new(operation, ByteRegister, Width::Byte) } else { Form::new(operation, Register, Width::Operand) }
+    Form::new(operation, Register, if byte { Width::Byte } else { Width::Operand })
 }
 
 impl Tables {
@@ -69,9 +68,9 @@ impl Tables {
         let (mut byte, mut whole, mut short) = ([UNDEFINED; 8], [UNDEFINED; 8], [UNDEFINED; 8]);
         number = 0;
         while number < ALL.len() {
-            byte[number] = Form::new(ALL[number], Immediate8, Width::Byte);
-            whole[number] = Form::new(ALL[number], Immediate, Width::Operand);
-            short[number] = Form::new(ALL[number], Immediate8, Width::Operand);
+            byte[number] = Form::new(ALL[number], Immediate, Width::ByteWithByte);
+            whole[number] = Form::new(ALL[number], Immediate, Width::OperandWithOperand);
+            short[number] = Form::new(ALL[number], Immediate, Width::OperandWithByte);
             number += 1;
         }
         self.group(0x80, byte)
@@ -82,17 +81,17 @@ impl Tables {
     }
 
     const fn moves(self) -> Self {
-        const fn immediate(other: Other, width: Width) -> [Form; 8] {
+        const fn immediate(width: Width) -> [Form; 8] {
             let mut forms = [UNDEFINED; 8];
-            forms[0] = Form::new(Move, other, width);
+            forms[0] = Form::new(Move, Immediate, width);
             forms
         }
         self.opcode(0x88, sized(Move, true))
             .opcode(0x89, sized(Move, false))
             .opcode(0x8a, sized(Move, true).loads())
             .opcode(0x8b, sized(Move, false).loads())
-            .group(0xc6, immediate(Immediate8, Width::Byte))
-            .group(0xc7, immediate(Immediate, Width::Operand))
+            .group(0xc6, immediate(Width::ByteWithByte))
+            .group(0xc7, immediate(Width::OperandWithOperand))
             .opcode(ESCAPE | 0xb6, Form::new(Move, ZeroExtended, Width::Byte).loads())
             .opcode(ESCAPE | 0xb7, Form::new(Move, ZeroExtended, Width::Word).loads())
             .opcode(ESCAPE | 0xbe, Form::new(Move, SignExtended, Width::Byte).loads())
@@ -121,8 +120,8 @@ impl Tables {
         // Other fields than 0 are AMD's XOP.
         let mut pop = [UNSUPPORTED; 8];
         pop[0] = Form::new(Pop, Stack, Width::Operand).moves_operand();
-        self.group(0xf6, group_3(Form::new(Test, Immediate8, Width::Byte), Width::Byte))
-            .group(0xf7, group_3(Form::new(Test, Immediate, Width::Operand), Width::Operand))
+        self.group(0xf6, group_3(Form::new(Test, Immediate, Width::ByteWithByte), Width::Byte))
+            .group(0xf7, group_3(Form::new(Test, Immediate, Width::OperandWithOperand), Width::Operand))
             .group(0xfe, group_5(Width::Byte))
             .group(0xff, group_5_with_branches)
             .group(0x8f, pop)
@@ -136,7 +135,7 @@ impl Tables {
         while number < ALL.len() {
             let by_register = Form::new(ALL[number], Register, Width::Operand).moves_operand();
             self = self.opcode(ESCAPE | 0xa3 | number << 3, by_register);
-            group[number + 4] = Form::new(ALL[number], Immediate8, Width::Operand);
+            group[number + 4] = Form::new(ALL[number], Immediate, Width::OperandWithByte);
             number += 1;
         }
         self.group(ESCAPE | 0xba, group)
