@@ -5,7 +5,7 @@
 
 use super::address::{NONE, RIP};
 use super::error::{Bytes, DecodeError};
-use super::form::{Form, Other};
+use super::form::Form;
 use super::{Instruction, MAX_LENGTH};
 use crate::exit::size::Size;
 use crate::exit::x86::mode::{AddressSize, Mode, Segment};
