@@ -62,8 +62,8 @@ impl Size {
     /// assert_eq!(Size::Word.sign_extend(0x80), 0x80);
     /// ```
     pub const fn sign_extend(self, value: u64) -> u64 {
-        let above = 64 - self.bits();
-        ((value << above).cast_signed() >> above).cast_unsigned()
+        let sign = self.sign();
+        (self.truncate(value) ^ sign).wrapping_sub(sign)
     }
 
     /// The bytes of `data` that an access of this size transfers.
