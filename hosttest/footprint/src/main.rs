@@ -30,6 +30,8 @@ mod device;
 #[cfg(feature = "all")]
 mod exits;
 #[cfg(feature = "all")]
+mod exits_arm64;
+#[cfg(feature = "all")]
 mod exits_riscv64;
 #[cfg(feature = "devices")]
 mod interrupt_chips;
@@ -105,8 +107,10 @@ extern "C" fn _start() -> ! {
         values::access(&access, data);
         messages::all(data);
         exits::ports(data);
+        exits::instructions(data);
         exits::memory();
         exits::operands();
+        exits_arm64::all();
         exits_riscv64::guest_page_faults(data);
         #[cfg(feature = "devices")]
         interrupt_chips::all(manager, &access, data);
@@ -127,6 +131,8 @@ extern "C" fn _start() -> ! {
     }
     #[cfg(feature = "texts")]
     texts::all(manager);
+    #[cfg(feature = "texts")]
+    exits_arm64::texts();
     #[cfg(feature = "texts")]
     exits_riscv64::texts();
     loop {

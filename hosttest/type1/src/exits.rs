@@ -2,9 +2,10 @@
 
 use vm_device::IoType::{Mmio, Pio};
 use vm_device::devices::time::Clock;
-use vm_device::exit::x86::instruction::{Direction, Instruction, MAX_LENGTH, decode};
-use vm_device::exit::x86::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
-use vm_device::{Dispatcher, GuestAddress, IoType};
+use vm_device::exit::Guest;
+use vm_device::exit::x86::instruction::{MAX_LENGTH, decode};
+use vm_device::exit::x86::{MemoryAccessKind, Registers, Segment, Size, X86Guest, svm};
+use vm_device::{Dispatcher, GuestAddress};
 
 use crate::linux;
 use crate::manager::{LINES, MANAGER};
@@ -59,83 +60,26 @@ impl Machine {
 
     /// Does what the guest exited for. Returns the registers with which it goes on.
     fn dispatch(&mut self, exit: Exit) -> Result<Registers, Stop> {
-        let (before, mode) = (self.vcpu.registers, self.vcpu.mode());
-        let mut data = [0; 8];
+        let (mut registers, mode) = (self.vcpu.registers, self.vcpu.mode());
         match exit.code {
             svm::VMEXIT_IOIO => {
-                let access = svm::port_access(exit.info_1, exit.info_2, mode)?;
+                let mut access = svm::port_access(exit.info_1, exit.info_2, mode)?;
                 if access.string.is_some() {
-                    return self.port_string(access);
+                    // Not every processor reports address size and segment.
+                    access = access.with_prefixes(self.fetch(&mut [0; MAX_LENGTH])?);
                 }
-                data = access.output(&before).to_le_bytes();
-                match access.direction {
-                    PortDirection::In => self.read(access.port.into(), access.size.of(&mut data), Pio)?,
-                    PortDirection::Out => self.write(access.port.into(), access.size.of(&mut data), Pio)?,
-                }
-                Ok(access.complete(&before, u64::from_le_bytes(data)))
+                access.execute(&mut registers, self)?;
             }
             svm::VMEXIT_NPF => {
-                let fault = svm::memory_access(exit.info_1, exit.info_2);
+                let access = svm::memory_access(exit.info_1, exit.info_2);
                 let instruction = decode(self.fetch(&mut [0; MAX_LENGTH])?, mode)?;
-                let (source, destination) = self.operands(&instruction, fault.address)?;
-                if instruction.direction().reads() {
-                    self.read(source, instruction.size().of(&mut data), Mmio)?;
-                }
-                let outcome = instruction.execute(&before, u64::from_le_bytes(data));
-                if let Some(value) = outcome.write {
-                    self.write(destination, instruction.size().of(&mut value.to_le_bytes()), Mmio)?;
-                }
-                Ok(outcome.registers)
+                instruction.execute(&mut registers, &access, self)?;
             }
             // An interrupt may end it: the guest comes back if there is none yet.
-            VMEXIT_HLT => Ok(Registers { rip: before.rip + 1, ..before }),
-            _ => Err(Stop::Exit(exit)),
+            VMEXIT_HLT => registers.rip += 1,
+            _ => return Err(Stop::Exit(exit)),
         }
-    }
-
-    /// A read by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
-    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), Stop> {
-        if io_type == Mmio && self.memory.read(address.0, data).is_some() {
-            return Ok(());
-        }
-        go_on(self.devices.read(address, data, io_type))
-    }
-
-    /// A write by the guest. What no device claims goes nowhere.
-    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), Stop> {
-        if io_type == Mmio && self.memory.write(address.0, data).is_some() {
-            return Ok(());
-        }
-        go_on(self.devices.write(address, data, io_type))
-    }
-
-    /// `INS` and `OUTS`: a burst of elements at once, as many as fit. The guest comes back for the rest.
-    fn port_string(&mut self, access: PortAccess) -> Result<Registers, Stop> {
-        const BURST: u64 = 64;
-        let access = access.with_prefixes(self.fetch(&mut [0; MAX_LENGTH])?, self.vcpu.mode());
-        let before = self.vcpu.registers;
-        let count = access.count(&before).min(BURST);
-        let size = access.size.bytes();
-        let mut burst = [0; BURST as usize * 4];
-        let data = &mut burst[..count as usize * size];
-        if access.direction == PortDirection::In {
-            go_on(self.devices.read_string(access.port, size, data))?;
-        }
-        for (number, element) in (0..).zip(data.chunks_mut(size)) {
-            let Some((segment, offset)) = access.element(&before, number) else { break };
-            let linear = self.vcpu.linear(segment, offset);
-            let transferred = match access.direction {
-                PortDirection::In => self.memory.write_linear(self.vcpu, linear, element),
-                PortDirection::Out => self.memory.read_linear(self.vcpu, linear, element),
-            };
-            if transferred != size {
-                return Err(Stop::NoMemory { linear });
-            }
-        }
-        if access.direction == PortDirection::Out {
-            go_on(self.devices.write_string(access.port, size, data))?;
-        }
-        Ok(access.complete_string(&before, count))
+        Ok(registers)
     }
 
     /// The bytes of the instruction at the instruction pointer, as many as can be fetched: one or more.
@@ -153,17 +97,46 @@ impl Machine {
         let length = self.fetch(&mut bytes).map_or(0, <[u8]>::len);
         Stopped { stop, rip: self.vcpu.registers.rip, bytes, length }
     }
+}
 
-    /// Where an instruction reads and where it writes: at the address that faulted, but for `MOVS`, which has two.
-    fn operands(&self, instruction: &Instruction, faulted: GuestAddress) -> Result<(GuestAddress, GuestAddress), Stop> {
-        let Some(string) = instruction.string().filter(|_| instruction.direction() == Direction::Copy) else {
-            return Ok((faulted, faulted));
-        };
-        let operand = |segment, index| {
-            let offset = string.offset(&self.vcpu.registers, index, instruction.size(), 0);
-            let linear = self.vcpu.linear(segment, offset);
-            self.memory.translate(self.vcpu, linear).map(GuestAddress).ok_or(Stop::NoMemory { linear })
-        };
-        Ok((operand(string.segment, Gpr::Rsi)?, operand(Segment::Es, Gpr::Rdi)?))
+/// The guest's memory: what is not RAM is a device's, or open bus.
+impl Guest for Machine {
+    type Fault = Stop;
+
+    fn translate(&mut self, linear: u64, _: MemoryAccessKind) -> Result<GuestAddress, Stop> {
+        self.memory.translate(self.vcpu, linear).map(GuestAddress).ok_or(Stop::NotMapped { linear })
+    }
+    fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Stop> {
+        match self.memory.read(address.0, data) {
+            Some(()) => Ok(()),
+            None => go_on(self.devices.read(address, data, Mmio)),
+        }
+    }
+    fn write(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), Stop> {
+        match self.memory.write(address.0, data) {
+            Some(()) => Ok(()),
+            None => go_on(self.devices.write(address, data, Mmio)),
+        }
+    }
+}
+
+impl X86Guest for Machine {
+    fn linear(&mut self, segment: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, Stop> {
+        Ok(self.vcpu.linear(segment, offset))
+    }
+    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Stop> {
+        go_on(match data.len() == size.bytes() {
+            true => self.devices.read(port.into(), data, Pio),
+            false => self.devices.read_string(port, size.bytes(), data),
+        })
+    }
+    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Stop> {
+        go_on(match data.len() == size.bytes() {
+            true => self.devices.write(port.into(), data, Pio),
+            false => self.devices.write_string(port, size.bytes(), data),
+        })
+    }
+    fn is_interrupted(&mut self) -> bool {
+        LINES.vector().is_some() && self.vcpu.accepts_interrupts()
     }
 }

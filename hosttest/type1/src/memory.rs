@@ -1,6 +1,7 @@
 //! The guest's memory, as the hypervisor reads and writes it.
 
 use vm_device::IoRange;
+use vm_device::exit::pieces;
 
 use crate::svm::Vcpu;
 
@@ -9,8 +10,6 @@ pub const GUEST_MEMORY: u64 = 64 << 20;
 
 /// The part of the first MiB that is no memory: windows of adapters, and firmware.
 pub const HOLE: core::ops::Range<u64> = 0xa_0000..0x10_0000;
-
-const PAGE: u64 = 4096;
 
 /// The guest's memory: guest physical addresses from 0 on, but for the [`HOLE`].
 #[derive(Clone, Copy)]
@@ -49,27 +48,13 @@ impl GuestMemory {
         Some(())
     }
 
-    /// Reads at a linear address, and tells how many bytes could be read before one that is not mapped, or no memory.
+    /// Reads at a linear address, at most a page, and tells how many bytes could be read before one that is not mapped, or no
+    /// memory.
     pub fn read_linear(self, vcpu: &Vcpu, linear: u64, data: &mut [u8]) -> usize {
         let mut done = 0;
-        while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
-            let (linear, length) = within_page(linear, done, rest.len());
-            let read = self.translate(vcpu, linear).and_then(|address| self.read(address, &mut rest[..length]));
-            if read.is_none() {
-                break;
-            }
-            done += length;
-        }
-        done
-    }
-
-    /// Writes at a linear address, and tells how many bytes could be written.
-    pub fn write_linear(self, vcpu: &Vcpu, linear: u64, data: &[u8]) -> usize {
-        let mut done = 0;
-        while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-            let (linear, length) = within_page(linear, done, rest.len());
-            let written = self.translate(vcpu, linear).and_then(|address| self.write(address, &rest[..length]));
-            if written.is_none() {
+        for (linear, length) in pieces(linear, data.len(), u64::MAX) {
+            let piece = &mut data[done..done + length];
+            if self.translate(vcpu, linear).and_then(|address| self.read(address, piece)).is_none() {
                 break;
             }
             done += length;
@@ -106,10 +91,4 @@ impl GuestMemory {
         }
         None
     }
-}
-
-/// The linear address `done` bytes further on, and how many of `rest` bytes lie in the same page.
-fn within_page(linear: u64, done: usize, rest: usize) -> (u64, usize) {
-    let linear = linear.wrapping_add(done as u64);
-    (linear, rest.min((PAGE - linear % PAGE) as usize))
 }

@@ -83,6 +83,8 @@ bitflags! {
         const ZF = 1 << 6;
         /// Sign: the highest bit of the result.
         const SF = 1 << 7;
+        /// Trap: the guest single-steps.
+        const TF = 1 << 8;
         /// Direction: string instructions go down.
         const DF = 1 << 10;
         /// Overflow of the result as a signed number.
