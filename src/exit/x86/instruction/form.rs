@@ -124,14 +124,8 @@ impl Form {
 
     /// A form with memory as the destination.
     pub(super) const fn new(operation: Operation, other: Other, width: Width) -> Self {
-        let lockable = match operation {
-            Operation::Add | Operation::Adc | Operation::Sub | Operation::Sbb => true,
-            Operation::And | Operation::Or | Operation::Xor => true,
-            Operation::Bts | Operation::Btr | Operation::Btc => true,
-            Operation::Xchg | Operation::Xadd | Operation::Cmpxchg | Operation::CmpxchgPair => true,
-            Operation::Inc | Operation::Dec | Operation::Not | Operation::Neg => true,
-            _ => false,
-        };
+        // What reads memory and writes it again.
+        let lockable = !operation.moves() && !operation.keeps_destination();
         let byte = matches!((other, width), (Other::Register, Width::Byte));
         let flags = if lockable { Self::LOCKABLE } else { 0 } | if byte { Self::BYTE_REGISTER } else { 0 };
         Self { operation, other, width, flags }
