@@ -6,7 +6,8 @@ mod needs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use hosttest::qemu::{Error, Guest, available, boot};
+use hosttest::qemu::Error;
+use hosttest::type1::{Guest, Machine, available, boot};
 use hosttest::vmm::host::kvm;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -73,7 +74,7 @@ const POWER_OFF: &[u8] = &[0x66, 0xba, 0x04, 0x06, 0x66, 0xb8, 0x00, 0x20, 0x66,
 const REBOOT: &[u8] = &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xeb, 0xfe];
 
 fn main() -> ExitCode {
-    let hypervisor = [&Need::new("QEMU and the image's target", available())];
+    let hypervisor = [&Need::new("QEMU and the image's target", available(Machine::Svm))];
     let guests = [&Need::new("KVM", kvm())];
     let mut trials: Vec<Trial> = KERNELS
         .into_iter()
@@ -105,7 +106,7 @@ fn run(kernel: &Path) -> (Result<String, Error>, String) {
     let mut output = Vec::new();
     // No greeting is expected of an initial RAM disk that is given.
     let guest = Guest::Linux { kernel: kernel.into(), initrd: Some(kernel.into()), append: String::new() };
-    let ended = boot(&guest, &mut output);
+    let ended = boot(Machine::Svm, &guest, &mut output);
     (ended, String::from_utf8_lossy(&output).into_owned())
 }
 

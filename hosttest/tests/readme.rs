@@ -14,7 +14,7 @@ fn the_exit_handler_is_the_prototypes() {
     let (_, block) = page.split_once("```rust,ignore\n").expect("the page has the block");
     let (handler, _) = block.split_once("```").expect("the block ends");
     assert!(handler.lines().count() < 40, "a handler of 40 lines is more than a reader takes in at once");
-    assert!(flush(include_str!("../type1/src/exits.rs")).contains(&flush(handler)), "{handler}");
+    assert!(flush(include_str!("../type1/src/svm/exits.rs")).contains(&flush(handler)), "{handler}");
 }
 
 /// Each script has a row, which says whether the gate runs it.

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::cpio::Archive;
 
 /// The line that `/init` prints.
-pub(super) const GREETING: &str = "init: hello from an unmodified kernel\n";
+pub(crate) const GREETING: &str = "init: hello from an unmodified kernel\n";
 
 /// Where the program is loaded.
 const BASE: u32 = 0x40_0000;

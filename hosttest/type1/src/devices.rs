@@ -5,9 +5,8 @@ use core::sync::atomic::Ordering;
 use spin::Mutex;
 use vm_device::{Access, Device, Failed, IrqLine, MappedRange, Owner, Rejected, Resources};
 
-use crate::guest;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
-use crate::svm::Page;
+use crate::memory::Page;
 
 /// A device that never answers: a bus, which gets what no device on it claims, or a device with ranges that are all
 /// memory.
@@ -24,8 +23,8 @@ impl Device<'_> for Silent {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 }
 
-/// 256 bytes of registers that keep what is written. They are seen by ports, the first 16, and in memory, all of them.
-pub struct Scratch(pub Mutex<[u8; 256]>);
+/// A page of registers that keep what is written. Each range of the device shows them from the first on.
+pub struct Scratch(pub Mutex<[u8; 4096]>);
 
 impl Device<'_> for Scratch {
     fn name(&self) -> &str {
@@ -120,18 +119,21 @@ impl<'d> Device<'d> for Bell<'d> {
 /// The frame buffer has memory of its own, which the nested page tables map: accesses do not exit.
 pub static FRAME_BUFFER: Silent = Silent("frame buffer");
 
+/// What the small guest fills it with.
+pub const FRAME: u32 = 0x5aa5_c33c;
+
 /// What the guest sees as the frame buffer.
-static FRAME: Mutex<Page<4096>> = Mutex::new(Page([0; 4096]));
+static FRAME_MEMORY: Mutex<Page<4096>> = Mutex::new(Page([0; 4096]));
 
 /// Whether the guest filled the whole frame buffer.
 pub fn frame_is_filled() -> bool {
-    FRAME.lock().0.chunks(4).all(|pixel| pixel == guest::FRAME.to_le_bytes())
+    FRAME_MEMORY.lock().0.chunks(4).all(|pixel| pixel == FRAME.to_le_bytes())
 }
 
 /// Where in the machine a physically backed range lies: at its own address, but for the frame buffer.
 pub fn host_address(mapped: &MappedRange<&str>) -> u64 {
     match mapped.owner {
-        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => &raw const *FRAME.lock() as u64,
+        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => &raw const *FRAME_MEMORY.lock() as u64,
         _ => mapped.assigned.range.first().0,
     }
 }

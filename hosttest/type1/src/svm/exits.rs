@@ -1,64 +1,34 @@
 //! From the exits of the guest to its devices.
 
+use vm_device::GuestAddress;
 use vm_device::IoType::{Mmio, Pio};
-use vm_device::devices::time::Clock;
 use vm_device::exit::x86::instruction::{Direction, Instruction, MAX_LENGTH, decode};
 use vm_device::exit::x86::{Gpr, PortAccess, PortDirection, Registers, Segment, svm};
-use vm_device::{Dispatcher, GuestAddress, IoType};
 
-use crate::linux;
-use crate::manager::{LINES, MANAGER};
-use crate::memory::GuestMemory;
-use crate::nested::Mappings;
-use crate::stop::{Stop, Stopped, go_on};
-use crate::svm::{Exit, VMEXIT_CPUID, VMEXIT_HLT, Vcpu};
-use crate::wire::TimeStampCounter;
-
-/// A virtual machine: one virtual processor, its memory, and its devices.
-pub struct Machine {
-    pub vcpu: &'static mut Vcpu,
-    pub memory: GuestMemory,
-    pub mappings: &'static mut Mappings,
-    pub devices: Dispatcher<'static>,
-    /// When the devices were told the time.
-    pub ticked: u64,
-}
-
-/// How much time passes at least before the devices are told it again, in nanoseconds.
-const TICK: u64 = 1_000_000;
+use super::vcpu::{Exit, VMEXIT_CPUID, VMEXIT_HLT};
+use crate::machine::{Machine, go_on};
+use crate::power::POWER;
+use crate::x86::paging::{read_linear, translate, write_linear};
+use crate::x86::stop::Stop;
+pub use crate::x86::stop::Stopped;
 
 impl Machine {
-    /// Runs the guest until it halts for good, turns the machine off or reboots.
-    pub fn run(&mut self) -> Result<(), Stopped> {
-        while !linux::has_ended() {
-            self.tick();
-            self.vcpu.request_interrupt(LINES.vector());
-            let exit = self.vcpu.run();
-            if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {
-                break;
-            }
-            let registers = match exit.code {
-                VMEXIT_CPUID => self.vcpu.identify(),
-                _ => self.dispatch(exit).map_err(|stop| self.stopped(stop))?,
-            };
-            self.vcpu.complete(registers);
-            self.mappings.refresh(self.memory, self.vcpu);
+    /// Does what the guest exited for.
+    pub fn dispatch(&mut self, exit: Exit) -> Result<(), Stop> {
+        if exit.code == VMEXIT_HLT && !self.vcpu.accepts_interrupts() {
+            POWER.halt();
+            return Ok(());
         }
+        let registers = match exit.code {
+            VMEXIT_CPUID => self.vcpu.identify(),
+            _ => self.access(exit)?,
+        };
+        self.vcpu.complete(registers);
         Ok(())
     }
 
-    /// Tells the devices the time, if it has been a while: they move what has come in, and do what is due. There is no timer that
-    /// would do so while the guest makes no exit.
-    fn tick(&mut self) {
-        let now = TimeStampCounter.now();
-        if now.saturating_sub(self.ticked) >= TICK {
-            self.ticked = now;
-            MANAGER.tick(now);
-        }
-    }
-
-    /// Does what the guest exited for. Returns the registers with which it goes on.
-    fn dispatch(&mut self, exit: Exit) -> Result<Registers, Stop> {
+    /// Makes the access that the guest exited for. Returns the registers with which it goes on.
+    fn access(&mut self, exit: Exit) -> Result<Registers, Stop> {
         let (before, mode) = (self.vcpu.registers, self.vcpu.mode());
         let mut data = [0; 8];
         match exit.code {
@@ -93,22 +63,6 @@ impl Machine {
         }
     }
 
-    /// A read by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
-    fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), Stop> {
-        if io_type == Mmio && self.memory.read(address.0, data).is_some() {
-            return Ok(());
-        }
-        go_on(self.devices.read(address, data, io_type))
-    }
-
-    /// A write by the guest. What no device claims goes nowhere.
-    fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), Stop> {
-        if io_type == Mmio && self.memory.write(address.0, data).is_some() {
-            return Ok(());
-        }
-        go_on(self.devices.write(address, data, io_type))
-    }
-
     /// `INS` and `OUTS`: a burst of elements at once, as many as fit. The guest comes back for the rest.
     fn port_string(&mut self, access: PortAccess) -> Result<Registers, Stop> {
         const BURST: u64 = 64;
@@ -125,8 +79,8 @@ impl Machine {
             let Some((segment, offset)) = access.element(&before, number) else { break };
             let linear = self.vcpu.linear(segment, offset);
             let transferred = match access.direction {
-                PortDirection::In => self.memory.write_linear(self.vcpu, linear, element),
-                PortDirection::Out => self.memory.read_linear(self.vcpu, linear, element),
+                PortDirection::In => write_linear(self.memory, self.vcpu, linear, element),
+                PortDirection::Out => read_linear(self.memory, self.vcpu, linear, element),
             };
             if transferred != size {
                 return Err(Stop::NoMemory { linear });
@@ -141,14 +95,14 @@ impl Machine {
     /// The bytes of the instruction at the instruction pointer, as many as can be fetched: one or more.
     fn fetch<'b>(&self, bytes: &'b mut [u8; MAX_LENGTH]) -> Result<&'b [u8], Stop> {
         let linear = self.vcpu.linear(Segment::Cs, self.vcpu.registers.rip);
-        match self.memory.read_linear(self.vcpu, linear, bytes) {
+        match read_linear(self.memory, self.vcpu, linear, bytes) {
             0 => Err(Stop::NotFetched { linear }),
             length => Ok(&bytes[..length]),
         }
     }
 
     /// The reason for a stop, and where the guest stood.
-    fn stopped(&self, stop: Stop) -> Stopped {
+    pub fn stopped(&self, stop: Stop) -> Stopped {
         let mut bytes = [0; MAX_LENGTH];
         let length = self.fetch(&mut bytes).map_or(0, <[u8]>::len);
         Stopped { stop, rip: self.vcpu.registers.rip, bytes, length }
@@ -162,7 +116,7 @@ impl Machine {
         let operand = |segment, index| {
             let offset = string.offset(&self.vcpu.registers, index, instruction.size(), 0);
             let linear = self.vcpu.linear(segment, offset);
-            self.memory.translate(self.vcpu, linear).map(GuestAddress).ok_or(Stop::NoMemory { linear })
+            translate(self.memory, self.vcpu, linear).map(GuestAddress).ok_or(Stop::NoMemory { linear })
         };
         Ok((operand(string.segment, Gpr::Rsi)?, operand(Segment::Es, Gpr::Rdi)?))
     }

@@ -1,0 +1,10 @@
+//! What the processors of x86 have in common.
+
+pub mod boot;
+pub mod guest;
+pub mod host;
+pub mod interrupts;
+mod linux;
+pub mod paging;
+mod program;
+pub mod stop;
