@@ -1,0 +1,126 @@
+//! Exits that are no access to a device.
+
+use core::fmt;
+
+use super::data_abort::{DATA_ABORT_LOWER_LEVEL, esr};
+
+/// Why an exit is no access of an instruction to a device. Carries ESR_EL2.
+///
+/// ```
+/// use vm_device::exit::arm64::{AbortError, Exit, data_abort};
+///
+/// let exit = |esr| Exit { esr, far: 0, hpfar: 0 };
+/// // S1PTW: the guest's own page tables lie where nothing is mapped.
+/// assert_eq!(data_abort(exit(0x9200_0087)), Err(AbortError::PageWalk(0x9200_0087)));
+/// // HVC.
+/// let error = data_abort(exit(0x5a00_0000)).unwrap_err();
+/// assert_eq!(error.to_string(), "no data abort, but hypervisor call: syndrome 0x5a000000");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum AbortError {
+    /// The exit has another Exception class.
+    NoDataAbort(u64),
+    /// The hypervisor's own access aborted: the Exception class is that of the same Exception level.
+    SameLevel(u64),
+    /// The processor walked the guest's page tables, and they are not in memory: a guest's mistake.
+    PageWalk(u64),
+    /// Memory or a bus reported an error, or the error was found by parity or ECC. The machine's trouble, not a device's.
+    ExternalAbort(u64),
+    /// The address is not aligned as the instruction needs it.
+    Alignment(u64),
+    /// The status code is of another fault, which no device answers: the text names it.
+    OtherFault(u64),
+    /// FAR_EL2 is not valid, so that the place in the page is unknown.
+    NoAddress(u64),
+}
+
+impl AbortError {
+    /// The error for a syndrome that is no access.
+    #[cold]
+    pub(super) const fn new(esr: u64) -> Self {
+        match esr::class(esr) {
+            DATA_ABORT_LOWER_LEVEL => {}
+            0x25 => return AbortError::SameLevel(esr),
+            _ => return AbortError::NoDataAbort(esr),
+        }
+        match esr & esr::DFSC {
+            // External aborts and parity errors, of an access or of the walk before it.
+            0x10 | 0x12..=0x18 | 0x1b..=0x1f => AbortError::ExternalAbort(esr),
+            _ if esr & esr::S1PTW != 0 => AbortError::PageWalk(esr),
+            0x21 => AbortError::Alignment(esr),
+            0x04..=0x0f | 0x2a | 0x2b if esr & esr::EA != 0 => AbortError::ExternalAbort(esr),
+            0x04..=0x0f | 0x2a | 0x2b => AbortError::NoAddress(esr),
+            _ => AbortError::OtherFault(esr),
+        }
+    }
+
+    /// ESR_EL2.
+    pub const fn esr(self) -> u64 {
+        match self {
+            AbortError::NoDataAbort(esr)
+            | AbortError::SameLevel(esr)
+            | AbortError::PageWalk(esr)
+            | AbortError::ExternalAbort(esr)
+            | AbortError::Alignment(esr)
+            | AbortError::OtherFault(esr)
+            | AbortError::NoAddress(esr) => esr,
+        }
+    }
+}
+
+/// The commoner Exception classes (Arm ARM DDI 0487, "ESR_EL2", table of EC values).
+const fn class_name(esr: u64) -> &'static str {
+    match esr::class(esr) {
+        0x00 => "unknown reason",
+        0x01 => "WFI or WFE",
+        0x03..=0x06 | 0x08 | 0x0c => "AArch32 coprocessor access",
+        0x07 => "access to SVE, Advanced SIMD or floating point",
+        0x0d => "branch target",
+        0x0e => "illegal Execution state",
+        0x11 | 0x15 => "supervisor call",
+        0x12 | 0x16 => "hypervisor call",
+        0x13 | 0x17 => "secure monitor call",
+        0x18 => "system register access",
+        0x19 => "access to SVE",
+        0x1a => "ERET",
+        0x20 | 0x21 => "instruction abort",
+        0x22 => "misaligned program counter",
+        0x26 => "misaligned stack pointer",
+        0x2f => "SError",
+        0x30..=0x35 | 0x38 | 0x3c => "debug exception",
+        _ => "another exception",
+    }
+}
+
+/// The status codes (Arm ARM DDI 0487, "ESR_EL2", DFSC).
+const fn fault_name(esr: u64) -> &'static str {
+    match esr & esr::DFSC {
+        0x00..=0x03 | 0x29 | 0x2c => "address size fault",
+        0x11 => "tag check fault",
+        0x22..=0x28 => "granule protection fault",
+        0x30 => "TLB conflict",
+        0x31 => "unsupported atomic hardware update",
+        0x34 => "implementation defined lockdown",
+        0x35 => "unsupported exclusive or atomic access",
+        _ => "reserved status code",
+    }
+}
+
+impl fmt::Display for AbortError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let esr = self.esr();
+        match self {
+            AbortError::NoDataAbort(_) => write!(f, "no data abort, but {}", class_name(esr)),
+            AbortError::SameLevel(_) => f.write_str("a data abort of the hypervisor itself"),
+            AbortError::PageWalk(_) => f.write_str("an access to the guest's page tables"),
+            AbortError::ExternalAbort(_) => f.write_str("an external abort"),
+            AbortError::Alignment(_) => f.write_str("an alignment fault"),
+            AbortError::OtherFault(_) => write!(f, "no access to a device, but {}", fault_name(esr)),
+            AbortError::NoAddress(_) => f.write_str("a data abort without an address"),
+        }?;
+        write!(f, ": syndrome {esr:#x}")
+    }
+}
+
+impl core::error::Error for AbortError {}

@@ -1,0 +1,205 @@
+//! A64 words taken apart (Arm ARM DDI 0487, C4.1, "Loads and Stores").
+
+use super::names::unsupported;
+use super::{Addressing, DecodeError, Extend, Form, Instruction, Target};
+use crate::exit::arm64::state::State;
+
+/// The field of `width` bits from bit `low` on.
+#[inline]
+const fn field(word: u32, low: u32, width: u32) -> u8 {
+    (word >> low & ((1 << width) - 1)) as u8
+}
+
+/// The same, of any width, as a signed number.
+#[inline]
+const fn signed(word: u32, low: u32, width: u32) -> i64 {
+    ((word << (32 - low - width)) as i32 >> (32 - width)) as i64
+}
+
+const fn bit(word: u32, number: u32) -> bool {
+    word >> number & 1 != 0
+}
+
+/// Rt, and Rd of everything else.
+const fn rt(word: u32) -> u8 {
+    field(word, 0, 5)
+}
+
+/// Rn, the base.
+const fn rn(word: u32) -> u8 {
+    field(word, 5, 5)
+}
+
+/// V: the registers are those of SIMD and floating point.
+const fn is_vector(word: u32) -> bool {
+    bit(word, 26)
+}
+
+const fn offset(word: u32, offset: i64) -> Addressing {
+    Addressing::Offset { base: rn(word), offset }
+}
+
+/// Decodes the A64 instruction `word` of a guest in this `state`.
+///
+/// # Errors
+/// [`DecodeError`] if it is none that can be executed here.
+#[inline]
+pub fn decode(word: u32, state: State) -> Result<Instruction, DecodeError> {
+    if state.is_aarch32() {
+        return Err(DecodeError::Aarch32(word));
+    }
+    // Bits 29 to 27 and 25 to 24: all of the group but V.
+    let instruction = match word >> 24 & 0b11_1011 {
+        0b11_1001 => {
+            single(word, Form::Plain, || Some(offset(word, i64::from(word >> 10 & 0xfff) << access(word)?.scale)))
+        }
+        0b11_1000 => register_or_imm9(word),
+        0b10_1000 | 0b10_1001 => pair(word),
+        0b01_1000 => literal(word),
+        0b01_1001 if !is_vector(word) && word >> 10 & 0b1000_0000_0011 == 0 => weakly_ordered_unscaled(word),
+        0b00_1000 if !is_vector(word) && word >> 21 & 0b101 == 0b100 => ordered(word),
+        _ => None,
+    };
+    match instruction {
+        Some(instruction) => Ok(instruction),
+        None => Err(unsupported(word)),
+    }
+}
+
+/// What `size`, V and `opc` say of an access of one register.
+struct Access {
+    scale: u8,
+    target: Target,
+    writes: bool,
+    prefetch: bool,
+}
+
+/// Bits 31:30 `size`, 26 V, 23:22 `opc`. `None` if they are not allocated.
+#[inline]
+const fn access(word: u32) -> Option<Access> {
+    let (size, opc) = (field(word, 30, 2), field(word, 22, 2));
+    let (scale, target) = match (is_vector(word), opc, size) {
+        (true, 0 | 1, _) => (size, Target::Vector),
+        (true, _, 0) => (4, Target::Vector),
+        (false, 0..=2, 3) | (false, 0..=1, _) => (size, Target::General { wide: size == 3, sign_extended: false }),
+        (false, 2, _) => (size, Target::General { wide: true, sign_extended: true }),
+        (false, 3, 0 | 1) => (size, Target::General { wide: false, sign_extended: true }),
+        _ => return None,
+    };
+    let writes = if is_vector(word) { opc & 1 == 0 } else { opc == 0 };
+    Some(Access { scale, target, writes, prefetch: !is_vector(word) && opc == 2 && size == 3 })
+}
+
+/// One register, with `addressing`, that is asked for when the access is allocated.
+#[inline]
+fn single(word: u32, form: Form, addressing: impl FnOnce() -> Option<Addressing>) -> Option<Instruction> {
+    let Access { scale, target, writes, prefetch } = access(word)?;
+    let form = if prefetch { Form::Prefetch } else { form };
+    Some(Instruction { form, writes, scale, target, register: rt(word), second: None, addressing: addressing()? })
+}
+
+/// The loads and stores with an offset of 9 bits or an index register, and LDAPR.
+#[inline]
+fn register_or_imm9(word: u32) -> Option<Instruction> {
+    let (base, imm9) = (rn(word), signed(word, 12, 9));
+    let prefetch = !is_vector(word) && word >> 30 == 3 && field(word, 22, 2) == 2;
+    match (bit(word, 21), field(word, 10, 2)) {
+        (false, 0b00) => single(word, Form::Unscaled, || Some(offset(word, imm9))),
+        (false, 0b01) if !prefetch => single(word, Form::Plain, || Some(Addressing::PostIndex { base, offset: imm9 })),
+        (false, 0b10) if !prefetch && !is_vector(word) => single(word, Form::Unprivileged, || Some(offset(word, imm9))),
+        (false, 0b11) if !prefetch => single(word, Form::Plain, || Some(Addressing::PreIndex { base, offset: imm9 })),
+        (true, 0b10) => single(word, Form::Plain, || index(word)),
+        // LDAPR: A = 1, R = 0, o3 = 1, opc = 100. Rs should be all ones; processors ignore it.
+        (true, 0b00) if !is_vector(word) && word >> 12 & 0b1100_0000_1111 == 0b1000_0000_1100 => {
+            let scale = field(word, 30, 2);
+            Some(Instruction {
+                form: Form::WeaklyOrdered,
+                writes: false,
+                scale,
+                target: Target::General { wide: scale == 3, sign_extended: false },
+                register: rt(word),
+                second: None,
+                addressing: offset(word, 0),
+            })
+        }
+        _ => None,
+    }
+}
+
+/// Bits 20:16 Rm, 15:13 `option`, 12 S.
+#[inline]
+fn index(word: u32) -> Option<Addressing> {
+    let extend = match field(word, 13, 3) {
+        0b010 => Extend::Uxtw,
+        0b011 => Extend::Uxtx,
+        0b110 => Extend::Sxtw,
+        0b111 => Extend::Sxtx,
+        _ => return None,
+    };
+    let shift = if bit(word, 12) { access(word)?.scale } else { 0 };
+    Some(Addressing::Index { base: rn(word), index: field(word, 16, 5), extend, shift })
+}
+
+/// Bits 31:30 `opc`, 26 V, 24:23 the way of addressing, 22 L, 21:15 offset, 14:10 Rt2.
+#[inline]
+fn pair(word: u32) -> Option<Instruction> {
+    let (opc, loads, way) = (field(word, 30, 2), bit(word, 22), field(word, 23, 2));
+    let (scale, target) = match (is_vector(word), opc) {
+        (true, 0..=2) => (opc + 2, Target::Vector),
+        (false, 0) => (2, Target::General { wide: false, sign_extended: false }),
+        // LDPSW. The store is STGP, and neither is non-temporal.
+        (false, 1) if loads && way != 0 => (2, Target::General { wide: true, sign_extended: true }),
+        (false, 2) => (3, Target::General { wide: true, sign_extended: false }),
+        _ => return None,
+    };
+    let (base, offset) = (rn(word), signed(word, 15, 7) << scale);
+    Some(Instruction {
+        form: if way == 0 { Form::NonTemporalPair } else { Form::Pair },
+        writes: !loads,
+        scale,
+        target,
+        register: rt(word),
+        second: Some(field(word, 10, 5)),
+        addressing: match way {
+            0b01 => Addressing::PostIndex { base, offset },
+            0b11 => Addressing::PreIndex { base, offset },
+            _ => Addressing::Offset { base, offset },
+        },
+    })
+}
+
+/// Bits 31:30 `opc`, 26 V, 23:5 offset.
+#[inline]
+fn literal(word: u32) -> Option<Instruction> {
+    let (form, scale, target) = match (is_vector(word), field(word, 30, 2)) {
+        (true, opc @ 0..=2) => (Form::Plain, opc + 2, Target::Vector),
+        (false, opc @ 0..=1) => (Form::Plain, opc + 2, Target::General { wide: opc == 1, sign_extended: false }),
+        (false, 2) => (Form::Plain, 2, Target::General { wide: true, sign_extended: true }),
+        (false, _) => (Form::Prefetch, 3, Target::General { wide: true, sign_extended: false }),
+        _ => return None,
+    };
+    let addressing = Addressing::Literal { offset: signed(word, 5, 19) << 2 };
+    Some(Instruction { form, writes: false, scale, target, register: rt(word), second: None, addressing })
+}
+
+/// LDAPUR and STLUR: as a single register, without prefetches.
+#[inline]
+fn weakly_ordered_unscaled(word: u32) -> Option<Instruction> {
+    let instruction = single(word, Form::WeaklyOrderedUnscaled, || Some(offset(word, signed(word, 12, 9))))?;
+    (instruction.form == Form::WeaklyOrderedUnscaled).then_some(instruction)
+}
+
+/// LDAR, STLR, LDLAR, STLLR: bits 22 L, 15 o0. Rs and Rt2 should be all ones; processors ignore them.
+#[inline]
+fn ordered(word: u32) -> Option<Instruction> {
+    let scale = field(word, 30, 2);
+    Some(Instruction {
+        form: if bit(word, 15) { Form::Ordered } else { Form::LimitedOrdered },
+        writes: !bit(word, 22),
+        scale,
+        target: Target::General { wide: scale == 3, sign_extended: false },
+        register: rt(word),
+        second: None,
+        addressing: offset(word, 0),
+    })
+}
