@@ -31,6 +31,7 @@ fn main() -> ExitCode {
 fn needs_of(machine: Machine, found: Result<(), Error>) -> Need {
     let what = match machine {
         Machine::Svm => "QEMU and the image's target",
+        Machine::Arm64 => "QEMU for Arm and the image's target",
     };
     Need::new(what, found)
 }

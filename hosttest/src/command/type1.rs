@@ -35,6 +35,12 @@ impl From<Arguments> for Guest {
 
 pub(super) fn execute(arguments: Arguments) -> Result<bool, CommandError> {
     let machine = arguments.machine;
+    if arguments.kernel.is_some() && !machine.runs_linux() {
+        let name = machine.name();
+        return Err(CommandError::usage(format_args!(
+            "--kernel: the hypervisor runs no Linux kernel on the machine '{name}'"
+        )));
+    }
     let guest = arguments.into();
     let mut ended = boot(machine, &guest, &mut io::stdout());
     if let Err(Error::NoTarget(target)) = ended {

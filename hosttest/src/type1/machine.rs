@@ -13,16 +13,19 @@ pub enum Machine {
     /// A PC with AMD SVM, emulated by QEMU
     #[default]
     Svm,
+    /// A machine of Arm with EL2, emulated by QEMU
+    Arm64,
 }
 
 impl Machine {
     /// All of them.
-    pub const ALL: [Self; 1] = [Machine::Svm];
+    pub const ALL: [Self; 2] = [Machine::Svm, Machine::Arm64];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Machine::Svm => "svm",
+            Machine::Arm64 => "arm64",
         }
     }
 
@@ -30,6 +33,7 @@ impl Machine {
     pub const fn target(self) -> &'static str {
         match self {
             Machine::Svm => "x86_64-unknown-none",
+            Machine::Arm64 => "aarch64-unknown-none",
         }
     }
 
@@ -37,6 +41,15 @@ impl Machine {
     pub(super) const fn emulator(self) -> (&'static str, &'static str) {
         match self {
             Machine::Svm => (crate::qemu::PROGRAM, crate::qemu::PACKAGE),
+            Machine::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+        }
+    }
+
+    /// Whether its image runs Linux kernels too.
+    pub const fn runs_linux(self) -> bool {
+        match self {
+            Machine::Svm => true,
+            Machine::Arm64 => false,
         }
     }
 
@@ -48,6 +61,13 @@ impl Machine {
                 qemu.arg("-kernel").arg(image);
                 qemu
             }
+            Machine::Arm64 => {
+                let mut qemu = Command::new(self.emulator().0);
+                qemu.args(["-machine", "virt,virtualization=on,gic-version=3", "-cpu", "cortex-a57", "-m", "512"])
+                    .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel"])
+                    .arg(image);
+                qemu
+            }
         }
     }
 
@@ -56,6 +76,8 @@ impl Machine {
         match self {
             // `isa-debug-exit` ends QEMU with twice what is written there, and one.
             Machine::Svm => 2 * (if passed { 0x10 } else { 0x11 }) + 1,
+            // Turning the machine off says nothing: the last line does.
+            Machine::Arm64 => 0,
         }
     }
 }

@@ -36,7 +36,8 @@ const TICK: u64 = 1_000_000;
 impl Machine {
     /// Runs the guest until it halts for good, turns the machine off or resets it.
     pub fn run(&mut self) -> Result<(), Stopped> {
-        while POWER.is_on() {
+        self.vcpu.forget_translations();
+        while POWER.ended().is_none() {
             self.tick();
             self.vcpu.request_interrupt(LINES.asserted());
             let exit = self.vcpu.run();

@@ -45,6 +45,9 @@ mod wire;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
+#[cfg(target_arch = "aarch64")]
+#[path = "arm64/mod.rs"]
+mod processor;
 #[cfg(target_arch = "x86_64")]
 #[path = "svm/mod.rs"]
 mod processor;
@@ -56,6 +59,7 @@ use crate::failure::Failure;
 use crate::machine::{Guest, Machine};
 use crate::manager::MANAGER;
 use crate::nested::Mappings;
+use crate::power::POWER;
 use crate::processor::boot::Loaded;
 use crate::processor::guest;
 use crate::processor::host::{Ending, leave};
@@ -91,6 +95,9 @@ fn run(loaded: Loaded) -> Result<(), Failure> {
 
     let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
     let ended = Machine { vcpu, memory, mappings, devices, ticked: 0 }.run();
+    if let Some(ended) = POWER.ended() {
+        println!("{ended}");
+    }
     println!("the machine at the end:\n{}", MANAGER.map());
     COUNTS.print();
     ended?;

@@ -1,47 +1,54 @@
-//! What the guest asks for that is about the whole machine.
+//! The power switch of the virtual machine.
 
-use core::sync::atomic::{AtomicU8, Ordering};
+use core::fmt;
 
+use spin::Mutex;
 use vm_device::PowerControl;
 
 /// The power switch of the virtual machine.
-pub struct Power(AtomicU8);
+pub struct Power(Mutex<Option<Ended>>);
 
 /// The power switch of the virtual machine.
-pub static POWER: Power = Power(AtomicU8::new(ON));
+pub static POWER: Power = Power(Mutex::new(None));
 
-const ON: u8 = 0;
-const HALTED: u8 = 1;
-const OFF: u8 = 2;
-const RESET: u8 = 3;
+/// How the guest ended the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It halted where nothing can wake it.
+    Halted,
+    /// It turned the machine off.
+    Off,
+    /// It reset the machine.
+    Reset,
+}
 
 impl Power {
-    /// Whether the guest runs.
-    pub fn is_on(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == ON
+    /// How the guest ended the machine, if it did.
+    pub fn ended(&self) -> Option<Ended> {
+        *self.0.lock()
     }
 
-    /// Whether the guest turned the machine off.
-    pub fn is_off(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == OFF
-    }
-
-    /// Whether the guest reset the machine.
-    pub fn is_reset(&self) -> bool {
-        self.0.load(Ordering::Relaxed) == RESET
-    }
-
-    /// The guest halted where nothing can wake it.
+    /// The guest halts where nothing can wake it.
     pub fn halt(&self) {
-        self.0.store(HALTED, Ordering::Relaxed);
+        *self.0.lock() = Some(Ended::Halted);
     }
 }
 
 impl PowerControl for Power {
     fn reset(&self) {
-        self.0.store(RESET, Ordering::Relaxed);
+        *self.0.lock() = Some(Ended::Reset);
     }
     fn power_off(&self) {
-        self.0.store(OFF, Ordering::Relaxed);
+        *self.0.lock() = Some(Ended::Off);
+    }
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Ended::Halted => "the guest halted",
+            Ended::Off => "the guest turned the machine off",
+            Ended::Reset => "the guest rebooted",
+        })
     }
 }

@@ -5,10 +5,11 @@ use vm_device::devices::uart::Uart16550;
 use vm_device::{GuestUsize, IoResource, IoType, IrqResource, PortPassthrough, RegisterError};
 
 use super::boot::Loaded;
+use super::fifo::{Fifo, Ring};
 use super::host::{self, HostClock};
 use super::interrupts::{Routing, route};
 use super::{linux, program};
-use crate::devices::{FRAME_BUFFER, Fifo, Ring};
+use crate::devices::FRAME_BUFFER;
 use crate::failure::Failure;
 use crate::machine::Guest;
 use crate::manager::MANAGER;

@@ -17,7 +17,7 @@ use crate::failure::Failure;
 use crate::machine::Guest;
 use crate::manager::MANAGER;
 use crate::memory::GuestMemory;
-use crate::power::{POWER, Power};
+use crate::power::{Ended, POWER, Power};
 use crate::processor::vcpu::Vcpu;
 use crate::wire::Wire;
 use crate::x86::boot::{MemoryMapEntry, StartInfo};
@@ -182,8 +182,9 @@ fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Result<u32, &'stat
 /// # Errors
 /// It did not.
 fn judge() -> Result<(), Failure> {
-    if POWER.is_off() {
-        return Ok(());
+    match POWER.ended() {
+        Some(Ended::Off) => Ok(()),
+        Some(Ended::Reset) => Err("the guest rebooted".into()),
+        _ => Err("the guest did not turn the machine off".into()),
     }
-    Err(if POWER.is_reset() { "the guest rebooted" } else { "the guest did not turn the machine off" }.into())
 }

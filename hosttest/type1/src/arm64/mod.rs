@@ -1,0 +1,12 @@
+//! Arm with EL2: QEMU's machine `virt`, with a GICv3.
+
+pub mod boot;
+pub mod exits;
+pub mod guest;
+pub mod host;
+pub mod nested;
+mod program;
+mod psci;
+mod translation;
+pub mod vcpu;
+mod vectors;
