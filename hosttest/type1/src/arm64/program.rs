@@ -223,7 +223,7 @@ global_asm!(
     "adr x24, 1f",
     "str x2, [x7, #4]!",
     "b guest_fail",
-    "1: expected x22, 0xfc00003f, 0x94000007", // A data abort of the same level, a translation fault of level 3.
+    "1: expected x22, 0xfe00007f, 0x96000047", // A data abort of the same level, a translation fault of level 3.
     "ldr x3, ={WINDOW} + 0x4000",
     "cmp x23, x3",
     "b.ne guest_fail",
@@ -351,12 +351,12 @@ global_asm!(
     "adr x24, 1f",
     "mrs x0, actlr_el1",
     "b guest_fail",
-    "1: expected x22, 0xfc000000, 0",
+    "1: expected x22, 0xfe000000, 0x02000000",
     "post 0x32", // Instructions from a device: an external abort.
     "adr x24, 1f",
     "ldr x1, ={WINDOW} + 0x6000",
     "br x1",
-    "1: expected x22, 0xfc00003f, 0x84000010",
+    "1: expected x22, 0xfe00007f, 0x86000010",
     "cmp x23, x1",
     "b.ne guest_fail",
     "post 0x33", // Page tables in a device: an external abort of the walk.
@@ -364,7 +364,7 @@ global_asm!(
     "ldr x1, ={LOST}",
     "ldr x3, [x1]",
     "b guest_fail",
-    "1: expected x22, 0xfc00003f, 0x94000010",
+    "1: expected x22, 0xfe00007f, 0x96000010",
     "cmp x23, x1",
     "b.ne guest_fail",
     //
