@@ -1,12 +1,20 @@
 //! Exit information of both vendors against tables written down from the manuals, and the registers after port accesses
 //! against a model that goes one element at a time.
 
+mod guest;
+
+use guest::{Event, Fault, Memory, Page};
 use proptest::prelude::*;
 use vm_device::GuestAddress;
 use vm_device::exit::x86::{
-    AddressSize, ExitError, Gpr, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register, Registers,
-    Rflags, Segment, Size, StringForm, svm, vmx,
+    AddressSize, ExitError, Gpr, MAX_BURST, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register,
+    Registers, Repeat, Rflags, Segment, Size, StringForm, svm, vmx,
 };
+use vm_device::exit::{ExecuteError, PAGE};
+
+fn repeat(by_count: bool) -> Repeat {
+    if by_count { Repeat::Count } else { Repeat::Once }
+}
 
 const MODES: [Mode; 3] = [Mode::Bits16, Mode::Bits32, Mode::Bits64];
 const SEGMENTS: [Segment; 6] = [Segment::Es, Segment::Cs, Segment::Ss, Segment::Ds, Segment::Fs, Segment::Gs];
@@ -43,8 +51,9 @@ fn every_ioio_intercept_is_read_as_the_manual_says() {
             port: 0xfedc,
             size,
             direction: if bit(0) { PortDirection::In } else { PortDirection::Out },
-            string: string.map(|(address_size, segment)| StringForm { repeated: bit(3), address_size, segment }),
+            string: string.map(|(address_size, segment)| StringForm { repeat: repeat(bit(3)), address_size, segment }),
             next_rip: 0x1234,
+            mode,
         });
         assert_eq!(svm::port_access(exitinfo1, 0x1234, mode), expected, "{exitinfo1:#x}");
         // Nothing above bit 31 is defined, and nothing of it is used.
@@ -77,6 +86,7 @@ fn every_io_qualification_is_read_as_the_manual_says() {
                 direction: if bit(3) { PortDirection::In } else { PortDirection::Out },
                 string,
                 next_rip: 0x1002,
+                mode,
             };
             let exit = vmx::IoExit {
                 qualification,
@@ -86,7 +96,7 @@ fn every_io_qualification_is_read_as_the_manual_says() {
             };
             let access = vmx::port_access(exit, mode);
             let without = vmx::port_access(vmx::IoExit { instruction_information: None, ..exit }, mode);
-            let form = |address_size, segment| StringForm { repeated: bit(5), address_size, segment };
+            let form = |address_size, segment| StringForm { repeat: repeat(bit(5)), address_size, segment };
             if size.is_none() {
                 assert_eq!(access, Err(ExitError::Size(qualification)));
                 assert_eq!(without, Err(ExitError::Size(qualification)));
@@ -168,8 +178,8 @@ fn flags_have_the_bits_of_the_manuals() {
     assert_eq!(vmx::IoQualification::all().bits(), 0b111_1000);
     assert_eq!(vmx::EptViolation::all().bits(), 0x1_ffff);
     assert_eq!((svm::VMEXIT_IOIO, svm::VMEXIT_NPF, vmx::IO_INSTRUCTION, vmx::EPT_VIOLATION), (0x7b, 0x400, 30, 48));
-    // CF, PF, AF, ZF, SF, DF, OF, RF (Intel SDM vol. 1, figure 3-8).
-    assert_eq!(Rflags::all().bits(), 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 10 | 1 << 11 | 1 << 16);
+    // CF, PF, AF, ZF, SF, TF, DF, OF, RF (Intel SDM vol. 1, figure 3-8).
+    assert_eq!(Rflags::all().bits(), 1 | 1 << 2 | 1 << 4 | 1 << 6 | 1 << 7 | 1 << 8 | 1 << 10 | 1 << 11 | 1 << 16);
 }
 
 #[test]
@@ -187,7 +197,7 @@ fn modes_follow_from_the_code_segment() {
 fn prefixes_say_address_size_and_segment() {
     let outsb = |mode| svm::port_access(0x03f8_0014, 0, mode).unwrap();
     let form = |bytes: &[u8], mode| {
-        let form = outsb(mode).with_prefixes(bytes, mode).string.unwrap();
+        let form = outsb(mode).with_prefixes(bytes).string.unwrap();
         (form.address_size, form.segment)
     };
     assert_eq!(form(&[0x6e], Mode::Bits16), (AddressSize::Bits16, Segment::Ds));
@@ -243,12 +253,36 @@ fn in_merges_out_reads_and_both_resume() {
         assert_eq!(out.size, size);
         assert_eq!(out.output(&registers), output);
         let resumed = Registers { rip: 0x7c01, rflags: (Rflags::CF | Rflags::DF).bits() | 0x202, ..registers };
-        assert_eq!(out.complete(&registers, u64::MAX), resumed);
+        let completed = |access: PortAccess| {
+            let mut after = registers;
+            access.complete(&mut after, u64::MAX);
+            after
+        };
+        assert_eq!(completed(out), resumed);
         let mut after_input = resumed;
         after_input.gpr[0] = merged;
-        assert_eq!(input.complete(&registers, u64::MAX), after_input);
-        assert_eq!(input.count(&registers), 1);
-        assert_eq!(input.element(&registers, 0), None);
+        assert_eq!(completed(input), after_input);
+
+        let (mut guest, mut after) = (Memory::flat(), registers);
+        out.execute(&mut after, &mut guest).unwrap();
+        assert_eq!(after, resumed);
+        assert_eq!(guest.accesses(), [Event::Output(0, size, output.to_le_bytes()[..size.bytes()].to_vec())]);
+        guest.port = 0x5a;
+        let mut after = registers;
+        input.execute(&mut after, &mut guest).unwrap();
+        let [Event::Input(0, read, data)] = &guest.accesses()[..] else { panic!("one input") };
+        let mut value = [0; 8];
+        value[..data.len()].copy_from_slice(data);
+        let mut expected = resumed;
+        expected.write(Register::Low(Gpr::Rax), size, u64::from_le_bytes(value));
+        assert_eq!((*read, after), (size, expected));
+        // A port that fails leaves the registers.
+        guest.port_fails = true;
+        for access in [input, out] {
+            let mut after = registers;
+            assert_eq!(access.execute(&mut after, &mut guest), Err(ExecuteError::Fault(Fault::Port(0))));
+            assert_eq!(after, registers);
+        }
     }
 }
 
@@ -264,7 +298,7 @@ fn model(access: &PortAccess, mut registers: Registers, elements: u64) -> (Regis
     };
     let mut offsets = Vec::new();
     let bytes = access.size.bytes() as u64;
-    let mut complete = string.repeated && low(registers.gpr[1]) == 0;
+    let mut complete = string.repeat.repeats() && low(registers.gpr[1]) == 0;
     for _ in 0..elements {
         if complete {
             break;
@@ -274,16 +308,21 @@ fn model(access: &PortAccess, mut registers: Registers, elements: u64) -> (Regis
         let down = registers.rflags & 0x400 != 0;
         let next = if down { offset.wrapping_sub(bytes) } else { offset.wrapping_add(bytes) };
         registers.gpr[index] = merged(registers.gpr[index], next);
-        if string.repeated {
+        if string.repeat.repeats() {
             registers.gpr[1] = merged(registers.gpr[1], low(registers.gpr[1]).wrapping_sub(1));
         }
-        complete = !string.repeated || low(registers.gpr[1]) == 0;
+        complete = !string.repeat.repeats() || low(registers.gpr[1]) == 0;
     }
     if complete {
         registers.rip = access.next_rip;
         registers.rflags &= !0x1_0000;
     }
     (registers, offsets)
+}
+
+/// The highest linear address.
+fn last(mode: Mode) -> u64 {
+    if mode == Mode::Bits64 { u64::MAX } else { 0xffff_ffff }
 }
 
 fn registers() -> impl Strategy<Value = Registers> {
@@ -304,33 +343,102 @@ fn registers() -> impl Strategy<Value = Registers> {
     })
 }
 
+/// An access of a string instruction: STR, one size, one address size; any direction, REP and segment.
+fn string_access(low: u64, segment: u64, mode: Mode) -> PortAccess {
+    let size = [0x10, 0x20, 0x40][low as usize % 3];
+    let address_size = [0x80, 0x100, 0x200][low as usize / 3 % 3];
+    svm::port_access(low & 0b1001 | 0b100 | size | address_size | segment << 10 | 0x60_0000, 0x7777, mode).unwrap()
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Each call does some elements, in order, as the model does them one at a time.
     #[test]
-    fn strings_advance_as_the_model(
-        registers in registers(), low in 0..0x400_u64, segment in 0..6_u64, elements in 0..40_u64, next_rip in any::<u64>(),
+    fn strings_are_executed_as_the_model_does(
+        registers in registers(), low in 0..0x400_u64, segment in 0..6_u64, mode in 0..3_usize, base in any::<u64>(),
+        trap in any::<bool>(), interrupt in 0..3_u32,
     ) {
-        // STR, one size, one address size; any direction, REP.
-        let size = [0x10, 0x20, 0x40][low as usize % 3];
-        let address_size = [0x80, 0x100, 0x200][low as usize / 3 % 3];
-        let exitinfo1 = low & 0b1001 | 0b100 | size | address_size | segment << 10 | 0x60_0000;
-        let access = svm::port_access(exitinfo1, next_rip, Mode::Bits64).unwrap();
-        let (expected, offsets) = model(&access, registers, elements);
-        prop_assert_eq!(access.complete_string(&registers, elements), expected);
-        prop_assert_eq!(access.complete(&registers, 0), model(&access, registers, 1).0);
-        prop_assert!(offsets.len() as u64 <= access.count(&registers));
-        for (element, offset) in offsets.into_iter().enumerate() {
-            let segment = if access.direction == PortDirection::In { Segment::Es } else { SEGMENTS[segment as usize] };
-            prop_assert_eq!(access.element(&registers, element as u64), Some((segment, offset)));
+        let access = string_access(low, segment, MODES[mode]);
+        let is_in = access.direction == PortDirection::In;
+        let segment = if is_in { Segment::Es } else { SEGMENTS[segment as usize] };
+        let mut guest = Memory { interrupt: Some(interrupt), last: last(MODES[mode]), ..Memory::flat() };
+        guest.bases[segment as usize] = base;
+        let linear = |guest: &Memory, offset: u64, byte: u64| {
+            (base.wrapping_add(offset) & guest.last).wrapping_add(byte) & guest.last
+        };
+        let mut registers = registers;
+        registers.rflags = if trap { registers.rflags | 0x100 } else { registers.rflags & !0x100 };
+        for call in 0..4 {
+            let size = access.size.bytes();
+            let (_, offsets) = model(&access, registers, MAX_BURST);
+            for (number, byte) in offsets.iter().flat_map(|offset| (0..size as u64).map(move |byte| (*offset, byte))) {
+                let address = linear(&guest, number, byte);
+                guest.set_byte(address, (address as u8).wrapping_mul(3));
+            }
+            let before = registers;
+            prop_assert_eq!(access.execute(&mut registers, &mut guest), Ok(()));
+            let data: Vec<u8> = guest
+                .accesses()
+                .into_iter()
+                .flat_map(|event| match event {
+                    Event::Input(0x60, _, data) if is_in => data,
+                    Event::Output(0x60, _, data) if !is_in => data,
+                    other => panic!("{other:?}"),
+                })
+                .collect();
+            let elements = (data.len() / size) as u64;
+            prop_assert_eq!(registers, model(&access, before, elements).0, "{} elements", elements);
+            prop_assert_eq!(elements == 0, offsets.is_empty());
+            let most = if trap || call >= interrupt { 1 } else { MAX_BURST };
+            prop_assert!(elements <= most);
+            for (offset, element) in offsets.into_iter().zip(data.chunks(size)) {
+                for (byte, value) in (0..).zip(element) {
+                    prop_assert_eq!(guest.byte(linear(&guest, offset, byte)), Some(*value));
+                }
+            }
+            if registers.rip == access.next_rip {
+                break;
+            }
         }
     }
 
-    /// However a burst is cut, the registers after it are the same.
+    /// A fault of the next element leaves everything; one of a later element ends the burst before it.
     #[test]
-    fn strings_may_be_cut_anywhere(registers in registers(), low in 0..2_u64, first in 0..20_u64, second in 0..20_u64) {
-        let access = svm::port_access(low & 1 | 0x124, 0x1000, Mode::Bits32).unwrap();
-        let access = PortAccess { string: access.string.map(|form| StringForm { repeated: true, ..form }), ..access };
-        let cut = access.complete_string(&access.complete_string(&registers, first), second);
-        prop_assert_eq!(cut, access.complete_string(&registers, first + second));
+    fn a_string_stops_before_what_faults(
+        low in 0..0x400_u64, at in 0..0x40_u64, count in 1..100_u64, down in any::<bool>(), limited in any::<bool>(),
+    ) {
+        let access = string_access(low | 8, 3, Mode::Bits32);
+        let index = if access.direction == PortDirection::In { Gpr::Rdi } else { Gpr::Rsi };
+        let bytes = access.size.bytes() as u64;
+        // RAM in one page, and nothing on both sides of it.
+        let mut guest = Memory { last: last(Mode::Bits32), ..Memory::default() };
+        guest.map(0x5000, Page::Ram(vec![0x5a; PAGE as usize]));
+        if limited {
+            guest.limit = Some(0x5fff - 7);
+        }
+        let end = guest.limit.unwrap_or(0x5fff) + 1;
+        let start = if down { 0x5000 + at } else { end - at };
+        let mut registers = Registers { rip: 0x100, rflags: if down { 0x400 } else { 0 }, ..Registers::default() };
+        registers.set(Gpr::Rcx, count);
+        registers.set(index, start);
+        // How many elements lie whole in the page.
+        let fitting = if start + bytes > end { 0 } else if down { 1 + at / bytes } else { at / bytes };
+        let before = registers;
+        let mut done = 0;
+        let stopped = loop {
+            let outcome = access.execute(&mut registers, &mut guest);
+            done += guest.accesses().iter().map(|event| match event {
+                Event::Input(.., data) | Event::Output(.., data) => data.len() as u64 / bytes,
+                _ => 0,
+            }).sum::<u64>();
+            prop_assert_eq!(registers, model(&access, before, done).0);
+            if outcome.is_err() || registers.rip == access.next_rip {
+                break outcome;
+            }
+        };
+        prop_assert_eq!(done, fitting.min(count));
+        prop_assert_eq!(stopped.is_err(), fitting < count);
     }
 
     /// No value of any argument panics.
@@ -347,10 +455,9 @@ proptest! {
                 if let Err(error) = access {
                     prop_assert!(error.to_string().contains("0x"));
                 }
-                let Ok(access) = access.map(|access| access.with_prefixes(&bytes, mode)) else { continue };
-                let _ = access.complete(&registers, elements);
-                let _ = access.complete_string(&registers, elements);
-                let _ = access.element(&registers, elements);
+                let Ok(access) = access.map(|access| access.with_prefixes(&bytes)) else { continue };
+                access.complete(&mut registers.clone(), elements);
+                let _ = access.execute(&mut registers.clone(), &mut Memory::flat());
                 prop_assert!(access.output(&registers) <= 0xffff_ffff);
             }
             svm::memory_access(a, b);
@@ -370,4 +477,151 @@ fn sizes_know_their_bytes_and_bits() {
         assert_eq!(size.sign_extend(1 << (size.bits() - 1) >> 1), 1 << (size.bits() - 1) >> 1);
     }
     assert!([0, 3, 5, 6, 7, 9, 16, usize::MAX].into_iter().all(|bytes| Size::from_bytes(bytes).is_none()));
+}
+
+/// `rep outsb`, `rep insw` and the like of 64-bit code at the port 0x60.
+fn repeated(direction: PortDirection, size: Size) -> PortAccess {
+    let exitinfo1 = 0x60_0e0c | (size.bytes() as u64) << 4 | u64::from(direction == PortDirection::In);
+    svm::port_access(exitinfo1, 0x102, Mode::Bits64).unwrap()
+}
+
+fn string_registers(index: Gpr, offset: u64, count: u64) -> Registers {
+    let mut registers = Registers { rip: 0x100, ..Registers::default() };
+    registers.set(index, offset);
+    registers.set(Gpr::Rcx, count);
+    registers
+}
+
+/// NVMM could not take the memory operand of string I/O from MMIO, and gave the guest up.
+#[test]
+fn nvmm_outsb_from_mmio_reads_the_device() {
+    let mut guest = Memory::flat();
+    let device = guest.map(0x5000, Page::Device((0..=255).cycle().take(PAGE as usize).collect()));
+    let mut registers = string_registers(Gpr::Rsi, 0x5010, 3);
+    repeated(PortDirection::Out, Size::Byte).execute(&mut registers, &mut guest).unwrap();
+    let reads = (0x10..0x13).map(|byte| Event::Read(device + u64::from(byte), vec![byte]));
+    let expected: Vec<_> = reads.chain([Event::Output(0x60, Size::Byte, vec![0x10, 0x11, 0x12])]).collect();
+    assert_eq!(guest.accesses(), expected);
+    assert_eq!((registers.get(Gpr::Rsi), registers.get(Gpr::Rcx), registers.rip), (0x5013, 0, 0x102));
+}
+
+/// Each element of `INS` goes where it belongs, in order, after one read of the port.
+#[test]
+fn ins_into_mmio_writes_every_element() {
+    // The first element ends where the segment ends.
+    let mut guest = Memory { limit: Some(0x5ff3), ..Memory::flat() };
+    let device = guest.map(0x5000, Page::Device(vec![0; PAGE as usize]));
+    let mut registers = string_registers(Gpr::Rdi, 0x5ff0, 2);
+    registers.rflags = Rflags::DF.bits();
+    repeated(PortDirection::In, Size::Dword).execute(&mut registers, &mut guest).unwrap();
+    let Event::Input(0x60, Size::Dword, data) = &guest.events[1] else { panic!("{:?}", guest.events) };
+    let written = [
+        Event::Input(0x60, Size::Dword, data.clone()),
+        Event::Write(device + 0xff0, data[..4].to_vec()),
+        Event::Write(device + 0xfec, data[4..].to_vec()),
+    ];
+    assert_eq!(guest.accesses(), written);
+    assert_eq!((registers.get(Gpr::Rdi), registers.get(Gpr::Rcx), registers.rip), (0x5fe8, 0, 0x102));
+}
+
+/// An element of string I/O over two pages has a part in each: RAM, a device, or nothing.
+#[test]
+fn an_element_of_string_io_may_cross_a_page() {
+    let ram = || Page::Ram(vec![0x11; PAGE as usize]);
+    let device = || Page::Device(vec![0x22; PAGE as usize]);
+    for (pages, read) in [
+        ([ram(), device()], [0x11, 0x22, 0x22, 0x22]),
+        ([device(), ram()], [0x22, 0x11, 0x11, 0x11]),
+        ([device(), Page::Nothing], [0x22, 0xff, 0xff, 0xff]),
+        ([device(), device()], [0x22; 4]),
+    ] {
+        let mut guest = Memory { last: u64::MAX, ..Memory::default() };
+        for (number, page) in (5..).zip(pages) {
+            guest.map(number * PAGE, page);
+        }
+        let mut registers = string_registers(Gpr::Rsi, 0x5fff, 1);
+        repeated(PortDirection::Out, Size::Dword).execute(&mut registers, &mut guest).unwrap();
+        assert_eq!(guest.accesses().last(), Some(&Event::Output(0x60, Size::Dword, read.to_vec())));
+        assert_eq!((registers.get(Gpr::Rsi), registers.rip), (0x6003, 0x102));
+
+        let mut registers = string_registers(Gpr::Rdi, 0x5fff, 1);
+        let before = guest.byte(0x5ffe);
+        repeated(PortDirection::In, Size::Dword).execute(&mut registers, &mut guest).unwrap();
+        let Some(Event::Input(.., data)) = guest.events.iter().find(|event| matches!(event, Event::Input(..))).cloned()
+        else {
+            panic!("no input")
+        };
+        assert_eq!((guest.byte(0x5ffe), guest.byte(0x5fff)), (before, Some(data[0])));
+        for (linear, byte) in (0x6000..).zip(&data[1..]) {
+            let is_kept = guest.byte(linear) == Some(*byte);
+            assert!(is_kept || guest.byte(linear) == Some(0xff));
+        }
+    }
+    // A fault in the second page comes before the port is read.
+    let mut guest = Memory { last: u64::MAX, ..Memory::default() };
+    guest.map(0x5000, ram());
+    let (mut registers, before) = (string_registers(Gpr::Rdi, 0x5fff, 1), guest.state());
+    let fault = Err(ExecuteError::Fault(Fault::Page(0x6000, MemoryAccessKind::Write)));
+    assert_eq!(repeated(PortDirection::In, Size::Word).execute(&mut registers, &mut guest), fault);
+    assert_eq!((registers, guest.state()), (string_registers(Gpr::Rdi, 0x5fff, 1), before));
+}
+
+/// What was transferred before a device failed is counted, and no more.
+#[test]
+fn a_failure_in_a_burst_counts_what_was_done() {
+    for direction in [PortDirection::In, PortDirection::Out] {
+        let index = if direction == PortDirection::In { Gpr::Rdi } else { Gpr::Rsi };
+        let mut guest = Memory { failing: Some(0x5007), ..Memory::flat() };
+        let mut registers = string_registers(index, 0x5000, 10);
+        let outcome = repeated(direction, Size::Word).execute(&mut registers, &mut guest);
+        assert_eq!(outcome, Err(ExecuteError::Fault(Fault::Failed(0x5007))));
+        assert_eq!((registers.get(index), registers.get(Gpr::Rcx), registers.rip), (0x5006, 7, 0x100));
+        let transferred = guest.accesses().into_iter().find_map(|event| match event {
+            Event::Input(.., data) | Event::Output(.., data) => Some(data.len()),
+            _ => None,
+        });
+        assert_eq!(transferred, Some(if direction == PortDirection::In { 20 } else { 6 }));
+        // At the first element nothing is done.
+        let mut registers = string_registers(index, 0x5006, 10);
+        assert!(repeated(direction, Size::Word).execute(&mut registers, &mut guest).is_err());
+        assert_eq!(registers, string_registers(index, 0x5006, 10));
+        assert!(guest.accesses().iter().all(|event| !matches!(event, Event::Output(..))));
+    }
+}
+
+/// A sector of a disk: 256 words, in bursts, whose data comes in the order of the port.
+#[test]
+fn a_sector_comes_in_bursts() {
+    let mut guest = Memory::flat();
+    let mut registers = string_registers(Gpr::Rdi, 0x5f80, 256);
+    let mut calls = Vec::new();
+    while registers.rip != 0x102 {
+        repeated(PortDirection::In, Size::Word).execute(&mut registers, &mut guest).unwrap();
+        calls.push(256 - registers.get(Gpr::Rcx));
+    }
+    assert_eq!(calls, [64, 128, 192, 256]);
+    let data: Vec<u8> = guest
+        .events
+        .clone()
+        .into_iter()
+        .flat_map(|event| if let Event::Input(.., data) = event { data } else { Vec::new() })
+        .collect();
+    let stored: Vec<u8> = (0x5f80..0x6180).filter_map(|linear| guest.byte(linear)).collect();
+    assert_eq!(stored, data);
+}
+
+/// Outside 64-bit mode the byte after the last of 4 GiB is the first, in 64-bit mode it is the next.
+#[test]
+fn an_element_wraps_at_4_gib_outside_64_bit_mode() {
+    for (mode, next) in [(Mode::Bits32, 0), (Mode::Bits64, 0x1_0000_0000)] {
+        let mut guest = Memory { last: last(mode), ..Memory::flat() };
+        // `outsw` with a 32-bit address size.
+        let access = svm::port_access(0x60_0d24, 0x101, mode).unwrap();
+        guest.set_byte(0xffff_ffff, 0x12);
+        guest.set_byte(next, 0x34);
+        let mut registers = string_registers(Gpr::Rsi, 0xffff_ffff, 0);
+        access.execute(&mut registers, &mut guest).unwrap();
+        assert_eq!(guest.accesses(), [Event::Output(0x60, Size::Word, vec![0x12, 0x34])]);
+        assert_eq!(registers.get(Gpr::Rsi), 1);
+    }
 }

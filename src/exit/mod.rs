@@ -4,8 +4,7 @@
 //! turn them into calls of [`read`](crate::DeviceManager::read) and [`write`](crate::DeviceManager::write): [`x86`] for AMD's
 //! SVM and Intel's VMX, [`arm64`] for EL2 of Arm.
 //!
-//! All of it is pure functions over numbers. They touch no hardware, allocate no memory, and panic for no argument. (The
-//! decoder that the feature `instruction` brings has panics that no input is known to reach.)
+//! All of it is pure functions over numbers. They touch no hardware, allocate no memory, and panic for no argument.
 
 pub mod arm64;
 mod guest;

@@ -10,6 +10,9 @@ pub const PAGE: u64 = 0x1000;
 /// The longest operand, in bytes: a vector register of AVX.
 pub const MAX_OPERAND: usize = 32;
 
+/// The longest part of an operand that is read or written at once, in bytes.
+const PART: usize = 8;
+
 /// The pieces of an operand that starts at a virtual address: one, or two if it crosses a page.
 ///
 /// ```
@@ -51,56 +54,63 @@ impl Placed {
         known: Option<GuestAddress>,
     ) -> Result<Self, G::Fault> {
         let [(address, first), (next, rest)] = pieces(address, length, last);
-        match known {
-            Some(known) if rest == 0 => {
-                let first = GuestAddress(known.0 & !(PAGE - 1) | address & (PAGE - 1));
-                Ok(Self { first, length, second: GuestAddress(0), rest })
-            }
-            _ => {
-                let place = guest.translate(address, kind)?;
-                let second = if rest == 0 { GuestAddress(0) } else { guest.translate(next, kind)? };
-                Ok(Self { first: place, length: first, second, rest })
-            }
-        }
+        let page = match known {
+            Some(known) if rest == 0 => known,
+            _ => guest.translate(address, kind)?,
+        };
+        let second = if rest == 0 { GuestAddress(0) } else { guest.translate(next, kind)? };
+        Ok(Self { first: GuestAddress(page.0 & !(PAGE - 1) | address & (PAGE - 1)), length: first, second, rest })
     }
 
-    /// Reads the operand, in order, at most 8 bytes at a time.
+    /// Whether the operand lies in one page.
+    pub(crate) const fn is_whole(&self) -> bool {
+        self.rest == 0
+    }
+
+    /// An operand of the same length, `distance` bytes after this one: both are [whole](Self::is_whole), in the same page.
+    pub(crate) const fn beside(&self, distance: u64) -> Self {
+        Self { first: GuestAddress(self.first.0.wrapping_add(distance)), ..*self }
+    }
+
+    /// Reads the operand, in order, at most 8 bytes at a time. `data` has its length.
     #[inline]
     pub(crate) fn read<G: Guest>(&self, guest: &mut G, data: &mut [u8]) -> Result<(), G::Fault> {
-        if self.rest == 0 && data.len() <= 8 {
-            return guest.read(self.first, data);
-        }
-        for (address, length, at) in self.parts() {
-            if let Some(part) = data.get_mut(at..).and_then(|data| data.get_mut(..length)) {
-                guest.read(address, part)?;
-            }
-        }
-        Ok(())
+        if self.is_whole() && data.len() <= PART { guest.read(self.first, data) } else { self.read_parts(guest, data) }
     }
 
-    /// Writes the operand, in order, at most 8 bytes at a time.
+    /// Writes the operand, in order, at most 8 bytes at a time. `data` has its length.
     #[inline]
     pub(crate) fn write<G: Guest>(&self, guest: &mut G, data: &[u8]) -> Result<(), G::Fault> {
-        if self.rest == 0 && data.len() <= 8 {
-            return guest.write(self.first, data);
+        if self.is_whole() && data.len() <= PART {
+            guest.write(self.first, data)
+        } else {
+            self.write_parts(guest, data)
         }
-        for (address, length, at) in self.parts() {
-            if let Some(part) = data.get(at..).and_then(|data| data.get(..length)) {
-                guest.write(address, part)?;
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn read_parts<G: Guest>(&self, guest: &mut G, data: &mut [u8]) -> Result<(), G::Fault> {
+        let (first, second) = data.split_at_mut_checked(self.length).unwrap_or_default();
+        for (mut address, piece) in [(self.first, first), (self.second, second)] {
+            for part in piece.chunks_mut(PART) {
+                guest.read(address, part)?;
+                address.0 = address.0.wrapping_add(PART as u64);
             }
         }
         Ok(())
     }
 
-    /// Address, length and place in the data of each access: both pieces, in parts of 8 bytes and what is left.
-    fn parts(&self) -> impl Iterator<Item = (GuestAddress, usize, usize)> + use<> {
-        const PART: usize = 8;
-        let split = |place: GuestAddress, length: usize, at: usize| {
-            (0..length).step_by(PART).map(move |done| {
-                let address = GuestAddress(place.0.wrapping_add(done as u64));
-                (address, PART.min(length.saturating_sub(done)), at.saturating_add(done))
-            })
-        };
-        split(self.first, self.length, 0).chain(split(self.second, self.rest, self.length))
+    #[cold]
+    #[inline(never)]
+    fn write_parts<G: Guest>(&self, guest: &mut G, data: &[u8]) -> Result<(), G::Fault> {
+        let (first, second) = data.split_at_checked(self.length).unwrap_or_default();
+        for (mut address, piece) in [(self.first, first), (self.second, second)] {
+            for part in piece.chunks(PART) {
+                guest.write(address, part)?;
+                address.0 = address.0.wrapping_add(PART as u64);
+            }
+        }
+        Ok(())
     }
 }

@@ -1,7 +1,8 @@
 //! A virtual machine, and the loop that runs it.
 
+use vm_device::IoType::Mmio;
 use vm_device::devices::time::Clock;
-use vm_device::{Dispatcher, Failed, GuestAddress, IoError, IoType};
+use vm_device::{Dispatcher, Failed, GuestAddress, IoError};
 
 use crate::failure::Failure;
 use crate::manager::{LINES, MANAGER};
@@ -57,26 +58,26 @@ impl Machine {
         }
     }
 
-    /// A read by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
+    /// A read of memory by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
     ///
     /// # Errors
     /// A device failed. Whatever else becomes of an access, the guest goes on.
-    pub fn read(&mut self, address: GuestAddress, data: &mut [u8], io_type: IoType) -> Result<(), Failed> {
-        if io_type == IoType::Mmio && self.memory.read(address.0, data).is_some() {
-            return Ok(());
+    pub fn read_memory(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Failed> {
+        match self.memory.read(address.0, data) {
+            Some(()) => Ok(()),
+            None => go_on(self.devices.read(address, data, Mmio)),
         }
-        go_on(self.devices.read(address, data, io_type))
     }
 
-    /// A write by the guest. What no device claims goes nowhere.
+    /// A write of memory by the guest. What no device claims goes nowhere.
     ///
     /// # Errors
-    /// As for [`read`](Self::read).
-    pub fn write(&mut self, address: GuestAddress, data: &[u8], io_type: IoType) -> Result<(), Failed> {
-        if io_type == IoType::Mmio && self.memory.write(address.0, data).is_some() {
-            return Ok(());
+    /// As for [`read_memory`](Self::read_memory).
+    pub fn write_memory(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), Failed> {
+        match self.memory.write(address.0, data) {
+            Some(()) => Ok(()),
+            None => go_on(self.devices.write(address, data, Mmio)),
         }
-        go_on(self.devices.write(address, data, io_type))
     }
 }
 

@@ -1,6 +1,6 @@
 //! What x86 needs of the guest beside its memory: segments and ports.
 
-use super::mode::Segment;
+use super::mode::{AddressSize, Mode, Segment};
 use crate::exit::guest::Guest;
 use crate::exit::memory::MemoryAccessKind;
 use crate::exit::size::Size;
@@ -12,7 +12,8 @@ pub trait X86Guest: Guest {
     ///
     /// # Errors
     /// The exception that the guest gets where the segment's limit or rights, or an address that is not canonical, forbid the
-    /// access. An embedder that checks none of them lets a guest reach only what its page tables let it reach.
+    /// access. An embedder that checks none of them lets a guest reach only what its page tables let it reach. A fault of
+    /// several elements of a string at once is not reported: they are asked for one by one then.
     fn linear(
         &mut self,
         segment: Segment,
@@ -20,6 +21,14 @@ pub trait X86Guest: Guest {
         length: usize,
         kind: MemoryAccessKind,
     ) -> Result<u64, Self::Fault>;
+
+    /// How much of RSP the stack uses outside 64-bit mode: SS.B, the attribute D/B of the stack segment (Intel SDM vol. 3A,
+    /// 3.4.5). PUSH and POP ask for it.
+    ///
+    /// Where it is not told, it is that of the code: in real mode and with flat segments they are the same.
+    fn stack_address_size(&mut self, mode: Mode) -> AddressSize {
+        mode.address_size()
+    }
 
     /// Reads elements of `size` from a port: one for `IN`, several for a burst of `REP INS`.
     ///

@@ -5,9 +5,9 @@
 //!
 //! | the exit | becomes | afterwards |
 //! |---|---|---|
-//! | `IN`, `OUT`, `INS`, `OUTS` | a [`PortAccess`], by [`svm::port_access`] or [`vmx::port_access`] | [`PortAccess::complete`], [`PortAccess::complete_string`] |
+//! | `IN`, `OUT`, `INS`, `OUTS` | a [`PortAccess`], by [`svm::port_access`] or [`vmx::port_access`] | [`PortAccess::execute`] |
 //! | nested page fault, EPT violation | a [`MemoryAccess`], by [`svm::memory_access`] or [`vmx::memory_access`] | the instruction has to be decoded |
-//! | the instruction that touched MMIO | an `Instruction`, by `instruction::decode` (feature `instruction`) | `Instruction::execute` |
+//! | the instruction that touched MMIO | an `Instruction`, by `instruction::decode` | `Instruction::execute` |
 //!
 //! ```
 //! use vm_device::exit::x86::{PortDirection, Mode, Registers, Size, svm};
@@ -18,7 +18,7 @@
 //! assert_eq!((access.port, access.size, access.direction), (0xcf8, Size::Dword, PortDirection::In));
 //!
 //! // Here the manager reads the port. The value that it has read completes the instruction.
-//! registers = access.complete(&registers, 0x8000_0000);
+//! access.complete(&mut registers, 0x8000_0000);
 //! assert_eq!((registers.rax(), registers.rip), (0x8000_0000, 0x1001));
 //! # Ok::<(), vm_device::exit::x86::ExitError>(())
 //! ```
@@ -30,18 +30,19 @@
 
 mod complete;
 mod guest;
-#[cfg(feature = "instruction")]
 pub mod instruction;
 mod mode;
 mod port;
 mod registers;
+mod string;
 pub mod svm;
 pub mod vmx;
 
 pub use guest::X86Guest;
 pub use mode::{AddressSize, Mode, Segment};
-pub use port::{ExitError, PortAccess, PortDirection, StringForm};
+pub use port::{ExitError, PortAccess, PortDirection, Repeat, StringForm};
 pub use registers::{Gpr, Register, Registers, Rflags};
+pub use string::MAX_BURST;
 
 pub use super::memory::{MemoryAccess, MemoryAccessKind};
 pub use super::size::Size;

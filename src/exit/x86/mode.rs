@@ -67,12 +67,17 @@ impl Mode {
         }
     }
 
+    /// The highest linear address: outside 64-bit mode linear addresses have 32 bits (Intel SDM vol. 3A, 3.1).
+    pub(crate) const fn last_linear(self) -> u64 {
+        match self {
+            Mode::Bits16 | Mode::Bits32 => 0xffff_ffff,
+            Mode::Bits64 => u64::MAX,
+        }
+    }
+
     /// Cuts an instruction pointer to the width that it has in this mode: 32 bits outside 64-bit mode.
     pub(crate) const fn instruction_pointer(self, rip: u64) -> u64 {
-        match self {
-            Mode::Bits16 | Mode::Bits32 => rip & 0xffff_ffff,
-            Mode::Bits64 => rip,
-        }
+        rip & self.last_linear()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::mode::{AddressSize, Segment};
+use super::mode::{AddressSize, Mode, Segment};
 use crate::exit::size::Size;
 
 /// The form of a string instruction: whether it repeats, and where its memory operands are.
@@ -11,22 +11,53 @@ use crate::exit::size::Size;
 /// (Intel SDM vol. 1, 7.3.9).
 ///
 /// ```
-/// use vm_device::exit::x86::{AddressSize, Mode, Segment, StringForm, svm};
+/// use vm_device::exit::x86::{AddressSize, Mode, Repeat, Segment, StringForm, svm};
 ///
 /// // `rep outsb` in 64-bit code.
 /// let access = svm::port_access(0x03f8_0e1c, 0x1002, Mode::Bits64)?;
-/// let form = StringForm { repeated: true, address_size: AddressSize::Bits64, segment: Segment::Ds };
+/// let form = StringForm { repeat: Repeat::Count, address_size: AddressSize::Bits64, segment: Segment::Ds };
 /// assert_eq!(access.string, Some(form));
 /// # Ok::<(), vm_device::exit::x86::ExitError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StringForm {
-    /// Whether a REP prefix repeats it until RCX is 0.
-    pub repeated: bool,
+    /// Whether a prefix repeats it.
+    pub repeat: Repeat,
     /// How much of RSI, RDI and RCX it uses.
     pub address_size: AddressSize,
     /// The segment of the operand at RSI. An instruction without one (`INS`, `STOS`) does not use it.
     pub segment: Segment,
+}
+
+/// How often a string instruction is executed (Intel SDM vol. 2B, REP).
+///
+/// ```
+/// use vm_device::exit::x86::Repeat;
+///
+/// assert!(Repeat::Count.repeats() && !Repeat::Once.repeats());
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Repeat {
+    /// Once: no prefix.
+    Once,
+    /// REP: until RCX is 0.
+    Count,
+    /// REPE: until RCX is 0 or two elements differ. Only CMPS and SCAS.
+    WhileEqual,
+    /// REPNE: until RCX is 0 or two elements are equal. Only CMPS and SCAS.
+    WhileNotEqual,
+}
+
+impl Repeat {
+    /// Whether there is a prefix, so that RCX counts.
+    pub const fn repeats(self) -> bool {
+        !matches!(self, Repeat::Once)
+    }
+
+    /// Repeats by count alone, if there is a REP prefix.
+    pub(super) const fn by_count(repeats: bool) -> Self {
+        if repeats { Repeat::Count } else { Repeat::Once }
+    }
 }
 
 /// Which way a port access goes.
@@ -51,6 +82,8 @@ pub struct PortAccess {
     pub string: Option<StringForm>,
     /// Where the guest resumes when the instruction is complete.
     pub next_rip: u64,
+    /// What kind of code the guest was running.
+    pub mode: Mode,
 }
 
 /// Exit information that is not as the manual specifies it.

@@ -83,6 +83,8 @@ bitflags! {
         const ZF = 1 << 6;
         /// Sign: the highest bit of the result.
         const SF = 1 << 7;
+        /// Trap: the guest single-steps.
+        const TF = 1 << 8;
         /// Direction: string instructions go down.
         const DF = 1 << 10;
         /// Overflow of the result as a signed number.
@@ -130,6 +132,12 @@ impl Registers {
         if let Some(whole) = self.gpr.get_mut(register as usize) {
             *whole = value;
         }
+    }
+
+    /// The whole of the register with this encoding; 0 above 15.
+    #[inline]
+    pub(super) fn number(&self, number: u8) -> u64 {
+        self.gpr.get(usize::from(number)).copied().unwrap_or_default()
     }
 
     /// RAX.

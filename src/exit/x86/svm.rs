@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 use super::mode::{AddressSize, Mode, Segment};
-use super::port::{ExitError, PortAccess, PortDirection, StringForm};
+use super::port::{ExitError, PortAccess, PortDirection, Repeat, StringForm};
 use crate::address::GuestAddress;
 use crate::exit::memory::{MemoryAccess, MemoryAccessKind};
 use crate::exit::size::Size;
@@ -86,12 +86,12 @@ bitflags! {
 /// missing, correct string accesses with [`PortAccess::with_prefixes`] and the bytes of the instruction.
 ///
 /// ```
-/// use vm_device::exit::x86::{AddressSize, Mode, PortDirection, Segment, Size, StringForm, svm};
+/// use vm_device::exit::x86::{AddressSize, Mode, PortDirection, Repeat, Segment, Size, StringForm, svm};
 ///
 /// // `rep outsb` to port 0x3f8 in 64-bit code: STR, REP, SZ8, A64, SEG = DS.
 /// let access = svm::port_access(0x03f8_0e1c, 0x1002, Mode::Bits64)?;
 /// assert_eq!((access.port, access.size, access.direction), (0x3f8, Size::Byte, PortDirection::Out));
-/// let form = StringForm { repeated: true, address_size: AddressSize::Bits64, segment: Segment::Ds };
+/// let form = StringForm { repeat: Repeat::Count, address_size: AddressSize::Bits64, segment: Segment::Ds };
 /// assert_eq!(access.string, Some(form));
 /// assert_eq!(access.next_rip, 0x1002);
 /// # Ok::<(), vm_device::exit::x86::ExitError>(())
@@ -110,6 +110,7 @@ pub fn port_access(exitinfo1: u64, exitinfo2: u64, mode: Mode) -> Result<PortAcc
         direction: if info.contains(IoioInfo::TYPE) { PortDirection::In } else { PortDirection::Out },
         string: if info.contains(IoioInfo::STR) { Some(string_form(info, mode)?) } else { None },
         next_rip: exitinfo2,
+        mode,
     })
 }
 
@@ -126,7 +127,7 @@ fn string_form(info: IoioInfo, mode: Mode) -> Result<StringForm, ExitError> {
         Some(size) => (size, Segment::from_number(exitinfo1 >> 10 & 7).ok_or(ExitError::Segment(exitinfo1))?),
         None => (mode.address_size(), Segment::Ds),
     };
-    Ok(StringForm { repeated: info.contains(IoioInfo::REP), address_size, segment })
+    Ok(StringForm { repeat: Repeat::by_count(info.contains(IoioInfo::REP)), address_size, segment })
 }
 
 /// The memory access of a nested page fault, from `EXITINFO1` and `EXITINFO2` (the guest physical address).

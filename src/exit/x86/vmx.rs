@@ -3,7 +3,7 @@
 use bitflags::bitflags;
 
 use super::mode::{AddressSize, Mode, Segment};
-use super::port::{ExitError, PortAccess, PortDirection, StringForm};
+use super::port::{ExitError, PortAccess, PortDirection, Repeat, StringForm};
 use crate::address::GuestAddress;
 use crate::exit::memory::{MemoryAccess, MemoryAccessKind};
 use crate::exit::size::Size;
@@ -107,7 +107,7 @@ pub struct IoExit {
 /// [`PortAccess::with_prefixes`] and the bytes of the instruction.
 ///
 /// ```
-/// use vm_device::exit::x86::{AddressSize, Mode, PortDirection, Segment, Size, vmx};
+/// use vm_device::exit::x86::{AddressSize, Mode, PortDirection, Repeat, Segment, Size, vmx};
 ///
 /// // `rep fs outsd` with a 32-bit address size, to port 0x1f0.
 /// let access = vmx::port_access(
@@ -121,7 +121,7 @@ pub struct IoExit {
 /// )?;
 /// assert_eq!((access.port, access.size, access.direction), (0x1f0, Size::Dword, PortDirection::Out));
 /// let form = access.string.unwrap();
-/// assert_eq!((form.repeated, form.address_size, form.segment), (true, AddressSize::Bits32, Segment::Fs));
+/// assert_eq!((form.repeat, form.address_size, form.segment), (Repeat::Count, AddressSize::Bits32, Segment::Fs));
 /// assert_eq!(access.next_rip, 0x1004);
 /// # Ok::<(), vm_device::exit::x86::ExitError>(())
 /// ```
@@ -142,23 +142,24 @@ pub fn port_access(exit: IoExit, mode: Mode) -> Result<PortAccess, ExitError> {
         },
         direction,
         string: if qualification.contains(IoQualification::STRING) {
-            let repeated = qualification.contains(IoQualification::REP);
-            Some(string_form(exit.instruction_information, repeated, direction, mode)?)
+            let repeat = Repeat::by_count(qualification.contains(IoQualification::REP));
+            Some(string_form(exit.instruction_information, repeat, direction, mode)?)
         } else {
             None
         },
         next_rip: mode.instruction_pointer(exit.rip.wrapping_add(exit.instruction_length.into())),
+        mode,
     })
 }
 
 fn string_form(
     information: Option<u32>,
-    repeated: bool,
+    repeat: Repeat,
     direction: PortDirection,
     mode: Mode,
 ) -> Result<StringForm, ExitError> {
     let Some(information) = information.map(u64::from) else {
-        return Ok(StringForm { repeated, address_size: mode.address_size(), segment: Segment::Ds });
+        return Ok(StringForm { repeat, address_size: mode.address_size(), segment: Segment::Ds });
     };
     let address_size = match information >> 7 & 7 {
         0 => AddressSize::Bits16,
@@ -171,7 +172,7 @@ fn string_form(
         PortDirection::In => Segment::Es,
         PortDirection::Out => Segment::from_number(information >> 15 & 7).ok_or(ExitError::Segment(information))?,
     };
-    Ok(StringForm { repeated, address_size, segment })
+    Ok(StringForm { repeat, address_size, segment })
 }
 
 /// The memory access of an EPT violation, from the exit qualification and the guest-physical-address field.

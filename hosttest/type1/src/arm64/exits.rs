@@ -2,7 +2,6 @@
 
 use core::fmt;
 
-use vm_device::IoType::Mmio;
 use vm_device::exit::arm64::instruction::{DecodeError, decode, fetch};
 use vm_device::exit::arm64::{AbortError, DATA_ABORT_LOWER_LEVEL, DataAbort, Transfer, data_abort};
 use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind};
@@ -108,11 +107,11 @@ impl Guest for Machine {
     }
 
     fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Fault> {
-        Ok(Machine::read(self, address, data, Mmio)?)
+        Ok(self.read_memory(address, data)?)
     }
 
     fn write(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), Fault> {
-        Ok(Machine::write(self, address, data, Mmio)?)
+        Ok(self.write_memory(address, data)?)
     }
 
     fn vector(&mut self, number: u8) -> Option<[u8; 32]> {

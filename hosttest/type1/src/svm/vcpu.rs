@@ -267,7 +267,8 @@ impl Vcpu {
         Mode::new(self.vmcb.efer & EFER_LMA != 0, attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
     }
 
-    /// The linear address of an offset into a segment. In 64-bit mode only FS and GS have a base (APM vol. 1, 2.1.4).
+    /// The linear address of an offset into a segment. In 64-bit mode only FS and GS have a base (APM vol. 1, 2.1.4), and
+    /// outside it linear addresses have 32 bits.
     pub fn linear(&self, segment: vm_device::exit::x86::Segment, offset: u64) -> u64 {
         use vm_device::exit::x86::Segment::{Cs, Ds, Es, Fs, Gs, Ss};
         let base = match (self.mode(), segment) {
@@ -279,7 +280,8 @@ impl Vcpu {
             (_, Ss) => self.vmcb.ss.base,
             (_, Ds) => self.vmcb.ds.base,
         };
-        base.wrapping_add(offset)
+        let linear = base.wrapping_add(offset);
+        if self.mode() == Mode::Bits64 { linear } else { linear & 0xffff_ffff }
     }
 
     /// Whether the guest has its interrupt flag set.

@@ -1,6 +1,7 @@
 //! What the processors of x86 have in common.
 
 pub mod boot;
+pub mod exits;
 mod fifo;
 pub mod guest;
 pub mod host;

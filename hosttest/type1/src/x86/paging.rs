@@ -1,35 +1,7 @@
-//! The guest's own page tables, and its memory by linear addresses.
+//! The guest's own page tables.
 
-use crate::memory::{GuestMemory, PAGE};
+use crate::memory::GuestMemory;
 use crate::processor::vcpu::Vcpu;
-
-/// Reads at a linear address, and tells how many bytes could be read before one that is not mapped, or no memory.
-pub fn read_linear(memory: GuestMemory, vcpu: &Vcpu, linear: u64, data: &mut [u8]) -> usize {
-    let mut done = 0;
-    while let Some(rest) = data.get_mut(done..).filter(|rest| !rest.is_empty()) {
-        let (linear, length) = within_page(linear, done, rest.len());
-        let read = translate(memory, vcpu, linear).and_then(|address| memory.read(address, &mut rest[..length]));
-        if read.is_none() {
-            break;
-        }
-        done += length;
-    }
-    done
-}
-
-/// Writes at a linear address, and tells how many bytes could be written.
-pub fn write_linear(memory: GuestMemory, vcpu: &Vcpu, linear: u64, data: &[u8]) -> usize {
-    let mut done = 0;
-    while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
-        let (linear, length) = within_page(linear, done, rest.len());
-        let written = translate(memory, vcpu, linear).and_then(|address| memory.write(address, &rest[..length]));
-        if written.is_none() {
-            break;
-        }
-        done += length;
-    }
-    done
-}
 
 /// The guest physical address of a linear one, by the guest's page tables: none, or those of long mode (AMD APM
 /// vol. 2, 5.3). `None` if nothing is mapped there.
@@ -59,10 +31,4 @@ pub fn translate(memory: GuestMemory, vcpu: &Vcpu, linear: u64) -> Option<u64> {
         }
     }
     None
-}
-
-/// The linear address `done` bytes further on, and how many of `rest` bytes lie in the same page.
-fn within_page(linear: u64, done: usize, rest: usize) -> (u64, usize) {
-    let linear = linear.wrapping_add(done as u64);
-    (linear, rest.min((PAGE - linear % PAGE) as usize))
 }

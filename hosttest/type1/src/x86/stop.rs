@@ -3,6 +3,7 @@
 use core::fmt;
 
 use vm_device::Failed;
+use vm_device::exit::ExecuteError;
 use vm_device::exit::x86::ExitError;
 use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
 
@@ -21,8 +22,12 @@ pub enum Stop {
     Instruction(DecodeError),
     /// An instruction where no memory is.
     NotFetched { linear: u64 },
-    /// A string in memory that is not there.
-    NoMemory { linear: u64 },
+    /// An operand where nothing is mapped.
+    NotMapped { linear: u64 },
+    /// An operand that is not aligned as its instruction needs it.
+    Misaligned { linear: u64 },
+    /// An instruction that moves a vector register, of which the hypervisor holds none.
+    VectorRegister,
 }
 
 /// Why the hypervisor gave its guest up, and where it stood.
@@ -62,6 +67,16 @@ impl From<DecodeError> for Stop {
     }
 }
 
+impl From<ExecuteError<Stop>> for Stop {
+    fn from(error: ExecuteError<Stop>) -> Self {
+        match error {
+            ExecuteError::Fault(stop) => stop,
+            ExecuteError::Misaligned(linear) => Stop::Misaligned { linear },
+            _ => Stop::VectorRegister,
+        }
+    }
+}
+
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -72,7 +87,9 @@ impl fmt::Display for Stop {
             Stop::Information(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
             Stop::NotFetched { linear } => write!(f, "no instruction can be fetched at {linear:#x}"),
-            Stop::NoMemory { linear } => write!(f, "a string at {linear:#x}, which is not mapped"),
+            Stop::NotMapped { linear } => write!(f, "an operand at {linear:#x}, which is not mapped"),
+            Stop::Misaligned { linear } => write!(f, "an operand at {linear:#x}, which is not aligned"),
+            Stop::VectorRegister => f.write_str("a move of a vector register"),
         }
     }
 }

@@ -1,6 +1,8 @@
 //! Results and flags of the operations (Intel SDM vol. 1, 3.4.3.1; vol. 2, each instruction).
 
-use super::{Operation, Rflags, Size};
+use super::Operation;
+use crate::exit::size::Size;
+use crate::exit::x86::registers::Rflags;
 
 /// The result of `operation` on the values of destination and source, both of `size`, and the new RFLAGS.
 ///
@@ -10,10 +12,15 @@ pub(super) fn compute(operation: Operation, destination: u64, source: u64, size:
     let carry = rflags & Rflags::CF.bits();
     let bit = 1 << (source & u64::from(size.bits() - 1));
     let (result, flags) = match operation {
-        Operation::Move | Operation::Xchg => (source, Rflags::empty()),
+        Operation::Move | Operation::MoveVector | Operation::Xchg | Operation::Push | Operation::Pop => {
+            (source, Rflags::empty())
+        }
+        Operation::Movbe => (source.swap_bytes() >> (64 - size.bits()), Rflags::empty()),
         Operation::Add | Operation::Xadd | Operation::Inc => add(destination, source, 0, size),
         Operation::Adc => add(destination, source, carry, size),
-        Operation::Sub | Operation::Cmp | Operation::Cmpxchg | Operation::Dec => subtract(destination, source, 0, size),
+        Operation::Sub | Operation::Cmp | Operation::Cmpxchg | Operation::CmpxchgPair | Operation::Dec => {
+            subtract(destination, source, 0, size)
+        }
         Operation::Sbb => subtract(destination, source, carry, size),
         Operation::Neg => subtract(0, destination, 0, size),
         Operation::Not => (size.truncate(!destination), Rflags::empty()),

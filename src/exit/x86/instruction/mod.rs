@@ -2,180 +2,60 @@
 //!
 //! A nested page fault or EPT violation tells the address of an access and no more. Only the instruction says what is written,
 //! or where a value that was read goes. So a hypervisor fetches the bytes of the instruction at the guest's RIP (or takes them
-//! from the VMCB, with decode assists), [`decode`]s them, makes the access, and [executes](Instruction::execute) the rest:
+//! from the VMCB, with decode assists), [`decode`]s them, and [executes](Instruction::execute) the instruction on the
+//! [guest](crate::exit::x86::X86Guest), which makes the accesses:
 //!
 //! ```
+//! # mod flat { include!(concat!(env!("CARGO_MANIFEST_DIR"), "/src/guide/flat.rs")); }
+//! # use flat::Flat;
 //! use vm_device::exit::x86::instruction::{Direction, decode};
-//! use vm_device::exit::x86::{Gpr, Mode, Registers, Rflags, Size};
+//! use vm_device::exit::x86::{Gpr, Mode, Registers, Rflags, Size, svm};
 //!
-//! // or dword [rdi + 0x10], 0x80
+//! // or dword [rdi + 0x10], 0x80, of a register of a device that holds 0x8000_0001
 //! let instruction = decode(&[0x81, 0x4f, 0x10, 0x80, 0x00, 0x00, 0x00], Mode::Bits64)?;
 //! assert_eq!((instruction.size(), instruction.direction()), (Size::Dword, Direction::ReadModifyWrite));
 //!
-//! let registers = Registers { rip: 0x1000, ..Registers::default() };
-//! // Here the device is read, and returns 0x8000_0001.
-//! let outcome = instruction.execute(&registers, 0x8000_0001);
-//! // Here the device is written.
-//! assert_eq!(outcome.write, Some(0x8000_0081));
-//! assert_eq!(outcome.registers.rip, 0x1007);
-//! assert_eq!(outcome.registers.flags(), Rflags::SF | Rflags::PF);
-//! # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
+//! let mut guest = Flat { register: [1, 0, 0, 0x80], ..Flat::default() };
+//! let mut registers = Registers { rip: 0x1000, ..Registers::default() };
+//! registers.set(Gpr::Rdi, 0xfec0_0000);
+//! let access = svm::memory_access(0x1_0000_0006, 0xfec0_0010);
+//! instruction.execute(&mut registers, &access, &mut guest)?;
+//! assert_eq!(guest.register, [0x81, 0, 0, 0x80]);
+//! assert_eq!((registers.rip, registers.flags()), (0x1007, Rflags::SF | Rflags::PF));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
 //! # Which instructions
-//! MOV (with memory and a general-purpose register or an immediate), MOVNTI, MOVZX, MOVSX, MOVSXD, ADD, ADC, SUB, SBB, AND,
-//! OR, XOR, CMP, TEST, BT, BTS, BTR, BTC, XCHG, XADD, CMPXCHG, INC, DEC, NOT, NEG, and STOS, LODS, MOVS with REP. All other
-//! ones are [`DecodeError::Unsupported`].
+//! MOV (with memory and a general-purpose register or an immediate), MOVNTI, MOVBE, MOVZX, MOVSX, MOVSXD, ADD, ADC, SUB, SBB,
+//! AND, OR, XOR, CMP, TEST, BT, BTS, BTR, BTC, XCHG, XADD, CMPXCHG, CMPXCHG8B, CMPXCHG16B, INC, DEC, NOT, NEG, PUSH and POP; STOS,
+//! LODS, MOVS, CMPS and SCAS, with REP, REPE and REPNE; and the moves between memory and an XMM or YMM register MOVUPS, MOVUPD,
+//! MOVAPS, MOVAPD, MOVDQU, MOVDQA, LDDQU, MOVNTPS, MOVNTPD, MOVNTDQ, MOVNTDQA, MOVSS, MOVSD, MOVD and MOVQ, with VEX or without. All
+//! other ones are [`DecodeError::Unsupported`].
 //!
-//! # The decoder
-//! The crate `yaxpeax-x86` takes the bytes apart. Fuzzing has found no input that makes it panic, but it has panic paths that
-//! stay in a linked image, most of them in its decoding of x87 and EVEX instructions; this crate adds none. It is large: with
-//! it this module is 390 KB of code, 170 KB if [`decode`] is called with a constant [`Mode`] (`x86_64-unknown-none`, optimised
-//! for speed). Compiled without optimisation, one call of [`decode`] needs between 128 and 256 KiB of stack; optimised, no
-//! frame of it is over 1.5 KiB.
-
-use core::fmt;
+//! The decoder does not know a processor's features: an instruction that the processor lacks, or that the guest has not enabled,
+//! raises its exception before it touches memory.
 
 use crate::exit::size::Size;
-use crate::exit::x86::mode::Mode;
-use crate::exit::x86::port::StringForm;
-use crate::exit::x86::registers::{Register, Rflags};
+use crate::exit::x86::mode::{AddressSize, Mode, Segment};
+use crate::exit::x86::port::{Repeat, StringForm};
+use crate::exit::x86::registers::{Gpr, Register};
+use form::{Form, HIGH, Other};
 
+mod address;
 mod arithmetic;
 mod decode;
+mod error;
 mod execute;
+mod form;
+mod operation;
 
+pub use address::{Base, MemoryOperand};
 pub use decode::decode;
-pub use execute::Outcome;
+pub use error::{Bytes, DecodeError};
+pub use operation::{Direction, Extension, Operand, Operation};
 
 /// The longest instruction there is, in bytes (Intel SDM vol. 2A, 2.3.11).
 pub const MAX_LENGTH: usize = 15;
-
-/// What an instruction does with its operands.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Operation {
-    /// The destination becomes the source: MOV, MOVNTI, MOVZX, MOVSX, MOVSXD, STOS, LODS, MOVS.
-    Move,
-    /// Adds the source.
-    Add,
-    /// Adds the source and the carry flag.
-    Adc,
-    /// Subtracts the source.
-    Sub,
-    /// Subtracts the source and the carry flag.
-    Sbb,
-    /// Bitwise and.
-    And,
-    /// Bitwise or.
-    Or,
-    /// Bitwise exclusive or.
-    Xor,
-    /// Subtracts, and keeps only the flags.
-    Cmp,
-    /// Bitwise and, and keeps only the flags.
-    Test,
-    /// Copies a bit to the carry flag; the source is its number.
-    Bt,
-    /// The same, and sets the bit.
-    Bts,
-    /// The same, and clears the bit.
-    Btr,
-    /// The same, and inverts the bit.
-    Btc,
-    /// Exchanges destination and source.
-    Xchg,
-    /// Adds the source; the source becomes the old destination.
-    Xadd,
-    /// If RAX equals the destination, the destination becomes the source; else RAX becomes the destination.
-    Cmpxchg,
-    /// Adds 1; the carry flag is kept.
-    Inc,
-    /// Subtracts 1; the carry flag is kept.
-    Dec,
-    /// Inverts every bit.
-    Not,
-    /// Subtracts from 0.
-    Neg,
-}
-
-impl Operation {
-    /// The flags that the operation sets. Flags that the manual leaves undefined (AF after the bitwise operations) are set to
-    /// 0, as processors do.
-    ///
-    /// ```
-    /// use vm_device::exit::x86::Rflags;
-    /// use vm_device::exit::x86::instruction::Operation;
-    ///
-    /// assert_eq!(Operation::Move.flags(), Rflags::empty());
-    /// assert_eq!(Operation::Add.flags(), Rflags::STATUS);
-    /// assert!(!Operation::Inc.flags().contains(Rflags::CF));
-    /// ```
-    pub const fn flags(self) -> Rflags {
-        match self {
-            Operation::Move | Operation::Xchg | Operation::Not => Rflags::empty(),
-            Operation::Bt | Operation::Bts | Operation::Btr | Operation::Btc => Rflags::CF,
-            Operation::Inc | Operation::Dec => Rflags::STATUS.difference(Rflags::CF),
-            _ => Rflags::STATUS,
-        }
-    }
-
-    /// Whether the result is dropped, and only the flags remain.
-    const fn only_compares(self) -> bool {
-        matches!(self, Operation::Cmp | Operation::Test | Operation::Bt)
-    }
-}
-
-/// An operand.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Operand {
-    /// The memory that was touched.
-    Memory,
-    /// A general-purpose register, or its second byte.
-    Register(Register),
-    /// A number in the instruction, sign-extended to 64 bits.
-    Immediate(u64),
-}
-
-/// How the value that was read is extended to a larger register.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub enum Extension {
-    /// With zeros: MOVZX, and every register of the size of the memory.
-    Zero,
-    /// With copies of its sign: MOVSX, MOVSXD.
-    Sign,
-}
-
-/// Which accesses an instruction makes to memory.
-///
-/// ```
-/// use vm_device::exit::x86::instruction::Direction;
-///
-/// assert!(Direction::ReadModifyWrite.reads() && Direction::ReadModifyWrite.writes());
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Direction {
-    /// One read.
-    Read,
-    /// One write.
-    Write,
-    /// A read, then a write of the same size to the same address.
-    ReadModifyWrite,
-    /// MOVS: a read at RSI, then a write at RDI. Only one of them need be MMIO: the exit says which. The hypervisor makes the
-    /// other one, see [`Instruction::string`].
-    Copy,
-}
-
-impl Direction {
-    /// Whether the instruction reads memory.
-    pub const fn reads(self) -> bool {
-        !matches!(self, Direction::Write)
-    }
-
-    /// Whether the instruction writes memory.
-    pub const fn writes(self) -> bool {
-        !matches!(self, Direction::Read)
-    }
-}
 
 /// A decoded instruction that has a memory operand.
 ///
@@ -192,52 +72,142 @@ impl Direction {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Instruction {
-    operation: Operation,
-    destination: Operand,
-    source: Operand,
-    size: Size,
-    register_size: Size,
-    extension: Extension,
-    locked: bool,
-    string: Option<StringForm>,
+    displacement: u64,
+    /// Sign-extended to 64 bits where it is one of the operands.
+    immediate: i32,
+    form: Form,
     length: u8,
+    /// The number of a register; with [`HIGH`] the second byte of one.
+    register: u8,
+    base: u8,
+    index: u8,
+    /// The number of bits that the index is shifted by.
+    scale: u8,
+    size: Size,
+    operand_size: Size,
+    /// The binary logarithm of the bytes of the memory operand.
+    bytes: u8,
+    segment: u8,
+    address_size: AddressSize,
     mode: Mode,
+    locked: bool,
+    repeat: Repeat,
+    vex: bool,
+}
+
+/// How a vector register is moved.
+///
+/// ```
+/// use vm_device::exit::x86::Mode;
+/// use vm_device::exit::x86::instruction::{VectorMove, decode};
+///
+/// // movdqa xmm1, [rdi]; vmovups [rdi], ymm9
+/// let load = decode(&[0x66, 0x0f, 0x6f, 0x0f], Mode::Bits64)?.vector();
+/// assert_eq!(load, Some(VectorMove { register: 1, bytes: 16, aligned: true, clears_upper: false }));
+/// let store = decode(&[0xc5, 0x7c, 0x11, 0x0f], Mode::Bits64)?.vector();
+/// assert_eq!(store, Some(VectorMove { register: 9, bytes: 32, aligned: false, clears_upper: true }));
+/// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct VectorMove {
+    /// The number of the register: 0 to 15.
+    pub register: u8,
+    /// 4, 8, 16 or 32. A load of fewer than 16 bytes clears the rest of the low 16.
+    pub bytes: u8,
+    /// A memory operand that is not aligned to [`bytes`](Self::bytes) raises a general-protection exception.
+    pub aligned: bool,
+    /// With VEX: a load clears everything above the bytes it loads. Without, bytes from the 16th on stay.
+    pub clears_upper: bool,
 }
 
 impl Instruction {
     /// What it does.
+    #[inline]
     pub const fn operation(&self) -> Operation {
-        self.operation
+        self.form.operation
     }
 
     /// The operand that receives the result. For CMP, TEST and BT, which have none: the first operand.
-    pub const fn destination(&self) -> Operand {
-        self.destination
+    #[inline]
+    pub fn destination(&self) -> Operand {
+        match self.form.operation {
+            Operation::Push => Operand::Stack,
+            _ if self.form.is_load() => self.other(),
+            _ => Operand::Memory,
+        }
     }
 
-    /// The other operand. INC and DEC have the immediate 1, NOT and NEG their destination.
-    pub const fn source(&self) -> Operand {
-        self.source
+    /// The other operand. INC and DEC have the immediate 1, NOT and NEG their destination, CMPXCHG8B and CMPXCHG16B the lower of
+    /// their two registers, RBX; the upper one is RCX.
+    #[inline]
+    pub fn source(&self) -> Operand {
+        if self.form.is_load() { Operand::Memory } else { self.other() }
     }
 
-    /// The size of the access to memory.
+    #[inline]
+    fn other(&self) -> Operand {
+        match self.form.other {
+            Other::Immediate => Operand::Immediate(self.immediate as u64),
+            Other::One => Operand::Immediate(1),
+            Other::Vector => Operand::Vector(self.register),
+            Other::Stack => Operand::Stack,
+            Other::Itself | Other::Memory => Operand::Memory,
+            _ => Operand::Register(self.register()),
+        }
+    }
+
+    /// The register by the field `reg`.
+    #[inline]
+    fn register(&self) -> Register {
+        let number = if self.register & HIGH != 0 { self.register & 3 } else { self.register & 0xf };
+        let gpr = Gpr::from_number(number).unwrap_or(Gpr::Rax);
+        if self.register & HIGH != 0 { Register::High(gpr) } else { Register::Low(gpr) }
+    }
+
+    /// The size of an element of the memory operand: of all of it, but for a vector register of 16 or 32 bytes
+    /// ([`Size::Qword`]), and CMPXCHG8B and CMPXCHG16B (half of it). For PUSH and POP also the size of the stack's element.
+    #[inline]
     pub const fn size(&self) -> Size {
         self.size
     }
 
+    /// The bytes of the memory operand: 1, 2, 4, 8, 16 or 32.
+    ///
+    /// ```
+    /// use vm_device::exit::x86::instruction::decode;
+    /// use vm_device::exit::x86::{Mode, Size};
+    ///
+    /// // lock cmpxchg16b [rdi]
+    /// let instruction = decode(&[0xf0, 0x48, 0x0f, 0xc7, 0x0f], Mode::Bits64)?;
+    /// assert_eq!((instruction.bytes(), instruction.size()), (16, Size::Qword));
+    /// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
+    /// ```
+    #[inline]
+    pub const fn bytes(&self) -> usize {
+        1 << (self.bytes & 7)
+    }
+
     /// The size of the register operand, larger than the access for MOVZX, MOVSX and MOVSXD; how the value read is
     /// extended to it is the second element.
+    #[inline]
     pub const fn register_size(&self) -> (Size, Extension) {
-        (self.register_size, self.extension)
+        match self.form.other {
+            Other::ZeroExtended => (self.operand_size, Extension::Zero),
+            Other::SignExtended => (self.operand_size, Extension::Sign),
+            _ => (self.size, Extension::Zero),
+        }
     }
 
     /// Which accesses it makes.
+    #[inline]
     pub const fn direction(&self) -> Direction {
-        match (self.operation, self.destination, self.source) {
-            (Operation::Move, Operand::Memory, Operand::Memory) => Direction::Copy,
-            (Operation::Move, Operand::Memory, _) => Direction::Write,
-            (operation, Operand::Memory, _) if !operation.only_compares() => Direction::ReadModifyWrite,
-            _ => Direction::Read,
+        let operation = self.form.operation;
+        match self.form.other {
+            Other::Memory if operation.keeps_destination() => Direction::Compare,
+            Other::Memory => Direction::Copy,
+            _ if self.form.is_load() || operation.keeps_destination() => Direction::Read,
+            _ if operation.moves() => Direction::Write,
+            _ => Direction::ReadModifyWrite,
         }
     }
 
@@ -245,100 +215,47 @@ impl Instruction {
     ///
     /// The manager makes two accesses all the same, a read and a write: a device that is to see one must see to that itself.
     pub const fn is_locked(&self) -> bool {
-        self.locked || matches!(self.operation, Operation::Xchg)
+        self.locked || matches!(self.form.operation, Operation::Xchg)
     }
 
-    /// For STOS, LODS and MOVS, where the operands are and whether a REP prefix repeats the instruction.
+    /// How a vector register is moved, for [`Operation::MoveVector`].
+    #[inline]
+    pub const fn vector(&self) -> Option<VectorMove> {
+        match self.form.other {
+            Other::Vector => Some(VectorMove {
+                register: self.register,
+                bytes: self.bytes() as u8,
+                aligned: self.form.is_aligned(),
+                clears_upper: self.vex,
+            }),
+            _ => None,
+        }
+    }
+
+    /// For STOS, LODS, MOVS, CMPS and SCAS, where the operands are and whether a prefix repeats the instruction.
     ///
-    /// [`StringForm::offset`] with [`Gpr::Rsi`](super::Gpr::Rsi) is the offset of the source in [`StringForm::segment`], with
-    /// [`Gpr::Rdi`](super::Gpr::Rdi) that of the destination in ES. The operand of MOVS that is not MMIO is read or written
-    /// there.
-    pub const fn string(&self) -> Option<StringForm> {
-        self.string
+    /// [`StringForm::offset`] with [`Gpr::Rsi`] is the offset of the source of LODS and MOVS and of the first operand of CMPS in
+    /// [`StringForm::segment`], with [`Gpr::Rdi`] that of the other operand in ES.
+    #[inline]
+    pub fn string(&self) -> Option<StringForm> {
+        if !self.form.is_string() {
+            return None;
+        }
+        // STOS and SCAS have no operand that a prefix moves.
+        let has_source = self.base == Gpr::Rsi as u8 || matches!(self.form.other, Other::Memory);
+        let segment = Segment::from_number(self.segment.into()).filter(|_| has_source).unwrap_or(Segment::Ds);
+        Some(StringForm { repeat: self.repeat, address_size: self.address_size, segment })
     }
 
     /// The length in bytes: 1 to 15.
+    #[inline]
     pub const fn length(&self) -> usize {
         self.length as usize
     }
 
     /// RIP after the instruction, if it is at `rip`.
+    #[inline]
     pub const fn next_rip(&self, rip: u64) -> u64 {
         self.mode.instruction_pointer(rip.wrapping_add(self.length as u64))
     }
 }
-
-/// The first bytes of what could not be decoded.
-#[derive(Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bytes {
-    bytes: [u8; MAX_LENGTH],
-    length: u8,
-}
-
-impl Bytes {
-    fn new(instruction: &[u8]) -> Self {
-        let mut kept = Self::default();
-        for (kept, byte) in kept.bytes.iter_mut().zip(instruction) {
-            *kept = *byte;
-        }
-        kept.length = instruction.len().min(MAX_LENGTH) as u8;
-        kept
-    }
-
-    /// The bytes, 15 at most.
-    pub fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
-    }
-}
-
-impl fmt::Display for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for byte in self.as_slice() {
-            write!(f, " {byte:02x}")?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Debug for Bytes {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Bytes({:02x?})", self.as_slice())
-    }
-}
-
-/// Why bytes are no instruction that can be executed here. Carries the bytes.
-///
-/// ```
-/// use vm_device::exit::x86::Mode;
-/// use vm_device::exit::x86::instruction::{DecodeError, decode};
-///
-/// // `fld dword [rax]` touches memory, but not by a general-purpose register.
-/// assert!(matches!(decode(&[0xd9, 0x00], Mode::Bits64), Err(DecodeError::Unsupported(_))));
-/// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[non_exhaustive]
-pub enum DecodeError {
-    /// The instruction goes on after the last byte: fetch more of it.
-    Truncated(Bytes),
-    /// No processor executes them: an undefined opcode, operands or prefixes that do not go together, or more than 15
-    /// bytes. Two encodings that processors accept and compilers do not emit are among them: the opcode 82, an alias of
-    /// 80 outside 64-bit mode, and a REX prefix before another one.
-    Malformed(Bytes),
-    /// An instruction, but none of those this module [knows](self).
-    Unsupported(Bytes),
-    /// An instruction this module knows, in a form that does not touch memory: not the one that caused the exit.
-    NoMemoryOperand(Bytes),
-}
-
-impl fmt::Display for DecodeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DecodeError::Truncated(bytes) => write!(f, "the instruction goes on after{bytes}"),
-            DecodeError::Malformed(bytes) => write!(f, "no instruction:{bytes}"),
-            DecodeError::Unsupported(bytes) => write!(f, "an instruction that is not executed here:{bytes}"),
-            DecodeError::NoMemoryOperand(bytes) => write!(f, "an instruction that touches no memory:{bytes}"),
-        }
-    }
-}
-
-impl core::error::Error for DecodeError {}
