@@ -7,6 +7,7 @@ use vm_device::{Access, Device, IrqLine, MappedRange, Owner, Rejected, Resources
 
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
 use crate::memory::Page;
+use crate::nested::Backing;
 
 /// A device that never answers: a bus, which gets what no device on it claims, or a device with ranges that are all
 /// memory.
@@ -77,11 +78,14 @@ pub fn frame_is_filled() -> bool {
     FRAME_MEMORY.lock().0.chunks(4).all(|pixel| pixel == FRAME.to_le_bytes())
 }
 
-/// Where in the machine a physically backed range lies: at its own address, but for the frame buffer.
-pub fn host_address(mapped: &MappedRange<&str>) -> u64 {
+/// Where in the machine a physically backed range lies, and what it is: a device's registers at their own address, but for the frame
+/// buffer.
+pub fn backing(mapped: &MappedRange<&str>) -> (u64, Backing) {
     match mapped.owner {
-        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => &raw const *FRAME_MEMORY.lock() as u64,
-        _ => mapped.assigned.range.first().0,
+        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => {
+            (&raw const *FRAME_MEMORY.lock() as u64, Backing::Memory)
+        }
+        _ => (mapped.assigned.range.first().0, Backing::Registers),
     }
 }
 

@@ -1,28 +1,28 @@
 //! The interrupt lines of the guest.
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use vm_device::{Gsi, GuestAddress, InterruptController, InterruptError};
 
 /// The lines that devices of the manager drive, all level-triggered: the virtual processor is told before each entry which are
 /// asserted. So nothing has to be told when the guest's handler is done.
-pub struct Lines(AtomicU32);
+pub struct Lines(AtomicU64);
 
 impl Lines {
     /// No line is asserted.
     pub const fn new() -> Self {
-        Self(AtomicU32::new(0))
+        Self(AtomicU64::new(0))
     }
 
-    /// The asserted lines, a bit for each: bit 0 is line 0.
-    pub fn asserted(&self) -> u32 {
+    /// The asserted lines, a bit for each: bit 0 is GSI 0.
+    pub fn asserted(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
 impl InterruptController for Lines {
     fn set_level(&self, gsi: Gsi, asserted: bool) -> Result<(), InterruptError> {
-        let line = 1u32.checked_shl(gsi.0).ok_or(InterruptError::Refused)?;
+        let line = 1u64.checked_shl(gsi.0).ok_or(InterruptError::Refused)?;
         if asserted {
             self.0.fetch_or(line, Ordering::Relaxed);
         } else {

@@ -31,6 +31,8 @@
 
 mod console;
 mod counts;
+#[cfg(not(target_arch = "x86_64"))]
+mod device_tree;
 mod devices;
 mod failure;
 mod interrupts;

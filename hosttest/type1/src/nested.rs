@@ -6,11 +6,20 @@ use core::sync::atomic::Ordering;
 
 use vm_device::{IoRange, IoType, RangeState};
 
-use crate::devices::host_address;
+use crate::devices::backing;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
 use crate::memory::{GuestMemory, PAGE};
 use crate::processor::nested::{LEVELS, ROOT_TABLES, leaf, next_table, table};
 use crate::processor::vcpu::Vcpu;
+
+/// What a range is backed by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backing {
+    /// Memory, which is cached.
+    Memory,
+    /// Registers of a device of the machine.
+    Registers,
+}
 
 const LARGE_PAGE: u64 = 1 << 21;
 
@@ -65,12 +74,13 @@ impl Mappings {
         self.tables.iter_mut().for_each(|table| table.0.fill(0));
         self.used = ROOT_TABLES;
         for (range, host) in memory.ranges() {
-            self.map(range, host)?;
+            self.map(range, host, Backing::Memory)?;
         }
         for mapped in MANAGER.address_map(IoType::PhysicalMmio) {
             let assigned = mapped.assigned;
             if assigned.io_type == IoType::PhysicalMmio && assigned.state == RangeState::Decoded {
-                self.map(assigned.range, host_address(&mapped))?;
+                let (host, backing) = backing(&mapped);
+                self.map(assigned.range, host, backing)?;
             }
         }
         Ok(())
@@ -85,9 +95,9 @@ impl Mappings {
         }
     }
 
-    /// Lets the guest physical addresses of `range` be the memory of the machine from `host` on, in pages of 2 MiB where
+    /// Lets the guest physical addresses of `range` be those of the machine from `host` on, in pages of 2 MiB where
     /// they fit.
-    fn map(&mut self, range: IoRange, host: u64) -> Result<(), MapError> {
+    fn map(&mut self, range: IoRange, host: u64, backing: Backing) -> Result<(), MapError> {
         let (mut guest, last) = (range.first().0, range.last().0);
         if !(guest | host | last.wrapping_add(1)).is_multiple_of(PAGE) {
             return Err(MapError::Unaligned(range));
@@ -97,7 +107,7 @@ impl Mappings {
             let host = guest.wrapping_add(offset);
             let large = (guest | host).is_multiple_of(LARGE_PAGE) && last - guest >= LARGE_PAGE - 1;
             let (level, size) = if large { (1, LARGE_PAGE) } else { (0, PAGE) };
-            *self.entry(guest, level).ok_or(MapError::Full(range))? = leaf(host, level);
+            *self.entry(guest, level).ok_or(MapError::Full(range))? = leaf(host, level, backing);
             guest += size;
         }
         Ok(())

@@ -5,6 +5,8 @@ use core::fmt;
 use spin::Mutex;
 use vm_device::PowerControl;
 
+use crate::failure::Failure;
+
 /// The power switch of the virtual machine.
 pub struct Power(Mutex<Option<Ended>>);
 
@@ -50,5 +52,17 @@ impl fmt::Display for Ended {
             Ended::Off => "the guest turned the machine off",
             Ended::Reset => "the guest rebooted",
         })
+    }
+}
+
+/// Judges a kernel: it came so far as to turn the machine off.
+///
+/// # Errors
+/// It did not.
+pub fn turned_off() -> Result<(), Failure> {
+    match POWER.ended() {
+        Some(Ended::Off) => Ok(()),
+        Some(Ended::Reset) => Err("the guest rebooted".into()),
+        _ => Err("the guest did not turn the machine off".into()),
     }
 }

@@ -2,6 +2,8 @@
 
 use core::arch::global_asm;
 
+use crate::device_tree::bootargs;
+
 global_asm!(
     ".section .boot, \"ax\", @progbits",
     ".global boot_start",
@@ -51,9 +53,16 @@ global_asm!(
     start = sym start,
 );
 
-/// What the loader tells: nothing that is used.
-pub type Loaded = ();
+/// What the loader tells.
+pub struct Loaded {
+    /// The image's command line.
+    pub command_line: &'static str,
+}
 
 extern "C" fn start() -> ! {
-    crate::start(())
+    /// Where QEMU puts the machine's device tree: at the start of its memory.
+    const TREE: usize = 0x4000_0000;
+    // SAFETY: there is memory, which the guest has no part of.
+    let command_line = unsafe { bootargs(TREE) }.unwrap_or_default();
+    crate::start(Loaded { command_line })
 }

@@ -1,4 +1,4 @@
-//! The small guest's machine.
+//! The guests: which one runs, and the machine of the small one.
 
 use core::arch::asm;
 
@@ -7,8 +7,8 @@ use vm_device::{GuestUsize, IoResource, IoType, IrqResource, RegisterError};
 
 use super::boot::Loaded;
 use super::host::HostClock;
-use super::program;
 use super::vcpu::Vcpu;
+use super::{linux, program};
 use crate::devices::FRAME_BUFFER;
 use crate::failure::Failure;
 use crate::machine::Guest;
@@ -23,20 +23,29 @@ static UART: Pl011<'static, &'static Wire, HostClock> = Pl011::new("uart", &WIRE
 
 /// Where the guest's memory lies in the machine's: below it is the hypervisor.
 const GUEST_MEMORY: u64 = 0x4400_0000;
-const SIZE: u64 = 2 << 20;
+/// Where the guest finds it.
+pub const MEMORY: u64 = program::MEMORY;
 
-/// Loads the small guest.
+/// The guest's memory of `size` bytes.
+pub fn memory(size: u64) -> GuestMemory {
+    // SAFETY: the image ends below, which its linker script sees to, and QEMU has that much memory.
+    unsafe { GuestMemory::new([MEMORY..MEMORY + size, 0..0], GUEST_MEMORY - MEMORY) }
+}
+
+/// Loads the guest that the command line asks for: without one, the small guest.
 ///
 /// # Errors
-/// A device could not be registered.
-pub fn load((): Loaded, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
+/// A device could not be registered, or there is no guest.
+pub fn load(loaded: Loaded, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
+    const SIZE: u64 = 2 << 20;
+    if !loaded.command_line.is_empty() {
+        return linux::load(loaded, vcpu);
+    }
     register_devices()?;
-    let (first, end) = (program::MEMORY, program::MEMORY + SIZE);
-    // SAFETY: the image ends below, which its linker script sees to, and QEMU has that much memory.
-    let memory = unsafe { GuestMemory::new([first..end, end..end], GUEST_MEMORY - first) };
-    small::write_image(memory, first).ok_or("the guest does not fit its memory")?;
-    clean(GUEST_MEMORY, SIZE);
-    vcpu.start_at(first);
+    let memory = memory(SIZE);
+    small::write_image(memory, MEMORY).ok_or("the guest does not fit its memory")?;
+    clean(MEMORY, SIZE);
+    vcpu.start_at(MEMORY, 0);
     Ok(Guest { memory, judge: small::judge })
 }
 
@@ -54,11 +63,12 @@ fn register_devices() -> Result<(), RegisterError<&'static str>> {
     Ok(())
 }
 
-/// Writes what the caches have of this memory to it: the guest begins without caches.
-fn clean(address: u64, size: u64) {
+/// Writes what the caches have of this part of the guest's memory to it: the guest begins without caches.
+pub fn clean(address: u64, size: u64) {
     /// The smallest line of a cache.
     const LINE: usize = 16;
-    for line in (address..address + size).step_by(LINE) {
+    let first = address - MEMORY + GUEST_MEMORY;
+    for line in (first..first + size).step_by(LINE) {
         // SAFETY: the memory is there; what it holds does not change.
         unsafe { asm!("dc civac, {}", in(reg) line, options(nostack)) };
     }

@@ -56,6 +56,28 @@ impl Clock for HostClock {
     }
 }
 
+/// Lets the shared interrupts of the emulated devices be pending in the machine's GIC or not, as their lines are: those from 32 to 63,
+/// none of which a device of the machine asserts that the guest does not have (GICD_ISPENDR1 and GICD_ICPENDR1, Arm IHI 0069,
+/// 12.9). One that is active is pending again only when the guest has ended it.
+pub fn set_pending(asserted: u64) {
+    const DISTRIBUTOR: usize = 0x0800_0000;
+    const SET_PENDING: *mut u32 = (DISTRIBUTOR + 0x204) as *mut u32;
+    const CLEAR_PENDING: *mut u32 = (DISTRIBUTOR + 0x284) as *mut u32;
+    const ACTIVE: *mut u32 = (DISTRIBUTOR + 0x304) as *mut u32;
+    let lines = (asserted >> 32) as u32;
+    // SAFETY: the registers are the interrupt controller's, and touch no memory.
+    unsafe {
+        let (pending, active) = (SET_PENDING.read_volatile(), ACTIVE.read_volatile());
+        let request = lines & !pending & !active;
+        if request != 0 {
+            SET_PENDING.write_volatile(request);
+        }
+        if pending & !lines != 0 {
+            CLEAR_PENDING.write_volatile(pending & !lines);
+        }
+    }
+}
+
 /// How the machine ends: the same for both, and the last line says which it was.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Ending {

@@ -15,7 +15,7 @@ pub const MEMORY: u64 = 0x4000_0000;
 /// What it sends to the emulated UART.
 pub const TEXT: &str = "EL1; done\n";
 /// The line that the bell drives.
-pub const BELL_LINE: Gsi = Gsi(5);
+pub const BELL_LINE: Gsi = Gsi(37);
 
 /// The emulated UART.
 pub const UART: u64 = 0x0900_0000;
@@ -428,7 +428,7 @@ global_asm!(
     "eret",
     ".org guest_vectors + 0x280",
     "mrs x20, icc_iar1_el1",
-    "cmp x20, #32 + {BELL_LINE}",
+    "cmp x20, #{BELL_LINE}",
     "b.ne guest_fail",
     "ldr x19, ={BELL}",
     "ldrb w18, [x19]",

@@ -6,6 +6,7 @@ use core::arch::asm;
 
 use vm_device::exit::arm64::{self, Registers, State};
 
+use super::host;
 use super::vectors::enter;
 
 /// Reads a system register.
@@ -44,6 +45,16 @@ pub struct Context {
 /// One virtual processor.
 pub struct Vcpu {
     pub context: Context,
+    interrupts: Interrupts,
+}
+
+/// Who has the interrupts of the machine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Interrupts {
+    /// The hypervisor, and the guest has virtual ones.
+    Virtual,
+    /// The guest, with the machine's interrupt controller.
+    Machine,
 }
 
 /// By which vector the guest left.
@@ -65,7 +76,9 @@ pub struct Exit {
 /// HCR_EL2: stage 2 (VM), cache maintenance by set and way stays the guest's own (SWIO), interrupts of the machine are the
 /// hypervisor's and the guest has virtual ones (FMO, IMO, AMO), WFI, SMC, registers that are implementation defined and ACTLR_EL1
 /// exit (TWI, TSC, TIDCP, TACR), and EL1 is AArch64 (RW).
-const HCR: u64 = 1 | 1 << 1 | 0b111 << 3 | 1 << 13 | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 31;
+const HCR: u64 = 1 | 1 << 1 | INTERRUPTS | WAITS | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 31;
+const INTERRUPTS: u64 = 0b111 << 3;
+const WAITS: u64 = 1 << 13;
 /// VTCR_EL2: addresses of 39 bits (T0SZ 25) that begin at level 1 (SL0), pages of 4 KiB, tables in cached memory, physical
 /// addresses of 40 bits; RES1.
 const VTCR: u64 = 25 | 1 << 6 | 1 << 8 | 1 << 10 | 0b11 << 12 | 2 << 16 | 1 << 31;
@@ -80,7 +93,8 @@ impl Vcpu {
     /// A virtual processor that cannot run yet.
     pub const fn new() -> Self {
         let registers = Registers { x: [0; 31], sp: 0, pc: 0, spsr: EL1_MASKED };
-        Self { context: Context { registers, vectors: [[0; 16]; 32], fpcr: 0, fpsr: 0 } }
+        let context = Context { registers, vectors: [[0; 16]; 32], fpcr: 0, fpsr: 0 };
+        Self { context, interrupts: Interrupts::Virtual }
     }
 
     /// Sets everything of the virtual processor that is the same for each guest.
@@ -114,9 +128,17 @@ impl Vcpu {
         Ok(self)
     }
 
-    /// Lets the guest run from `address` at EL1, without translation.
-    pub fn start_at(&mut self, address: u64) {
-        self.registers_mut().pc = address;
+    /// Gives the guest the machine's interrupts: they reach it as if there were no hypervisor, and end its `WFI`.
+    pub fn pass_interrupts(&mut self) {
+        msr!("hcr_el2", HCR & !(INTERRUPTS | WAITS));
+        msr!("ich_hcr_el2", 0);
+        self.interrupts = Interrupts::Machine;
+    }
+
+    /// Lets the guest run from `address` at EL1, without translation, with an argument in `x0`.
+    pub fn start_at(&mut self, address: u64, argument: u64) {
+        let registers = self.registers_mut();
+        (registers.pc, registers.x[0]) = (address, argument);
     }
 
     /// What the guest was doing.
@@ -134,10 +156,16 @@ impl Vcpu {
         &mut self.context.registers
     }
 
-    /// Requests the interrupt of the lowest asserted line, if none is under way, or withdraws it. One list register is used: the
-    /// guest has one interrupt at a time. Line 0 is the shared interrupt 32.
-    pub fn request_interrupt(&mut self, asserted: u32) {
-        const FIRST_SHARED: u64 = 32;
+    /// Requests the interrupts of the asserted lines, or withdraws them. A line has the number of its interrupt.
+    pub fn request_interrupt(&mut self, asserted: u64) {
+        match self.interrupts {
+            Interrupts::Virtual => Self::request_virtual(asserted),
+            Interrupts::Machine => host::set_pending(asserted),
+        }
+    }
+
+    /// Requests the lowest asserted line, if none is under way. One list register is used: the guest has one interrupt at a time.
+    fn request_virtual(asserted: u64) {
         const PENDING: u64 = 1 << 62;
         const ACTIVE: u64 = 1 << 63;
         const GROUP_1: u64 = 1 << 60;
@@ -147,7 +175,7 @@ impl Vcpu {
         }
         let request = match asserted {
             0 => 0,
-            lines => PENDING | GROUP_1 | (FIRST_SHARED + u64::from(lines.trailing_zeros())),
+            lines => PENDING | GROUP_1 | u64::from(lines.trailing_zeros()),
         };
         if request != entry {
             msr!("ich_lr0_el2", request);

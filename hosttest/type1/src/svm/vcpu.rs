@@ -256,7 +256,7 @@ impl Vcpu {
 
     /// Requests the interrupt of the asserted lines, or withdraws it: the guest takes it as soon as its interrupt flag allows,
     /// as by the INTR pin of a processor.
-    pub fn request_interrupt(&mut self, asserted: u32) {
+    pub fn request_interrupt(&mut self, asserted: u64) {
         let request = interrupts::vector(asserted).map_or(0, |vector| V_IRQ | V_PRIORITY | u64::from(vector) << 32);
         self.vmcb.virtual_interrupt = self.vmcb.virtual_interrupt & V_INTR_MASKING | request;
     }

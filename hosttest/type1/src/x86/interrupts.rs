@@ -25,8 +25,8 @@ pub fn route(routing: Routing) {
 }
 
 /// The vector of the lowest asserted line that has one.
-pub fn vector(asserted: u32) -> Option<u8> {
-    (0..32).filter(|line| asserted & 1 << line != 0).find_map(|line| match ROUTING.load(Ordering::Relaxed) {
+pub fn vector(asserted: u64) -> Option<u8> {
+    (0..24).filter(|line| asserted & 1 << line != 0).find_map(|line| match ROUTING.load(Ordering::Relaxed) {
         IOAPIC_ROUTING => ioapic_vector(line),
         first => Some(first as u8 + line as u8),
     })
