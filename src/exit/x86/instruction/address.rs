@@ -1,8 +1,12 @@
 //! Where the memory operand of an instruction is (Intel SDM vol. 1, 3.7.5).
 
+use core::fmt;
+
+use super::form::Form;
 use super::{Instruction, Operation};
+use crate::exit::size::Size;
 use crate::exit::x86::mode::{AddressSize, Segment};
-use crate::exit::x86::registers::{Gpr, Registers};
+use crate::exit::x86::registers::{Gpr, Register, Registers};
 
 /// The register that an effective address starts from.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -32,7 +36,7 @@ pub enum Base {
 /// assert_eq!(instruction.address(), expected);
 /// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MemoryOperand {
     /// The segment: that of a prefix, or SS with RSP or RBP as the base, else DS. In 64-bit mode only FS and GS change where
     /// the operand is, and the other prefixes are ignored (Intel SDM vol. 2A, 2.1.1; AMD APM vol. 3, 1.2.4).
@@ -47,6 +51,20 @@ pub struct MemoryOperand {
     pub displacement: u64,
     /// The sum is cut to this size.
     pub address_size: AddressSize,
+}
+
+/// By hand: what is derived for more than five fields can panic, as far as the linker knows.
+impl fmt::Debug for MemoryOperand {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryOperand")
+            .field("segment", &self.segment)
+            .field("base", &self.base)
+            .field("index", &self.index)
+            .field("scale", &self.scale)
+            .field("displacement", &self.displacement)
+            .field("address_size", &self.address_size)
+            .finish()
+    }
 }
 
 /// Stored as the base: the instruction pointer, with any number below 16.
@@ -107,23 +125,9 @@ impl Instruction {
         let index = registers.number(self.index) << (self.scale & 3);
         let mut offset = base.wrapping_add(index).wrapping_add(self.displacement);
         if self.form.is_operand_moved() {
-            offset = offset.wrapping_add(self.operand_moved(registers));
+            offset = offset.wrapping_add(moved(registers, self.form, self.base, self.register(), self.size));
         }
         (self.operand_segment(), self.address_size.size().truncate(offset))
-    }
-
-    /// How far the operand is from what its parts say: that of a bit by its number, that of POP by the size of the stack's.
-    #[cold]
-    fn operand_moved(&self, registers: &Registers) -> u64 {
-        match self.form.operation {
-            Operation::Pop if self.base == Gpr::Rsp as u8 => self.size.bytes() as u64,
-            Operation::Pop => 0,
-            _ => {
-                let number = registers.read(self.register(), self.size);
-                let element = self.size.sign_extend(number) as i64 >> self.size.bits().trailing_zeros();
-                (element as u64).wrapping_mul(self.size.bytes() as u64)
-            }
-        }
     }
 
     fn operand_segment(&self) -> Segment {
@@ -132,6 +136,22 @@ impl Instruction {
             Some(segment) => segment,
             None if self.base == Gpr::Rsp as u8 || self.base == Gpr::Rbp as u8 => Segment::Ss,
             None => Segment::Ds,
+        }
+    }
+}
+
+/// How far the operand is from what its parts say: that of a bit by its number, that of POP by the size of the stack's.
+///
+/// The instruction is no argument, so that nothing has to copy one that was decoded a moment ago.
+#[cold]
+fn moved(registers: &Registers, form: Form, base: u8, register: Register, size: Size) -> u64 {
+    match form.operation {
+        Operation::Pop if base == Gpr::Rsp as u8 => size.bytes() as u64,
+        Operation::Pop => 0,
+        _ => {
+            let number = registers.read(register, size);
+            let element = size.sign_extend(number) as i64 >> size.bits().trailing_zeros();
+            (element as u64).wrapping_mul(size.bytes() as u64)
         }
     }
 }

@@ -64,23 +64,24 @@ pub(super) enum Width {
 
 /// The sizes of memory operand and immediate, by width and operand size: in bits 1 and 0 the binary logarithm of the bytes of the one,
 /// from bit 4 on the bytes of the other.
-static SIZES: [[u8; 4]; 8] = [
-    [0x00, 0x01, 0x02, 0x03],
-    [0x00, 0x00, 0x00, 0x00],
-    [0x01, 0x01, 0x01, 0x01],
-    [0x00, 0x01, 0x02, 0x02],
-    [0x02, 0x02, 0x02, 0x03],
-    [0x10, 0x10, 0x10, 0x10],
-    [0x10, 0x11, 0x12, 0x13],
-    [0x10, 0x21, 0x42, 0x43],
+#[rustfmt::skip]
+static SIZES: [u8; 32] = [
+    0x00, 0x01, 0x02, 0x03,
+    0x00, 0x00, 0x00, 0x00,
+    0x01, 0x01, 0x01, 0x01,
+    0x00, 0x01, 0x02, 0x02,
+    0x02, 0x02, 0x02, 0x03,
+    0x10, 0x10, 0x10, 0x10,
+    0x10, 0x11, 0x12, 0x13,
+    0x10, 0x21, 0x42, 0x43,
 ];
 
 impl Width {
     /// The size of the memory operand, and the bytes of the immediate.
     #[inline(always)]
     pub(super) fn sizes(self, operand_size: Size) -> (Size, u8) {
-        let row = SIZES.get(self as usize).copied().unwrap_or_default();
-        let sizes = row.get(operand_size as usize).copied().unwrap_or_default();
+        let place = (self as usize) << 2 | operand_size as usize;
+        let sizes = SIZES.get(place).copied().unwrap_or_default();
         let size = match sizes & 3 {
             0 => Size::Byte,
             1 => Size::Word,

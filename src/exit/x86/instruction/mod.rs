@@ -35,6 +35,8 @@
 //! The decoder does not know a processor's features: an instruction that the processor lacks, or that the guest has not enabled,
 //! raises its exception before it touches memory.
 
+use core::fmt;
+
 use crate::exit::size::Size;
 use crate::exit::x86::mode::{AddressSize, Mode, Segment};
 use crate::exit::x86::port::{Repeat, StringForm};
@@ -70,7 +72,7 @@ pub const MAX_LENGTH: usize = 15;
 /// assert!(instruction.is_locked());
 /// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
     displacement: u64,
     /// Sign-extended to 64 bits where it is one of the operands.
@@ -93,6 +95,24 @@ pub struct Instruction {
     locked: bool,
     repeat: Repeat,
     vex: bool,
+}
+
+/// By hand: what is derived for more than five fields can panic, as far as the linker knows.
+impl fmt::Debug for Instruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instruction")
+            .field("operation", &self.operation())
+            .field("destination", &self.destination())
+            .field("source", &self.source())
+            .field("size", &self.size())
+            .field("register_size", &self.register_size())
+            .field("address", &self.address())
+            .field("string", &self.string())
+            .field("is_locked", &self.is_locked())
+            .field("length", &self.length())
+            .field("mode", &self.mode)
+            .finish()
+    }
 }
 
 /// How a vector register is moved.

@@ -32,7 +32,8 @@ impl Instruction {
     pub(super) fn effect(&self, registers: &Registers, memory: u64) -> Effect {
         let size = self.size;
         let other = match self.form.other {
-            Other::Immediate | Other::Immediate8 | Other::One => size.truncate(self.immediate as u64),
+            Other::Immediate => size.truncate(self.immediate as u64),
+            Other::One => 1,
             Other::Itself => memory,
             _ => registers.read(self.register(), size),
         };
