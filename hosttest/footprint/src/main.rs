@@ -29,6 +29,8 @@ mod allocator;
 mod device;
 #[cfg(feature = "all")]
 mod exits;
+#[cfg(feature = "all")]
+mod exits_arm64;
 #[cfg(feature = "devices")]
 mod interrupt_chips;
 #[cfg(feature = "all")]
@@ -106,6 +108,7 @@ extern "C" fn _start() -> ! {
         exits::instructions(data);
         exits::memory();
         exits::operands();
+        exits_arm64::all();
         #[cfg(feature = "devices")]
         interrupt_chips::all(manager, &access, data);
         #[cfg(feature = "devices")]
@@ -125,6 +128,8 @@ extern "C" fn _start() -> ! {
     }
     #[cfg(feature = "texts")]
     texts::all(manager);
+    #[cfg(feature = "texts")]
+    exits_arm64::texts();
     loop {
         core::hint::spin_loop();
     }

@@ -37,12 +37,12 @@ impl Write for Sink {
 }
 
 #[inline(never)]
-fn display<T: fmt::Display>(value: &T) {
+pub fn display<T: fmt::Display>(value: &T) {
     write!(Sink, "{}", black_box(value)).ok();
 }
 
 #[inline(never)]
-fn debug<T: fmt::Debug>(value: &T) {
+pub fn debug<T: fmt::Debug>(value: &T) {
     write!(Sink, "{:?}", black_box(value)).ok();
 }
 

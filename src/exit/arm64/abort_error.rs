@@ -110,15 +110,18 @@ const fn fault_name(esr: u64) -> &'static str {
 impl fmt::Display for AbortError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let esr = self.esr();
-        match self {
-            AbortError::NoDataAbort(_) => write!(f, "no data abort, but {}", class_name(esr)),
-            AbortError::SameLevel(_) => f.write_str("a data abort of the hypervisor itself"),
-            AbortError::PageWalk(_) => f.write_str("an access to the guest's page tables"),
-            AbortError::ExternalAbort(_) => f.write_str("an external abort"),
-            AbortError::Alignment(_) => f.write_str("an alignment fault"),
-            AbortError::OtherFault(_) => write!(f, "no access to a device, but {}", fault_name(esr)),
-            AbortError::NoAddress(_) => f.write_str("a data abort without an address"),
-        }?;
+        // `write_str` and not `{}`: `Display` of a `str` can panic, as far as a linker knows.
+        let (text, name) = match self {
+            AbortError::NoDataAbort(_) => ("no data abort, but ", class_name(esr)),
+            AbortError::SameLevel(_) => ("a data abort of the hypervisor itself", ""),
+            AbortError::PageWalk(_) => ("an access to the guest's page tables", ""),
+            AbortError::ExternalAbort(_) => ("an external abort", ""),
+            AbortError::Alignment(_) => ("an alignment fault", ""),
+            AbortError::OtherFault(_) => ("no access to a device, but ", fault_name(esr)),
+            AbortError::NoAddress(_) => ("a data abort without an address", ""),
+        };
+        f.write_str(text)?;
+        f.write_str(name)?;
         write!(f, ": syndrome {esr:#x}")
     }
 }

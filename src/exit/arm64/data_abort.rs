@@ -2,7 +2,7 @@
 
 use super::abort_error::AbortError;
 use super::registers::Registers;
-use super::transfer::Transfer;
+use super::transfer::{Register, Transfer};
 use crate::address::GuestAddress;
 use crate::exit::memory::MemoryAccessKind;
 use crate::exit::size::Size;
@@ -101,11 +101,12 @@ impl Fault {
 /// let exit = Exit { esr: 0x9303_0007, far: 0xffff_0000_1234_5018, hpfar: 0x9_0000 };
 /// let DataAbort::Transfer(transfer) = data_abort(exit)? else { panic!("the syndrome is valid") };
 /// assert_eq!(transfer.fault.address, Some(GuestAddress(0x900_0018)));
-/// assert_eq!((transfer.size, transfer.register, transfer.writes()), (Size::Byte, 3, false));
+/// assert_eq!((transfer.size, transfer.register.number, transfer.writes()), (Size::Byte, 3, false));
 ///
 /// // Here the manager reads the device, which has 0x90.
 /// let mut registers = Registers { pc: 0x8000, spsr: 5, ..Registers::default() };
-/// transfer.complete(&mut registers, State::new(registers.spsr, 0), 0x90);
+/// let state = State::new(registers.spsr, 0);
+/// transfer.complete(&mut registers, state, 0x90);
 /// assert_eq!((registers.x[3], registers.pc), (0x90, 0x8004));
 /// # Ok::<(), vm_device::exit::arm64::AbortError>(())
 /// ```
@@ -193,9 +194,11 @@ pub fn data_abort(exit: Exit) -> Result<DataAbort, AbortError> {
                 2 => Size::Dword,
                 _ => Size::Qword,
             },
-            register: (esr >> 16 & 0x1f) as u8,
-            sign_extended: esr & esr::SSE != 0,
-            wide: esr & esr::SF != 0,
+            register: Register {
+                number: (esr >> 16 & 0x1f) as u8,
+                wide: esr & esr::SF != 0,
+                sign_extended: esr & esr::SSE != 0,
+            },
             ordered: esr & esr::AR != 0,
         })
     })

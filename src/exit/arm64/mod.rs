@@ -65,4 +65,4 @@ pub use abort_error::AbortError;
 pub use data_abort::{Cause, DATA_ABORT_LOWER_LEVEL, DataAbort, Exit, Fault, data_abort};
 pub use registers::Registers;
 pub use state::State;
-pub use transfer::Transfer;
+pub use transfer::{Register, Transfer};

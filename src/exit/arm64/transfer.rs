@@ -8,6 +8,17 @@ use crate::exit::memory::MemoryAccessKind;
 use crate::exit::operand::Placed;
 use crate::exit::size::Size;
 
+/// A general-purpose register as the operand of a load or a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Register {
+    /// SRT: its number, 31 for the zero register. Of an AArch32 guest it is already the number in [`Registers::x`].
+    pub number: u8,
+    /// SF: it has 64 bits; else 32, and a load clears the upper half.
+    pub wide: bool,
+    /// SSE: what is read is sign-extended.
+    pub sign_extended: bool,
+}
+
 /// A load or a store of one general-purpose register, described by a valid syndrome.
 ///
 /// Either the embedder makes the access itself, with [`output`](Self::output) before a write and [`complete`](Self::complete)
@@ -38,13 +49,8 @@ pub struct Transfer {
     pub fault: Fault,
     /// SAS: the size of the access.
     pub size: Size,
-    /// SRT: the number of the register, 31 for the zero register. Of an AArch32 guest it is already the number in
-    /// [`Registers::x`].
-    pub register: u8,
-    /// SSE: what is read is sign-extended to the register.
-    pub sign_extended: bool,
-    /// SF: the register has 64 bits; else 32, and a load clears the upper half of it.
-    pub wide: bool,
+    /// The register that is loaded or stored.
+    pub register: Register,
     /// AR: a Load-Acquire or a Store-Release.
     pub ordered: bool,
 }
@@ -78,17 +84,15 @@ impl Transfer {
     /// The bytes that a store writes, as a little-endian number: those of a big-endian guest are reversed.
     #[inline]
     pub fn output(&self, registers: &Registers, state: State) -> u64 {
-        state.in_memory(registers.get(self.register), self.size)
+        state.in_memory(registers.get(self.register.number), self.size)
     }
 
     /// The registers after the access. `input` has the bytes that a load read, as a little-endian number; a store ignores it.
     #[inline]
     pub fn complete(&self, registers: &mut Registers, state: State, input: u64) {
         if !self.writes() {
-            registers.set(
-                self.register,
-                extend(state.in_memory(input, self.size), self.size, self.sign_extended, self.wide),
-            );
+            let Register { number, wide, sign_extended } = self.register;
+            registers.set(number, extend(state.in_memory(input, self.size), self.size, sign_extended, wide));
         }
         registers.advance(self.fault.length);
     }

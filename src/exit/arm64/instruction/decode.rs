@@ -50,10 +50,7 @@ pub fn decode(word: u32, state: State) -> Result<Instruction, DecodeError> {
     }
     // Bits 29 to 27 and 25 to 24: all of the group but V.
     let instruction = match word >> 24 & 0b11_1011 {
-        0b11_1001 => {
-            single(word, Form::Plain, || Some(offset(word, i64::from(word >> 10 & 0xfff) << access(word)?.scale)))
-        }
-        0b11_1000 => register_or_imm9(word),
+        0b11_1000 | 0b11_1001 => single(word),
         0b10_1000 | 0b10_1001 => pair(word),
         0b01_1000 => literal(word),
         0b01_1001 if !is_vector(word) && word >> 10 & 0b1000_0000_0011 == 0 => weakly_ordered_unscaled(word),
@@ -90,45 +87,42 @@ const fn access(word: u32) -> Option<Access> {
     Some(Access { scale, target, writes, prefetch: !is_vector(word) && opc == 2 && size == 3 })
 }
 
-/// One register, with `addressing`, that is asked for when the access is allocated.
+/// One register, and all its ways of addressing but literals.
 #[inline]
-fn single(word: u32, form: Form, addressing: impl FnOnce() -> Option<Addressing>) -> Option<Instruction> {
+fn single(word: u32) -> Option<Instruction> {
+    let (base, imm9) = (rn(word), signed(word, 12, 9));
+    let way = if bit(word, 24) { None } else { Some((bit(word, 21), field(word, 10, 2))) };
+    // LDAPR lies among the atomic instructions: A = 1, R = 0, o3 = 1, opc = 100. Rs should be all ones; processors ignore it.
+    if way == Some((true, 0b00)) {
+        let is_ldapr = !is_vector(word) && word >> 12 & 0b1100_0000_1111 == 0b1000_0000_1100;
+        return is_ldapr.then(|| general(word, Form::WeaklyOrdered, false));
+    }
     let Access { scale, target, writes, prefetch } = access(word)?;
+    let (form, addressing) = match way {
+        None => (Form::Plain, offset(word, i64::from(word >> 10 & 0xfff) << scale)),
+        Some((false, 0b00)) => (Form::Unscaled, offset(word, imm9)),
+        Some((true, 0b10)) => (Form::Plain, index(word, scale)?),
+        // There are no prefetches of these.
+        _ if prefetch => return None,
+        Some((false, 0b01)) => (Form::Plain, Addressing::PostIndex { base, offset: imm9 }),
+        Some((false, 0b11)) => (Form::Plain, Addressing::PreIndex { base, offset: imm9 }),
+        Some((false, _)) if !is_vector(word) => (Form::Unprivileged, offset(word, imm9)),
+        _ => return None,
+    };
     let form = if prefetch { Form::Prefetch } else { form };
-    Some(Instruction { form, writes, scale, target, register: rt(word), second: None, addressing: addressing()? })
+    Some(Instruction { form, writes, scale, target, register: rt(word), second: None, addressing })
 }
 
-/// The loads and stores with an offset of 9 bits or an index register, and LDAPR.
-#[inline]
-fn register_or_imm9(word: u32) -> Option<Instruction> {
-    let (base, imm9) = (rn(word), signed(word, 12, 9));
-    let prefetch = !is_vector(word) && word >> 30 == 3 && field(word, 22, 2) == 2;
-    match (bit(word, 21), field(word, 10, 2)) {
-        (false, 0b00) => single(word, Form::Unscaled, || Some(offset(word, imm9))),
-        (false, 0b01) if !prefetch => single(word, Form::Plain, || Some(Addressing::PostIndex { base, offset: imm9 })),
-        (false, 0b10) if !prefetch && !is_vector(word) => single(word, Form::Unprivileged, || Some(offset(word, imm9))),
-        (false, 0b11) if !prefetch => single(word, Form::Plain, || Some(Addressing::PreIndex { base, offset: imm9 })),
-        (true, 0b10) => single(word, Form::Plain, || index(word)),
-        // LDAPR: A = 1, R = 0, o3 = 1, opc = 100. Rs should be all ones; processors ignore it.
-        (true, 0b00) if !is_vector(word) && word >> 12 & 0b1100_0000_1111 == 0b1000_0000_1100 => {
-            let scale = field(word, 30, 2);
-            Some(Instruction {
-                form: Form::WeaklyOrdered,
-                writes: false,
-                scale,
-                target: Target::General { wide: scale == 3, sign_extended: false },
-                register: rt(word),
-                second: None,
-                addressing: offset(word, 0),
-            })
-        }
-        _ => None,
-    }
+/// One general-purpose register of the size in bits 31:30, at the base.
+const fn general(word: u32, form: Form, writes: bool) -> Instruction {
+    let scale = field(word, 30, 2);
+    let target = Target::General { wide: scale == 3, sign_extended: false };
+    Instruction { form, writes, scale, target, register: rt(word), second: None, addressing: offset(word, 0) }
 }
 
 /// Bits 20:16 Rm, 15:13 `option`, 12 S.
 #[inline]
-fn index(word: u32) -> Option<Addressing> {
+const fn index(word: u32, scale: u8) -> Option<Addressing> {
     let extend = match field(word, 13, 3) {
         0b010 => Extend::Uxtw,
         0b011 => Extend::Uxtx,
@@ -136,7 +130,7 @@ fn index(word: u32) -> Option<Addressing> {
         0b111 => Extend::Sxtx,
         _ => return None,
     };
-    let shift = if bit(word, 12) { access(word)?.scale } else { 0 };
+    let shift = if bit(word, 12) { scale } else { 0 };
     Some(Addressing::Index { base: rn(word), index: field(word, 16, 5), extend, shift })
 }
 
@@ -185,21 +179,15 @@ fn literal(word: u32) -> Option<Instruction> {
 /// LDAPUR and STLUR: as a single register, without prefetches.
 #[inline]
 fn weakly_ordered_unscaled(word: u32) -> Option<Instruction> {
-    let instruction = single(word, Form::WeaklyOrderedUnscaled, || Some(offset(word, signed(word, 12, 9))))?;
-    (instruction.form == Form::WeaklyOrderedUnscaled).then_some(instruction)
+    let Access { scale, target, writes, prefetch } = access(word)?;
+    let addressing = offset(word, signed(word, 12, 9));
+    let form = Form::WeaklyOrderedUnscaled;
+    (!prefetch).then_some(Instruction { form, writes, scale, target, register: rt(word), second: None, addressing })
 }
 
 /// LDAR, STLR, LDLAR, STLLR: bits 22 L, 15 o0. Rs and Rt2 should be all ones; processors ignore them.
 #[inline]
 fn ordered(word: u32) -> Option<Instruction> {
-    let scale = field(word, 30, 2);
-    Some(Instruction {
-        form: if bit(word, 15) { Form::Ordered } else { Form::LimitedOrdered },
-        writes: !bit(word, 22),
-        scale,
-        target: Target::General { wide: scale == 3, sign_extended: false },
-        register: rt(word),
-        second: None,
-        addressing: offset(word, 0),
-    })
+    let form = if bit(word, 15) { Form::Ordered } else { Form::LimitedOrdered };
+    Some(general(word, form, !bit(word, 22)))
 }

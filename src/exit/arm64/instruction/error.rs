@@ -13,7 +13,7 @@ use core::fmt;
 /// assert_eq!(error, DecodeError::Unsupported { name: "ldxr", word: 0x885f_7c20 });
 /// assert_eq!(error.to_string(), "ldxr is not executed here: 0x885f7c20");
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
     /// An instruction that touches memory, but none of those this module [knows](super).
@@ -33,12 +33,27 @@ pub enum DecodeError {
 
 impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            DecodeError::Unsupported { name, word } => write!(f, "{name} is not executed here: {word:#010x}"),
-            DecodeError::Unallocated(word) => write!(f, "no instruction: {word:#010x}"),
-            DecodeError::NoMemoryOperand(word) => write!(f, "an instruction that touches no memory: {word:#010x}"),
-            DecodeError::Aarch32(word) => write!(f, "an AArch32 instruction, which is not decoded: {word:#010x}"),
-        }
+        // `write_str` and not `{}`: `Display` of a `str` can panic, as far as a linker knows.
+        let (text, word) = match self {
+            DecodeError::Unsupported { name, word } => {
+                f.write_str(name)?;
+                (" is not executed here", word)
+            }
+            DecodeError::Unallocated(word) => ("no instruction", word),
+            DecodeError::NoMemoryOperand(word) => ("an instruction that touches no memory", word),
+            DecodeError::Aarch32(word) => ("an AArch32 instruction, which is not decoded", word),
+        };
+        f.write_str(text)?;
+        write!(f, ": {word:#010x}")
+    }
+}
+
+// Not derived: `Debug` of a `str` can panic too.
+impl fmt::Debug for DecodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("DecodeError(")?;
+        fmt::Display::fmt(self, f)?;
+        f.write_str(")")
     }
 }
 

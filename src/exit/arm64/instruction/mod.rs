@@ -150,7 +150,7 @@ pub enum Addressing {
 /// assert_eq!(instruction.addressing(), index);
 /// # Ok::<(), vm_device::exit::arm64::instruction::DecodeError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
     form: Form,
     writes: bool,

@@ -1,5 +1,7 @@
 //! The names of instructions: those that are executed, and those that touch memory and are not.
 
+use core::fmt;
+
 use super::{DecodeError, Form, Instruction, Target};
 
 impl Instruction {
@@ -85,6 +87,14 @@ impl Instruction {
     }
 }
 
+impl fmt::Debug for Instruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Instruction(")?;
+        f.write_str(self.mnemonic())?;
+        write!(f, " {}, {:?}, {:?}, {:?})", self.register(), self.second_register(), self.target(), self.addressing())
+    }
+}
+
 /// What a word is that is not executed here (Arm ARM DDI 0487, C4.1). The name has no suffix for size and, of the atomic
 /// instructions, none for ordering.
 #[cold]
@@ -128,7 +138,9 @@ const fn load_or_store(word: u32) -> Option<&'static str> {
         (0b00_1000, true) if size & 0b10 == 0 => structures(word),
         (0b00_1001, true) if size & 0b10 == 0 => structure(word),
         (0b00_1000, false) => exclusive(word),
-        (0b00_1001, false) => Some("an unprivileged exclusive or compare-and-swap"),
+        (0b00_1001, false) if field(word, 21, 1) == 0 && field(word, 10, 5) == 31 => {
+            Some("an unprivileged exclusive or compare-and-swap")
+        }
         (0b01_1001, _) => match (field(word, 21, 1), field(word, 10, 2)) {
             (0, 0b01) if size == 0 => Some(match (vector, field(word, 22, 2)) {
                 (false, 3) => "set",
@@ -137,23 +149,17 @@ const fn load_or_store(word: u32) -> Option<&'static str> {
                 (true, _) => "cpy",
             }),
             (0, 0b10) => weakly_ordered(word),
-            (0, 0b11) if size == 3 && !vector && field(word, 22, 2) == 0 => Some("gcsstr"),
-            (1, op) if !vector => match (size, field(word, 22, 2), op) {
-                (3, 0, 0) => Some("stzgm"),
-                (3, 0, _) => Some("stg"),
-                (3, 1, 0) => Some("ldg"),
-                (3, 1, _) => Some("stzg"),
-                (3, 2, 0) => Some("stgm"),
-                (3, 2, _) => Some("st2g"),
-                (3, 3, 0) => Some("ldgm"),
-                (3, 3, _) => Some("stz2g"),
-                (0, _, 0) => match field(word, 12, 4) {
+            (0, 0b11) if !vector && word >> 13 == 0xd91f_0000 >> 13 => Some("gcsstr"),
+            (1, op) if !vector => match (size, op) {
+                (3, _) => tags(word),
+                (0, 0b00) => match field(word, 12, 4) {
                     0b0001 => Some("ldclrp"),
                     0b0011 => Some("ldsetp"),
                     0b1000 => Some("swpp"),
-                    _ => Some("a read-check-write atomic"),
+                    _ => None,
                 },
-                (0 | 1, ..) => Some("a read-check-write atomic"),
+                (0 | 1, 0b01) => Some("an unprivileged atomic"),
+                (0 | 1, 0b10 | 0b11) => Some("a read-check-write atomic"),
                 _ => None,
             },
             _ => None,
@@ -161,6 +167,7 @@ const fn load_or_store(word: u32) -> Option<&'static str> {
         (0b10_1000 | 0b10_1001, false) if size == 1 && field(word, 22, 1) == 0 && field(word, 23, 2) != 0 => {
             Some("stgp")
         }
+        (0b10_1000 | 0b10_1001, _) if size == 3 => Some(if field(word, 22, 1) == 1 { "ldtp" } else { "sttp" }),
         (0b11_1000, _) if field(word, 21, 1) == 1 => match (field(word, 10, 2), vector) {
             (0b00, false) => atomic(word),
             (0b00, true) => Some("an atomic of floating point"),
@@ -188,8 +195,9 @@ const fn exclusive(word: u32) -> Option<&'static str> {
             (false, true) => "stlxp",
             (false, false) => "stxp",
         }),
-        (0, ..) if no_rt2 => Some("casp"),
-        (_, 1, _) if no_rt2 => Some("cas"),
+        // Both pairs begin with an even register.
+        (0, ..) if no_rt2 && field(word, 16, 1) == 0 && field(word, 0, 1) == 0 => Some("casp"),
+        (1, 1, _) if no_rt2 => Some("cas"),
         _ => None,
     }
 }
@@ -235,15 +243,31 @@ const fn structures(word: u32) -> Option<&'static str> {
     })
 }
 
-/// One structure: bits 23 post-index, 22 L, 21 R, 15:13 `opcode`.
+/// One structure: bits 23 post-index, 22 L, 21 R, 20:16 Rm, 15:13 `opcode`, 12 S, 11:10 size.
 const fn structure(word: u32) -> Option<&'static str> {
     let (loads, second) = (field(word, 22, 1) == 1, field(word, 21, 1) == 1);
-    Some(match (field(word, 13, 3), loads, second) {
-        (0b110, true, false) => "ld1r",
-        (0b110, true, true) => "ld2r",
-        (0b111, true, false) => "ld3r",
-        (0b111, true, true) => "ld4r",
-        (0b110 | 0b111, ..) => return None,
+    let (opcode, s, size) = (field(word, 13, 3), field(word, 12, 1), field(word, 10, 2));
+    // Post-index is the only one with Rm, but for the ordered ones of FEAT_LRCPC3.
+    if field(word, 23, 1) == 0 && field(word, 16, 5) != 0 {
+        return match (field(word, 16, 6), opcode, s, size) {
+            (1, 0b100, 0, 0b01) => Some(if loads { "ldap1" } else { "stl1" }),
+            _ => None,
+        };
+    }
+    let allocated = match opcode {
+        0b000 | 0b001 => true,
+        0b010 | 0b011 => size & 1 == 0,
+        0b100 | 0b101 => size == 0 || size == 1 && s == 0,
+        _ => loads && s == 0,
+    };
+    if !allocated {
+        return None;
+    }
+    Some(match (opcode, loads, second) {
+        (0b110, _, false) => "ld1r",
+        (0b110, _, true) => "ld2r",
+        (0b111, _, false) => "ld3r",
+        (0b111, _, true) => "ld4r",
         (0b000 | 0b010 | 0b100, true, false) => "ld1",
         (0b000 | 0b010 | 0b100, true, true) => "ld2",
         (0b000 | 0b010 | 0b100, false, false) => "st1",
@@ -255,13 +279,28 @@ const fn structure(word: u32) -> Option<&'static str> {
     })
 }
 
-/// Those of FEAT_LRCPC3: bits 31:30 size, 23 writeback, 22 L.
+/// Memory tags: bits 23:22 `opc`, 20:12 offset, 11:10 `op2`.
+const fn tags(word: u32) -> Option<&'static str> {
+    match (field(word, 22, 2), field(word, 10, 2)) {
+        (1, 0) => Some("ldg"),
+        (_, 0) if field(word, 12, 9) != 0 => None,
+        (0, 0) => Some("stzgm"),
+        (2, 0) => Some("stgm"),
+        (_, 0) => Some("ldgm"),
+        (0, _) => Some("stg"),
+        (1, _) => Some("stzg"),
+        (2, _) => Some("st2g"),
+        _ => Some("stz2g"),
+    }
+}
+
+/// Those of FEAT_LRCPC3: bits 31:30 size, 23 writeback, 22 L, 20:12 an offset that is 0, or 15:12 `opc2`.
 const fn weakly_ordered(word: u32) -> Option<&'static str> {
     let loads = field(word, 22, 1) == 1;
     match (field(word, 26, 1), field(word, 30, 2), field(word, 23, 1)) {
         (1, 0, _) | (1, _, 0) => Some(if loads { "ldapur" } else { "stlur" }),
-        (0, 2 | 3, 0) => Some(if loads { "ldiapp" } else { "stilp" }),
-        (0, 2 | 3, 1) => Some(if loads { "ldapr" } else { "stlr" }),
+        (0, 2 | 3, 0) if field(word, 12, 4) <= 1 => Some(if loads { "ldiapp" } else { "stilp" }),
+        (0, 2 | 3, 1) if field(word, 12, 9) == 0 => Some(if loads { "ldapr" } else { "stlr" }),
         _ => None,
     }
 }
@@ -278,12 +317,10 @@ const fn atomic(word: u32) -> Option<&'static str> {
         (0, 6, _) => Some("ldumax"),
         (0, _, _) => Some("ldumin"),
         (_, 0, _) => Some("swp"),
-        (_, opc @ (1 | 2 | 3 | 5), 3) if field(word, 22, 2) == 0 => match opc {
-            1 => Some("st64b"),
-            2 => Some("st64bv0"),
-            3 => Some("st64bv"),
-            _ => Some("ld64b"),
-        },
+        (_, 1, 3) if field(word, 16, 8) == 0x3f => Some("st64b"),
+        (_, 2, 3) if field(word, 21, 3) == 1 => Some("st64bv0"),
+        (_, 3, 3) if field(word, 21, 3) == 1 => Some("st64bv"),
+        (_, 5, 3) if field(word, 16, 8) == 0x3f => Some("ld64b"),
         (_, 1, 0 | 1) => Some("rcwclr"),
         (_, 2, 0 | 1) => Some("rcwswp"),
         (_, 3, 0 | 1) => Some("rcwset"),
