@@ -49,6 +49,7 @@ mod decode;
 mod error;
 mod execute;
 mod form;
+mod mnemonic;
 mod operation;
 
 pub use address::{Base, MemoryOperand};
