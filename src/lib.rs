@@ -84,7 +84,6 @@
 //! # Features
 //!
 //! - `x86_64`: `PortPassthrough`, a device that forwards ports to those of the machine.
-//! - `instruction`: `exit::x86::instruction`, which decodes and executes the instruction that touched MMIO.
 //! - `devices`: `devices`, the chipset of a PC: serial ports, timers, the keyboard controller, ports of power and firmware, interrupt
 //!   controllers, and PCI, which a guest programs.
 //! - `tables`: `tables`, ACPI tables and a device tree, written from what is registered.

@@ -6,7 +6,7 @@ use std::error::Error;
 
 use spin::Mutex;
 use vm_device::IoType::Mmio;
-use vm_device::exit;
+use vm_device::exit::Guest;
 use vm_device::exit::x86::instruction::decode;
 use vm_device::exit::x86::{Gpr, MemoryAccessKind, Mode, Registers, Segment, Size, X86Guest, svm};
 use vm_device::{Access, Accesses, Device, DeviceManager, GuestAddress, IoRange, IoResource, Storage, SystemAllocator};
@@ -44,17 +44,17 @@ struct Exit {
     instruction: &'static [u8],
 }
 
-/// The guest, as its instructions see it: without paging and without memory, so that everything is a device's or nobody's.
-struct Guest<D>(D);
+/// A guest without paging, whose segments have no base, and that has no RAM: every access is a device's. What none claims is
+/// open bus: the result of an access is for logs.
+struct Vm<D>(D);
 
-impl<D: Accesses> exit::Guest for Guest<D> {
+impl<D: Accesses> Guest for Vm<D> {
     type Fault = Infallible;
 
-    fn translate(&mut self, address: u64, _: MemoryAccessKind) -> Result<GuestAddress, Infallible> {
-        Ok(GuestAddress(address))
+    fn translate(&mut self, linear: u64, _: MemoryAccessKind) -> Result<GuestAddress, Infallible> {
+        Ok(GuestAddress(linear))
     }
 
-    // What no device claims is open bus: the results of the accesses are for logs.
     fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Infallible> {
         let _ = self.0.read(address, data, Mmio);
         Ok(())
@@ -66,7 +66,7 @@ impl<D: Accesses> exit::Guest for Guest<D> {
     }
 }
 
-impl<D: Accesses> X86Guest for Guest<D> {
+impl<D: Accesses> X86Guest for Vm<D> {
     fn linear(&mut self, _: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, Infallible> {
         Ok(offset)
     }
@@ -82,18 +82,14 @@ impl<D: Accesses> X86Guest for Guest<D> {
     }
 }
 
-/// Does what the guest exited for, and leaves the registers with which it goes on.
-fn handle(
-    exit: &Exit,
-    registers: &mut Registers,
-    guest: &mut impl X86Guest<Fault = Infallible>,
-) -> Result<(), Box<dyn Error>> {
+/// Does what the guest exited for. The registers are those with which it goes on.
+fn handle(exit: &Exit, registers: &mut Registers, vm: &mut Vm<impl Accesses>) -> Result<(), Box<dyn Error>> {
     const MODE: Mode = Mode::Bits64;
     match exit.code {
-        svm::VMEXIT_IOIO => svm::port_access(exit.info_1, exit.info_2, MODE)?.execute(registers, guest)?,
+        svm::VMEXIT_IOIO => svm::port_access(exit.info_1, exit.info_2, MODE)?.execute(registers, vm)?,
         svm::VMEXIT_NPF => {
             let access = svm::memory_access(exit.info_1, exit.info_2);
-            decode(exit.instruction, MODE)?.execute(registers, &access, guest)?;
+            decode(exit.instruction, MODE)?.execute(registers, &access, vm)?;
         }
         other => return Err(format!("exit {other:#x}").into()),
     }
@@ -132,13 +128,13 @@ const GUEST: [(&str, Exit, u64); 5] = [
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let resources = [IoResource::pio(PORT, 8), IoResource::mmio(MEMORY, 8)];
     MANAGER.register_device(&REGISTER, None, &resources, &[])?;
-    let mut guest = Guest(MANAGER.dispatcher(0)?);
+    let mut vm = Vm(MANAGER.dispatcher(0)?);
 
     let mut registers = Registers { rip: 0x1000, ..Registers::default() };
     registers.set(Gpr::Rax, 0x1122_3344);
     registers.set(Gpr::Rbx, MEMORY);
     for (words, exit, expected) in &GUEST {
-        handle(exit, &mut registers, &mut guest)?;
+        handle(exit, &mut registers, &mut vm)?;
         println!("{:#x}: {words:<40}rax {:#x}", registers.rip, registers.rax());
         assert_eq!(registers.rax(), *expected, "{words}");
     }
