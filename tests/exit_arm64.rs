@@ -5,10 +5,10 @@ mod arm64;
 use arm64::{AR, CM, E0E, EA, EE, EL1H, FNV, Machine, Refusal, S1PTW, SF, SSE, WNR};
 use arm64::{Event, big, described, little, syndrome, transfer};
 use vm_device::GuestAddress;
-use vm_device::exit::arm64::{AbortError, Cause, DataAbort, Exit, Registers, State, data_abort};
+use vm_device::exit::arm64::{Cause, DataAbort, Exit, ExitError, Mode, Registers, data_abort};
 use vm_device::exit::{ExecuteError, MemoryAccessKind, Size};
 
-fn abort(esr: u64) -> Result<DataAbort, AbortError> {
+fn abort(esr: u64) -> Result<DataAbort, ExitError> {
     data_abort(Exit { esr, far: 0xffff_0000_0000_5018, hpfar: 0x9_0000 })
 }
 
@@ -86,17 +86,17 @@ fn what_is_no_access_to_a_device_is_refused_for_what_it_is() {
     for number in (0..0x40).filter(|number| *number != 0x24) {
         let error = abort(class(number)).unwrap_err();
         let esr = class(number);
-        let expected = if number == 0x25 { AbortError::SameLevel(esr) } else { AbortError::NoDataAbort(esr) };
+        let expected = if number == 0x25 { ExitError::SameLevel(esr) } else { ExitError::NoDataAbort(esr) };
         assert_eq!(error, expected);
         assert_eq!(error.esr(), esr);
         assert!(error.to_string().ends_with(&format!("syndrome {esr:#x}")));
     }
     for bits in [0, 1 << 24] {
         let esr = syndrome(bits);
-        assert_eq!(abort(esr | S1PTW), Err(AbortError::PageWalk(esr | S1PTW)));
-        assert_eq!(abort(esr | S1PTW | CM), Err(AbortError::PageWalk(esr | S1PTW | CM)));
-        assert_eq!(abort(esr | EA), Err(AbortError::ExternalAbort(esr | EA)));
-        assert_eq!(abort(esr | FNV), Err(AbortError::NoAddress(esr | FNV)));
+        assert_eq!(abort(esr | S1PTW), Err(ExitError::PageWalk(esr | S1PTW)));
+        assert_eq!(abort(esr | S1PTW | CM), Err(ExitError::PageWalk(esr | S1PTW | CM)));
+        assert_eq!(abort(esr | EA), Err(ExitError::ExternalAbort(esr | EA)));
+        assert_eq!(abort(esr | FNV), Err(ExitError::NoAddress(esr | FNV)));
     }
     let named = [
         (0x00, "address size fault"),
@@ -113,19 +113,19 @@ fn what_is_no_access_to_a_device_is_refused_for_what_it_is() {
     ];
     for (code, name) in named {
         let esr = described(0, 0, 0) & !0x3f | code;
-        assert_eq!(abort(esr), Err(AbortError::OtherFault(esr)));
+        assert_eq!(abort(esr), Err(ExitError::OtherFault(esr)));
         assert_eq!(
-            AbortError::OtherFault(esr).to_string(),
+            ExitError::OtherFault(esr).to_string(),
             format!("no access to a device, but {name}: syndrome {esr:#x}")
         );
     }
     for code in [0x10, 0x13, 0x14, 0x17, 0x18, 0x1b, 0x1c, 0x1f] {
         let esr = described(0, 0, 0) & !0x3f | code;
         // FnV comes with these alone.
-        assert_eq!(abort(esr | FNV), Err(AbortError::ExternalAbort(esr | FNV)));
+        assert_eq!(abort(esr | FNV), Err(ExitError::ExternalAbort(esr | FNV)));
     }
     let esr = described(0, 0, 0) & !0x3f | 0x21;
-    assert_eq!(abort(esr), Err(AbortError::Alignment(esr)));
+    assert_eq!(abort(esr), Err(ExitError::Alignment(esr)));
     // Every status code is an access or an error.
     let accesses = (0..0x40).filter(|code| abort(described(0, 0, 0) & !0x3f | code).is_ok());
     assert_eq!(accesses.collect::<Vec<_>>(), (0x04..=0x0f).chain([0x2a, 0x2b]).collect::<Vec<_>>());
@@ -215,7 +215,7 @@ fn the_order_of_bytes_is_that_of_the_level_or_of_aarch32_itself() {
         (0x3d3, 0, true),
         (0x210, 0, true),
     ] {
-        assert_eq!(State::new(spsr, sctlr).is_big_endian(), expected, "{spsr:#x} {sctlr:#x}");
+        assert_eq!(Mode::new(spsr, sctlr).is_big_endian(), expected, "{spsr:#x} {sctlr:#x}");
     }
 }
 
@@ -228,9 +228,9 @@ fn the_level_and_the_stack_pointer_are_those_of_the_mode() {
         (0x10, true, 0, true),
         (0x13, true, 1, false),
     ] {
-        let state = State::new(spsr, 0);
-        assert_eq!((state.is_aarch32(), state.level()), (aarch32, level));
-        assert!(aarch32 || state.uses_sp_el0() == sp_el0);
+        let mode = Mode::new(spsr, 0);
+        assert_eq!((mode.is_aarch32(), mode.level()), (aarch32, level));
+        assert!(aarch32 || mode.uses_sp_el0() == sp_el0);
     }
 }
 
@@ -247,18 +247,18 @@ fn registers_of_aarch32_lie_where_the_manual_maps_them() {
         // System mode has the registers of user mode.
         (0x1f, 13, 14),
     ];
-    for (mode, sp, lr) in modes {
-        let state = State::new(mode, 0);
-        assert_eq!((state.aarch32_register(13), state.aarch32_register(14)), (Some(sp), Some(lr)));
+    for (bits, sp, lr) in modes {
+        let mode = Mode::new(bits, 0);
+        assert_eq!((mode.aarch32_register(13), mode.aarch32_register(14)), (Some(sp), Some(lr)));
         for number in 0..=7 {
-            assert_eq!(state.aarch32_register(number), Some(number));
+            assert_eq!(mode.aarch32_register(number), Some(number));
         }
         for number in 8..=12 {
-            let banked = if mode == 0x11 { number + 16 } else { number };
-            assert_eq!(state.aarch32_register(number), Some(banked));
+            let banked = if bits == 0x11 { number + 16 } else { number };
+            assert_eq!(mode.aarch32_register(number), Some(banked));
         }
-        assert_eq!(state.aarch32_register(15), None);
-        assert_eq!(state.aarch32_register(255), None);
+        assert_eq!(mode.aarch32_register(15), None);
+        assert_eq!(mode.aarch32_register(255), None);
     }
     assert_eq!(little().aarch32_register(0), None);
 }
@@ -268,7 +268,7 @@ fn registers_of_aarch32_lie_where_the_manual_maps_them() {
 fn the_register_of_an_aarch32_guest_is_not_mapped_again() {
     // `ldr lr, [r0]` in supervisor mode: LR_svc is X18, and SRT says so.
     let mut registers = Registers { spsr: 0x1d3, pc: 0x8000, ..Registers::default() };
-    transfer(described(2, 18, 0), 0x5018, 0).complete(&mut registers, State::new(0x1d3, 0), 0x1234);
+    transfer(described(2, 18, 0), 0x5018, 0).complete(&mut registers, Mode::new(0x1d3, 0), 0x1234);
     assert_eq!((registers.x[18], registers.pc), (0x1234, 0x8004));
 }
 
@@ -284,7 +284,7 @@ fn the_program_counter_goes_on_by_the_length_of_the_instruction() {
             (thumb, 0xffff_fffe, (0xffff_fffe + length) & 0xffff_ffff),
         ] {
             let mut registers = Registers { pc, spsr, ..Registers::default() };
-            transfer(esr, 0x5018, 0).complete(&mut registers, State::new(spsr, 0), 0);
+            transfer(esr, 0x5018, 0).complete(&mut registers, Mode::new(spsr, 0), 0);
             assert_eq!(registers.pc, after);
         }
     }
@@ -398,10 +398,10 @@ fn no_numbers_make_an_exit_panic() {
         let esr = if next() & 1 == 0 { next() } else { 0x24 << 26 | next() & 0x3ff_ffff };
         match data_abort(Exit { esr, far: next(), hpfar: next() }) {
             Ok(DataAbort::Transfer(transfer)) => {
-                let state = State::new(next(), next());
+                let mode = Mode::new(next(), next());
                 let mut registers = Registers { pc: next(), spsr: next(), ..Registers::default() };
-                let _ = transfer.output(&registers, state);
-                transfer.complete(&mut registers, state, next());
+                let _ = transfer.output(&registers, mode);
+                transfer.complete(&mut registers, mode, next());
             }
             Ok(abort) => abort.skip(&mut Registers { pc: next(), spsr: next(), ..Registers::default() }),
             Err(error) => assert!(!error.to_string().is_empty() && error.esr() == esr),

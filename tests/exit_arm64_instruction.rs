@@ -5,7 +5,7 @@ mod arm64;
 use arm64::{EL1H, Event, Machine, Refusal, big, fault, little};
 use vm_device::GuestAddress;
 use vm_device::exit::arm64::instruction::{DecodeError, Form, decode, fetch};
-use vm_device::exit::arm64::{Fault, Registers, State};
+use vm_device::exit::arm64::{Mode, Registers, Stage2Fault};
 use vm_device::exit::{ExecuteError, MemoryAccessKind};
 
 use MemoryAccessKind::{Fetch, Read, Write};
@@ -31,17 +31,17 @@ fn numbered(base: u64) -> Registers {
     Registers { x, sp: VIRTUAL + 0x80, pc: 0x8000, spsr: EL1H }
 }
 
-/// Executes `word` in a state and returns the registers, the error, and the machine.
+/// Executes `word` in a `mode` and returns the registers, the error, and the machine.
 fn run_in(
     word: u32,
     registers: Registers,
     mut guest: Machine,
-    state: State,
-    fault: Fault,
+    mode: Mode,
+    fault: Stage2Fault,
 ) -> (Registers, Result<(), ExecuteError<Refusal>>, Machine) {
     let mut after = registers;
-    let instruction = decode(word, state).unwrap_or_else(|error| panic!("{error}"));
-    let result = instruction.execute(&mut after, state, &fault, &mut guest);
+    let instruction = decode(word, mode).unwrap_or_else(|error| panic!("{error}"));
+    let result = instruction.execute(&mut after, mode, &fault, &mut guest);
     (after, result, guest)
 }
 
@@ -315,7 +315,7 @@ fn the_known_address_is_used_for_its_own_page_and_kind_alone() {
     let (_, result, guest) = run_in(0xb800_4443, registers, machine(), little(), fault(Read, VIRTUAL, DEVICE));
     assert_eq!((result, guest.events.first()), (Ok(()), Some(&Event::Translate(VIRTUAL + 8, Write))));
     // After a permission fault none is known.
-    let unknown = Fault { address: None, ..fault(Write, VIRTUAL, DEVICE) };
+    let unknown = Stage2Fault { address: None, ..fault(Write, VIRTUAL, DEVICE) };
     let (_, result, guest) = run_in(0xb800_4443, registers, machine(), little(), unknown);
     assert_eq!((result, guest.translations()), (Ok(()), vec![VIRTUAL + 8]));
 }
@@ -356,11 +356,11 @@ fn vectors() -> [[u8; 32]; 32] {
     core::array::from_fn(|register| core::array::from_fn(|byte| (16 * register + byte) as u8))
 }
 
-fn run_vector(word: u32, offset: u64, state: State) -> (Registers, Machine) {
+fn run_vector(word: u32, offset: u64, mode: Mode) -> (Registers, Machine) {
     let mut guest = machine();
     guest.vectors = Some(vectors());
-    let kind = if decode(word, state).is_ok_and(|instruction| instruction.writes()) { Write } else { Read };
-    let (after, result, guest) = run_in(word, numbered(VIRTUAL + offset), guest, state, fault(kind, VIRTUAL, DEVICE));
+    let kind = if decode(word, mode).is_ok_and(|instruction| instruction.writes()) { Write } else { Read };
+    let (after, result, guest) = run_in(word, numbered(VIRTUAL + offset), guest, mode, fault(kind, VIRTUAL, DEVICE));
     assert_eq!((result, after.pc), (Ok(()), 0x8004));
     (after, guest)
 }
@@ -383,7 +383,7 @@ fn vector_registers_are_stored_by_their_low_bytes() {
 
 #[test]
 fn a_load_clears_the_rest_of_a_vector_register() {
-    let loaded = |word, state, register: usize| run_vector(word, 0, state).1.vectors.unwrap()[register];
+    let loaded = |word, mode, register: usize| run_vector(word, 0, mode).1.vectors.unwrap()[register];
     let expected = |bytes: &[u8]| {
         let mut value = [0; 32];
         value[..bytes.len()].copy_from_slice(bytes);
@@ -462,7 +462,7 @@ fn what_is_not_executed_is_refused_by_its_name() {
         assert!(error.to_string().ends_with(&format!("{word:#010x}")));
     }
     // An AArch32 guest: the same word is another instruction.
-    let aarch32 = State::new(0x1d3, 0);
+    let aarch32 = Mode::new(0x1d3, 0);
     assert_eq!(decode(0xb800_4443, aarch32), Err(DecodeError::Aarch32(0xb800_4443)));
 }
 

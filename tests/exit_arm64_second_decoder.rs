@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use vm_device::exit::arm64::State;
+use vm_device::exit::arm64::Mode;
 use vm_device::exit::arm64::instruction::{Addressing, DecodeError, Extend, Form, Instruction, Target, decode};
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::{InstDecoder, Opcode, Operand, SIMDSizeCode, ShiftStyle, SizeCode};
 
 /// EL1 with its own stack pointer, little-endian.
-fn state() -> State {
-    State::new(5, 0)
+fn mode() -> Mode {
+    Mode::new(5, 0)
 }
 
 /// What both decoders say of a load or a store: the mnemonic, the registers by their names, the address.
@@ -186,7 +186,7 @@ fn both_decoders_agree_about_every_load_and_store() {
     let mut faults = BTreeSet::new();
     loads_and_stores(|word| {
         let theirs = second(word);
-        match (decode(word, state()), theirs) {
+        match (decode(word, mode()), theirs) {
             (Ok(instruction), Some(other)) => {
                 assert_eq!(Some(Summary::from(instruction)), summary(&other), "{word:#010x}");
                 agreed.insert(instruction.mnemonic());
@@ -233,7 +233,7 @@ fn outside_of_loads_and_stores_nothing_touches_memory_by_a_register_alone() {
         if word >> 25 & 0b0101 == 0b0100 {
             continue;
         }
-        match decode(word, state()) {
+        match decode(word, mode()) {
             Err(DecodeError::NoMemoryOperand(_)) => {
                 if let Some(other) = second(word) {
                     let opcode = other.opcode.to_string();

@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use vm_device::GuestAddress;
 use vm_device::exit::arm64::instruction::{Addressing, DecodeError, Form, Instruction, Target, decode, fetch};
-use vm_device::exit::arm64::{Cause, DataAbort, Exit, Fault, Registers, State, data_abort};
+use vm_device::exit::arm64::{Cause, DataAbort, Exit, Mode, Registers, Stage2Fault, data_abort};
 use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind, Size};
 use yaxpeax_arch::{Decoder, U8Reader};
 use yaxpeax_arm::armv8::a64::{InstDecoder, Opcode};
@@ -70,7 +70,7 @@ fuzz_target!(|input: &[u8]| {
     let mut numbers = numbers.chunks_exact(8).map(|number| u64::from_le_bytes(number.try_into().unwrap()));
     let mut next = || numbers.next().unwrap();
     let exit = Exit { esr: next(), far: next(), hpfar: next() };
-    let state = State::new(exit.far.rotate_left(7), next());
+    let mode = Mode::new(exit.far.rotate_left(7), next());
     let registers = Registers { x: core::array::from_fn(|_| next()), sp: next(), pc: next(), spsr: next() };
     let machine = next();
 
@@ -80,14 +80,14 @@ fuzz_target!(|input: &[u8]| {
             abort.skip(&mut after);
             assert_eq!((after.x, after.sp), (registers.x, registers.sp));
             if let DataAbort::Transfer(transfer) = abort {
-                let value = transfer.output(&registers, state);
+                let value = transfer.output(&registers, mode);
                 assert_eq!(transfer.size.truncate(value), value);
                 let mut complete = registers;
-                transfer.complete(&mut complete, state, machine);
+                transfer.complete(&mut complete, mode, machine);
                 assert_eq!(Registers { x: registers.x, ..complete }, after);
                 let mut guest = Machine::new(machine);
                 let mut executed = registers;
-                match transfer.execute(&mut executed, state, &mut guest) {
+                match transfer.execute(&mut executed, mode, &mut guest) {
                     Ok(()) => {
                         let accessed = if transfer.writes() { guest.written } else { guest.read };
                         assert_eq!((accessed, guest.read + guest.written), (transfer.size.bytes(), accessed));
@@ -100,7 +100,7 @@ fuzz_target!(|input: &[u8]| {
         Err(error) => {
             assert_eq!(error.esr(), exit.esr);
             assert!(!error.to_string().is_empty());
-            Fault {
+            Stage2Fault {
                 address: Some(GuestAddress(exit.hpfar)),
                 virtual_address: exit.far,
                 kind: MemoryAccessKind::Read,
@@ -112,12 +112,12 @@ fuzz_target!(|input: &[u8]| {
     let _ = fetch(&registers, &mut Machine::new(machine));
 
     for word in words.chunks_exact(4).map(|word| u32::from_le_bytes(word.try_into().unwrap())) {
-        match decode(word, state) {
+        match decode(word, mode) {
             Ok(instruction) => {
                 check_second(word, &instruction);
-                check_execution(&instruction, registers, state, &fault, machine);
+                check_execution(&instruction, registers, mode, &fault, machine);
             }
-            Err(error) => assert_eq!(error == DecodeError::Aarch32(word), state.is_aarch32()),
+            Err(error) => assert_eq!(error == DecodeError::Aarch32(word), mode.is_aarch32()),
         }
     }
 });
@@ -131,10 +131,10 @@ fn check_second(word: u32, instruction: &Instruction) {
 }
 
 /// An instruction moves all of its bytes, or none of its registers changes.
-fn check_execution(instruction: &Instruction, registers: Registers, state: State, fault: &Fault, machine: u64) {
+fn check_execution(instruction: &Instruction, registers: Registers, mode: Mode, fault: &Stage2Fault, machine: u64) {
     let mut guest = Machine::new(machine);
     let mut after = registers;
-    let result = instruction.execute(&mut after, state, fault, &mut guest);
+    let result = instruction.execute(&mut after, mode, fault, &mut guest);
     let bytes = instruction.size() * if instruction.second_register().is_some() { 2 } else { 1 };
     match result {
         Ok(()) if instruction.form() == Form::Prefetch => assert_eq!((guest.read, guest.written), (0, 0)),

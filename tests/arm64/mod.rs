@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use vm_device::GuestAddress;
-use vm_device::exit::arm64::{Cause, DataAbort, Exit, Fault, State, Transfer, data_abort};
+use vm_device::exit::arm64::{Cause, DataAbort, Exit, Mode, Stage2Fault, Transfer, data_abort};
 use vm_device::exit::{Guest, MemoryAccessKind};
 
 /// One call of the guest's.
@@ -104,12 +104,12 @@ pub(crate) const EE: u64 = 1 << 25;
 /// SCTLR_EL1.E0E.
 pub(crate) const E0E: u64 = 1 << 24;
 
-pub(crate) fn little() -> State {
-    State::new(EL1H, 0)
+pub(crate) fn little() -> Mode {
+    Mode::new(EL1H, 0)
 }
 
-pub(crate) fn big() -> State {
-    State::new(EL1H, EE)
+pub(crate) fn big() -> Mode {
+    Mode::new(EL1H, EE)
 }
 
 /// The syndrome of a translation fault of level 3, with a 32-bit instruction, and these bits besides.
@@ -140,6 +140,6 @@ pub(crate) fn transfer(esr: u64, far: u64, page: u64) -> Transfer {
 }
 
 /// The fault of an instruction that the syndrome does not describe.
-pub(crate) fn fault(kind: MemoryAccessKind, virtual_address: u64, address: u64) -> Fault {
-    Fault { address: Some(GuestAddress(address)), virtual_address, kind, cause: Cause::Translation, length: 4 }
+pub(crate) fn fault(kind: MemoryAccessKind, virtual_address: u64, address: u64) -> Stage2Fault {
+    Stage2Fault { address: Some(GuestAddress(address)), virtual_address, kind, cause: Cause::Translation, length: 4 }
 }

@@ -4,12 +4,12 @@ use core::hint::black_box;
 
 use vm_device::GuestAddress;
 use vm_device::exit::arm64::instruction::{Instruction, decode, fetch};
-use vm_device::exit::arm64::{AbortError, DataAbort, Exit, Registers, State, Transfer, data_abort};
 #[cfg(feature = "texts")]
 use vm_device::exit::arm64::{
-    Cause, Fault, Register,
+    Cause, Register, Stage2Fault,
     instruction::{Addressing, DecodeError, Extend, Form, Target},
 };
+use vm_device::exit::arm64::{DataAbort, Exit, ExitError, Mode, Registers, Transfer, data_abort};
 use vm_device::exit::{Guest, MemoryAccessKind};
 
 #[cfg(feature = "texts")]
@@ -47,12 +47,12 @@ impl Guest for Nowhere {
 pub fn all() {
     let mut guest = Nowhere;
     let mut registers = black_box(Registers { x: [0; 31], sp: 0, pc: 0, spsr: 0 });
-    let state = call!(State::new, 0, 0);
-    call!(State::is_aarch32, state);
-    call!(State::level, state);
-    call!(State::uses_sp_el0, state);
-    call!(State::is_big_endian, state);
-    call!(State::aarch32_register, state, 13);
+    let mode = call!(Mode::new, 0, 0);
+    call!(Mode::is_aarch32, mode);
+    call!(Mode::level, mode);
+    call!(Mode::uses_sp_el0, mode);
+    call!(Mode::is_big_endian, mode);
+    call!(Mode::aarch32_register, mode, 13);
     call!(Registers::get, &registers, 1);
     call!(Registers::set, &mut registers, 1, 2);
     call!(Registers::advance, &mut registers, 4);
@@ -63,12 +63,12 @@ pub fn all() {
             if let DataAbort::Transfer(transfer) = abort {
                 call!(Transfer::writes, &transfer);
                 call!(Transfer::may_begin_earlier, &transfer);
-                call!(Transfer::output, &transfer, &registers, state);
-                call!(Transfer::complete, &transfer, &mut registers, state, 0);
-                let _ = call!(Transfer::execute::<Nowhere>, &transfer, &mut registers, state, &mut guest);
+                call!(Transfer::output, &transfer, &registers, mode);
+                call!(Transfer::complete, &transfer, &mut registers, mode, 0);
+                let _ = call!(Transfer::execute::<Nowhere>, &transfer, &mut registers, mode, &mut guest);
             }
             let word = call!(fetch::<Nowhere>, &registers, &mut guest).unwrap_or(0);
-            if let Ok(instruction) = call!(decode, word, state) {
+            if let Ok(instruction) = call!(decode, word, mode) {
                 call!(Instruction::form, &instruction);
                 call!(Instruction::writes, &instruction);
                 call!(Instruction::size, &instruction);
@@ -78,11 +78,11 @@ pub fn all() {
                 call!(Instruction::addressing, &instruction);
                 call!(Instruction::mnemonic, &instruction);
                 call!(Instruction::address, &instruction, &registers);
-                let _ = call!(Instruction::execute::<Nowhere>, &instruction, &mut registers, state, &fault, &mut guest);
+                let _ = call!(Instruction::execute::<Nowhere>, &instruction, &mut registers, mode, &fault, &mut guest);
             }
         }
         Err(error) => {
-            call!(AbortError::esr, error);
+            call!(ExitError::esr, error);
         }
     }
 }
@@ -92,11 +92,11 @@ pub fn texts() {
     let exit = black_box(Exit { esr: 0, far: 0, hpfar: 0 });
     debug::<Exit>(&exit);
     debug::<Registers>(&Registers { x: [0; 31], sp: 0, pc: 0, spsr: 0 });
-    debug::<State>(&State::new(0, 0));
+    debug::<Mode>(&Mode::new(0, 0));
     match data_abort(exit) {
         Ok(abort) => {
             debug::<DataAbort>(&abort);
-            debug::<Fault>(abort.fault());
+            debug::<Stage2Fault>(abort.fault());
             debug::<Cause>(&abort.fault().cause);
             if let DataAbort::Transfer(transfer) = abort {
                 debug::<Transfer>(&transfer);
@@ -104,11 +104,11 @@ pub fn texts() {
             }
         }
         Err(error) => {
-            debug::<AbortError>(&error);
-            display::<AbortError>(&error);
+            debug::<ExitError>(&error);
+            display::<ExitError>(&error);
         }
     }
-    match decode(black_box(0), State::new(0, 0)) {
+    match decode(black_box(0), Mode::new(0, 0)) {
         Ok(instruction) => {
             debug::<Instruction>(&instruction);
             debug::<Form>(&instruction.form());

@@ -1,6 +1,6 @@
 //! Data aborts of a guest: what ESR_EL2, FAR_EL2 and HPFAR_EL2 say.
 
-use super::abort_error::AbortError;
+use super::error::ExitError;
 use super::registers::Registers;
 use super::transfer::{Register, Transfer};
 use crate::address::GuestAddress;
@@ -65,7 +65,7 @@ pub enum Cause {
 
 /// The access that faulted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Fault {
+pub struct Stage2Fault {
     /// The guest physical address. `None` after a permission fault, for which HPFAR_EL2 is not valid: translate
     /// [`virtual_address`](Self::virtual_address), with `AT S1E1R` and its kin or in software.
     pub address: Option<GuestAddress>,
@@ -79,7 +79,7 @@ pub struct Fault {
     pub length: u8,
 }
 
-impl Fault {
+impl Stage2Fault {
     /// The guest physical address of the page that the fault is in, if an operand of this kind at `address` starts in it.
     ///
     /// The kind counts: another vCPU may have exchanged the instruction since, for one that the guest's page tables forbid.
@@ -95,7 +95,7 @@ impl Fault {
 /// ```
 /// use vm_device::GuestAddress;
 /// use vm_device::exit::Size;
-/// use vm_device::exit::arm64::{DataAbort, Exit, Registers, State, data_abort};
+/// use vm_device::exit::arm64::{DataAbort, Exit, Registers, Mode, data_abort};
 ///
 /// // `ldrb w3, [x1]`, of a PL011 at 0x900_0000: ISV, SAS = 0, SRT = 3, a translation fault of level 3.
 /// let exit = Exit { esr: 0x9303_0007, far: 0xffff_0000_1234_5018, hpfar: 0x9_0000 };
@@ -105,10 +105,10 @@ impl Fault {
 ///
 /// // Here the manager reads the device, which has 0x90.
 /// let mut registers = Registers { pc: 0x8000, spsr: 5, ..Registers::default() };
-/// let state = State::new(registers.spsr, 0);
-/// transfer.complete(&mut registers, state, 0x90);
+/// let mode = Mode::new(registers.spsr, 0);
+/// transfer.complete(&mut registers, mode, 0x90);
 /// assert_eq!((registers.x[3], registers.pc), (0x90, 0x8004));
-/// # Ok::<(), vm_device::exit::arm64::AbortError>(())
+/// # Ok::<(), vm_device::exit::arm64::ExitError>(())
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DataAbort {
@@ -116,15 +116,15 @@ pub enum DataAbort {
     Transfer(Transfer),
     /// The syndrome is not valid, as for every instruction with writeback and every pair: fetch the instruction at the
     /// program counter, [`decode`](super::instruction::decode) and [execute](super::instruction::Instruction::execute) it.
-    Instruction(Fault),
+    Instruction(Stage2Fault),
     /// Maintenance of a cache by address. A device has none: the instruction does nothing, and
     /// [`Registers::advance`] completes it.
-    CacheMaintenance(Fault),
+    CacheMaintenance(Stage2Fault),
 }
 
 impl DataAbort {
     /// The access that faulted.
-    pub const fn fault(&self) -> &Fault {
+    pub const fn fault(&self) -> &Stage2Fault {
         match self {
             DataAbort::Transfer(transfer) => &transfer.fault,
             DataAbort::Instruction(fault) | DataAbort::CacheMaintenance(fault) => fault,
@@ -142,7 +142,7 @@ impl DataAbort {
     /// let mut registers = Registers { pc: 0x8000, ..Registers::default() };
     /// abort.skip(&mut registers);
     /// assert_eq!(registers.pc, 0x8004);
-    /// # Ok::<(), vm_device::exit::arm64::AbortError>(())
+    /// # Ok::<(), vm_device::exit::arm64::ExitError>(())
     /// ```
     pub fn skip(&self, registers: &mut Registers) {
         registers.advance(self.fault().length);
@@ -156,22 +156,22 @@ impl DataAbort {
 /// too: HPFAR_EL2 holds the address of a 4 KiB page.
 ///
 /// # Errors
-/// [`AbortError`] for what is no access of an instruction to a device: each cause has a variant.
+/// [`ExitError`] for what is no access of an instruction to a device: each cause has a variant.
 #[inline]
-pub fn data_abort(exit: Exit) -> Result<DataAbort, AbortError> {
+pub fn data_abort(exit: Exit) -> Result<DataAbort, ExitError> {
     let esr = exit.esr;
     let cause = match esr & esr::DFSC {
         // Level -1, and with FEAT_D128 level -2.
         0x04..=0x07 | 0x2a | 0x2b => Cause::Translation,
         0x08..=0x0b => Cause::AccessFlag,
         0x0c..=0x0f => Cause::Permission,
-        _ => return Err(AbortError::new(esr)),
+        _ => return Err(ExitError::new(esr)),
     };
     if esr::class(esr) != DATA_ABORT_LOWER_LEVEL || esr & (esr::S1PTW | esr::EA | esr::FNV) != 0 {
-        return Err(AbortError::new(esr));
+        return Err(ExitError::new(esr));
     }
     let page = (exit.hpfar >> 4 & 0xfff_ffff_ffff) << 12;
-    let fault = Fault {
+    let fault = Stage2Fault {
         address: match cause {
             Cause::Permission => None,
             Cause::Translation | Cause::AccessFlag => Some(GuestAddress(page | exit.far & 0xfff)),

@@ -9,11 +9,11 @@
 //! | data abort with a valid syndrome | [`DataAbort::Transfer`], by [`data_abort`] | [`Transfer::complete`], or all at once [`Transfer::execute`] |
 //! | data abort without one | [`DataAbort::Instruction`] | [`instruction::fetch`], [`instruction::decode`], [`Instruction::execute`](instruction::Instruction::execute) |
 //! | cache maintenance | [`DataAbort::CacheMaintenance`] | [`DataAbort::skip`] |
-//! | anything else | an [`AbortError`] that names it | |
+//! | anything else | an [`ExitError`] that names it | |
 //!
 //! ```
 //! use vm_device::exit::arm64::instruction::{decode, fetch};
-//! use vm_device::exit::arm64::{DataAbort, Exit, Registers, State, data_abort};
+//! use vm_device::exit::arm64::{DataAbort, Exit, Registers, Mode, data_abort};
 //! # use vm_device::GuestAddress;
 //! # use vm_device::exit::{Guest, MemoryAccessKind};
 //! # struct Machine { device: Vec<u8> }
@@ -31,14 +31,14 @@
 //! let exit = Exit { esr: 0x9200_0047, far: 0xa000_0000, hpfar: 0x9_0000 };
 //! let mut registers = Registers { pc: 0x8000, spsr: 5, ..Registers::default() };
 //! (registers.x[2], registers.x[3]) = (0xa000_0000, 0x1234_5678);
-//! let state = State::new(registers.spsr, 0);
+//! let mode = Mode::new(registers.spsr, 0);
 //!
 //! match data_abort(exit).expect("an access") {
-//!     DataAbort::Transfer(transfer) => transfer.execute(&mut registers, state, &mut guest).expect("no fault"),
+//!     DataAbort::Transfer(transfer) => transfer.execute(&mut registers, mode, &mut guest).expect("no fault"),
 //!     DataAbort::Instruction(fault) => {
 //!         let word = fetch(&registers, &mut guest).expect("no fault");
-//!         let instruction = decode(word, state).expect("an instruction that is known");
-//!         instruction.execute(&mut registers, state, &fault, &mut guest).expect("no fault");
+//!         let instruction = decode(word, mode).expect("an instruction that is known");
+//!         instruction.execute(&mut registers, mode, &fault, &mut guest).expect("no fault");
 //!     }
 //!     abort @ DataAbort::CacheMaintenance(_) => abort.skip(&mut registers),
 //! }
@@ -54,15 +54,15 @@
 //! A guest that is stepped (MDSCR_EL1.SS) gets its exception when it returns, because PSTATE.SS becomes 0. Exceptions that a
 //! refused exit is to cause in the guest, such as a synchronous external abort, are for the hypervisor to inject.
 
-mod abort_error;
 mod data_abort;
+mod error;
 pub mod instruction;
+mod mode;
 mod registers;
-mod state;
 mod transfer;
 
-pub use abort_error::AbortError;
-pub use data_abort::{Cause, DATA_ABORT_LOWER_LEVEL, DataAbort, Exit, Fault, data_abort};
+pub use data_abort::{Cause, DATA_ABORT_LOWER_LEVEL, DataAbort, Exit, Stage2Fault, data_abort};
+pub use error::ExitError;
+pub use mode::Mode;
 pub use registers::Registers;
-pub use state::State;
 pub use transfer::{Register, Transfer};

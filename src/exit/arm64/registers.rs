@@ -1,10 +1,10 @@
 //! The registers that an access reads and changes.
 
-use super::state::State;
+use super::mode::Mode;
 
 /// The registers of a guest.
 ///
-/// The registers of an AArch32 guest lie in the same ones: see [`State::aarch32_register`].
+/// The registers of an AArch32 guest lie in the same ones: see [`Mode::aarch32_register`].
 ///
 /// ```
 /// use vm_device::exit::arm64::Registers;
@@ -20,7 +20,7 @@ use super::state::State;
 pub struct Registers {
     /// X0 to X30.
     pub x: [u64; 31],
-    /// The stack pointer that the guest uses: SP_EL0 or SP_EL1, as [`State::uses_sp_el0`] says. Only decoded instructions read
+    /// The stack pointer that the guest uses: SP_EL0 or SP_EL1, as [`Mode::uses_sp_el0`] says. Only decoded instructions read
     /// and change it.
     pub sp: u64,
     /// ELR_EL2: the address of the instruction that caused the exit.
@@ -107,7 +107,7 @@ const fn next_it_state(state: u64) -> u64 {
     state & !spsr::IT | (next & 0b1111_1100) << 8 | (next & 0b11) << 25
 }
 
-impl State {
+impl Mode {
     /// Which of [`Registers::x`] holds the register `number` (0 to 14) of an AArch32 guest in its present mode: R8 to R14 have
     /// one of each for several modes. `None` in AArch64, for R15, which is the program counter, and for a register that the
     /// mode does not have at EL0 and EL1.
@@ -116,11 +116,11 @@ impl State {
     /// general-purpose registers between the Execution states"). A decoder of AArch32 instructions needs it.
     ///
     /// ```
-    /// use vm_device::exit::arm64::State;
+    /// use vm_device::exit::arm64::Mode;
     ///
     /// // Supervisor mode: its R13 is SP_svc.
-    /// let state = State::new(0x1d3, 0);
-    /// assert_eq!((state.aarch32_register(0), state.aarch32_register(13)), (Some(0), Some(19)));
+    /// let mode = Mode::new(0x1d3, 0);
+    /// assert_eq!((mode.aarch32_register(0), mode.aarch32_register(13)), (Some(0), Some(19)));
     /// ```
     pub const fn aarch32_register(self, number: u8) -> Option<u8> {
         const FIQ: u64 = 0b0001;
@@ -131,7 +131,7 @@ impl State {
         if !self.is_aarch32() {
             return None;
         }
-        Some(match (self.mode(), number) {
+        Some(match (self.number(), number) {
             (_, 0..=7) => number,
             (FIQ, 8..=14) => number + 16,
             (_, 8..=12) => number,

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 
 use vm_device::exit::arm64::instruction::{Instruction, decode};
-use vm_device::exit::arm64::{DataAbort, Exit, Fault, Registers, State, Transfer, data_abort};
+use vm_device::exit::arm64::{DataAbort, Exit, Mode, Registers, Stage2Fault, Transfer, data_abort};
 use vm_device::{Accesses, Dispatcher, IoType};
 
 use super::guest::{Constant, Flat, asymmetric, dispatcher, touch};
@@ -75,13 +75,13 @@ fn exit(sample: &Sample, address: u64) -> Exit {
 /// A virtual processor that is at one of the instructions.
 struct Vcpu {
     registers: Registers,
-    state: State,
+    mode: Mode,
 }
 
 impl Vcpu {
     fn new() -> Self {
         let registers = Registers { pc: 0x40_1000, spsr: black_box(5), ..Registers::default() };
-        Self { registers, state: State::new(registers.spsr, 0) }
+        Self { registers, mode: Mode::new(registers.spsr, 0) }
     }
 
     /// The registers with which the instruction accesses `address`.
@@ -147,12 +147,12 @@ fn transfer_by_hand(transfer: &Transfer, vcpu: &mut Vcpu, devices: &mut impl Acc
     let Some(address) = transfer.fault.address else { return false };
     let mut data = [0; 8];
     if transfer.writes() {
-        data = transfer.output(&vcpu.registers, vcpu.state).to_le_bytes();
+        data = transfer.output(&vcpu.registers, vcpu.mode).to_le_bytes();
         let _ = devices.write(address, transfer.size.of(&mut data), IoType::Mmio);
     } else {
         let _ = devices.read(address, transfer.size.of(&mut data), IoType::Mmio);
     }
-    transfer.complete(&mut vcpu.registers, vcpu.state, u64::from_le_bytes(data));
+    transfer.complete(&mut vcpu.registers, vcpu.mode, u64::from_le_bytes(data));
     true
 }
 
@@ -183,7 +183,7 @@ fn transfers(samples: &'static [Sample]) -> Vec<Way> {
         }),
         Way::new(OWN_BY_GUEST, known, move |Known { sample, of: transfer }, address| {
             by_guest.exits_at(sample, address);
-            let executed = transfer.execute(&mut by_guest.registers, by_guest.state, &mut guest);
+            let executed = transfer.execute(&mut by_guest.registers, by_guest.mode, &mut guest);
             by_guest.outcome(executed.is_ok())
         }),
         loop_alone(samples),
@@ -206,7 +206,7 @@ fn whole_paths(samples: &'static [Sample]) -> Vec<Way> {
     let by_guest = Way::new(OWN_BY_GUEST, samples, move |sample, address| {
         vcpu.exits_at(sample, address);
         let executed = match &data_abort(exit(sample, address)) {
-            Ok(DataAbort::Transfer(transfer)) => transfer.execute(&mut vcpu.registers, vcpu.state, &mut guest).is_ok(),
+            Ok(DataAbort::Transfer(transfer)) => transfer.execute(&mut vcpu.registers, vcpu.mode, &mut guest).is_ok(),
             _ => false,
         };
         vcpu.outcome(executed)
@@ -222,7 +222,7 @@ fn whole_paths(samples: &'static [Sample]) -> Vec<Way> {
 
 fn decoders(samples: &'static [Sample]) -> Vec<Way> {
     let vcpu = Vcpu::new();
-    let own = Way::new(OWN, samples, move |sample, _| match &decode(sample.word, vcpu.state) {
+    let own = Way::new(OWN, samples, move |sample, _| match &decode(sample.word, vcpu.mode) {
         Ok(instruction) => black_box(instruction).register().into(),
         Err(_) => 0,
     });
@@ -232,14 +232,14 @@ fn decoders(samples: &'static [Sample]) -> Vec<Way> {
 
 /// What is left when the exit is known and the instruction is decoded, with an answer that takes no time.
 fn executions(samples: &'static [Sample]) -> Vec<Way> {
-    let known: &[Known<(Fault, Instruction)>] = known(samples, |sample| {
+    let known: &[Known<(Stage2Fault, Instruction)>] = known(samples, |sample| {
         let abort = data_abort(exit(sample, 0xe000_0000)).ok()?;
-        Some((*abort.fault(), decode(sample.word, Vcpu::new().state).ok()?))
+        Some((*abort.fault(), decode(sample.word, Vcpu::new().mode).ok()?))
     });
     let (mut vcpu, mut guest) = (Vcpu::new(), Flat(Constant::new()));
     let own = Way::new(OWN, known, move |Known { sample, of: (fault, instruction) }, address| {
         vcpu.exits_at(sample, address);
-        let executed = instruction.execute(&mut vcpu.registers, vcpu.state, fault, &mut guest);
+        let executed = instruction.execute(&mut vcpu.registers, vcpu.mode, fault, &mut guest);
         vcpu.outcome(executed.is_ok())
     });
     vec![own, loop_alone(samples)]
@@ -250,9 +250,9 @@ fn whole_paths_by_instruction(samples: &'static [Sample]) -> Vec<Way> {
         let (mut vcpu, mut guest) = (Vcpu::new(), Flat(devices));
         Way::new(name, samples, move |sample: &Sample, address| {
             vcpu.exits_at(sample, address);
-            let executed = match (&data_abort(exit(sample, address)), &decode(sample.word, vcpu.state)) {
+            let executed = match (&data_abort(exit(sample, address)), &decode(sample.word, vcpu.mode)) {
                 (Ok(DataAbort::Instruction(fault)), Ok(instruction)) => {
-                    instruction.execute(&mut vcpu.registers, vcpu.state, fault, &mut guest).is_ok()
+                    instruction.execute(&mut vcpu.registers, vcpu.mode, fault, &mut guest).is_ok()
                 }
                 _ => false,
             };
@@ -281,7 +281,7 @@ mod tests {
             let (mut by_hand, mut answers) = (Vcpu::new(), Constant::new());
             assert!(transfer_by_hand(&transfer, &mut by_hand, &mut answers));
             let (mut by_guest, mut guest) = (Vcpu::new(), Flat(Constant::new()));
-            transfer.execute(&mut by_guest.registers, by_guest.state, &mut guest).unwrap();
+            transfer.execute(&mut by_guest.registers, by_guest.mode, &mut guest).unwrap();
             assert_eq!((by_hand.registers, answers.value()), (by_guest.registers, guest.0.value()));
         }
     }
@@ -292,7 +292,7 @@ mod tests {
             let mut vcpu = Vcpu::new();
             vcpu.exits_at(sample, 0xe000_0008);
             assert!(matches!(data_abort(exit(sample, 0xe000_0008)), Ok(DataAbort::Instruction(_))));
-            let instruction = decode(sample.word, vcpu.state).unwrap();
+            let instruction = decode(sample.word, vcpu.mode).unwrap();
             assert_eq!(instruction.address(&vcpu.registers), 0xe000_0008, "{instruction:?}");
             assert_eq!(other_decoders::yaxpeax_arm(sample.word), 1, "{instruction:?}");
             let count = 1 + usize::from(instruction.second_register().is_some());

@@ -3,7 +3,7 @@
 use core::fmt;
 
 use vm_device::exit::arm64::instruction::{DecodeError, decode, fetch};
-use vm_device::exit::arm64::{AbortError, DATA_ABORT_LOWER_LEVEL, DataAbort, Transfer, data_abort};
+use vm_device::exit::arm64::{DATA_ABORT_LOWER_LEVEL, DataAbort, ExitError, Transfer, data_abort};
 use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind};
 use vm_device::{Failed, GuestAddress};
 
@@ -42,18 +42,18 @@ impl Machine {
 
     /// Does what the guest exited for, or says what it gets instead.
     fn complete(&mut self, exit: Exit) -> Result<(), Fault> {
-        let (mut registers, state) = (*self.vcpu.registers(), self.vcpu.state());
+        let (mut registers, mode) = (*self.vcpu.registers(), self.vcpu.mode());
         match exit.class() {
             DATA_ABORT_LOWER_LEVEL => match data_abort(exit.syndrome) {
                 Ok(DataAbort::Transfer(transfer)) if !transfer.may_begin_earlier() => {
-                    transfer.execute(&mut registers, state, self)?;
+                    transfer.execute(&mut registers, mode, self)?;
                 }
                 Ok(DataAbort::Transfer(Transfer { fault, .. }) | DataAbort::Instruction(fault)) => {
-                    let instruction = decode(fetch(&registers, self)?, state)?;
-                    instruction.execute(&mut registers, state, &fault, self)?;
+                    let instruction = decode(fetch(&registers, self)?, mode)?;
+                    instruction.execute(&mut registers, mode, &fault, self)?;
                 }
                 Ok(abort @ DataAbort::CacheMaintenance(_)) => abort.skip(&mut registers),
-                Err(AbortError::PageWalk(_)) => {
+                Err(ExitError::PageWalk(_)) => {
                     return Err(self.abort(exit.syndrome.far, EXTERNAL_ABORT, MemoryAccessKind::Read));
                 }
                 Err(error) => return Err(Fault::Stop(Stop::Abort(error))),
@@ -82,7 +82,7 @@ impl Machine {
         const DATA: u64 = 0x24;
         const WRITE: u64 = 1 << 6;
         let class = if kind == MemoryAccessKind::Fetch { FETCH } else { DATA };
-        let same_level = u64::from(self.vcpu.state().level() == 1);
+        let same_level = u64::from(self.vcpu.mode().level() == 1);
         let write = if kind == MemoryAccessKind::Write { WRITE } else { 0 };
         Fault::Exception { esr: (class | same_level) << 26 | FOUR_BYTES | write | status, far }
     }
@@ -95,7 +95,7 @@ impl Machine {
             println!("  x{number:<2} {value:#018x}");
         }
         let mut word = [0; 4];
-        let place = translate(self.vcpu.state(), registers.pc, MemoryAccessKind::Fetch).ok();
+        let place = translate(self.vcpu.mode(), registers.pc, MemoryAccessKind::Fetch).ok();
         let fetched = place.and_then(|address| self.memory.read(address.0, &mut word));
         Stopped { stop, pc: registers.pc, word: fetched.map(|()| u32::from_le_bytes(word)) }
     }
@@ -106,7 +106,7 @@ impl Guest for Machine {
     type Fault = Fault;
 
     fn translate(&mut self, address: u64, kind: MemoryAccessKind) -> Result<GuestAddress, Fault> {
-        translate(self.vcpu.state(), address, kind).map_err(|status| self.abort(address, status, kind))
+        translate(self.vcpu.mode(), address, kind).map_err(|status| self.abort(address, status, kind))
     }
 
     fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Fault> {
@@ -155,7 +155,7 @@ pub enum Stop {
     /// A device that failed.
     Device { code: u32 },
     /// An access that is none to a device.
-    Abort(AbortError),
+    Abort(ExitError),
     /// An instruction that touched MMIO and cannot be executed.
     Instruction(DecodeError),
     /// The guest had nothing but exceptions.

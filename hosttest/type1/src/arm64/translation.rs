@@ -4,7 +4,7 @@ use core::arch::asm;
 
 use vm_device::GuestAddress;
 use vm_device::exit::MemoryAccessKind;
-use vm_device::exit::arm64::State;
+use vm_device::exit::arm64::Mode;
 
 use super::vcpu::{mrs, msr};
 
@@ -20,11 +20,11 @@ macro_rules! translate {
 ///
 /// # Errors
 /// The status code of the fault (Arm ARM DDI 0487, "PAR_EL1", FST).
-pub fn translate(state: State, address: u64, kind: MemoryAccessKind) -> Result<GuestAddress, u64> {
+pub fn translate(mode: Mode, address: u64, kind: MemoryAccessKind) -> Result<GuestAddress, u64> {
     const FAULT: u64 = 1;
     const PAGE: u64 = 0x0000_ffff_ffff_f000;
     let guests_own = mrs!("par_el1");
-    match (state.level(), kind) {
+    match (mode.level(), kind) {
         (0, MemoryAccessKind::Write) => translate!("s1e0w", address),
         (0, _) => translate!("s1e0r", address),
         (_, MemoryAccessKind::Write) => translate!("s1e1w", address),

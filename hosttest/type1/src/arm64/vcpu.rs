@@ -4,7 +4,7 @@
 
 use core::arch::asm;
 
-use vm_device::exit::arm64::{self, Registers, State};
+use vm_device::exit::arm64::{self, Mode, Registers};
 
 use super::host;
 use super::vectors::enter;
@@ -144,8 +144,8 @@ impl Vcpu {
     }
 
     /// What the guest was doing.
-    pub fn state(&self) -> State {
-        State::new(self.registers().spsr, mrs!("sctlr_el1"))
+    pub fn mode(&self) -> Mode {
+        Mode::new(self.registers().spsr, mrs!("sctlr_el1"))
     }
 
     /// The registers of an access.
@@ -200,8 +200,8 @@ impl Vcpu {
         }
         self.exceptions += 1;
         const CURRENT_LEVEL: u64 = 0x200;
-        let state = self.state();
-        let offset = match (state.level(), state.is_aarch32(), state.uses_sp_el0()) {
+        let mode = self.mode();
+        let offset = match (mode.level(), mode.is_aarch32(), mode.uses_sp_el0()) {
             (0, true, _) => 0x600,
             (0, false, _) => 0x400,
             (_, _, true) => 0,
@@ -239,7 +239,7 @@ impl Vcpu {
 
     fn store_stack_pointer(&self) {
         let sp = self.registers().sp;
-        if self.state().uses_sp_el0() {
+        if self.mode().uses_sp_el0() {
             msr!("sp_el0", sp);
         } else {
             msr!("sp_el1", sp);
@@ -247,7 +247,7 @@ impl Vcpu {
     }
 
     fn load_stack_pointer(&mut self) {
-        self.registers_mut().sp = if self.state().uses_sp_el0() { mrs!("sp_el0") } else { mrs!("sp_el1") };
+        self.registers_mut().sp = if self.mode().uses_sp_el0() { mrs!("sp_el0") } else { mrs!("sp_el1") };
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::names::unsupported;
 use super::{Addressing, DecodeError, Extend, Form, Instruction, Target};
-use crate::exit::arm64::state::State;
+use crate::exit::arm64::mode::Mode;
 
 /// The field of `width` bits from bit `low` on.
 #[inline]
@@ -39,13 +39,13 @@ const fn offset(word: u32, offset: i64) -> Addressing {
     Addressing::Offset { base: rn(word), offset }
 }
 
-/// Decodes the A64 instruction `word` of a guest in this `state`.
+/// Decodes the A64 instruction `word` of a guest in this `mode`.
 ///
 /// # Errors
 /// [`DecodeError`] if it is none that can be executed here.
 #[inline]
-pub fn decode(word: u32, state: State) -> Result<Instruction, DecodeError> {
-    if state.is_aarch32() {
+pub fn decode(word: u32, mode: Mode) -> Result<Instruction, DecodeError> {
+    if mode.is_aarch32() {
         return Err(DecodeError::Aarch32(word));
     }
     // Bits 29 to 27 and 25 to 24: all of the group but V.

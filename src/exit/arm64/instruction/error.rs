@@ -5,11 +5,11 @@ use core::fmt;
 /// Why a word is no instruction that can be executed here. Carries the word.
 ///
 /// ```
-/// use vm_device::exit::arm64::State;
+/// use vm_device::exit::arm64::Mode;
 /// use vm_device::exit::arm64::instruction::{DecodeError, decode};
 ///
 /// // ldxr w0, [x1]
-/// let error = decode(0x885f_7c20, State::new(5, 0)).unwrap_err();
+/// let error = decode(0x885f_7c20, Mode::new(5, 0)).unwrap_err();
 /// assert_eq!(error, DecodeError::Unsupported { name: "ldxr", word: 0x885f_7c20 });
 /// assert_eq!(error.to_string(), "ldxr is not executed here: 0x885f7c20");
 /// ```

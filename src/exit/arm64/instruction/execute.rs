@@ -1,9 +1,9 @@
 //! What a load or a store does.
 
 use super::{Addressing, Extend, Form, Instruction, Target};
-use crate::exit::arm64::data_abort::Fault;
+use crate::exit::arm64::data_abort::Stage2Fault;
+use crate::exit::arm64::mode::Mode;
 use crate::exit::arm64::registers::Registers;
-use crate::exit::arm64::state::State;
 use crate::exit::arm64::transfer::extend;
 use crate::exit::guest::{ExecuteError, Guest};
 use crate::exit::memory::MemoryAccessKind;
@@ -61,10 +61,10 @@ impl Instruction {
     ///
     /// ```
     /// use vm_device::exit::arm64::instruction::decode;
-    /// use vm_device::exit::arm64::{Registers, State};
+    /// use vm_device::exit::arm64::{Registers, Mode};
     ///
     /// // ldr x1, [x2, x3, lsl #3]
-    /// let instruction = decode(0xf863_7841, State::new(5, 0))?;
+    /// let instruction = decode(0xf863_7841, Mode::new(5, 0))?;
     /// let mut registers = Registers::default();
     /// (registers.x[2], registers.x[3]) = (0x1000, 2);
     /// assert_eq!(instruction.address(&registers), 0x1010);
@@ -90,8 +90,8 @@ impl Instruction {
     pub fn execute<G: Guest>(
         &self,
         registers: &mut Registers,
-        state: State,
-        fault: &Fault,
+        mode: Mode,
+        fault: &Stage2Fault,
         guest: &mut G,
     ) -> Result<(), ExecuteError<G::Fault>> {
         if self.form == Form::Prefetch {
@@ -106,7 +106,7 @@ impl Instruction {
                 let second = self.place_second(address, fault, guest)?;
                 if self.writes {
                     let store = |place: &Placed, register, guest: &mut G| {
-                        let mut data = state.in_memory(registers.get(register), size).to_le_bytes();
+                        let mut data = mode.in_memory(registers.get(register), size).to_le_bytes();
                         place.write(guest, size.of(&mut data))
                     };
                     store(&first, self.register, guest)?;
@@ -118,7 +118,7 @@ impl Instruction {
                     let load = |place: &Placed, guest: &mut G| {
                         let mut data = [0; 8];
                         place.read(guest, size.of(&mut data))?;
-                        let value = state.in_memory(u64::from_le_bytes(data), size);
+                        let value = mode.in_memory(u64::from_le_bytes(data), size);
                         Ok::<_, G::Fault>(extend(value, size, sign_extended, wide))
                     };
                     let value = load(&first, guest)?;
@@ -134,7 +134,7 @@ impl Instruction {
                 }
             }
             Target::Vector => {
-                self.execute_vector(address, state, fault, guest)?;
+                self.execute_vector(address, mode, fault, guest)?;
                 self.write_back(registers, writeback);
             }
         }
@@ -146,8 +146,8 @@ impl Instruction {
     fn execute_vector<G: Guest>(
         &self,
         address: u64,
-        state: State,
-        fault: &Fault,
+        mode: Mode,
+        fault: &Stage2Fault,
         guest: &mut G,
     ) -> Result<(), ExecuteError<G::Fault>> {
         let size = self.size();
@@ -159,15 +159,15 @@ impl Instruction {
         let first = self.place(address, fault, guest)?;
         let second = self.place_second(address, fault, guest)?;
         if self.writes {
-            first.write(guest, in_memory(value, size, state).get(..size).unwrap_or_default())?;
+            first.write(guest, in_memory(value, size, mode).get(..size).unwrap_or_default())?;
             if let Some((place, _)) = &second {
-                place.write(guest, in_memory(second_value, size, state).get(..size).unwrap_or_default())?;
+                place.write(guest, in_memory(second_value, size, mode).get(..size).unwrap_or_default())?;
             }
         } else {
             let load = |place: &Placed, guest: &mut G| {
                 let mut value = [0; 32];
                 place.read(guest, value.get_mut(..size).unwrap_or_default())?;
-                Ok::<_, G::Fault>(in_memory(value, size, state))
+                Ok::<_, G::Fault>(in_memory(value, size, mode))
             };
             let value = load(&first, guest)?;
             let other = match &second {
@@ -183,7 +183,7 @@ impl Instruction {
     }
 
     #[inline]
-    fn place<G: Guest>(&self, address: u64, fault: &Fault, guest: &mut G) -> Result<Placed, G::Fault> {
+    fn place<G: Guest>(&self, address: u64, fault: &Stage2Fault, guest: &mut G) -> Result<Placed, G::Fault> {
         let kind = if self.writes { MemoryAccessKind::Write } else { MemoryAccessKind::Read };
         Placed::new(guest, address, self.size(), u64::MAX, kind, fault.known(address, kind))
     }
@@ -193,7 +193,7 @@ impl Instruction {
     fn place_second<G: Guest>(
         &self,
         address: u64,
-        fault: &Fault,
+        fault: &Stage2Fault,
         guest: &mut G,
     ) -> Result<Option<(Placed, u8)>, G::Fault> {
         match self.second {
@@ -226,8 +226,8 @@ impl Instruction {
 }
 
 /// The bytes of a vector register as they are in memory, and the way back.
-fn in_memory(mut value: [u8; 32], size: usize, state: State) -> [u8; 32] {
-    if state.is_big_endian() {
+fn in_memory(mut value: [u8; 32], size: usize, mode: Mode) -> [u8; 32] {
+    if mode.is_big_endian() {
         value.get_mut(..size.min(LARGEST)).unwrap_or_default().reverse();
     }
     value

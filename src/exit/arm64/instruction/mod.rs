@@ -1,12 +1,12 @@
 //! The A64 instruction that touched MMIO, where the syndrome does not describe it.
 //!
 //! ```
-//! use vm_device::exit::arm64::State;
+//! use vm_device::exit::arm64::Mode;
 //! use vm_device::exit::arm64::instruction::{Addressing, Target, decode};
 //!
-//! let state = State::new(5, 0);
+//! let mode = Mode::new(5, 0);
 //! // ldp w0, w1, [sp, #8]!
-//! let instruction = decode(0x29c1_07e0, state)?;
+//! let instruction = decode(0x29c1_07e0, mode)?;
 //! assert_eq!((instruction.mnemonic(), instruction.size()), ("ldp", 4));
 //! assert_eq!(instruction.addressing(), Addressing::PreIndex { base: 31, offset: 8 });
 //! assert_eq!(instruction.target(), Target::General { wide: false, sign_extended: false });
@@ -138,11 +138,11 @@ pub enum Addressing {
 /// A decoded load or store.
 ///
 /// ```
-/// use vm_device::exit::arm64::State;
+/// use vm_device::exit::arm64::Mode;
 /// use vm_device::exit::arm64::instruction::{Addressing, Extend, Form, Target, decode};
 ///
 /// // ldrsh x5, [x6, w7, sxtw #1]
-/// let instruction = decode(0x78a7_d8c5, State::new(5, 0))?;
+/// let instruction = decode(0x78a7_d8c5, Mode::new(5, 0))?;
 /// assert_eq!((instruction.mnemonic(), instruction.form()), ("ldrsh", Form::Plain));
 /// assert_eq!((instruction.size(), instruction.writes()), (2, false));
 /// assert_eq!(instruction.target(), Target::General { wide: true, sign_extended: true });

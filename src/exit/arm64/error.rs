@@ -7,18 +7,18 @@ use super::data_abort::{DATA_ABORT_LOWER_LEVEL, esr};
 /// Why an exit is no access of an instruction to a device. Carries ESR_EL2.
 ///
 /// ```
-/// use vm_device::exit::arm64::{AbortError, Exit, data_abort};
+/// use vm_device::exit::arm64::{ExitError, Exit, data_abort};
 ///
 /// let exit = |esr| Exit { esr, far: 0, hpfar: 0 };
 /// // S1PTW: the guest's own page tables lie where nothing is mapped.
-/// assert_eq!(data_abort(exit(0x9200_0087)), Err(AbortError::PageWalk(0x9200_0087)));
+/// assert_eq!(data_abort(exit(0x9200_0087)), Err(ExitError::PageWalk(0x9200_0087)));
 /// // HVC.
 /// let error = data_abort(exit(0x5a00_0000)).unwrap_err();
 /// assert_eq!(error.to_string(), "no data abort, but hypervisor call: syndrome 0x5a000000");
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
-pub enum AbortError {
+pub enum ExitError {
     /// The exit has another Exception class.
     NoDataAbort(u64),
     /// The hypervisor's own access aborted: the Exception class is that of the same Exception level.
@@ -35,36 +35,36 @@ pub enum AbortError {
     NoAddress(u64),
 }
 
-impl AbortError {
+impl ExitError {
     /// The error for a syndrome that is no access.
     #[cold]
     pub(super) const fn new(esr: u64) -> Self {
         match esr::class(esr) {
             DATA_ABORT_LOWER_LEVEL => {}
-            0x25 => return AbortError::SameLevel(esr),
-            _ => return AbortError::NoDataAbort(esr),
+            0x25 => return ExitError::SameLevel(esr),
+            _ => return ExitError::NoDataAbort(esr),
         }
         match esr & esr::DFSC {
             // External aborts and parity errors, of an access or of the walk before it.
-            0x10 | 0x12..=0x18 | 0x1b..=0x1f => AbortError::ExternalAbort(esr),
-            _ if esr & esr::S1PTW != 0 => AbortError::PageWalk(esr),
-            0x21 => AbortError::Alignment(esr),
-            0x04..=0x0f | 0x2a | 0x2b if esr & esr::EA != 0 => AbortError::ExternalAbort(esr),
-            0x04..=0x0f | 0x2a | 0x2b => AbortError::NoAddress(esr),
-            _ => AbortError::OtherFault(esr),
+            0x10 | 0x12..=0x18 | 0x1b..=0x1f => ExitError::ExternalAbort(esr),
+            _ if esr & esr::S1PTW != 0 => ExitError::PageWalk(esr),
+            0x21 => ExitError::Alignment(esr),
+            0x04..=0x0f | 0x2a | 0x2b if esr & esr::EA != 0 => ExitError::ExternalAbort(esr),
+            0x04..=0x0f | 0x2a | 0x2b => ExitError::NoAddress(esr),
+            _ => ExitError::OtherFault(esr),
         }
     }
 
     /// ESR_EL2.
     pub const fn esr(self) -> u64 {
         match self {
-            AbortError::NoDataAbort(esr)
-            | AbortError::SameLevel(esr)
-            | AbortError::PageWalk(esr)
-            | AbortError::ExternalAbort(esr)
-            | AbortError::Alignment(esr)
-            | AbortError::OtherFault(esr)
-            | AbortError::NoAddress(esr) => esr,
+            ExitError::NoDataAbort(esr)
+            | ExitError::SameLevel(esr)
+            | ExitError::PageWalk(esr)
+            | ExitError::ExternalAbort(esr)
+            | ExitError::Alignment(esr)
+            | ExitError::OtherFault(esr)
+            | ExitError::NoAddress(esr) => esr,
         }
     }
 }
@@ -107,18 +107,18 @@ const fn fault_name(esr: u64) -> &'static str {
     }
 }
 
-impl fmt::Display for AbortError {
+impl fmt::Display for ExitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let esr = self.esr();
         // `write_str` and not `{}`: `Display` of a `str` can panic, as far as a linker knows.
         let (text, name) = match self {
-            AbortError::NoDataAbort(_) => ("no data abort, but ", class_name(esr)),
-            AbortError::SameLevel(_) => ("a data abort of the hypervisor itself", ""),
-            AbortError::PageWalk(_) => ("an access to the guest's page tables", ""),
-            AbortError::ExternalAbort(_) => ("an external abort", ""),
-            AbortError::Alignment(_) => ("an alignment fault", ""),
-            AbortError::OtherFault(_) => ("no access to a device, but ", fault_name(esr)),
-            AbortError::NoAddress(_) => ("a data abort without an address", ""),
+            ExitError::NoDataAbort(_) => ("no data abort, but ", class_name(esr)),
+            ExitError::SameLevel(_) => ("a data abort of the hypervisor itself", ""),
+            ExitError::PageWalk(_) => ("an access to the guest's page tables", ""),
+            ExitError::ExternalAbort(_) => ("an external abort", ""),
+            ExitError::Alignment(_) => ("an alignment fault", ""),
+            ExitError::OtherFault(_) => ("no access to a device, but ", fault_name(esr)),
+            ExitError::NoAddress(_) => ("a data abort without an address", ""),
         };
         f.write_str(text)?;
         f.write_str(name)?;
@@ -126,4 +126,4 @@ impl fmt::Display for AbortError {
     }
 }
 
-impl core::error::Error for AbortError {}
+impl core::error::Error for ExitError {}

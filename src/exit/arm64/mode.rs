@@ -1,4 +1,4 @@
-//! The state of the processor that decides what an access means.
+//! The mode of the processor, which decides what an access means.
 
 use super::registers::spsr;
 use crate::exit::size::Size;
@@ -11,33 +11,33 @@ const E0E: u64 = 1 << 24;
 /// What a guest was doing when it left: its Execution state, its Exception level, and the order of the bytes of its data.
 ///
 /// ```
-/// use vm_device::exit::arm64::State;
+/// use vm_device::exit::arm64::Mode;
 ///
 /// // EL1 with SP_EL1; SCTLR_EL1.EE.
-/// let state = State::new(0x3c5, 0x0200_0000);
-/// assert_eq!((state.is_aarch32(), state.level(), state.is_big_endian()), (false, 1, true));
-/// assert!(!state.uses_sp_el0());
+/// let mode = Mode::new(0x3c5, 0x0200_0000);
+/// assert_eq!((mode.is_aarch32(), mode.level(), mode.is_big_endian()), (false, 1, true));
+/// assert!(!mode.uses_sp_el0());
 /// // EL0: E0E counts, which is clear.
-/// assert!(!State::new(0x0, 0x0200_0000).is_big_endian());
+/// assert!(!Mode::new(0x0, 0x0200_0000).is_big_endian());
 /// // AArch32 in user mode: SPSR_EL2.E counts.
-/// let state = State::new(0x210, 0);
-/// assert_eq!((state.is_aarch32(), state.level(), state.is_big_endian()), (true, 0, true));
+/// let mode = Mode::new(0x210, 0);
+/// assert_eq!((mode.is_aarch32(), mode.level(), mode.is_big_endian()), (true, 0, true));
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct State {
+pub struct Mode {
     /// M\[4:0\] of SPSR_EL2.
-    mode: u8,
+    m: u8,
     big_endian: bool,
 }
 
-impl State {
-    /// The state that SPSR_EL2 and SCTLR_EL1 hold at the exit.
+impl Mode {
+    /// The mode that SPSR_EL2 and SCTLR_EL1 hold at the exit.
     ///
     /// With HCR_EL2.E2H and HCR_EL2.TGE, the programs at EL0 are the hypervisor's own, and SCTLR_EL2 takes the place of
     /// SCTLR_EL1.
     #[inline]
     pub const fn new(spsr_el2: u64, sctlr_el1: u64) -> Self {
-        let mode = (spsr_el2 & (spsr::AARCH32 | spsr::MODE)) as u8;
+        let m = (spsr_el2 & (spsr::AARCH32 | spsr::MODE)) as u8;
         let big_endian = if spsr_el2 & spsr::AARCH32 != 0 {
             spsr_el2 & spsr::BIG_ENDIAN
         } else if spsr_el2 & 0b1100 == 0 {
@@ -45,27 +45,27 @@ impl State {
         } else {
             sctlr_el1 & EE
         };
-        Self { mode, big_endian: big_endian != 0 }
+        Self { m, big_endian: big_endian != 0 }
     }
 
     /// Whether the guest executes AArch32: A32 or T32.
     #[inline]
     pub const fn is_aarch32(self) -> bool {
-        self.mode & spsr::AARCH32 as u8 != 0
+        self.m & spsr::AARCH32 as u8 != 0
     }
 
     /// The Exception level: 0 for programs, 1 for the system under them.
     pub const fn level(self) -> u8 {
-        match (self.is_aarch32(), self.mode & spsr::MODE as u8) {
+        match (self.is_aarch32(), self.m & spsr::MODE as u8) {
             (true, 0) => 0,
             (true, _) => 1,
-            (false, mode) => mode >> 2,
+            (false, m) => m >> 2,
         }
     }
 
     /// Whether the stack pointer is SP_EL0: at EL0, and at EL1 with PSTATE.SP = 0. Of AArch64.
     pub const fn uses_sp_el0(self) -> bool {
-        self.mode & 1 == 0
+        self.m & 1 == 0
     }
 
     /// Whether the bytes of data are in big-endian order. Instructions never are.
@@ -74,9 +74,9 @@ impl State {
         self.big_endian
     }
 
-    /// M\[3:0\].
-    pub(super) const fn mode(self) -> u64 {
-        self.mode as u64 & spsr::MODE
+    /// The number of the mode, M\[3:0\].
+    pub(super) const fn number(self) -> u64 {
+        self.m as u64 & spsr::MODE
     }
 
     /// The number that the bytes of a register's value make in memory, read as little-endian; and the way back.
