@@ -5,7 +5,7 @@ mod arm64;
 use arm64::{AR, CM, E0E, EA, EE, EL1H, FNV, Machine, Refusal, S1PTW, SF, SSE, WNR};
 use arm64::{Event, big, described, little, syndrome, transfer};
 use vm_device::GuestAddress;
-use vm_device::exit::arm64::{Cause, DataAbort, Exit, ExitError, Mode, Registers, data_abort};
+use vm_device::exit::arm64::{Cause, DataAbort, Exit, ExitError, Mode, Registers, Stage2Fault, data_abort};
 use vm_device::exit::{ExecuteError, MemoryAccessKind, Size};
 
 fn abort(esr: u64) -> Result<DataAbort, ExitError> {
@@ -46,6 +46,18 @@ fn a_syndrome_that_is_not_valid_gives_no_register_and_no_size() {
         let DataAbort::Instruction(fault) = abort else { panic!("{abort:?}") };
         assert_eq!((fault.address, fault.kind), (Some(GuestAddress(0x900_0018)), MemoryAccessKind::Write));
         assert_eq!(abort.fault(), &fault);
+    }
+}
+
+/// `ld64b`, `st64b` and its kin move eight registers, and the syndrome is valid and has the first of them (FEAT_LS64): SAS and
+/// SRT alone would make one access of 8 bytes of it.
+#[test]
+fn an_access_of_64_bytes_is_no_access_of_8() {
+    for kind in 1..=3_u64 {
+        for bits in [0, WNR] {
+            let abort = abort(described(3, 4, SF | bits | kind << 11)).expect("an access");
+            assert!(matches!(abort, DataAbort::Instruction(_)), "{abort:?}");
+        }
     }
 }
 
@@ -93,8 +105,6 @@ fn what_is_no_access_to_a_device_is_refused_for_what_it_is() {
     }
     for bits in [0, 1 << 24] {
         let esr = syndrome(bits);
-        assert_eq!(abort(esr | S1PTW), Err(ExitError::PageWalk(esr | S1PTW)));
-        assert_eq!(abort(esr | S1PTW | CM), Err(ExitError::PageWalk(esr | S1PTW | CM)));
         assert_eq!(abort(esr | EA), Err(ExitError::ExternalAbort(esr | EA)));
         assert_eq!(abort(esr | FNV), Err(ExitError::NoAddress(esr | FNV)));
     }
@@ -129,6 +139,34 @@ fn what_is_no_access_to_a_device_is_refused_for_what_it_is() {
     // Every status code is an access or an error.
     let accesses = (0..0x40).filter(|code| abort(described(0, 0, 0) & !0x3f | code).is_ok());
     assert_eq!(accesses.collect::<Vec<_>>(), (0x04..=0x0f).chain([0x2a, 0x2b]).collect::<Vec<_>>());
+}
+
+/// HPFAR_EL2 is valid for the walk after every fault, and has the page alone: FAR_EL2 is of the access that needed the walk, and
+/// so is WnR, as a rule. A walk that may not write is refused by permission.
+#[test]
+fn an_access_of_the_page_walk_is_told_with_its_page() {
+    for (status, cause, kind) in [
+        (0x07, Cause::Translation, MemoryAccessKind::Read),
+        (0x2b, Cause::Translation, MemoryAccessKind::Read),
+        (0x0a, Cause::AccessFlag, MemoryAccessKind::Read),
+        (0x0f, Cause::Permission, MemoryAccessKind::Write),
+    ] {
+        for bits in [0, WNR, CM, CM | WNR, 1 << 24 | WNR] {
+            let esr = syndrome(S1PTW | bits) & !0x3f | status;
+            let fault = Stage2Fault {
+                address: Some(GuestAddress(0x900_0000)),
+                virtual_address: 0xffff_0000_0000_5018,
+                kind,
+                cause,
+                length: 4,
+            };
+            assert_eq!(abort(esr), Ok(DataAbort::PageWalk(fault)));
+            assert_eq!(abort(esr).unwrap().fault(), &fault);
+        }
+    }
+    // An external abort of the walk is no access of it.
+    let esr = syndrome(S1PTW) & !0x3f | 0x17;
+    assert_eq!(abort(esr), Err(ExitError::ExternalAbort(esr)));
 }
 
 #[test]
@@ -375,6 +413,16 @@ fn an_access_at_the_end_of_the_address_space_goes_on_at_its_start() {
     let mut registers = numbered();
     let store = transfer(described(2, 4, WNR), u64::MAX, 0x20_0000);
     assert_eq!(store.execute(&mut registers, little(), &mut guest), Ok(()));
+    assert_eq!(guest.accesses(), [Event::Write(0x20_0fff, vec![4]), Event::Write(0x900_0000, vec![0, 0, 0])]);
+}
+
+/// An AArch32 guest has no address above 4 GiB: what goes on there goes on at 0.
+#[test]
+fn an_access_of_aarch32_wraps_at_4_gib() {
+    let mut guest = Machine::with_pages(&[(0xffff_f000, 0x20_0000), (0, 0x900_0000)]);
+    let mut registers = Registers { spsr: 0x1d3, ..numbered() };
+    let store = transfer(described(2, 4, WNR), 0xffff_ffff, 0x20_0000);
+    assert_eq!(store.execute(&mut registers, Mode::new(0x1d3, 0), &mut guest), Ok(()));
     assert_eq!(guest.accesses(), [Event::Write(0x20_0fff, vec![4]), Event::Write(0x900_0000, vec![0, 0, 0])]);
 }
 

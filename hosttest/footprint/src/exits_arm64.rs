@@ -56,6 +56,7 @@ pub fn all() {
     call!(Registers::get, &registers, 1);
     call!(Registers::set, &mut registers, 1, 2);
     call!(Registers::advance, &mut registers, 4);
+    call!(Exit::address, &black_box(Exit { esr: 0, far: 0, hpfar: 0 }));
     match call!(data_abort, Exit { esr: 0, far: 0, hpfar: 0 }) {
         Ok(abort) => {
             let fault = *call!(DataAbort::fault, &abort);

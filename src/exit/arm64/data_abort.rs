@@ -5,6 +5,7 @@ use super::registers::Registers;
 use super::transfer::{Register, Transfer};
 use crate::address::GuestAddress;
 use crate::exit::memory::MemoryAccessKind;
+use crate::exit::operand::PAGE;
 use crate::exit::size::Size;
 
 /// The registers of EL2 that describe an exit.
@@ -16,6 +17,33 @@ pub struct Exit {
     pub far: u64,
     /// HPFAR_EL2: the page of the guest physical address.
     pub hpfar: u64,
+}
+
+impl Exit {
+    /// The guest physical address that HPFAR_EL2 and FAR_EL2 hold.
+    ///
+    /// They hold one after a translation or an access flag fault of stage 2, of a data abort, whose fault
+    /// [has it](Stage2Fault::address), and of an instruction abort: an embedder that maps memory when it is first used asks for
+    /// that here. It is HPFAR_EL2\[47:4\], which are bits 55 to 12 of it as far as the processor has them (39:4 without
+    /// FEAT_LPA, 43:4 with it, 47:4 with FEAT_D128), and the low 12 bits of FAR_EL2. In stage-2 pages of 16 and 64 KiB too:
+    /// HPFAR_EL2 holds the address of a 4 KiB page.
+    ///
+    /// ```
+    /// use vm_device::GuestAddress;
+    /// use vm_device::exit::arm64::Exit;
+    ///
+    /// // An instruction abort: the guest's first fetch from a page.
+    /// let exit = Exit { esr: 0x8200_0007, far: 0xffff_8000_1000_0048, hpfar: 0x40_2000 };
+    /// assert_eq!(exit.address(), GuestAddress(0x4020_0048));
+    /// ```
+    #[inline]
+    pub const fn address(&self) -> GuestAddress {
+        GuestAddress(self.page() | self.far & (PAGE - 1))
+    }
+
+    const fn page(&self) -> u64 {
+        (self.hpfar >> 4 & 0xfff_ffff_ffff) << 12
+    }
 }
 
 /// The Exception class of a data abort from a lower Exception level, ESR_EL2\[31:26\] (Arm ARM DDI 0487, "ESR_EL2").
@@ -33,6 +61,8 @@ pub(super) mod esr {
     pub(crate) const SF: u64 = 1 << 15;
     /// AR: the instruction is a Load-Acquire or a Store-Release.
     pub(crate) const AR: u64 = 1 << 14;
+    /// LST: the instruction is a load or a store of 64 bytes (FEAT_LS64), if these are not 0.
+    pub(crate) const LST: u64 = 0b11 << 11;
     /// FnV: FAR_EL2 is not valid.
     pub(crate) const FNV: u64 = 1 << 10;
     /// EA: the kind of an external abort.
@@ -67,15 +97,18 @@ pub enum Cause {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stage2Fault {
     /// The guest physical address. `None` after a permission fault, for which HPFAR_EL2 is not valid: translate
-    /// [`virtual_address`](Self::virtual_address), with `AT S1E1R` and its kin or in software.
+    /// [`virtual_address`](Self::virtual_address), with `AT S1E1R` and its kin or in software. Of the page walk it is always
+    /// told, and is the first of the page that the table lies in.
     pub address: Option<GuestAddress>,
-    /// FAR_EL2: the virtual address, with its tag if top bytes are ignored.
+    /// FAR_EL2: the virtual address, with its tag if top bytes are ignored. Of the page walk, the one whose translation needed it.
     pub virtual_address: u64,
-    /// What the guest tried.
+    /// What was tried: WnR. Of the page walk a write, if it has no permission: the processor reads tables first, and writes no
+    /// more than their flags.
     pub kind: MemoryAccessKind,
     /// Why it may not.
     pub cause: Cause,
-    /// The length of the instruction, in bytes: 4, or 2 for the short ones of T32.
+    /// IL: the length of the instruction, in bytes: 4, or 2 for the short ones of T32. For those it is known only where the
+    /// syndrome is valid: of others IL says 4 (Arm ARM DDI 0487, "ESR_EL2", IL).
     pub length: u8,
 }
 
@@ -85,17 +118,17 @@ impl Stage2Fault {
     /// The kind counts: another vCPU may have exchanged the instruction since, for one that the guest's page tables forbid.
     #[inline]
     pub(super) fn known(&self, address: u64, kind: MemoryAccessKind) -> Option<GuestAddress> {
-        let same_page = (address ^ self.virtual_address) & !(crate::exit::PAGE - 1) == 0;
+        let same_page = (address ^ self.virtual_address) & !(PAGE - 1) == 0;
         if same_page && kind == self.kind { self.address } else { None }
     }
 }
 
-/// A data abort that is an access to a device, or completes as nothing.
+/// A data abort: an access that a device can answer, one that completes as nothing, or one of the page walk.
 ///
 /// ```
 /// use vm_device::GuestAddress;
 /// use vm_device::exit::Size;
-/// use vm_device::exit::arm64::{DataAbort, Exit, Registers, Mode, data_abort};
+/// use vm_device::exit::arm64::{DataAbort, Exit, Mode, Registers, data_abort};
 ///
 /// // `ldrb w3, [x1]`, of a PL011 at 0x900_0000: ISV, SAS = 0, SRT = 3, a translation fault of level 3.
 /// let exit = Exit { esr: 0x9303_0007, far: 0xffff_0000_1234_5018, hpfar: 0x9_0000 };
@@ -114,12 +147,17 @@ impl Stage2Fault {
 pub enum DataAbort {
     /// The syndrome says it all.
     Transfer(Transfer),
-    /// The syndrome is not valid, as for every instruction with writeback and every pair: fetch the instruction at the
-    /// program counter, [`decode`](super::instruction::decode) and [execute](super::instruction::Instruction::execute) it.
+    /// The syndrome is not valid, as for every instruction with writeback and every pair, or does not say all, as for those of 64
+    /// bytes: fetch the instruction at the program counter, [`decode`](super::instruction::decode) and
+    /// [execute](super::instruction::Instruction::execute) it.
     Instruction(Stage2Fault),
     /// Maintenance of a cache by address. A device has none: the instruction does nothing, and
     /// [`Registers::advance`] completes it.
     CacheMaintenance(Stage2Fault),
+    /// S1PTW: the processor accessed the guest's page tables by itself. It is no access to a device: page tables in MMIO are a
+    /// guest's mistake, which gets an external abort of the walk. An embedder that maps memory when it is first used maps
+    /// [`Stage2Fault::address`], and lets the guest try again.
+    PageWalk(Stage2Fault),
 }
 
 impl DataAbort {
@@ -127,11 +165,12 @@ impl DataAbort {
     pub const fn fault(&self) -> &Stage2Fault {
         match self {
             DataAbort::Transfer(transfer) => &transfer.fault,
-            DataAbort::Instruction(fault) | DataAbort::CacheMaintenance(fault) => fault,
+            DataAbort::Instruction(fault) | DataAbort::CacheMaintenance(fault) | DataAbort::PageWalk(fault) => fault,
         }
     }
 
-    /// Goes past the instruction without an access: for cache maintenance, and for what the embedder drops.
+    /// Goes past the instruction without an access: for cache maintenance, and for what the embedder drops. How long a short
+    /// instruction of T32 is, is not always [known](Stage2Fault::length).
     ///
     /// ```
     /// use vm_device::exit::arm64::{DataAbort, Exit, Registers, data_abort};
@@ -151,12 +190,8 @@ impl DataAbort {
 
 /// The access of a data abort, from the registers of EL2 that describe it.
 ///
-/// The guest physical address is HPFAR_EL2\[47:4\], which are bits 55 to 12 of it as far as the processor has them (39:4
-/// without FEAT_LPA, 43:4 with it, 47:4 with FEAT_D128), and the low 12 bits of FAR_EL2. In stage-2 pages of 16 and 64 KiB
-/// too: HPFAR_EL2 holds the address of a 4 KiB page.
-///
 /// # Errors
-/// [`ExitError`] for what is no access of an instruction to a device: each cause has a variant.
+/// [`ExitError`] for what no device and no mapping answers: each cause has a variant.
 #[inline]
 pub fn data_abort(exit: Exit) -> Result<DataAbort, ExitError> {
     let esr = exit.esr;
@@ -167,23 +202,25 @@ pub fn data_abort(exit: Exit) -> Result<DataAbort, ExitError> {
         0x0c..=0x0f => Cause::Permission,
         _ => return Err(ExitError::new(esr)),
     };
-    if esr::class(esr) != DATA_ABORT_LOWER_LEVEL || esr & (esr::S1PTW | esr::EA | esr::FNV) != 0 {
+    if esr::class(esr) != DATA_ABORT_LOWER_LEVEL || esr & (esr::EA | esr::FNV) != 0 {
         return Err(ExitError::new(esr));
     }
-    let page = (exit.hpfar >> 4 & 0xfff_ffff_ffff) << 12;
     let fault = Stage2Fault {
         address: match cause {
             Cause::Permission => None,
-            Cause::Translation | Cause::AccessFlag => Some(GuestAddress(page | exit.far & 0xfff)),
+            Cause::Translation | Cause::AccessFlag => Some(exit.address()),
         },
         virtual_address: exit.far,
         kind: if esr & esr::WNR != 0 { MemoryAccessKind::Write } else { MemoryAccessKind::Read },
         cause,
         length: if esr & esr::IL != 0 { 4 } else { 2 },
     };
-    Ok(if esr & esr::CM != 0 {
+    Ok(if esr & esr::S1PTW != 0 {
+        let kind = if cause == Cause::Permission { MemoryAccessKind::Write } else { MemoryAccessKind::Read };
+        DataAbort::PageWalk(Stage2Fault { address: Some(GuestAddress(exit.page())), kind, ..fault })
+    } else if esr & esr::CM != 0 {
         DataAbort::CacheMaintenance(fault)
-    } else if esr & esr::ISV == 0 {
+    } else if esr & (esr::ISV | esr::LST) != esr::ISV {
         DataAbort::Instruction(fault)
     } else {
         DataAbort::Transfer(Transfer {

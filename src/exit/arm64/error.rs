@@ -1,17 +1,17 @@
-//! Exits that are no access to a device.
+//! Exits that are no data abort, or one that nothing answers.
 
 use core::fmt;
 
 use super::data_abort::{DATA_ABORT_LOWER_LEVEL, esr};
 
-/// Why an exit is no access of an instruction to a device. Carries ESR_EL2.
+/// Why an exit is no access that a device or a mapping answers. Carries ESR_EL2.
 ///
 /// ```
-/// use vm_device::exit::arm64::{ExitError, Exit, data_abort};
+/// use vm_device::exit::arm64::{Exit, ExitError, data_abort};
 ///
 /// let exit = |esr| Exit { esr, far: 0, hpfar: 0 };
-/// // S1PTW: the guest's own page tables lie where nothing is mapped.
-/// assert_eq!(data_abort(exit(0x9200_0087)), Err(ExitError::PageWalk(0x9200_0087)));
+/// // A synchronous external abort.
+/// assert_eq!(data_abort(exit(0x9200_0010)), Err(ExitError::ExternalAbort(0x9200_0010)));
 /// // HVC.
 /// let error = data_abort(exit(0x5a00_0000)).unwrap_err();
 /// assert_eq!(error.to_string(), "no data abort, but hypervisor call: syndrome 0x5a000000");
@@ -23,8 +23,6 @@ pub enum ExitError {
     NoDataAbort(u64),
     /// The hypervisor's own access aborted: the Exception class is that of the same Exception level.
     SameLevel(u64),
-    /// The processor walked the guest's page tables, and they are not in memory: a guest's mistake.
-    PageWalk(u64),
     /// Memory or a bus reported an error, or the error was found by parity or ECC. The machine's trouble, not a device's.
     ExternalAbort(u64),
     /// The address is not aligned as the instruction needs it.
@@ -47,7 +45,6 @@ impl ExitError {
         match esr & esr::DFSC {
             // External aborts and parity errors, of an access or of the walk before it.
             0x10 | 0x12..=0x18 | 0x1b..=0x1f => ExitError::ExternalAbort(esr),
-            _ if esr & esr::S1PTW != 0 => ExitError::PageWalk(esr),
             0x21 => ExitError::Alignment(esr),
             0x04..=0x0f | 0x2a | 0x2b if esr & esr::EA != 0 => ExitError::ExternalAbort(esr),
             0x04..=0x0f | 0x2a | 0x2b => ExitError::NoAddress(esr),
@@ -60,7 +57,6 @@ impl ExitError {
         match self {
             ExitError::NoDataAbort(esr)
             | ExitError::SameLevel(esr)
-            | ExitError::PageWalk(esr)
             | ExitError::ExternalAbort(esr)
             | ExitError::Alignment(esr)
             | ExitError::OtherFault(esr)
@@ -114,7 +110,6 @@ impl fmt::Display for ExitError {
         let (text, name) = match self {
             ExitError::NoDataAbort(_) => ("no data abort, but ", class_name(esr)),
             ExitError::SameLevel(_) => ("a data abort of the hypervisor itself", ""),
-            ExitError::PageWalk(_) => ("an access to the guest's page tables", ""),
             ExitError::ExternalAbort(_) => ("an external abort", ""),
             ExitError::Alignment(_) => ("an alignment fault", ""),
             ExitError::OtherFault(_) => ("no access to a device, but ", fault_name(esr)),

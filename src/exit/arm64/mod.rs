@@ -9,11 +9,12 @@
 //! | data abort with a valid syndrome | [`DataAbort::Transfer`], by [`data_abort`] | [`Transfer::complete`], or all at once [`Transfer::execute`] |
 //! | data abort without one | [`DataAbort::Instruction`] | [`instruction::fetch`], [`instruction::decode`], [`Instruction::execute`](instruction::Instruction::execute) |
 //! | cache maintenance | [`DataAbort::CacheMaintenance`] | [`DataAbort::skip`] |
+//! | data abort of the page walk | [`DataAbort::PageWalk`] | memory that is mapped late is mapped; else the guest gets an abort |
 //! | anything else | an [`ExitError`] that names it | |
 //!
 //! ```
 //! use vm_device::exit::arm64::instruction::{decode, fetch};
-//! use vm_device::exit::arm64::{DataAbort, Exit, Registers, Mode, data_abort};
+//! use vm_device::exit::arm64::{DataAbort, Exit, Mode, Registers, data_abort};
 //! # use vm_device::GuestAddress;
 //! # use vm_device::exit::{Guest, MemoryAccessKind};
 //! # struct Machine { device: Vec<u8> }
@@ -41,6 +42,7 @@
 //!         instruction.execute(&mut registers, mode, &fault, &mut guest).expect("no fault");
 //!     }
 //!     abort @ DataAbort::CacheMaintenance(_) => abort.skip(&mut registers),
+//!     DataAbort::PageWalk(_) => panic!("the guest's page tables are not in memory"),
 //! }
 //! assert_eq!(guest.device, [0x78, 0x56, 0x34, 0x12]);
 //! assert_eq!((registers.x[2], registers.pc), (0xa000_0004, 0x8004));

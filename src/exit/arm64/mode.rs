@@ -79,6 +79,12 @@ impl Mode {
         self.m as u64 & spsr::MODE
     }
 
+    /// The highest virtual address.
+    #[inline]
+    pub(super) const fn last_address(self) -> u64 {
+        if self.is_aarch32() { u32::MAX as u64 } else { u64::MAX }
+    }
+
     /// The number that the bytes of a register's value make in memory, read as little-endian; and the way back.
     #[inline]
     pub(super) const fn in_memory(self, value: u64, size: Size) -> u64 {

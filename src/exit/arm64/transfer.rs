@@ -25,7 +25,7 @@ pub struct Register {
 /// after it, or [`execute`](Self::execute) does all of it. Only the latter knows of operands that lie across two pages.
 ///
 /// ```
-/// use vm_device::exit::arm64::{DataAbort, Exit, Registers, Mode, data_abort};
+/// use vm_device::exit::arm64::{DataAbort, Exit, Mode, Registers, data_abort};
 ///
 /// // `strh w2, [x1]`: ISV, SAS = 1, SRT = 2, WnR.
 /// let exit = Exit { esr: 0x9342_0047, far: 0x5002, hpfar: 0x9_0000 };
@@ -110,7 +110,7 @@ impl Transfer {
         guest: &mut G,
     ) -> Result<(), ExecuteError<G::Fault>> {
         let (address, kind, bytes) = (self.fault.virtual_address, self.fault.kind, self.size.bytes());
-        let place = Placed::new(guest, address, bytes, u64::MAX, kind, self.fault.address)?;
+        let place = Placed::new(guest, address, bytes, mode.last_address(), kind, self.fault.address)?;
         let mut data = if self.writes() { self.output(registers, mode) } else { 0 }.to_le_bytes();
         if self.writes() {
             place.write(guest, self.size.of(&mut data))?;

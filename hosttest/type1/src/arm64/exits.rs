@@ -53,8 +53,8 @@ impl Machine {
                     instruction.execute(&mut registers, mode, &fault, self)?;
                 }
                 Ok(abort @ DataAbort::CacheMaintenance(_)) => abort.skip(&mut registers),
-                Err(ExitError::PageWalk(_)) => {
-                    return Err(self.abort(exit.syndrome.far, EXTERNAL_ABORT, MemoryAccessKind::Read));
+                Ok(DataAbort::PageWalk(fault)) => {
+                    return Err(self.abort(fault.virtual_address, EXTERNAL_ABORT, MemoryAccessKind::Read));
                 }
                 Err(error) => return Err(Fault::Stop(Stop::Abort(error))),
             },

@@ -61,7 +61,7 @@ impl Instruction {
     ///
     /// ```
     /// use vm_device::exit::arm64::instruction::decode;
-    /// use vm_device::exit::arm64::{Registers, Mode};
+    /// use vm_device::exit::arm64::{Mode, Registers};
     ///
     /// // ldr x1, [x2, x3, lsl #3]
     /// let instruction = decode(0xf863_7841, Mode::new(5, 0))?;
