@@ -380,9 +380,20 @@ fn htinst_tells_every_load_and_store_of_either_length() {
 
 #[test]
 fn htinst_of_zero_tells_nothing() {
-    for scause in [20, 21, 23] {
+    for scause in [21, 23] {
         assert_eq!(fault(scause, 0x7000, 1, 0).instruction(), Ok(None));
     }
+}
+
+/// Were it fetched again, its bytes would be read from a device.
+#[test]
+fn a_fetch_that_faulted_has_no_instruction() {
+    for htinst in [0, 0x2503] {
+        let error = fault(20, 0x7000, 0x1000_0000 >> 2, htinst).instruction().unwrap_err();
+        assert_eq!(error, DecodeError::Fetch);
+        assert_eq!((error.mnemonic(), &*error.to_string()), (None, "the instruction itself could not be fetched"));
+    }
+    assert_eq!(fault(20, 0x7000, 1, 0x3000).instruction(), Err(DecodeError::PageWalk(0x3000)));
 }
 
 #[test]
@@ -416,7 +427,6 @@ fn htinst_that_no_processor_writes_is_refused() {
         (21, 0x0000_7503), // a load of the width 7
         (21, 0x00a0_2023), // a store that caused a load's fault
         (23, 0x0000_2503), // a load that caused a store's
-        (20, 0x0000_2503), // a load that caused a fetch's
         (21, 0x0000_0513), // an addition
     ] {
         let told = fault(scause, 0x7000, 1, htinst).instruction();

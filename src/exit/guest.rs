@@ -17,6 +17,9 @@ pub trait Guest {
     /// The guest physical address of the virtual `address`, after the guest's own page tables, checked for this kind of
     /// access. Read-modify-write is a write. On x86 the virtual address is the linear address.
     ///
+    /// A [fetch](MemoryAccessKind::Fetch) is best refused unless it is of memory: the guest may have changed its page tables
+    /// since the exit, and what follows reads, of a device too.
+    ///
     /// # Errors
     /// As a rule the page fault that the guest gets.
     fn translate(&mut self, address: u64, kind: MemoryAccessKind) -> Result<GuestAddress, Self::Fault>;
@@ -54,7 +57,7 @@ pub enum ExecuteError<F> {
     /// What [`Guest`] answered.
     Fault(F),
     /// The operand at this virtual address is not aligned as the instruction needs it: the guest gets the general-protection
-    /// exception of x86, or the alignment fault of Arm.
+    /// exception. Of x86 alone; the others check alignment before they leave.
     Misaligned(u64),
     /// The instruction moves a vector register, and the embedder holds none: see [`Guest::vector`].
     NoVectorRegisters,

@@ -13,7 +13,7 @@ pub const MAX_OPERAND: usize = 32;
 /// The longest part of an operand that is read or written at once, in bytes.
 const PART: usize = 8;
 
-/// The pieces of an operand that starts at a virtual address: one, or two if it crosses a page.
+/// The pieces of an operand that starts at a virtual address: one, or two if it crosses a page. It has at most [`PAGE`] bytes.
 ///
 /// ```
 /// use vm_device::exit::pieces;

@@ -109,8 +109,7 @@ const fn next_it_state(state: u64) -> u64 {
 
 impl Mode {
     /// Which of [`Registers::x`] holds the register `number` (0 to 14) of an AArch32 guest in its present mode: R8 to R14 have
-    /// one of each for several modes. `None` in AArch64, for R15, which is the program counter, and for a register that the
-    /// mode does not have at EL0 and EL1.
+    /// one of each for several modes. `None` in AArch64, and for R15, which is the program counter.
     ///
     /// ESR_EL2.SRT needs none of this: the processor translates the number (Arm ARM DDI 0487, D1.20.1 "Mapping of the
     /// general-purpose registers between the Execution states"). A decoder of AArch32 instructions needs it.

@@ -99,7 +99,9 @@ impl Transfer {
 
     /// Makes the access and completes the instruction.
     ///
-    /// An operand that lies across two pages is read or written in its two pieces, each translated by the guest.
+    /// An operand that lies across two pages is read or written in its two pieces, each translated by the guest. An LDTR or STTR
+    /// would need the translation of EL0 for it, and the syndrome does not tell them from others: where a guest's kernel makes
+    /// accesses for its programs, decode the instruction of such an operand.
     ///
     /// # Errors
     /// [`ExecuteError::Fault`] with what `guest` answered; the registers are as they were.

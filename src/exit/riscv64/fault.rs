@@ -112,12 +112,13 @@ impl GuestPageFault {
     /// ```
     ///
     /// # Errors
-    /// [`DecodeError`] if the access is of the [page walk](Self::page_walk), if the instruction is none that is executed here, or if
-    /// no processor writes this value for this fault. In the last case the bytes of the instruction may be tried.
+    /// [`DecodeError`] if the access is of the [page walk](Self::page_walk) or is the fetch itself, if the instruction is none that is
+    /// executed here, or if no processor writes this value for this fault. In the last case the bytes of the instruction may be tried.
     #[inline]
     pub fn instruction(&self) -> Result<Option<Instruction>, DecodeError> {
         match self.htinst {
-            _ if self.page_walk => Err(DecodeError::PageWalk(self.htinst)),
+            htinst if self.page_walk => Err(DecodeError::PageWalk(htinst)),
+            _ if self.kind == MemoryAccessKind::Fetch => Err(DecodeError::Fetch),
             0 => Ok(None),
             htinst => {
                 let instruction = transformed(htinst)?;

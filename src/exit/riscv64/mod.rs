@@ -34,7 +34,7 @@
 //!
 //! # What stays with the hypervisor
 //! - The exceptions that a guest gets: guest page tables without an entry (page fault), an instruction that is refused (access
-//!   fault), an instruction fetched from a device (instruction access fault, 1).
+//!   fault), an instruction fetched from a device ([instruction access fault](instruction::DecodeError::Fetch)).
 //! - A trigger that the guest set on the instruction, and the counters that count it.
 //! - Faults of the hypervisor's own `HLV`, `HLVX` and `HSV`: SPV of `hstatus` is clear at them.
 

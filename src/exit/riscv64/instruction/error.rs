@@ -20,6 +20,9 @@ pub enum DecodeError {
     Unsupported(u32),
     /// The access is of the page walk, as this pseudoinstruction says: there is no instruction that made it.
     PageWalk(u32),
+    /// The access is the fetch of the instruction: there is none yet. Where memory is mapped late the guest tries again; a guest
+    /// that executes what a device holds gets an instruction access fault (1).
+    Fetch,
 }
 
 impl DecodeError {
@@ -65,6 +68,7 @@ impl fmt::Display for DecodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (what, word) = match self {
             DecodeError::Truncated => return f.write_str("the instruction goes on behind the bytes given"),
+            DecodeError::Fetch => return f.write_str("the instruction itself could not be fetched"),
             DecodeError::NoMemoryOperand(word) => ("an instruction that touches no memory", word),
             DecodeError::Malformed(word) => ("no valid instruction", word),
             DecodeError::Unsupported(word) => ("an instruction that is not executed here", word),
