@@ -191,11 +191,13 @@ fn both_decoders_agree_about_every_load_and_store() {
                 assert_eq!(Some(Summary::from(instruction)), summary(&other), "{word:#010x}");
                 agreed.insert(instruction.mnemonic());
             }
-            (Err(DecodeError::Unsupported { name, .. }), Some(other)) => {
+            (Err(error @ DecodeError::Unsupported(_)), Some(other)) => {
+                let name = error.mnemonic().expect("it has a name");
                 assert!(other.opcode.to_string().starts_with(name), "{word:#010x}: {name}, {}", other.opcode);
                 named.insert(name);
             }
-            (Err(DecodeError::Unsupported { name, .. }), None) => {
+            (Err(error @ DecodeError::Unsupported(_)), None) => {
+                let name = error.mnemonic().expect("it has a name");
                 let known = UNKNOWN_TO_THE_SECOND.iter().find(|(unknown, _)| *unknown == name);
                 named
                     .insert(known.unwrap_or_else(|| panic!("{word:#010x}: the second decoder does not know {name}")).0);
@@ -240,7 +242,8 @@ fn outside_of_loads_and_stores_nothing_touches_memory_by_a_register_alone() {
                     assert!(!opcode.starts_with("ld") && !opcode.starts_with("st"), "{word:#010x}: {opcode}");
                 }
             }
-            Err(DecodeError::Unsupported { name, .. }) => {
+            Err(error @ DecodeError::Unsupported(_)) => {
+                let name = error.mnemonic().expect("it has a name");
                 assert!(name.starts_with("an instruction of S"), "{word:#010x}: {name}");
             }
             Err(DecodeError::Unallocated(_)) => {

@@ -3,11 +3,11 @@
 use core::hint::black_box;
 
 use vm_device::GuestAddress;
-use vm_device::exit::arm64::instruction::{Instruction, decode, fetch};
+use vm_device::exit::arm64::instruction::{DecodeError, Instruction, decode, fetch};
 #[cfg(feature = "texts")]
 use vm_device::exit::arm64::{
     Cause, Register, Stage2Fault,
-    instruction::{Addressing, DecodeError, Extend, Form, Target},
+    instruction::{Addressing, Extend, Form, Target},
 };
 use vm_device::exit::arm64::{DataAbort, Exit, ExitError, Mode, Registers, Transfer, data_abort};
 use vm_device::exit::{Guest, MemoryAccessKind};
@@ -69,17 +69,23 @@ pub fn all() {
                 let _ = call!(Transfer::execute::<Nowhere>, &transfer, &mut registers, mode, &mut guest);
             }
             let word = call!(fetch::<Nowhere>, &registers, &mut guest).unwrap_or(0);
-            if let Ok(instruction) = call!(decode, word, mode) {
-                call!(Instruction::form, &instruction);
-                call!(Instruction::writes, &instruction);
-                call!(Instruction::size, &instruction);
-                call!(Instruction::target, &instruction);
-                call!(Instruction::register, &instruction);
-                call!(Instruction::second_register, &instruction);
-                call!(Instruction::addressing, &instruction);
-                call!(Instruction::mnemonic, &instruction);
-                call!(Instruction::address, &instruction, &registers);
-                let _ = call!(Instruction::execute::<Nowhere>, &instruction, &mut registers, mode, &fault, &mut guest);
+            match call!(decode, word, mode) {
+                Ok(instruction) => {
+                    call!(Instruction::form, &instruction);
+                    call!(Instruction::writes, &instruction);
+                    call!(Instruction::size, &instruction);
+                    call!(Instruction::target, &instruction);
+                    call!(Instruction::register, &instruction);
+                    call!(Instruction::second_register, &instruction);
+                    call!(Instruction::addressing, &instruction);
+                    call!(Instruction::mnemonic, &instruction);
+                    call!(Instruction::address, &instruction, &registers);
+                    let _ =
+                        call!(Instruction::execute::<Nowhere>, &instruction, &mut registers, mode, &fault, &mut guest);
+                }
+                Err(error) => {
+                    call!(DecodeError::mnemonic, &error);
+                }
             }
         }
         Err(error) => {

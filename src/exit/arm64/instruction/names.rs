@@ -95,14 +95,15 @@ impl fmt::Debug for Instruction {
     }
 }
 
-/// What a word is that is not executed here (Arm ARM DDI 0487, C4.1). The name has no suffix for size and, of the atomic
-/// instructions, none for ordering.
+/// What a word is that is not executed here.
 #[cold]
 pub(super) const fn unsupported(word: u32) -> DecodeError {
-    match name(word) {
-        Some(name) => DecodeError::Unsupported { name, word },
-        None if is_unallocated(word) => DecodeError::Unallocated(word),
-        None => DecodeError::NoMemoryOperand(word),
+    if of_unsupported(word).is_some() {
+        DecodeError::Unsupported(word)
+    } else if is_unallocated(word) {
+        DecodeError::Unallocated(word)
+    } else {
+        DecodeError::NoMemoryOperand(word)
     }
 }
 
@@ -115,7 +116,8 @@ const fn is_unallocated(word: u32) -> bool {
     field(word, 25, 4) & 0b0101 == 0b0100 || field(word, 25, 4) == 0 && field(word, 31, 1) == 0
 }
 
-const fn name(word: u32) -> Option<&'static str> {
+/// The name of an instruction that touches memory and is not executed here (Arm ARM DDI 0487, C4.1).
+pub(super) const fn of_unsupported(word: u32) -> Option<&'static str> {
     match (field(word, 25, 4), field(word, 31, 1)) {
         // Bits 27 and 25.
         (0b0100 | 0b0110 | 0b1100 | 0b1110, _) => load_or_store(word),
