@@ -421,6 +421,27 @@ fn without_vector_registers_nothing_is_read_or_written() {
 }
 
 #[test]
+fn without_the_second_register_of_a_pair_nothing_is_read_or_written() {
+    // stp q0, q1, [x2]; ldp s0, s1, [x2]
+    for (word, lacks) in [(0xad00_0440, 1), (0x2d40_0440, 1), (0xad00_0440, 0)] {
+        let guest = Machine { vectors: Some(vectors()), lacks: Some(lacks), ..machine() };
+        let registers = numbered(VIRTUAL);
+        let (after, result, guest) = run_in(word, registers, guest, little(), fault(Write, VIRTUAL, DEVICE));
+        assert_eq!((after, result, guest.events), (registers, Err(ExecuteError::NoVectorRegisters), vec![]));
+        assert_eq!(guest.vectors, Some(vectors()));
+    }
+}
+
+#[test]
+fn a_small_vector_register_of_a_big_endian_guest_is_reversed_in_its_size() {
+    // str d1, [x2]; ldr s1, [x2]
+    let (_, guest) = run_vector(0xfd00_0041, 0, big());
+    assert_eq!(guest.accesses(), [Event::Write(DEVICE, (16..24).rev().collect())]);
+    let (_, guest) = run_vector(0xbd40_0041, 0, big());
+    assert_eq!(guest.vectors.unwrap()[1][..5], [0x83, 0x82, 0x81, 0x80, 0]);
+}
+
+#[test]
 fn a_vector_register_across_a_page_is_moved_in_pieces_of_at_most_eight_bytes() {
     let (_, guest) = run_vector(0x3d80_0040, 0xff5, little());
     assert_eq!(

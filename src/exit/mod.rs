@@ -9,8 +9,8 @@
 //! | | x86 | Arm | RISC-V |
 //! |---|---|---|---|
 //! | the numbers of the exit become an access, or an `ExitError` | [`svm`](x86::svm::memory_access), [`vmx`](x86::vmx::memory_access) | [`data_abort`](arm64::data_abort) | [`guest_page_fault`](riscv64::guest_page_fault) |
-//! | where they do not say enough, the instruction is decoded, in the guest's `Mode` | [`decode`](x86::instruction::decode) | [`decode`](arm64::instruction::decode) | [`decode`](riscv64::instruction::decode) |
-//! | it is executed on the `Registers` and the [`Guest`] | [`execute`](x86::instruction::Instruction::execute) | [`execute`](arm64::instruction::Instruction::execute) | [`execute`](riscv64::instruction::Instruction::execute) |
+//! | where they do not say enough, the instruction is decoded | [`decode`](x86::instruction::decode) | [`decode`](arm64::instruction::decode) | [`decode`](riscv64::instruction::decode) |
+//! | it is executed, with the guest's `Registers` and `Mode`, and the [`Guest`] | [`execute`](x86::instruction::Instruction::execute) | [`execute`](arm64::instruction::Instruction::execute) | [`execute`](riscv64::instruction::Instruction::execute) |
 //! | an access of the page walk, which is none to a device | [`page_walk`](MemoryAccess::page_walk) | [`PageWalk`](arm64::DataAbort::PageWalk) | [`page_walk`](riscv64::GuestPageFault::page_walk) |
 //!
 //! All of it is pure functions over numbers. They touch no hardware, allocate no memory, and panic for no argument.

@@ -30,6 +30,8 @@ pub(crate) struct Machine {
     pub(crate) pages: BTreeMap<u64, u64>,
     pub(crate) memory: BTreeMap<u64, u8>,
     pub(crate) vectors: Option<[[u8; 32]; 32]>,
+    /// The number of a vector register that is not held.
+    pub(crate) lacks: Option<u8>,
     /// Accesses to the page that starts here stop the guest.
     pub(crate) stops: Option<u64>,
     pub(crate) events: Vec<Event>,
@@ -89,7 +91,7 @@ impl Guest for Machine {
     }
 
     fn vector(&mut self, number: u8) -> Option<[u8; 32]> {
-        self.vectors.map(|vectors| vectors[usize::from(number)])
+        self.vectors.filter(|_| self.lacks != Some(number)).map(|vectors| vectors[usize::from(number)])
     }
 
     fn set_vector(&mut self, number: u8, value: [u8; 32]) {

@@ -13,9 +13,6 @@ use crate::exit::size::Size;
 /// The length of an A64 instruction, in bytes.
 const LENGTH: u8 = 4;
 
-/// The largest register, in bytes.
-const LARGEST: usize = 16;
-
 /// The instruction at the program counter, read by the guest's own translation. Instructions are little-endian in every
 /// guest.
 ///
@@ -228,7 +225,7 @@ impl Instruction {
 /// The bytes of a vector register as they are in memory, and the way back.
 fn in_memory(mut value: [u8; 32], size: usize, mode: Mode) -> [u8; 32] {
     if mode.is_big_endian() {
-        value.get_mut(..size.min(LARGEST)).unwrap_or_default().reverse();
+        value.get_mut(..size).unwrap_or_default().reverse();
     }
     value
 }
