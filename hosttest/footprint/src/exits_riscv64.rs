@@ -3,9 +3,11 @@
 use core::hint::black_box;
 
 use vm_device::GuestAddress;
+#[cfg(feature = "texts")]
+use vm_device::exit::ExecuteError;
 use vm_device::exit::riscv64::instruction::{self, DecodeError, Instruction};
 use vm_device::exit::riscv64::{self, GuestPageFault, Mode, Registers};
-use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind};
+use vm_device::exit::{Guest, MemoryAccessKind};
 
 /// A guest in which everything may fail.
 struct Machine;
