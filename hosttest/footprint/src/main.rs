@@ -107,6 +107,7 @@ extern "C" fn _start() -> ! {
         values::access(&access, data);
         messages::all(data);
         exits::ports(data);
+        exits::instructions(data);
         exits::memory();
         exits::operands();
         exits_arm64::all();

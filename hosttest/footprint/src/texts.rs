@@ -6,10 +6,14 @@
 use core::fmt::{self, Write};
 use core::hint::black_box;
 
+use vm_device::exit::ExecuteError;
+use vm_device::exit::x86::instruction::{
+    Base, Bytes, DecodeError, Direction, Extension, Instruction, MemoryOperand, Operand, Operation, VectorMove, decode,
+};
 use vm_device::exit::x86::vmx::IoExit;
 use vm_device::exit::x86::{
     AddressSize, ExitError, Gpr, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register, Registers,
-    Segment, Size, StringForm, svm,
+    Repeat, Segment, Size, StringForm, svm,
 };
 use vm_device::{
     Access, AccessDirection, AcpiCommand, Assigned, AssignedIrq, DeviceManager, DevicePath, DeviceRegister,
@@ -166,6 +170,31 @@ fn exits() {
         debug::<PortAccess>(&access);
         if let Some(form) = access.string {
             debug::<StringForm>(&form);
+            debug::<Repeat>(&form.repeat);
+        }
+    }
+    display::<ExecuteError<u64>>(&ExecuteError::Fault(0));
+    debug::<ExecuteError<u64>>(&ExecuteError::Fault(0));
+    match black_box(decode(black_box(&[]), black_box(Mode::Bits16))) {
+        Ok(instruction) => {
+            debug::<Instruction>(&instruction);
+            debug::<Operation>(&instruction.operation());
+            debug::<Operand>(&instruction.source());
+            debug::<Direction>(&instruction.direction());
+            debug::<Extension>(&instruction.register_size().1);
+            debug::<MemoryOperand>(&instruction.address());
+            debug::<Base>(&Base::Rip);
+            if let Some(vector) = instruction.vector() {
+                debug::<VectorMove>(&vector);
+            }
+        }
+        Err(error) => {
+            display::<DecodeError>(&error);
+            debug::<DecodeError>(&error);
+            if let DecodeError::Unsupported(bytes) = error {
+                display::<Bytes>(&bytes);
+                debug::<Bytes>(&bytes);
+            }
         }
     }
     debug::<IoExit>(&IoExit { qualification: 0, instruction_information: None, instruction_length: 1, rip: 0 });

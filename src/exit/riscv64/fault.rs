@@ -16,9 +16,11 @@ pub const LOAD_GUEST_PAGE_FAULT: u64 = 21;
 pub const STORE_GUEST_PAGE_FAULT: u64 = 23;
 
 /// The pseudoinstructions that `htinst` holds for an access to the guest's page tables (RISC-V ISA manual vol. II, hypervisor extension,
-/// "Transformed Instruction or Pseudoinstruction for mtinst or htinst"): reads and writes of entries of 32 and of 64 bits.
-const PAGE_WALK_READS: [u64; 2] = [0x2000, 0x3000];
-const PAGE_WALK_WRITES: [u64; 2] = [0x2020, 0x3020];
+/// "Transformed Instruction or Pseudoinstruction for mtinst or htinst"): 0x2000, and two bits of any value. Bit 12 says that an entry has 64
+/// bits, not 32, and bit 5 that it is written, not read.
+const PAGE_WALK: u64 = 0x2000;
+const PAGE_WALK_WIDE: u64 = 1 << 12;
+const PAGE_WALK_WRITE: u64 = 1 << 5;
 
 /// An access of a guest that its second stage of translation, `hgatp`, does not allow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,10 +76,11 @@ pub fn guest_page_fault(scause: u64, stval: u64, htval: u64, htinst: u64) -> Res
         _ => return Err(ExitError::Cause(scause)),
     };
     let word = u32::try_from(htinst).map_err(|_| ExitError::Instruction(htinst))?;
-    let (page_walk, kind) = match htinst {
-        read if PAGE_WALK_READS.contains(&read) => (true, MemoryAccessKind::Read),
-        write if PAGE_WALK_WRITES.contains(&write) => (true, MemoryAccessKind::Write),
-        _ => (false, original),
+    let page_walk = htinst & !(PAGE_WALK_WIDE | PAGE_WALK_WRITE) == PAGE_WALK;
+    let kind = match page_walk {
+        true if htinst & PAGE_WALK_WRITE != 0 => MemoryAccessKind::Write,
+        true => MemoryAccessKind::Read,
+        false => original,
     };
     // The entries of page tables are aligned.
     let low = if page_walk { 0 } else { stval & 3 };

@@ -36,9 +36,10 @@ impl Mode {
         Self { big_endian: if hstatus & SPVP != 0 { hstatus & VSBE != 0 } else { vsstatus & UBE != 0 } }
     }
 
-    /// The number that the bytes of a value make in memory, read as little-endian; and the way back.
+    /// The number that the bytes of a value make in memory, read as little-endian; and the way back. What lies above an operand of
+    /// `size` may be anything.
     #[inline]
     pub(super) const fn in_memory(self, value: u64, size: Size) -> u64 {
-        if self.big_endian { value.swap_bytes() >> (64 - size.bits()) } else { size.truncate(value) }
+        if self.big_endian { value.swap_bytes() >> (64 - size.bits()) } else { value }
     }
 }

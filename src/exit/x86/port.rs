@@ -70,7 +70,7 @@ pub enum PortDirection {
 }
 
 /// One instruction that accesses a port.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct PortAccess {
     /// The port.
     pub port: u16,
@@ -84,6 +84,20 @@ pub struct PortAccess {
     pub next_rip: u64,
     /// What kind of code the guest was running.
     pub mode: Mode,
+}
+
+/// By hand: what is derived for more than five fields can panic, as far as the linker knows.
+impl fmt::Debug for PortAccess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PortAccess")
+            .field("port", &self.port)
+            .field("size", &self.size)
+            .field("direction", &self.direction)
+            .field("string", &self.string)
+            .field("next_rip", &self.next_rip)
+            .field("mode", &self.mode)
+            .finish()
+    }
 }
 
 /// Exit information that is not as the manual specifies it.

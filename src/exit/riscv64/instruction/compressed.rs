@@ -2,9 +2,9 @@
 //!
 //! The encodings are those of the RISC-V ISA manual vol. I, the chapters of the extensions "C" (RV64) and "Zcb".
 
-use super::decode::bits;
+use super::decode::{bits, opcode};
 use super::error::DecodeError;
-use super::{Instruction, Location, Operation};
+use super::{FOUR_BYTES, Instruction, Operation};
 use crate::exit::size::Size;
 
 /// The stack pointer.
@@ -51,6 +51,10 @@ pub(super) fn decode(parcel: u16) -> Result<Instruction, DecodeError> {
         (2, 0b111) => (Store, Qword, source, SP, middle | bits(word, 7, 3) << 6),
         _ => return Err(DecodeError::of(word)),
     };
-    let location = Location::Register { base: base as u8, offset: offset as i16 };
-    Ok(Instruction { operation, size, register: register as u8, length: 2, location })
+    let width = (size as u32 | if operation == LoadUnsigned { 4 } else { 0 }) << 12;
+    let operands = match operation {
+        Load | LoadUnsigned => offset << 20 | register << 7 | opcode::LOAD,
+        Store => (offset & !31) << 20 | register << 20 | (offset & 31) << 7 | opcode::STORE,
+    };
+    Ok(Instruction { word: (operands | base << 15 | width) & !FOUR_BYTES })
 }

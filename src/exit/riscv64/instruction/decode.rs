@@ -5,8 +5,7 @@
 
 use super::compressed;
 use super::error::DecodeError;
-use super::{Instruction, Location, Operation};
-use crate::exit::size::Size;
+use super::{FOUR_BYTES, FROM_BYTES, Instruction, STORE};
 
 /// The length of the longest instruction that is decoded, in bytes.
 pub const MAX_LENGTH: usize = 4;
@@ -59,14 +58,7 @@ pub fn decode(bytes: &[u8]) -> Result<Instruction, DecodeError> {
     }
     let [third, fourth, ..] = rest else { return Err(DecodeError::Truncated) };
     let word = u32::from_le_bytes([*first, *second, *third, *fourth]);
-    let (operation, size, register) = transfer(word)?;
-    // Both offsets are signed, with their upper 7 bits at the top.
-    let offset = match operation {
-        Operation::Store => (word.cast_signed() >> 25 << 5) as i16 | bits(word, 7, 5) as i16,
-        _ => (word.cast_signed() >> 20) as i16,
-    };
-    let location = Location::Register { base: bits(word, 15, 5) as u8, offset };
-    Ok(Instruction { operation, size, register, length: 4, location })
+    if is_transfer(word) { Ok(Instruction { word }) } else { Err(DecodeError::of(word)) }
 }
 
 /// The load or store that `htinst` holds, transformed: its offset is 0, and the number of its base register is the distance from the start of
@@ -76,41 +68,26 @@ pub fn decode(bytes: &[u8]) -> Result<Instruction, DecodeError> {
 /// Instruction or Pseudoinstruction for mtinst or htinst").
 #[inline]
 pub(in super::super) fn transformed(htinst: u32) -> Result<Instruction, DecodeError> {
-    if htinst & 1 == 0 {
+    if htinst & FROM_BYTES == 0 {
         return Err(DecodeError::Malformed(htinst));
     }
-    let word = htinst | 2;
-    let (operation, size, register) = transfer(word).map_err(|error| match error {
-        DecodeError::Unsupported(_) => DecodeError::Unsupported(htinst),
-        _ => DecodeError::Malformed(htinst),
-    })?;
-    let offset = bits(word, 15, 5) as u8;
-    let zeros = match operation {
-        Operation::Store => bits(word, 7, 5) | bits(word, 25, 7),
-        _ => bits(word, 20, 12),
-    };
-    if zeros != 0 || usize::from(offset) >= size.bytes() {
-        return Err(DecodeError::Malformed(htinst));
+    if !is_transfer(htinst | FOUR_BYTES) {
+        return Err(match DecodeError::of(htinst | FOUR_BYTES) {
+            DecodeError::Unsupported(_) => DecodeError::Unsupported(htinst),
+            _ => DecodeError::Malformed(htinst),
+        });
     }
-    let length = if htinst & 2 == 0 { 2 } else { 4 };
-    Ok(Instruction { operation, size, register, length, location: Location::Fault { offset } })
+    let instruction = Instruction { word: htinst & !FROM_BYTES };
+    let offset = bits(htinst, 15, 5) as usize;
+    let is_zero = if instruction.writes() { htinst & 0xfe00_0f80 == 0 } else { htinst & 0xfff0_0000 == 0 };
+    if is_zero && offset < instruction.size().bytes() { Ok(instruction) } else { Err(DecodeError::Malformed(htinst)) }
 }
 
-/// Operation, size of the operand and register of a load or store.
+/// Whether these 4 bytes are a load or a store of an integer register.
 #[inline]
-fn transfer(word: u32) -> Result<(Operation, Size, u8), DecodeError> {
-    let width = bits(word, 12, 3);
-    let (operation, register) = match (bits(word, 0, 7), width) {
-        (opcode::LOAD, 0..=3) => (Operation::Load, bits(word, 7, 5)),
-        (opcode::LOAD, 4..=6) => (Operation::LoadUnsigned, bits(word, 7, 5)),
-        (opcode::STORE, 0..=3) => (Operation::Store, bits(word, 20, 5)),
-        _ => return Err(DecodeError::of(word)),
-    };
-    let size = match width & 3 {
-        0 => Size::Byte,
-        1 => Size::Word,
-        2 => Size::Dword,
-        _ => Size::Qword,
-    };
-    Ok((operation, size, register as u8))
+const fn is_transfer(word: u32) -> bool {
+    // By the width, bits 14:12: 7 loads, and above them 4 stores.
+    const WIDTHS: u32 = 0x0f7f;
+    const _: () = assert!(opcode::STORE == opcode::LOAD | STORE);
+    bits(word, 0, 7) & !STORE == opcode::LOAD && WIDTHS >> ((word & STORE) >> 2 | bits(word, 12, 3)) & 1 != 0
 }

@@ -77,7 +77,7 @@ impl Instruction {
     /// ```
     #[inline]
     pub fn output(&self, registers: &Registers, mode: Mode) -> u64 {
-        mode.in_memory(registers.get(self.register), self.size)
+        self.size().truncate(mode.in_memory(registers.get(self.register()), self.size()))
     }
 
     /// Changes the registers as the instruction does. `input` has the bytes that a load read, as a little-endian number, and a store
@@ -95,13 +95,13 @@ impl Instruction {
     /// ```
     #[inline]
     pub fn complete(&self, registers: &mut Registers, mode: Mode, input: u64) {
-        let input = mode.in_memory(input, self.size);
-        match self.operation {
-            Operation::Load => registers.set(self.register, self.size.sign_extend(input)),
-            Operation::LoadUnsigned => registers.set(self.register, input),
+        let input = mode.in_memory(input, self.size());
+        match self.operation() {
+            Operation::Load => registers.set(self.register(), self.size().sign_extend(input)),
+            Operation::LoadUnsigned => registers.set(self.register(), self.size().truncate(input)),
             Operation::Store => {}
         }
-        registers.pc = registers.pc.wrapping_add(u64::from(self.length));
+        registers.pc = registers.pc.wrapping_add(self.length() as u64);
     }
 
     /// Executes the instruction of a fault.
@@ -156,12 +156,13 @@ impl Instruction {
     ) -> Result<(), ExecuteError<G::Fault>> {
         let address = self.address(registers, fault);
         let (kind, known) = (self.kind(), fault.known(address, self.kind()));
-        let place = Placed::new(guest, address, self.size.bytes(), u64::MAX, kind, known)?;
-        let mut data = if self.writes() { self.output(registers, mode) } else { 0 }.to_le_bytes();
+        let place = Placed::new(guest, address, self.size().bytes(), u64::MAX, kind, known)?;
+        let mut data = [0; 8];
         if self.writes() {
-            place.write(guest, self.size.of(&mut data))?;
+            data = mode.in_memory(registers.get(self.register()), self.size()).to_le_bytes();
+            place.write(guest, self.size().of(&mut data))?;
         } else {
-            place.read(guest, self.size.of(&mut data))?;
+            place.read(guest, self.size().of(&mut data))?;
         }
         self.complete(registers, mode, u64::from_le_bytes(data));
         Ok(())

@@ -20,6 +20,8 @@ use super::registers::Registers;
 use crate::exit::memory::MemoryAccessKind;
 use crate::exit::size::Size;
 
+use decode::bits;
+
 pub use decode::{MAX_LENGTH, decode};
 pub use error::DecodeError;
 pub use execute::fetch;
@@ -73,24 +75,35 @@ pub enum Location {
 /// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Instruction {
-    operation: Operation,
-    size: Size,
-    register: u8,
-    length: u8,
-    location: Location,
+    /// The load or store of 4 bytes that does the same. Its low 2 bits, which all of these have set, say more: bit 1 is clear if the
+    /// instruction has 2 bytes, as in `htinst`, and bit 0 is clear if it is one of `htinst`.
+    word: u32,
 }
+
+/// Bit 1 of [`Instruction::word`].
+const FOUR_BYTES: u32 = 2;
+/// Bit 0 of [`Instruction::word`].
+const FROM_BYTES: u32 = 1;
+/// Of the opcode: a store, not a load.
+const STORE: u32 = 0x20;
+/// Of the width: no sign.
+const UNSIGNED: u32 = 0x4000;
 
 impl Instruction {
     /// What it does with its operand.
     #[inline]
     pub const fn operation(&self) -> Operation {
-        self.operation
+        match (self.writes(), self.word & UNSIGNED != 0) {
+            (true, _) => Operation::Store,
+            (false, true) => Operation::LoadUnsigned,
+            (false, false) => Operation::Load,
+        }
     }
 
     /// Whether it is a store.
     #[inline]
     pub const fn writes(&self) -> bool {
-        matches!(self.operation, Operation::Store)
+        self.word & STORE != 0
     }
 
     /// The kind of its access.
@@ -102,25 +115,37 @@ impl Instruction {
     /// The size of its operand.
     #[inline]
     pub const fn size(&self) -> Size {
-        self.size
+        match bits(self.word, 12, 2) {
+            0 => Size::Byte,
+            1 => Size::Word,
+            2 => Size::Dword,
+            _ => Size::Qword,
+        }
     }
 
     /// The number of the register that it loads or stores, 0 to 31.
     #[inline]
     pub const fn register(&self) -> u8 {
-        self.register
+        bits(self.word, if self.writes() { 20 } else { 7 }, 5) as u8
     }
 
     /// Its length in bytes, 2 or 4.
     #[inline]
     pub const fn length(&self) -> usize {
-        self.length as usize
+        if self.word & FOUR_BYTES != 0 { 4 } else { 2 }
     }
 
     /// Where its operand begins.
     #[inline]
     pub const fn location(&self) -> Location {
-        self.location
+        let base = bits(self.word, 15, 5) as u8;
+        if self.word & FROM_BYTES == 0 {
+            return Location::Fault { offset: base };
+        }
+        // Both offsets are signed, with their upper 7 bits at the top.
+        let upper = self.word.cast_signed() >> 20;
+        let offset = if self.writes() { upper & !31 | bits(self.word, 7, 5) as i32 } else { upper };
+        Location::Register { base, offset: offset as i16 }
     }
 
     /// The guest virtual address of its operand's first byte. It wraps at 64 bits.
@@ -143,7 +168,7 @@ impl Instruction {
     /// ```
     #[inline]
     pub fn address(&self, registers: &Registers, fault: &GuestPageFault) -> u64 {
-        match self.location {
+        match self.location() {
             Location::Register { base, offset } => registers.get(base).wrapping_add_signed(i64::from(offset)),
             Location::Fault { offset } => fault.virtual_address.wrapping_sub(u64::from(offset)),
         }

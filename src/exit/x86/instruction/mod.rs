@@ -35,6 +35,8 @@
 //! The decoder does not know a processor's features: an instruction that the processor lacks, or that the guest has not enabled,
 //! raises its exception before it touches memory.
 
+use core::fmt;
+
 use crate::exit::size::Size;
 use crate::exit::x86::mode::{AddressSize, Mode, Segment};
 use crate::exit::x86::port::{Repeat, StringForm};
@@ -47,6 +49,7 @@ mod decode;
 mod error;
 mod execute;
 mod form;
+mod mnemonic;
 mod operation;
 
 pub use address::{Base, MemoryOperand};
@@ -70,7 +73,7 @@ pub const MAX_LENGTH: usize = 15;
 /// assert!(instruction.is_locked());
 /// # Ok::<(), vm_device::exit::x86::instruction::DecodeError>(())
 /// ```
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Instruction {
     displacement: u64,
     /// Sign-extended to 64 bits where it is one of the operands.
@@ -87,12 +90,31 @@ pub struct Instruction {
     operand_size: Size,
     /// The binary logarithm of the bytes of the memory operand.
     bytes: u8,
-    segment: u8,
+    /// That of a prefix.
+    segment: Option<Segment>,
     address_size: AddressSize,
     mode: Mode,
     locked: bool,
     repeat: Repeat,
     vex: bool,
+}
+
+/// By hand: what is derived for more than five fields can panic, as far as the linker knows.
+impl fmt::Debug for Instruction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instruction")
+            .field("operation", &self.operation())
+            .field("destination", &self.destination())
+            .field("source", &self.source())
+            .field("size", &self.size())
+            .field("register_size", &self.register_size())
+            .field("address", &self.address())
+            .field("string", &self.string())
+            .field("is_locked", &self.is_locked())
+            .field("length", &self.length())
+            .field("mode", &self.mode)
+            .finish()
+    }
 }
 
 /// How a vector register is moved.
@@ -243,7 +265,7 @@ impl Instruction {
         }
         // STOS and SCAS have no operand that a prefix moves.
         let has_source = self.base == Gpr::Rsi as u8 || matches!(self.form.other, Other::Memory);
-        let segment = Segment::from_number(self.segment.into()).filter(|_| has_source).unwrap_or(Segment::Ds);
+        let segment = self.segment.filter(|_| has_source).unwrap_or(Segment::Ds);
         Some(StringForm { repeat: self.repeat, address_size: self.address_size, segment })
     }
 
