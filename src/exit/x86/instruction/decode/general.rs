@@ -243,10 +243,10 @@ impl Prefixes {
     }
 
     fn tabled(&self, reader: &mut Reader, is_escaped: bool, opcode: u8) -> Result<Instruction, Failure> {
-        // Without a form for any ModRM byte there need be none.
-        let modrm = reader.peek().unwrap_or(0);
+        // An opcode that is refused whatever follows it needs nothing behind it.
+        let modrm = if opcodes::is_group(is_escaped, opcode) { reader.peek()? } else { reader.peek().unwrap_or(0) };
         let form = opcodes::form(is_escaped, opcode, modrm);
-        if form.other == Other::Unsupported && opcodes::form(is_escaped, opcode, !modrm).other == Other::Unsupported {
+        if form.other == Other::Unsupported {
             return Err(Failure::Unsupported);
         }
         self.with_modrm(reader, form)
@@ -257,7 +257,6 @@ impl Prefixes {
         let modrm = reader.next()?;
         let has_memory = modrm < 0xc0;
         match form.other {
-            Other::Unsupported => return Err(Failure::Unsupported),
             Other::Undefined => return Err(Failure::Malformed),
             _ if self.lock && !(has_memory && form.is_lockable()) => return Err(Failure::Malformed),
             _ if form.is_memory_only() && !has_memory => return Err(Failure::Malformed),

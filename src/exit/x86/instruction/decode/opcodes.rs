@@ -17,6 +17,12 @@ pub(super) fn form(escaped: bool, opcode: u8, modrm: u8) -> Form {
     TABLES.forms.get(usize::from(number)).copied().unwrap_or(UNSUPPORTED)
 }
 
+/// Whether the field `reg` of ModRM is a part of the opcode.
+pub(super) fn is_group(escaped: bool, opcode: u8) -> bool {
+    let at = usize::from(escaped) << 8 | usize::from(opcode);
+    TABLES.places.get(at).is_some_and(|place| place.fields != 0)
+}
+
 /// The number of an opcode's form, to which the field `reg` is added if it is a part of the opcode.
 #[derive(Clone, Copy)]
 struct Place {
