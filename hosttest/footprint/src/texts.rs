@@ -173,8 +173,8 @@ fn exits() {
             debug::<Repeat>(&form.repeat);
         }
     }
-    display::<ExecuteError<u64>>(&ExecuteError::Fault(0));
-    debug::<ExecuteError<u64>>(&ExecuteError::Fault(0));
+    display::<ExecuteError<u64>>(&ExecuteError::from(0));
+    debug::<ExecuteError<u64>>(&ExecuteError::from(0));
     match black_box(decode(black_box(&[]), black_box(Mode::Bits16))) {
         Ok(instruction) => {
             debug::<Instruction>(&instruction);

@@ -23,7 +23,9 @@ pub(super) enum Other {
     Stack,
     /// RCX and RBX.
     Pair,
-    /// Memory too.
+    /// RAX, with no ModRM byte: the memory operand is an absolute address, or that of a string instruction.
+    Accumulator,
+    /// Memory too, with no ModRM byte: MOVS and CMPS.
     Memory,
     /// A vector register by the field `reg`.
     Vector,
@@ -122,14 +124,8 @@ impl Form {
 
     /// A form with memory as the destination.
     pub(super) const fn new(operation: Operation, other: Other, width: Width) -> Self {
-        let lockable = match operation {
-            Operation::Add | Operation::Adc | Operation::Sub | Operation::Sbb => true,
-            Operation::And | Operation::Or | Operation::Xor => true,
-            Operation::Bts | Operation::Btr | Operation::Btc => true,
-            Operation::Xchg | Operation::Xadd | Operation::Cmpxchg | Operation::CmpxchgPair => true,
-            Operation::Inc | Operation::Dec | Operation::Not | Operation::Neg => true,
-            _ => false,
-        };
+        // What reads memory and writes it again.
+        let lockable = !operation.moves() && !operation.keeps_destination();
         let byte = matches!((other, width), (Other::Register, Width::Byte));
         let flags = if lockable { Self::LOCKABLE } else { 0 } | if byte { Self::BYTE_REGISTER } else { 0 };
         Self { operation, other, width, flags }
@@ -170,6 +166,10 @@ impl Form {
     pub(super) const fn register_without_rex(self, number: u8) -> u8 {
         const { assert!(Self::BYTE_REGISTER >> 2 == HIGH) };
         number | self.flags >> 2 & number << 2 & HIGH
+    }
+
+    pub(super) const fn has_modrm(self) -> bool {
+        !matches!(self.other, Other::Accumulator | Other::Memory)
     }
 
     pub(super) const fn is_load(self) -> bool {

@@ -27,7 +27,7 @@ enum Written {
 const ACCUMULATOR: Register = Register::Low(Gpr::Rax);
 
 impl Instruction {
-    /// The effect of an instruction that has one memory operand of at most 8 bytes and is no move. `memory` is its value.
+    /// The effect of an instruction that has one memory operand of at most 8 bytes. `memory` is its value, for one that reads it.
     #[inline]
     pub(super) fn effect(&self, registers: &Registers, memory: u64) -> Effect {
         let (size, operation) = (self.size, self.form.operation);
@@ -53,7 +53,7 @@ impl Instruction {
     pub(super) fn commit(&self, effect: Effect, registers: &mut Registers) {
         match effect.register {
             Written::None => {}
-            Written::Operand(value) => registers.write(self.register(), self.size, value),
+            Written::Operand(value) => self.load(registers, value),
             Written::Accumulator(value) => registers.write(ACCUMULATOR, self.size, value),
         }
         registers.rflags = effect.rflags;
@@ -70,7 +70,7 @@ impl Instruction {
         }
     }
 
-    /// The register operand of a move becomes `value`.
+    /// The register operand becomes `value`, extended to its size.
     #[inline]
     pub(super) fn load(&self, registers: &mut Registers, value: u64) {
         let (size, extension) = self.register_size();

@@ -59,22 +59,17 @@ impl Instruction {
         }
         let place = self.place(linear, kind, known(access, kind), guest)?;
         let mut data = [0; 2 * 8];
-        let data = data.get_mut(..self.bytes()).unwrap_or_default();
-        place.read(guest, data)?;
+        place.read(guest, data.get_mut(..self.bytes()).unwrap_or_default())?;
 
         let pair = |low, high| [low, high].map(|gpr| registers.read(Register::Low(gpr), self.size));
-        let mut found = [0; 2];
-        for (found, half) in found.iter_mut().zip(data.chunks(self.size.bytes())) {
-            *found = half.iter().rev().fold(0, |value, byte| value << 8 | u64::from(*byte));
-        }
+        let value = u128::from_le_bytes(data);
+        let found = [value, value >> self.size.bits()].map(|half| self.size.truncate(half as u64));
         let is_equal = found == pair(Gpr::Rax, Gpr::Rdx);
-        let written = if is_equal { pair(Gpr::Rbx, Gpr::Rcx) } else { found };
-        for (half, value) in data.chunks_mut(self.size.bytes()).zip(written) {
-            for (byte, value) in half.iter_mut().zip(value.to_le_bytes()) {
-                *byte = value;
-            }
+        if is_equal {
+            let [low, high] = pair(Gpr::Rbx, Gpr::Rcx);
+            data = (u128::from(high) << self.size.bits() | u128::from(low)).to_le_bytes();
         }
-        place.write(guest, data)?;
+        place.write(guest, data.get(..self.bytes()).unwrap_or_default())?;
 
         let mut flags = registers.flags();
         flags.set(Rflags::ZF, is_equal);
