@@ -1,13 +1,15 @@
 //! The exit handler of a type-1 hypervisor, over `vm_device::exit`. The exits are data here: the numbers that a processor with
 //! SVM puts into its control block. The prototype in `hosttest/type1` takes them from the processor.
 
+use std::convert::Infallible;
 use std::error::Error;
 
 use spin::Mutex;
-use vm_device::IoType::{Mmio, Pio};
+use vm_device::IoType::Mmio;
+use vm_device::exit::Guest;
 use vm_device::exit::x86::instruction::decode;
-use vm_device::exit::x86::{Gpr, Mode, PortDirection, Registers, svm};
-use vm_device::{Access, Accesses, Device, DeviceManager, IoRange, IoResource, Storage, SystemAllocator};
+use vm_device::exit::x86::{Gpr, MemoryAccessKind, Mode, Registers, Segment, Size, X86Guest, svm};
+use vm_device::{Access, Accesses, Device, DeviceManager, GuestAddress, IoRange, IoResource, Storage, SystemAllocator};
 
 /// A device of eight bytes, which a guest writes and reads back.
 struct Register(Mutex<[u8; 8]>);
@@ -42,36 +44,56 @@ struct Exit {
     instruction: &'static [u8],
 }
 
-/// Does what the guest exited for. Returns the registers with which it goes on.
-fn handle(exit: &Exit, before: &Registers, devices: &mut impl Accesses) -> Result<Registers, Box<dyn Error>> {
-    const MODE: Mode = Mode::Bits64;
-    let mut data = [0; 8];
-    match exit.code {
-        svm::VMEXIT_IOIO => {
-            let access = svm::port_access(exit.info_1, exit.info_2, MODE)?;
-            data = access.output(before).to_le_bytes();
-            let bytes = access.size.of(&mut data);
-            // What no device claims is open bus: the result is for logs.
-            let _ = match access.direction {
-                PortDirection::In => devices.read(access.port.into(), bytes, Pio),
-                PortDirection::Out => devices.write(access.port.into(), bytes, Pio),
-            };
-            Ok(access.complete(before, u64::from_le_bytes(data)))
-        }
-        svm::VMEXIT_NPF => {
-            let fault = svm::memory_access(exit.info_1, exit.info_2);
-            let instruction = decode(exit.instruction, MODE)?;
-            if instruction.direction().reads() {
-                let _ = devices.read(fault.address, instruction.size().of(&mut data), Mmio);
-            }
-            let outcome = instruction.execute(before, u64::from_le_bytes(data));
-            if let Some(value) = outcome.write {
-                let _ = devices.write(fault.address, instruction.size().of(&mut value.to_le_bytes()), Mmio);
-            }
-            Ok(outcome.registers)
-        }
-        other => Err(format!("exit {other:#x}").into()),
+/// A guest without paging, whose segments have no base, and that has no RAM: every access is a device's. What none claims is
+/// open bus: the result of an access is for logs.
+struct Vm<D>(D);
+
+impl<D: Accesses> Guest for Vm<D> {
+    type Fault = Infallible;
+
+    fn translate(&mut self, linear: u64, _: MemoryAccessKind) -> Result<GuestAddress, Infallible> {
+        Ok(GuestAddress(linear))
     }
+
+    fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Infallible> {
+        let _ = self.0.read(address, data, Mmio);
+        Ok(())
+    }
+
+    fn write(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), Infallible> {
+        let _ = self.0.write(address, data, Mmio);
+        Ok(())
+    }
+}
+
+impl<D: Accesses> X86Guest for Vm<D> {
+    fn linear(&mut self, _: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, Infallible> {
+        Ok(offset)
+    }
+
+    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Infallible> {
+        let _ = self.0.read_string(port, size.bytes(), data);
+        Ok(())
+    }
+
+    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Infallible> {
+        let _ = self.0.write_string(port, size.bytes(), data);
+        Ok(())
+    }
+}
+
+/// Does what the guest exited for. The registers are those with which it goes on.
+fn handle(exit: &Exit, registers: &mut Registers, vm: &mut Vm<impl Accesses>) -> Result<(), Box<dyn Error>> {
+    const MODE: Mode = Mode::Bits64;
+    match exit.code {
+        svm::VMEXIT_IOIO => svm::port_access(exit.info_1, exit.info_2, MODE)?.execute(registers, vm)?,
+        svm::VMEXIT_NPF => {
+            let access = svm::memory_access(exit.info_1, exit.info_2);
+            decode(exit.instruction, MODE)?.execute(registers, &access, vm)?;
+        }
+        other => return Err(format!("exit {other:#x}").into()),
+    }
+    Ok(())
 }
 
 /// What a guest does: the instruction, in words and as an exit, and what is in RAX afterwards.
@@ -106,13 +128,13 @@ const GUEST: [(&str, Exit, u64); 5] = [
 pub(crate) fn main() -> Result<(), Box<dyn Error>> {
     let resources = [IoResource::pio(PORT, 8), IoResource::mmio(MEMORY, 8)];
     MANAGER.register_device(&REGISTER, None, &resources, &[])?;
-    let mut devices = MANAGER.dispatcher(0)?;
+    let mut vm = Vm(MANAGER.dispatcher(0)?);
 
     let mut registers = Registers { rip: 0x1000, ..Registers::default() };
     registers.set(Gpr::Rax, 0x1122_3344);
     registers.set(Gpr::Rbx, MEMORY);
     for (words, exit, expected) in &GUEST {
-        registers = handle(exit, &registers, &mut devices)?;
+        handle(exit, &mut registers, &mut vm)?;
         println!("{:#x}: {words:<40}rax {:#x}", registers.rip, registers.rax());
         assert_eq!(registers.rax(), *expected, "{words}");
     }

@@ -9,7 +9,8 @@
 //! - [`torture`] makes accesses and changes of the topology against each other, on threads and by a guest;
 //! - [`boot`] is a whole PC of the crate's devices, which boots firmware and kernels;
 //! - [`bench`](mod@bench) measures dispatch and registration beside other crates;
-//! - [`qemu`] runs the bare-metal hypervisor of `hosttest/type1`, and this program itself on a genuine `kvm_amd`;
+//! - [`qemu`] runs this program itself on a genuine `kvm_amd`;
+//! - [`mod@type1`] builds and runs the bare-metal hypervisor of `hosttest/type1`, in emulators of its machines;
 //! - [`linux_guest`] is what Linux as a guest takes: the kernels, and an initramfs that reports what the kernel found;
 //! - [`output`] is a file that the results of a command go to.
 
@@ -28,6 +29,7 @@ pub mod platform;
 pub mod qemu;
 mod svg;
 pub mod torture;
+pub mod type1;
 pub mod vmm;
 
 pub use complaint::complain;

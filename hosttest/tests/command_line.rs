@@ -54,6 +54,7 @@ fn a_bad_value_names_its_option() {
         (&["torture", "--handles", "many"], "--handles", "'many'"),
         (&["torture", "--anonymous", "1.5"], "--anonymous", "'1.5'"),
         (&["torture", "--writers", "none"], "--writers", "'none'"),
+        (&["type1", "--machine", "toaster"], "--machine", "'toaster'"),
         (&["nested", "--timeout", "soon", "--", "list"], "--timeout", "'soon'"),
         (&["bench", "--n", "few"], "--n", "'few'"),
         (&["bench", "--n", "0"], "--n", "'0'"),
@@ -193,11 +194,16 @@ fn a_complaint_that_nobody_hears_leaves_the_exit_code() {
 
 #[test]
 fn without_qemu_what_needs_it_names_the_package() {
-    for arguments in [&["type1"][..], &["nested", "--", "list"]] {
+    for (arguments, package) in [
+        (&["type1"][..], "qemu-system-x86"),
+        (&["type1", "--machine", "svm"], "qemu-system-x86"),
+        (&["type1", "--machine", "arm64"], "qemu-system-arm"),
+        (&["nested", "--", "list"], "qemu-system-x86"),
+    ] {
         let output = Tools::new("no-qemu").hosttest(arguments).output().unwrap();
         let message = text(&output.stderr);
         assert_eq!(output.status.code(), Some(1), "{message}");
-        assert!(message.contains("apt-get install qemu-system-x86"), "{message}");
+        assert!(message.contains(&format!("apt-get install {package}\n")), "{message}");
     }
 }
 

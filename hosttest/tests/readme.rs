@@ -7,14 +7,18 @@ fn flush(text: &str) -> String {
     text.lines().map(str::trim_start).collect::<Vec<_>>().join("\n")
 }
 
-/// The other blocks are doctests. This one is part of the bare-metal image, so what has to hold is that it is the same text.
+/// The other blocks are doctests. These are parts of the bare-metal images, so what has to hold is that they are the same text.
 #[test]
-fn the_exit_handler_is_the_prototypes() {
+fn the_exit_handlers_are_the_prototypes() {
     let page = include_str!("../../src/guide/porting.md");
-    let (_, block) = page.split_once("```rust,ignore\n").expect("the page has the block");
-    let (handler, _) = block.split_once("```").expect("the block ends");
-    assert!(handler.lines().count() < 40, "a handler of 40 lines is more than a reader takes in at once");
-    assert!(flush(include_str!("../type1/src/exits.rs")).contains(&flush(handler)), "{handler}");
+    let blocks = page.split("```rust,ignore\n").skip(1);
+    let handlers: Vec<_> = blocks.map(|block| block.split("```").next().expect("the block ends")).collect();
+    let sources = [include_str!("../type1/src/svm/exits.rs"), include_str!("../type1/src/arm64/exits.rs")];
+    assert_eq!(handlers.len(), sources.len());
+    for (handler, source) in handlers.into_iter().zip(sources) {
+        assert!(handler.lines().count() < 40, "a handler of 40 lines is more than a reader takes in at once");
+        assert!(flush(source).contains(&flush(handler)), "{handler}");
+    }
 }
 
 /// Each script has a row, which says whether the gate runs it.

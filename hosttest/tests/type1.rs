@@ -1,36 +1,49 @@
 //! The bare-metal hypervisor under QEMU. Without QEMU or the image's target its tests count as ignored, and that of a Linux
-//! kernel without one: `VM_DEVICE_KERNEL` names it, or else it is the one that `.ci/debian-kernel` fetches. Where `CI` is set,
-//! they count as failed.
+//! kernel without one: see `Kernel`. Where `CI` is set, they count as failed.
 
 mod needs;
 
 use std::process::ExitCode;
 
 use hosttest::linux_guest::kernel::Kernel;
-use hosttest::qemu::{Guest, available, boot};
+use hosttest::qemu::Error;
+use hosttest::type1::{Guest, Machine, available, boot};
 use libtest_mimic::{Arguments, Trial};
 
 use needs::{Need, test};
 
 fn main() -> ExitCode {
-    let hypervisor = Need::new("QEMU and the image's target", available());
-    let kernel = Kernel::Cloud.find().map_err(|missing| missing.to_string());
-    let linux = Need::new("a Linux kernel", kernel.as_ref());
-    let trials = vec![
-        trial("small_guest", &[&hypervisor], Ok(Guest::Small)),
-        trial(
-            "linux",
-            &[&hypervisor, &linux],
-            kernel.map(|kernel| Guest::Linux { kernel, initrd: None, append: String::new() }),
-        ),
-    ];
+    let machines = Machine::ALL.map(|machine| (machine, available(machine)));
+    let needs: Vec<_> = machines.into_iter().map(|(machine, found)| (machine, needs_of(machine, found))).collect();
+    let mut trials: Vec<_> = needs
+        .iter()
+        .map(|(machine, need)| trial(&format!("{}/small_guest", machine.name()), *machine, &[need], Ok(Guest::Small)))
+        .collect();
+    for (machine, need) in &needs {
+        let (kernel, what) = match machine {
+            Machine::Svm => (Kernel::Cloud, "a Linux kernel"),
+            Machine::Arm64 => (Kernel::Arm64, "a Linux kernel for arm64"),
+        };
+        let kernel = kernel.find().map_err(|missing| missing.to_string());
+        let linux = Need::new(what, kernel.as_ref());
+        let guest = kernel.map(|kernel| Guest::Linux { kernel, initrd: None, append: String::new() });
+        trials.push(trial(&format!("{}/linux", machine.name()), *machine, &[need, &linux], guest));
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 
-fn trial(name: &str, needs: &[&Need], guest: Result<Guest, String>) -> Trial {
+fn needs_of(machine: Machine, found: Result<(), Error>) -> Need {
+    let what = match machine {
+        Machine::Svm => "QEMU and the image's target",
+        Machine::Arm64 => "QEMU for Arm and the image's target",
+    };
+    Need::new(what, found)
+}
+
+fn trial(name: &str, machine: Machine, needs: &[&Need], guest: Result<Guest, String>) -> Trial {
     test(name, needs, move || {
         let mut output = Vec::new();
-        match boot(&guest?, &mut output) {
+        match boot(machine, &guest?, &mut output) {
             Ok(_) => Ok(()),
             Err(error) => Err(format!("{error}\n{}", String::from_utf8_lossy(&output)).into()),
         }

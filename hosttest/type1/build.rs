@@ -1,9 +1,14 @@
-//! Links the image where the machine's loader puts it: by `image.ld`, at fixed addresses.
+//! Links the image where the machine's loader puts it: by the `image.ld` of its processor, at fixed addresses.
 
 fn main() {
-    let directory = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| ".".into());
-    println!("cargo::rerun-if-changed=image.ld");
-    println!("cargo::rustc-link-arg-bins=-T{directory}/image.ld");
-    // The target links position-independent executables, which would have to relocate themselves first.
+    let variable = |name| std::env::var(name).unwrap_or_default();
+    let folder = match variable("CARGO_CFG_TARGET_ARCH").as_str() {
+        "aarch64" => "arm64",
+        _ => "svm",
+    };
+    let script = format!("src/{folder}/image.ld");
+    println!("cargo::rerun-if-changed={script}");
+    println!("cargo::rustc-link-arg-bins=-T{}/{script}", variable("CARGO_MANIFEST_DIR"));
+    // Some targets link position-independent executables, which would have to relocate themselves first.
     println!("cargo::rustc-link-arg-bins=--no-pie");
 }

@@ -5,13 +5,17 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hosttest::complain;
-use hosttest::qemu::{Error, Guest, TARGET, add_target, boot};
+use hosttest::qemu::Error;
+use hosttest::type1::{Guest, Machine, add_target, boot};
 
 use super::error::CommandError;
 
 #[derive(Args)]
 pub(super) struct Arguments {
-    /// Run this Linux kernel, a bzImage, instead of the small guest
+    /// The machine that it runs on
+    #[arg(long, value_enum, default_value_t)]
+    machine: Machine,
+    /// Run this Linux kernel, a bzImage or an Image of arm64, instead of the small guest
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Its initial RAM disk; without one, its `/init` prints a line and turns the machine off
@@ -24,17 +28,18 @@ pub(super) struct Arguments {
 }
 
 impl From<Arguments> for Guest {
-    fn from(Arguments { kernel, initrd, append }: Arguments) -> Self {
+    fn from(Arguments { kernel, initrd, append, .. }: Arguments) -> Self {
         kernel.map_or(Guest::Small, |kernel| Guest::Linux { kernel, initrd, append })
     }
 }
 
 pub(super) fn execute(arguments: Arguments) -> Result<bool, CommandError> {
+    let machine = arguments.machine;
     let guest = arguments.into();
-    let mut ended = boot(&guest, &mut io::stdout());
-    if matches!(ended, Err(Error::NoTarget)) {
-        complain(&format_args!("the target {TARGET} is missing, and is added by `rustup target add {TARGET}`"));
-        ended = add_target().and_then(|()| boot(&guest, &mut io::stdout()));
+    let mut ended = boot(machine, &guest, &mut io::stdout());
+    if let Err(Error::NoTarget(target)) = ended {
+        complain(&format_args!("the target {target} is missing, and is added by `rustup target add {target}`"));
+        ended = add_target(target).and_then(|()| boot(machine, &guest, &mut io::stdout()));
     }
     match ended {
         Ok(_) => Ok(true),

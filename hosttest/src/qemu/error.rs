@@ -7,20 +7,26 @@ use std::time::Duration;
 
 use crate::linux_guest::kernel::Missing;
 
-pub(super) const QEMU: &str = "qemu-system-x86_64";
-/// The target that the image is built for.
-pub const TARGET: &str = "x86_64-unknown-none";
-
 /// Why there is no verdict, or not the right one.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// QEMU is not installed.
-    NoQemu,
+    /// What emulates the machine is not installed.
+    NoEmulator {
+        /// The program.
+        program: &'static str,
+        /// The package of Debian that has it.
+        package: &'static str,
+    },
     /// The toolchain lacks the image's target.
-    NoTarget,
-    /// The target could not be added: why.
-    NotAdded(String),
+    NoTarget(&'static str),
+    /// The target could not be added.
+    NotAdded {
+        /// The target.
+        target: &'static str,
+        /// What adding it ended with.
+        why: String,
+    },
     /// A program could not be run, or a file not be read.
     Io(String, io::Error),
     /// There is no kernel for the machine that runs KVM.
@@ -34,6 +40,8 @@ pub enum Error {
         /// What it takes, in MiB.
         needed: u64,
     },
+    /// The hypervisor runs no Linux kernel on this machine.
+    NoLinux,
     /// The output could not be written.
     Output(io::Error),
     /// Cargo could not build the image.
@@ -61,11 +69,15 @@ pub enum Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Error::NoQemu => write!(f, "{QEMU} is not installed; on Debian: apt-get install qemu-system-x86"),
-            Error::NoTarget => write!(f, "the target {TARGET} is not installed: rustup target add {TARGET}"),
-            Error::NotAdded(why) => write!(
+            Error::NoEmulator { program, package } => {
+                write!(f, "{program} is not installed; on Debian: apt-get install {package}")
+            }
+            Error::NoTarget(target) => {
+                write!(f, "the target {target} is not installed: rustup target add {target}")
+            }
+            Error::NotAdded { target, why } => write!(
                 f,
-                "`rustup target add {TARGET}` failed: {why}\n  The image is built for this target: add it to the toolchain, \
+                "`rustup target add {target}` failed: {why}\n  The image is built for this target: add it to the toolchain, \
                  by that command where there is a network."
             ),
             Error::Io(what, error) => write!(f, "{what}: {error}"),
@@ -81,6 +93,7 @@ impl fmt::Display for Error {
                     "{given} MiB of memory are too little for these files, which take {needed}: --memory {needed}"
                 )
             }
+            Error::NoLinux => f.write_str("the hypervisor runs no Linux kernel on this machine"),
             Error::Output(error) => write!(f, "the output cannot be written: {error}"),
             Error::Build => f.write_str("the image was not built; cargo said why"),
             Error::Failed => f.write_str("the verdict of the hypervisor is that something failed"),

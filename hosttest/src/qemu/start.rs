@@ -6,14 +6,15 @@ use std::os::fd::AsRawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
 
-use super::error::{Error, QEMU};
+use super::PROGRAM;
+use super::error::Error;
 
 /// Where `isa-debug-exit` is, which ends QEMU with an exit code of twice what is written there, and one.
-pub(super) const EXIT_PORT: u16 = 0xf4;
+pub(crate) const EXIT_PORT: u16 = 0xf4;
 
 /// QEMU with a PC whose processor has SVM, of so many MiB. Its serial port is QEMU's output.
-pub(super) fn machine(accelerator: &str, memory: u32) -> Command {
-    let mut qemu = Command::new(QEMU);
+pub(crate) fn machine(accelerator: &str, memory: u32) -> Command {
+    let mut qemu = Command::new(PROGRAM);
     qemu.args(["-machine", "pc,smm=off", "-accel", accelerator, "-cpu", "EPYC,+svm", "-m", &memory.to_string()])
         .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"])
         .args(["-device", &format!("isa-debug-exit,iobase={EXIT_PORT:#x},iosize=4")]);
@@ -22,7 +23,7 @@ pub(super) fn machine(accelerator: &str, memory: u32) -> Command {
 
 /// Starts QEMU, with its output in pipes. It is killed when the thread that starts it ends, so that it does not outlive this
 /// program. QEMU has `kept` open too, by the same number.
-pub(super) fn start(qemu: &mut Command, kept: Option<&File>) -> Result<Child, Error> {
+pub(crate) fn start(qemu: &mut Command, kept: Option<&File>) -> Result<Child, Error> {
     let kept = kept.map(AsRawFd::as_raw_fd);
     let prepare = move || {
         // SAFETY: both calls take numbers only.
@@ -35,7 +36,7 @@ pub(super) fn start(qemu: &mut Command, kept: Option<&File>) -> Result<Child, Er
     qemu.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
     unsafe { qemu.pre_exec(prepare) };
-    qemu.spawn().map_err(|error| Error::Io(QEMU.into(), error))
+    qemu.spawn().map_err(|error| Error::Io(qemu.get_program().display().to_string(), error))
 }
 
 #[cfg(test)]

@@ -6,23 +6,23 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::error::{Error, QEMU};
+use super::error::Error;
 
 /// QEMU warns of features of the processor that TCG lacks; none of them is needed.
 const NEEDLESS: &str = "TCG doesn't support requested feature";
 
 /// How QEMU ended.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) status: ExitStatus,
+pub(crate) struct Ended {
+    pub(crate) status: ExitStatus,
     /// All that came out of the serial port.
-    pub(super) text: String,
+    pub(crate) text: String,
     /// What QEMU said itself.
-    pub(super) said: String,
+    pub(crate) said: String,
 }
 
 /// Copies the serial port, without carriage returns, until QEMU ends, but no longer than `time_limit`.
-pub(super) fn watch(mut qemu: Child, time_limit: Duration, output: &mut (impl Write + Send)) -> Result<Ended, Error> {
+pub(crate) fn watch(mut qemu: Child, time_limit: Duration, output: &mut (impl Write + Send)) -> Result<Ended, Error> {
     let (serial, messages) = (qemu.stdout.take(), qemu.stderr.take());
     let lost = AtomicBool::new(false);
     thread::scope(|scope| {
@@ -35,7 +35,7 @@ pub(super) fn watch(mut qemu: Child, time_limit: Duration, output: &mut (impl Wr
         let listener = scope.spawn(move || messages.map_or_else(String::new, needed));
         let started = Instant::now();
         let status = loop {
-            match qemu.try_wait().map_err(|error| Error::Io(QEMU.into(), error))? {
+            match qemu.try_wait().map_err(|error| Error::Io("the emulator".into(), error))? {
                 Some(status) => break Some(status),
                 // The rest would not be seen.
                 None if lost.load(Ordering::Relaxed) => break None,

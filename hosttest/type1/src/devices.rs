@@ -3,11 +3,11 @@
 use core::sync::atomic::Ordering;
 
 use spin::Mutex;
-use vm_device::{Access, Device, Failed, IrqLine, MappedRange, Owner, Rejected, Resources};
+use vm_device::{Access, Device, IrqLine, MappedRange, Owner, Rejected, Resources};
 
-use crate::guest;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
-use crate::svm::Page;
+use crate::memory::Page;
+use crate::nested::Backing;
 
 /// A device that never answers: a bus, which gets what no device on it claims, or a device with ranges that are all
 /// memory.
@@ -24,8 +24,8 @@ impl Device<'_> for Silent {
     fn write(&self, _: &Access<'_>, _: &[u8]) {}
 }
 
-/// 256 bytes of registers that keep what is written. They are seen by ports, the first 16, and in memory, all of them.
-pub struct Scratch(pub Mutex<[u8; 256]>);
+/// A page of registers that keep what is written. Each range of the device shows them from the first on.
+pub struct Scratch(pub Mutex<[u8; 4096]>);
 
 impl Device<'_> for Scratch {
     fn name(&self) -> &str {
@@ -38,59 +38,6 @@ impl Device<'_> for Scratch {
 
     fn write(&self, access: &Access<'_>, data: &[u8]) {
         access.store(&mut *self.0.lock(), data);
-    }
-}
-
-/// Bytes written come out again in the same order. It takes strings a burst at a time, under one lock.
-pub struct Fifo(pub Mutex<Ring>);
-
-/// The bytes in the FIFO.
-pub struct Ring {
-    bytes: [u8; 64],
-    first: usize,
-    length: usize,
-}
-
-impl Ring {
-    /// No bytes.
-    pub const EMPTY: Self = Self { bytes: [0; 64], first: 0, length: 0 };
-
-    fn push(&mut self, byte: u8) {
-        if self.length < self.bytes.len() {
-            self.bytes[(self.first + self.length) % self.bytes.len()] = byte;
-            self.length += 1;
-        }
-    }
-
-    fn pop(&mut self) -> Option<u8> {
-        self.length = self.length.checked_sub(1)?;
-        let byte = self.bytes[self.first];
-        self.first = (self.first + 1) % self.bytes.len();
-        Some(byte)
-    }
-}
-
-impl Device<'_> for Fifo {
-    fn name(&self) -> &str {
-        "fifo"
-    }
-
-    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
-        let mut ring = self.0.lock();
-        data.iter_mut().zip(core::iter::from_fn(|| ring.pop())).for_each(|(to, from)| *to = from);
-    }
-
-    fn write(&self, _: &Access<'_>, data: &[u8]) {
-        let mut ring = self.0.lock();
-        data.iter().for_each(|byte| ring.push(*byte));
-    }
-
-    fn read_string(&self, access: &Access<'_>, _: usize, data: &mut [u8]) -> Result<(), Failed> {
-        self.try_read(access, data)
-    }
-
-    fn write_string(&self, access: &Access<'_>, _: usize, data: &[u8]) -> Result<(), Failed> {
-        self.try_write(access, data)
     }
 }
 
@@ -120,19 +67,25 @@ impl<'d> Device<'d> for Bell<'d> {
 /// The frame buffer has memory of its own, which the nested page tables map: accesses do not exit.
 pub static FRAME_BUFFER: Silent = Silent("frame buffer");
 
+/// What the small guest fills it with.
+pub const FRAME: u32 = 0x5aa5_c33c;
+
 /// What the guest sees as the frame buffer.
-static FRAME: Mutex<Page<4096>> = Mutex::new(Page([0; 4096]));
+static FRAME_MEMORY: Mutex<Page<4096>> = Mutex::new(Page([0; 4096]));
 
 /// Whether the guest filled the whole frame buffer.
 pub fn frame_is_filled() -> bool {
-    FRAME.lock().0.chunks(4).all(|pixel| pixel == guest::FRAME.to_le_bytes())
+    FRAME_MEMORY.lock().0.chunks(4).all(|pixel| pixel == FRAME.to_le_bytes())
 }
 
-/// Where in the machine a physically backed range lies: at its own address, but for the frame buffer.
-pub fn host_address(mapped: &MappedRange<&str>) -> u64 {
+/// Where in the machine a physically backed range lies, and what it is: a device's registers at their own address, but for the frame
+/// buffer.
+pub fn backing(mapped: &MappedRange<&str>) -> (u64, Backing) {
     match mapped.owner {
-        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => &raw const *FRAME.lock() as u64,
-        _ => mapped.assigned.range.first().0,
+        Owner::Device { name, .. } if name == FRAME_BUFFER.0 => {
+            (&raw const *FRAME_MEMORY.lock() as u64, Backing::Memory)
+        }
+        _ => (mapped.assigned.range.first().0, Backing::Registers),
     }
 }
 

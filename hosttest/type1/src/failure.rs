@@ -5,7 +5,7 @@ use core::fmt;
 use vm_device::RegisterError;
 
 use crate::nested::MapError;
-use crate::stop::Stopped;
+use crate::processor::exits::Stopped;
 
 /// What was not as it should be.
 pub enum Failure {

@@ -1,57 +1,81 @@
-//! A type-1 hypervisor: a bare-metal image that runs a guest with AMD SVM and nested paging, and whose devices are those
-//! of a `vm_device` [`DeviceManager`] in a `static`. It has no allocator and no operating system.
+//! A type-1 hypervisor: a bare-metal image that runs a guest with the virtualisation of its processor, and whose devices are
+//! those of a `vm_device` [`DeviceManager`](vm_device::DeviceManager) in a `static`. It has no allocator and no operating
+//! system.
 //!
-//! The map, in the order of the reading:
-//! - [`exits`]: from the guest's exits to its devices, the reason for the rest;
-//! - [`manager`]: the manager of the guest's devices; [`devices`], [`wire`], [`interrupts`]: what the guest sees, beside
-//!   the devices of the crate;
-//! - [`small`]: the small guest's machine and the verdict over it, [`guest`]: the guest; [`linux`]: the other one;
-//! - [`svm`], [`nested`], [`memory`]: the processor;
-//! - [`boot`], [`serial`]: the machine the hypervisor runs on.
+//! What is the same on every processor stands beside this file. In the order of the reading:
+//! - [`machine`]: a virtual machine, and the loop that runs it;
+//! - [`manager`]: the manager of the guest's devices; [`devices`], [`wire`], [`interrupts`], [`power`]: what the guest sees,
+//!   beside the devices of the crate; [`counts`]: who is accessed how often;
+//! - [`memory`], [`nested`]: the guest's memory, and the tables by which the processor finds it;
+//! - [`small`]: the devices of the small guest, and the verdict over it; [`failure`]: what a verdict says.
+//!
+//! What differs has a folder for each processor, which is the module [`processor`] of an image for it:
+//!
+//! | in it | what it has |
+//! |---|---|
+//! | `image.ld` | where the image lies in the machine, and the small guest in the image |
+//! | `boot` | the way from the loader to [`start`], and [`Loaded`](processor::boot::Loaded): what the loader tells |
+//! | `host` | the machine the hypervisor runs on: its console, its clock, and its end |
+//! | `vcpu` | [`Vcpu`](processor::vcpu::Vcpu): the virtual processor, entering the guest and its interrupts |
+//! | `nested` | the format of the nested page tables' entries, and forgetting those that were cached |
+//! | `exits` | from exits to devices, and [`Stopped`](processor::exits::Stopped): why the guest cannot go on |
+//! | `guest` | the guests: their machines, and the program of the small one |
+//!
+//! [`svm`](processor) is AMD's; what it shares with other processors of x86 is in `x86`. A further processor is a further
+//! folder, a line below, and one in `build.rs`, which links by its `image.ld`.
 //!
 //! It is no product: it has one virtual processor, and a guest that has the machine's interrupts can keep them.
 
 #![no_std]
 #![no_main]
 
-mod boot;
+mod console;
 mod counts;
+#[cfg(not(target_arch = "x86_64"))]
+mod device_tree;
 mod devices;
-mod exits;
 mod failure;
-mod guest;
 mod interrupts;
-mod linux;
+mod machine;
 mod manager;
 mod memory;
 mod nested;
-mod serial;
+mod power;
 mod small;
-mod stop;
-mod svm;
 mod wire;
 
-use spin::{Mutex, MutexGuard};
-use vm_device::exit::x86::Gpr;
+#[cfg(target_arch = "x86_64")]
+mod x86;
 
-use crate::boot::StartInfo;
+#[cfg(target_arch = "aarch64")]
+#[path = "arm64/mod.rs"]
+mod processor;
+#[cfg(target_arch = "x86_64")]
+#[path = "svm/mod.rs"]
+mod processor;
+
+use spin::{Mutex, MutexGuard};
+
 use crate::counts::COUNTS;
-use crate::exits::Machine;
 use crate::failure::Failure;
+use crate::machine::{Guest, Machine};
 use crate::manager::MANAGER;
 use crate::nested::Mappings;
-use crate::serial::{Ending, leave};
-use crate::svm::Vcpu;
+use crate::power::POWER;
+use crate::processor::boot::Loaded;
+use crate::processor::guest;
+use crate::processor::host::{Ending, leave};
+use crate::processor::vcpu::Vcpu;
 
 /// The virtual processor.
 static VCPU: Mutex<Vcpu> = Mutex::new(Vcpu::new());
 /// Which guest physical addresses are memory.
 static MAPPINGS: Mutex<Mappings> = Mutex::new(Mappings::new());
 
-/// Called by [`boot`], with the physical address of the PVH start info.
-extern "sysv64" fn start(info: u64) -> ! {
+/// Runs the guest that the loader asks for, tells the verdict, and ends the machine.
+fn start(loaded: Loaded) -> ! {
     println!("type-1 hypervisor on vm-device");
-    match run(info) {
+    match run(loaded) {
         Ok(()) => {
             println!("verdict: passed");
             leave(Ending::Passed)
@@ -63,37 +87,28 @@ extern "sysv64" fn start(info: u64) -> ! {
     }
 }
 
-/// Runs the guest that the command line asks for, to its end, and judges it.
-fn run(info: u64) -> Result<(), Failure> {
-    // SAFETY: the loader passed the address, and nothing writes below the image.
-    let info = unsafe { StartInfo::at(info) }.ok_or("not started by a PVH loader")?;
+/// Runs the guest to its end, and judges it.
+fn run(loaded: Loaded) -> Result<(), Failure> {
     let mappings = MutexGuard::leak(MAPPINGS.lock());
     let vcpu = MutexGuard::leak(VCPU.lock()).enable(mappings.root())?;
-    let linux = !info.command_line().is_empty();
-    let memory = if linux {
-        let (memory, entry) = linux::load(info)?;
-        vcpu.pass_interrupts();
-        vcpu.start_in_protected_mode(entry);
-        vcpu.registers.set(Gpr::Rsi, linux::BOOT_PARAMETERS);
-        memory
-    } else {
-        vcpu.start_in_real_mode(guest::ENTRY);
-        small::load()?
-    };
+    let Guest { memory, judge } = guest::load(loaded, vcpu)?;
     mappings.map_all(memory)?;
     println!("the machine:\n{}", MANAGER.map());
 
     let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
-    let mut machine = Machine { vcpu, memory, mappings, devices, ticked: 0 };
-    let ended = machine.run();
+    let ended = Machine { vcpu, memory, mappings, devices, ticked: 0 }.run();
+    if let Some(ended) = POWER.ended() {
+        println!("{ended}");
+    }
     println!("the machine at the end:\n{}", MANAGER.map());
     COUNTS.print();
     ended?;
-    if linux { linux::judge() } else { small::judge() }
+    judge()
 }
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     println!("{info}");
+    println!("verdict: FAILED, the hypervisor panicked");
     leave(Ending::Failed)
 }

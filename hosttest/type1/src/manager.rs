@@ -11,7 +11,7 @@ static STORAGE: Storage<'static, 24, 32, 1> = Storage::new();
 /// The devices of the guest.
 pub static MANAGER: DeviceManager<'static> = DeviceManager::new(
     &STORAGE,
-    SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 23),
+    SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS).with_irqs(0, 63),
 )
 .with_interrupt_controller(&LINES)
 .with_observer(&COUNTS);

@@ -1,29 +1,37 @@
-//! The nested page tables: which guest physical addresses are memory, and so cause no exit (AMD APM vol. 2, 15.25).
+//! The nested page tables: which guest physical addresses are memory, and so cause no exit. Their entries are the processor's
+//! own; that 9 bits of an address choose an entry of each level, and 12 a byte of a page, holds on every processor here.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
 
 use vm_device::{IoRange, IoType, RangeState};
 
-use crate::devices::host_address;
+use crate::devices::backing;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
-use crate::memory::GuestMemory;
-use crate::svm::Vcpu;
+use crate::memory::{GuestMemory, PAGE};
+use crate::processor::nested::{LEVELS, ROOT_TABLES, leaf, next_table, table};
+use crate::processor::vcpu::Vcpu;
 
-const PRESENT_WRITABLE_USER: u64 = 7;
-const LARGE: u64 = 1 << 7;
-const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-const PAGE: u64 = 1 << 12;
+/// What a range is backed by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Backing {
+    /// Memory, which is cached.
+    Memory,
+    /// Registers of a device of the machine.
+    Registers,
+}
+
 const LARGE_PAGE: u64 = 1 << 21;
 
-/// How many tables there are: the root, one for 512 GiB, four for the first 4 GiB, and the rest for small pages.
+/// How many tables there are: the root, those for the first 4 GiB, and the rest for small pages.
 const TABLES: usize = 16;
 
 #[derive(Clone, Copy)]
 #[repr(C, align(4096))]
 struct Table([u64; 512]);
 
-/// The nested page tables, the root first.
+/// The nested page tables, the root first, which begins where the largest root has to.
+#[repr(C, align(16384))]
 pub struct Mappings {
     tables: [Table; TABLES],
     used: usize,
@@ -50,7 +58,7 @@ impl fmt::Display for MapError {
 impl Mappings {
     /// Tables that map nothing.
     pub const fn new() -> Self {
-        Self { tables: [Table([0; 512]); TABLES], used: 1 }
+        Self { tables: [Table([0; 512]); TABLES], used: ROOT_TABLES }
     }
 
     /// The physical address of the root.
@@ -64,14 +72,15 @@ impl Mappings {
     /// [`MapError`].
     pub fn map_all(&mut self, memory: GuestMemory) -> Result<(), MapError> {
         self.tables.iter_mut().for_each(|table| table.0.fill(0));
-        self.used = 1;
+        self.used = ROOT_TABLES;
         for (range, host) in memory.ranges() {
-            self.map(range, host)?;
+            self.map(range, host, Backing::Memory)?;
         }
         for mapped in MANAGER.address_map(IoType::PhysicalMmio) {
             let assigned = mapped.assigned;
             if assigned.io_type == IoType::PhysicalMmio && assigned.state == RangeState::Decoded {
-                self.map(assigned.range, host_address(&mapped))?;
+                let (host, backing) = backing(&mapped);
+                self.map(assigned.range, host, backing)?;
             }
         }
         Ok(())
@@ -82,13 +91,13 @@ impl Mappings {
         if TOPOLOGY_CHANGED.swap(false, Ordering::Relaxed) {
             // Devices only go while the guest runs, so that what had room has it still.
             let _ = self.map_all(memory);
-            vcpu.vmcb.tlb_control = 1;
+            vcpu.forget_translations();
         }
     }
 
-    /// Lets the guest physical addresses of `range` be the memory of the machine from `host` on, in pages of 2 MiB where
+    /// Lets the guest physical addresses of `range` be those of the machine from `host` on, in pages of 2 MiB where
     /// they fit.
-    fn map(&mut self, range: IoRange, host: u64) -> Result<(), MapError> {
+    fn map(&mut self, range: IoRange, host: u64, backing: Backing) -> Result<(), MapError> {
         let (mut guest, last) = (range.first().0, range.last().0);
         if !(guest | host | last.wrapping_add(1)).is_multiple_of(PAGE) {
             return Err(MapError::Unaligned(range));
@@ -97,8 +106,8 @@ impl Mappings {
         while guest <= last {
             let host = guest.wrapping_add(offset);
             let large = (guest | host).is_multiple_of(LARGE_PAGE) && last - guest >= LARGE_PAGE - 1;
-            let (level, size, flag) = if large { (1, LARGE_PAGE, LARGE) } else { (0, PAGE, 0) };
-            *self.entry(guest, level).ok_or(MapError::Full(range))? = host | flag | PRESENT_WRITABLE_USER;
+            let (level, size) = if large { (1, LARGE_PAGE) } else { (0, PAGE) };
+            *self.entry(guest, level).ok_or(MapError::Full(range))? = leaf(host, level, backing);
             guest += size;
         }
         Ok(())
@@ -107,20 +116,22 @@ impl Mappings {
     /// The entry for `address` at `level`: 0 for a page of 4 KiB, 1 for one of 2 MiB. `None` if that takes another
     /// table, and there is none.
     fn entry(&mut self, address: u64, level: u32) -> Option<&mut u64> {
-        let index = |level: u32| (address >> (12 + 9 * level)) as usize % 512;
         let root = self.root();
-        let mut table = 0;
-        for upper in (level + 1..=3).rev() {
-            let entry = &mut self.tables[table].0[index(upper)];
+        // The root may be several tables, one behind the other.
+        let first = (address >> (12 + 9 * (LEVELS - 1))) as usize % (512 * ROOT_TABLES);
+        let (mut place, mut index) = (first / 512, first % 512);
+        for lower in (level..LEVELS - 1).rev() {
+            let entry = &mut self.tables[place].0[index];
             if *entry == 0 {
                 if self.used == TABLES {
                     return None;
                 }
-                *entry = (root + self.used as u64 * PAGE) | PRESENT_WRITABLE_USER;
+                *entry = table(root + self.used as u64 * PAGE);
                 self.used += 1;
             }
-            table = ((*entry & ADDRESS) - root) as usize / PAGE as usize;
+            place = (next_table(*entry) - root) as usize / PAGE as usize;
+            index = (address >> (12 + 9 * lower)) as usize % 512;
         }
-        Some(&mut self.tables[table].0[index(level)])
+        Some(&mut self.tables[place].0[index])
     }
 }

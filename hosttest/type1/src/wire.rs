@@ -1,17 +1,11 @@
-//! What the crate's UART needs: the other end of its line, and a clock.
+//! What a serial port of the crate needs: the other end of its line.
 
-use core::arch::x86_64::_rdtsc;
 use core::convert::Infallible;
 
 use embedded_io::{ErrorType, Read, ReadReady, Write, WriteReady};
 use spin::Mutex;
-use vm_device::devices::time::Clock;
-use vm_device::devices::uart::Uart16550;
 
-use crate::serial::Serial;
-
-/// A serial port of the guest, whose line is the machine's own serial port.
-pub type Uart = Uart16550<'static, &'static Wire, TimeStampCounter>;
+use crate::processor::host;
 
 /// The machine's own serial port as the line of a UART. It keeps the first characters that are sent.
 pub struct Wire(Mutex<Transcript>);
@@ -57,7 +51,7 @@ impl Write for &Wire {
     /// One byte: the transmitter has room for no more that it tells of.
     fn write(&mut self, bytes: &[u8]) -> Result<usize, Infallible> {
         let Some(byte) = bytes.first() else { return Ok(0) };
-        Serial::send(*byte);
+        host::send(*byte);
         self.0.lock().push(*byte);
         Ok(1)
     }
@@ -69,13 +63,13 @@ impl Write for &Wire {
 
 impl WriteReady for &Wire {
     fn write_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(Serial::has_room())
+        Ok(host::has_room())
     }
 }
 
 impl Read for &Wire {
     fn read(&mut self, bytes: &mut [u8]) -> Result<usize, Infallible> {
-        let received = bytes.first_mut().zip(Serial::receive());
+        let received = bytes.first_mut().zip(host::receive());
         Ok(received.map_or(0, |(byte, received)| {
             *byte = received;
             1
@@ -85,16 +79,6 @@ impl Read for &Wire {
 
 impl ReadReady for &Wire {
     fn read_ready(&mut self) -> Result<bool, Infallible> {
-        Ok(Serial::has_received())
-    }
-}
-
-/// The processor's time stamp counter, taken for nanoseconds. Where it counts faster, the FIFOs of a UART time out sooner.
-pub struct TimeStampCounter;
-
-impl Clock for TimeStampCounter {
-    fn now(&self) -> u64 {
-        // SAFETY: reading the counter touches no memory, and every processor with SVM has it.
-        unsafe { _rdtsc() }
+        Ok(host::has_received())
     }
 }

@@ -5,21 +5,25 @@
 //! registers are emulated, by devices of the crate, and so is a second serial port in memory, on which the kernel begins to
 //! speak (`earlycon`). Of all other ports and addresses the guest reads all ones.
 
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use vm_device::devices::i8042::I8042;
 use vm_device::devices::pm1::Pm1;
 use vm_device::devices::reset_control::ResetControl;
 use vm_device::devices::system_control::SystemControlA;
-use vm_device::{Gsi, GuestUsize, IoResource, IoType, IrqResource, PortPassthrough, PowerControl, RegisterError};
+use vm_device::exit::x86::Gpr;
+use vm_device::{Gsi, GuestUsize, IoResource, IoType, IrqResource, PortPassthrough, RegisterError};
 
-use crate::boot::{MemoryMapEntry, StartInfo};
 use crate::devices::Silent;
 use crate::failure::Failure;
-use crate::interrupts::Routing;
-use crate::manager::{LINES, MANAGER};
+use crate::machine::Guest;
+use crate::manager::MANAGER;
 use crate::memory::GuestMemory;
-use crate::wire::{TimeStampCounter, Uart, Wire};
+use crate::power::{POWER, Power, turned_off};
+use crate::processor::vcpu::Vcpu;
+use crate::wire::Wire;
+use crate::x86::boot::{MemoryMapEntry, StartInfo};
+use crate::x86::guest::{Uart, memory};
+use crate::x86::host::HostClock;
+use crate::x86::interrupts::{Routing, route};
 
 /// Where QEMU has put the files of the kernel and the initial RAM disk: guest physical addresses. The image's command line
 /// is `linux`, the size of the latter, and the kernel's own command line.
@@ -30,7 +34,7 @@ const MEMORY_END: u64 = 384 << 20;
 /// The kind of memory for use in memory maps (ACPI 6.5, table 15.4).
 const MEMORY: u32 = 1;
 /// The structure that the kernel is handed ("zero page"), and its command line.
-pub const BOOT_PARAMETERS: u64 = 0x1_0000;
+const BOOT_PARAMETERS: u64 = 0x1_0000;
 const COMMAND_LINE: u64 = 0x2_0000;
 
 /// What the kernel is told besides what the user says: its consoles, first in memory, then at ports; and the speed of the
@@ -39,37 +43,15 @@ const ARGUMENTS: &str =
     "earlycon=uart8250,mmio,0xd0000000 console=ttyS0 panic=-1 nokaslr lpj=4000000 tsc_early_khz=1000000 ";
 const UART_MEMORY: u64 = 0xd000_0000;
 
-/// What the guest has asked for that is about the whole machine.
-static POWER: Power = Power { is_off: AtomicBool::new(false), is_reset: AtomicBool::new(false) };
-
-struct Power {
-    is_off: AtomicBool,
-    is_reset: AtomicBool,
-}
-
-impl PowerControl for Power {
-    fn reset(&self) {
-        self.is_reset.store(true, Ordering::Relaxed);
-    }
-    fn power_off(&self) {
-        self.is_off.store(true, Ordering::Relaxed);
-    }
-}
-
-/// Whether the guest turned the machine off or reset it.
-pub fn has_ended() -> bool {
-    POWER.is_off.load(Ordering::Relaxed) || POWER.is_reset.load(Ordering::Relaxed)
-}
-
 static ISA: Silent = Silent("isa");
 static SYSTEM: Silent = Silent("system");
 static WIRE: Wire = Wire::new();
-static UART: Uart = Uart::new("uart", &WIRE, TimeStampCounter);
-static EARLY_UART: Uart = Uart::new("early uart", &WIRE, TimeStampCounter);
-static KEYBOARD: I8042<'static, &Power> = I8042::new(&POWER);
-static PM1: Pm1<'static, &Power> = Pm1::new(&POWER);
-static RESET_CONTROL: ResetControl<&Power> = ResetControl::new(&POWER);
-static SYSTEM_CONTROL: SystemControlA<&Power> = SystemControlA::new(&POWER);
+static UART: Uart = Uart::new("uart", &WIRE, HostClock);
+static EARLY_UART: Uart = Uart::new("early uart", &WIRE, HostClock);
+static KEYBOARD: I8042<'static, &'static Power> = I8042::new(&POWER);
+static PM1: Pm1<'static, &'static Power> = Pm1::new(&POWER);
+static RESET_CONTROL: ResetControl<&'static Power> = ResetControl::new(&POWER);
+static SYSTEM_CONTROL: SystemControlA<&'static Power> = SystemControlA::new(&POWER);
 static LOCAL_APIC: Silent = Silent("local apic");
 static IOAPIC: Silent = Silent("ioapic");
 static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Silent("firmware 3")];
@@ -131,17 +113,19 @@ fn firmware_tables(info: &StartInfo) -> impl Iterator<Item = &'static MemoryMapE
     map.filter(|entry| entry.kind != MEMORY && (entry.base | entry.size) % 0x1000 == 0 && entry.base < 1 << 32)
 }
 
-/// Registers the devices and puts the kernel's parameters into the guest's memory. Returns the memory, and where the
-/// kernel begins.
+/// Registers the devices, puts the kernel's parameters into the guest's memory, and lets it start at the kernel.
 ///
 /// # Errors
 /// A device could not be registered, or the kernel is none.
-pub fn load(info: &StartInfo) -> Result<(GuestMemory, u32), Failure> {
+pub fn load(info: &StartInfo, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
     register_devices(info)?;
-    LINES.route(Routing::Ioapic);
-    let memory = GuestMemory { end: MEMORY_END };
+    route(Routing::Ioapic);
+    let memory = memory(MEMORY_END);
     let entry = write_parameters(memory, info)?;
-    Ok((memory, entry))
+    vcpu.pass_interrupts();
+    vcpu.start_in_protected_mode(entry);
+    vcpu.registers.set(Gpr::Rsi, BOOT_PARAMETERS);
+    Ok(Guest { memory, judge: turned_off })
 }
 
 /// Tells the kernel where everything is. Returns its 32-bit entry point.
@@ -191,16 +175,4 @@ fn write_parameters(memory: GuestMemory, info: &StartInfo) -> Result<u32, &'stat
         .and_then(|()| memory.write(end + arguments.len() as u64, &[0]));
     written.ok_or("no memory for the kernel's parameters")?;
     Ok(KERNEL as u32 + (setup_sectors + 1) * 512)
-}
-
-/// Judges what the guest did: it came so far as to turn the machine off.
-///
-/// # Errors
-/// It did not.
-pub fn judge() -> Result<(), Failure> {
-    match (POWER.is_off.load(Ordering::Relaxed), POWER.is_reset.load(Ordering::Relaxed)) {
-        (true, _) => Ok(()),
-        (false, true) => Err("the guest rebooted".into()),
-        (false, false) => Err("the guest did not turn the machine off".into()),
-    }
 }

@@ -2,12 +2,12 @@
 
 use core::fmt;
 
+use vm_device::Failed;
 use vm_device::exit::ExecuteError;
 use vm_device::exit::x86::ExitError;
 use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
-use vm_device::{Failed, IoError};
 
-use crate::svm::Exit;
+use crate::processor::vcpu::Exit;
 
 /// Why the hypervisor gave its guest up.
 #[derive(Debug)]
@@ -49,9 +49,10 @@ impl fmt::Display for Stopped {
     }
 }
 
-/// The guest has made an access. It goes on, whatever became of the access, unless a device has failed.
-pub fn go_on(outcome: Result<(), IoError>) -> Result<(), Stop> {
-    Failed::pass_on(outcome).map_err(|failed| Stop::Device { code: failed.code() })
+impl From<Failed> for Stop {
+    fn from(failed: Failed) -> Self {
+        Stop::Device { code: failed.code() }
+    }
 }
 
 impl From<ExitError> for Stop {

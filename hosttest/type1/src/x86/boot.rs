@@ -54,8 +54,17 @@ global_asm!(
     ".skip 262144", // The instruction decoder takes more than half of it if it is not optimised.
     "boot_stack_top:",
     ".text",
-    start = sym crate::start,
+    start = sym start,
 );
+
+/// What the loader tells: `None` if it is no PVH loader.
+pub type Loaded = Option<&'static StartInfo>;
+
+/// Called with the physical address of the start info.
+extern "sysv64" fn start(info: u64) -> ! {
+    // SAFETY: the loader passed the address, and nothing writes below the image.
+    crate::start(unsafe { StartInfo::at(info) })
+}
 
 /// What the loader tells (Xen, include/public/arch-x86/hvm/start_info.h).
 #[repr(C)]
@@ -92,7 +101,7 @@ impl StartInfo {
     ///
     /// # Safety
     /// `address` is what the PVH loader handed over, and what it points to is never changed.
-    pub unsafe fn at(address: u64) -> Option<&'static Self> {
+    unsafe fn at(address: u64) -> Option<&'static Self> {
         // SAFETY: the loader put the structure there, below 4 GiB, all of which is mapped.
         let info = unsafe { &*(address as *const Self) };
         (info.magic == Self::MAGIC && info.version >= 1).then_some(info)

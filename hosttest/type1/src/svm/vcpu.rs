@@ -8,9 +8,8 @@ use core::mem::offset_of;
 use vm_device::exit::x86::{Gpr, Mode, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
-/// Memory for the processor: aligned to pages.
-#[repr(C, align(4096))]
-pub struct Page<const BYTES: usize>(pub [u8; BYTES]);
+use crate::memory::Page;
+use crate::x86::interrupts;
 
 /// A segment register of the guest (APM vol. 2, 15.5.1): `attributes` are bits 55:52 and 47:40 of its descriptor.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +48,7 @@ pub struct Vmcb {
     tsc_offset: u64,
     asid: u32,
     /// 1 flushes the TLB at the next entry.
-    pub tlb_control: u32,
+    tlb_control: u32,
     /// V_IRQ (bit 8), its priority, and the vector in bits 39:32.
     virtual_interrupt: u64,
     /// Bit 0: the guest is in an interrupt shadow.
@@ -255,9 +254,10 @@ impl Vcpu {
         (vmcb.ss, vmcb.ds, vmcb.es, vmcb.fs, vmcb.gs) = (data, data, data, data, data);
     }
 
-    /// Requests or withdraws an interrupt: the guest takes it as soon as its interrupt flag allows.
-    pub fn request_interrupt(&mut self, vector: Option<u8>) {
-        let request = vector.map_or(0, |vector| V_IRQ | V_PRIORITY | u64::from(vector) << 32);
+    /// Requests the interrupt of the asserted lines, or withdraws it: the guest takes it as soon as its interrupt flag allows,
+    /// as by the INTR pin of a processor.
+    pub fn request_interrupt(&mut self, asserted: u64) {
+        let request = interrupts::vector(asserted).map_or(0, |vector| V_IRQ | V_PRIORITY | u64::from(vector) << 32);
         self.vmcb.virtual_interrupt = self.vmcb.virtual_interrupt & V_INTR_MASKING | request;
     }
 
@@ -318,6 +318,11 @@ impl Vcpu {
     pub fn complete(&mut self, registers: Registers) {
         self.registers = registers;
         self.vmcb.interrupt_shadow = 0;
+    }
+
+    /// Lets the processor forget what it knew of the nested page tables.
+    pub fn forget_translations(&mut self) {
+        self.vmcb.tlb_control = 1;
     }
 
     /// Runs the guest until its next exit.

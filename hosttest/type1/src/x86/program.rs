@@ -8,18 +8,17 @@ use core::arch::global_asm;
 
 use vm_device::Gsi;
 
+use crate::devices::FRAME;
+use crate::small::DONE;
+
 /// Where the guest lies in its memory and begins to run.
 pub const ENTRY: u16 = 0x1000;
-/// The code that the guest writes at its end.
-pub const DONE: u8 = 0xff;
 /// What it sends to the emulated UART.
 pub const TEXT: &str = "real mode; protected mode; long mode; done\n";
 /// The interrupt vector that the guest gives line 0.
 pub const VECTOR_BASE: u8 = 0x20;
 /// The line that the bell drives.
 pub const BELL_LINE: Gsi = Gsi(5);
-/// What it fills the frame buffer with.
-pub const FRAME: u32 = 0x5aa5_c33c;
 
 /// The emulated UART.
 pub const UART_PORT: u16 = 0x3f8;
@@ -39,18 +38,6 @@ pub const BELL_PORT: u16 = 0x520;
 pub const EJECT_PORT: u16 = 0x530;
 /// The frame buffer: memory.
 pub const FRAME_BUFFER: u64 = 0xd010_0000;
-
-/// The bytes of the guest, in the image.
-pub fn image() -> &'static [u8] {
-    unsafe extern "C" {
-        static guest_image: u8;
-        static guest_image_end: u8;
-    }
-    let first = &raw const guest_image;
-    let length = &raw const guest_image_end as usize - first as usize;
-    // SAFETY: the linker script puts both symbols around the guest's section, which is loaded there and never written.
-    unsafe { core::slice::from_raw_parts(first, length) }
-}
 
 global_asm!(
     ".macro post code",

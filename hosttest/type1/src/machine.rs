@@ -1,0 +1,87 @@
+//! A virtual machine, and the loop that runs it.
+
+use vm_device::IoType::Mmio;
+use vm_device::devices::time::Clock;
+use vm_device::{Dispatcher, Failed, GuestAddress, IoError};
+
+use crate::failure::Failure;
+use crate::manager::{LINES, MANAGER};
+use crate::memory::GuestMemory;
+use crate::nested::Mappings;
+use crate::power::POWER;
+use crate::processor::exits::Stopped;
+use crate::processor::host::HostClock;
+use crate::processor::vcpu::Vcpu;
+
+/// A guest that is ready to run.
+pub struct Guest {
+    /// Its memory.
+    pub memory: GuestMemory,
+    /// What says, when it has ended, whether it did all it should.
+    pub judge: fn() -> Result<(), Failure>,
+}
+
+/// A virtual machine: one virtual processor, its memory, and its devices.
+pub struct Machine {
+    pub vcpu: &'static mut Vcpu,
+    pub memory: GuestMemory,
+    pub mappings: &'static mut Mappings,
+    pub devices: Dispatcher<'static>,
+    /// When the devices were told the time.
+    pub ticked: u64,
+}
+
+/// How much time passes at least before the devices are told it again, in nanoseconds.
+const TICK: u64 = 1_000_000;
+
+impl Machine {
+    /// Runs the guest until it halts for good, turns the machine off or resets it.
+    pub fn run(&mut self) -> Result<(), Stopped> {
+        self.vcpu.forget_translations();
+        while POWER.ended().is_none() {
+            self.tick();
+            self.vcpu.request_interrupt(LINES.asserted());
+            let exit = self.vcpu.run();
+            self.dispatch(exit).map_err(|stop| self.stopped(stop))?;
+            self.mappings.refresh(self.memory, self.vcpu);
+        }
+        Ok(())
+    }
+
+    /// Tells the devices the time, if it has been a while: they move what has come in, and do what is due. There is no timer that
+    /// would do so while the guest makes no exit.
+    fn tick(&mut self) {
+        let now = HostClock.now();
+        if now.saturating_sub(self.ticked) >= TICK {
+            self.ticked = now;
+            MANAGER.tick(now);
+        }
+    }
+
+    /// A read of memory by the guest. What is not memory is a device's, or open bus: `data` is defined in each case.
+    ///
+    /// # Errors
+    /// A device failed. Whatever else becomes of an access, the guest goes on.
+    pub fn read_memory(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Failed> {
+        match self.memory.read(address.0, data) {
+            Some(()) => Ok(()),
+            None => go_on(self.devices.read(address, data, Mmio)),
+        }
+    }
+
+    /// A write of memory by the guest. What no device claims goes nowhere.
+    ///
+    /// # Errors
+    /// As for [`read_memory`](Self::read_memory).
+    pub fn write_memory(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), Failed> {
+        match self.memory.write(address.0, data) {
+            Some(()) => Ok(()),
+            None => go_on(self.devices.write(address, data, Mmio)),
+        }
+    }
+}
+
+/// The guest has made an access. It goes on, whatever became of the access, unless a device has failed.
+pub fn go_on(outcome: Result<(), IoError>) -> Result<(), Failed> {
+    Failed::pass_on(outcome)
+}

@@ -1,0 +1,12 @@
+//! What the processors of x86 have in common.
+
+pub mod boot;
+pub mod exits;
+mod fifo;
+pub mod guest;
+pub mod host;
+pub mod interrupts;
+mod linux;
+pub mod paging;
+mod program;
+pub mod stop;
