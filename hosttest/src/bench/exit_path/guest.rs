@@ -134,19 +134,19 @@ pub(super) struct NotCanonical;
 impl<A: Accesses> Guest for Flat<A> {
     type Fault = NotCanonical;
 
-    #[inline]
+    #[inline(always)]
     fn translate(&mut self, address: u64, _: MemoryAccessKind) -> Result<GuestAddress, NotCanonical> {
         if address >> 47 == 0 { Ok(GuestAddress(address)) } else { Err(NotCanonical) }
     }
 
     /// What the manager says of an access that failed is open bus, with which the guest goes on.
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), NotCanonical> {
         let _ = self.0.read(address, data, IoType::Mmio);
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), NotCanonical> {
         let _ = self.0.write(address, data, IoType::Mmio);
         Ok(())
@@ -154,12 +154,12 @@ impl<A: Accesses> Guest for Flat<A> {
 }
 
 impl<A: Accesses> X86Guest for Flat<A> {
-    #[inline]
+    #[inline(always)]
     fn linear(&mut self, _: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, NotCanonical> {
         Ok(offset)
     }
 
-    #[inline]
+    #[inline(always)]
     fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), NotCanonical> {
         let _ = match data.len() == size.bytes() {
             true => self.0.read(port.into(), data, IoType::Pio),
@@ -168,7 +168,7 @@ impl<A: Accesses> X86Guest for Flat<A> {
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), NotCanonical> {
         let _ = match data.len() == size.bytes() {
             true => self.0.write(port.into(), data, IoType::Pio),
