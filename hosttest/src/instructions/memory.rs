@@ -1,7 +1,7 @@
 //! The memory of a case: where it lies, and what it is to the processor and to the guest of the crate.
 
 use vm_device::GuestAddress;
-use vm_device::exit::x86::{AddressSize, Mode, Segment, Size, X86Guest};
+use vm_device::exit::x86::{AddressSize, Mode, Segment, X86Guest};
 use vm_device::exit::{Guest, MemoryAccessKind};
 
 /// The size of a page.
@@ -155,11 +155,11 @@ impl X86Guest for Copy<'_> {
         mode.address_size().max(AddressSize::Bits32)
     }
 
-    fn input(&mut self, _port: u16, _size: Size, _data: &mut [u8]) -> Result<(), Refusal> {
+    fn input(&mut self, _port: u16, _data: &mut [u8]) -> Result<(), Refusal> {
         Err(Refusal::Wrong("a port"))
     }
 
-    fn output(&mut self, _port: u16, _size: Size, _data: &[u8]) -> Result<(), Refusal> {
+    fn output(&mut self, _port: u16, _data: &[u8]) -> Result<(), Refusal> {
         Err(Refusal::Wrong("a port"))
     }
 

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vm_device::exit::x86::{Segment, Size, X86Guest};
+use vm_device::exit::x86::{Segment, X86Guest};
 use vm_device::exit::{Guest, MemoryAccessKind};
 use vm_device::{Access, Accesses, Device, DeviceManager, Dispatcher, GuestAddress, IoError, IoType, Storage};
 
@@ -160,20 +160,14 @@ impl<A: Accesses> X86Guest for Flat<A> {
     }
 
     #[inline(always)]
-    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), NotCanonical> {
-        let _ = match data.len() == size.bytes() {
-            true => self.0.read(port.into(), data, IoType::Pio),
-            false => self.0.read_string(port, size.bytes(), data),
-        };
+    fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), NotCanonical> {
+        let _ = self.0.read(port.into(), data, IoType::Pio);
         Ok(())
     }
 
     #[inline(always)]
-    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), NotCanonical> {
-        let _ = match data.len() == size.bytes() {
-            true => self.0.write(port.into(), data, IoType::Pio),
-            false => self.0.write_string(port, size.bytes(), data),
-        };
+    fn output(&mut self, port: u16, data: &[u8]) -> Result<(), NotCanonical> {
+        let _ = self.0.write(port.into(), data, IoType::Pio);
         Ok(())
     }
 }
