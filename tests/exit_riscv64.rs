@@ -597,6 +597,9 @@ fn an_instruction_is_fetched_in_its_pieces() {
     assert_eq!((told, &asked[..]), (Ok(of_compressed(0x41c8)), &first[..]));
     let (told, _) = fetched(0x7ffe, &long, &pages[..1]);
     assert_eq!(told, Err(0x8000));
+    // No processor fetches from an odd address; this does, and takes no byte for one that it did not read.
+    let (told, asked) = fetched(0x7fff, &0x41c8_u16.to_le_bytes(), &pages);
+    assert_eq!((told, asked.len()), (Ok(of_compressed(0x41c8)), 4));
 }
 
 /// The fault is in the first page or in the second, the instruction told or decoded; the pieces lie apart, and neither a value nor an
