@@ -205,7 +205,11 @@ fn prefixes_say_address_size_and_segment() {
     assert_eq!(form(&[0x26, 0x66, 0x67, 0x6f], Mode::Bits32), (AddressSize::Bits16, Segment::Es));
     assert_eq!(form(&[0x26, 0x36, 0x6e], Mode::Bits32), (AddressSize::Bits32, Segment::Ss));
     assert_eq!(form(&[0x65, 0x3e, 0x67, 0x6e], Mode::Bits64), (AddressSize::Bits32, Segment::Gs));
-    assert_eq!(form(&[0x64, 0x48, 0x67, 0x6f], Mode::Bits64), (AddressSize::Bits64, Segment::Fs));
+    // A REX prefix before another prefix is ignored, and ends nothing.
+    assert_eq!(form(&[0x64, 0x48, 0x67, 0x6f], Mode::Bits64), (AddressSize::Bits32, Segment::Fs));
+    assert_eq!(form(&[0x40, 0x65, 0x4f, 0x6e], Mode::Bits64), (AddressSize::Bits64, Segment::Gs));
+    // Outside 64-bit mode it is an instruction.
+    assert_eq!(form(&[0x48, 0x67, 0x6f], Mode::Bits32), (AddressSize::Bits32, Segment::Ds));
     assert_eq!(form(&[], Mode::Bits64), (AddressSize::Bits64, Segment::Ds));
 }
 

@@ -190,7 +190,7 @@ fn check_order(guest: &Memory, operand: u64, split: u64, case: &Case) {
     }
 }
 
-/// The part that lies in the page of nothing behind a device, or in front of it, is open bus.
+/// A page that is not mapped behind RAM or a device: the guest gets its fault, and no part of the operand is accessed.
 #[test]
 fn a_fault_in_the_second_piece_leaves_everything() {
     for first in [ram, device] {

@@ -61,6 +61,8 @@ impl StringForm {
                 0x64 => form.segment = Segment::Fs,
                 0x65 => form.segment = Segment::Gs,
                 0x66 | 0xf0 | 0xf2 | 0xf3 => {}
+                // REX, ignored if another prefix follows.
+                0x40..=0x4f if mode == Mode::Bits64 => {}
                 _ => break,
             }
         }
