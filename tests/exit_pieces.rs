@@ -262,6 +262,24 @@ fn an_exit_of_another_kind_tells_nothing_about_the_operand() {
     }
 }
 
+/// What the guest's other processors put in the place of the instruction may have its operand elsewhere. Such an operand is not
+/// taken for the one of the exit, unless it has the same place in its page.
+#[test]
+fn an_exit_elsewhere_in_a_page_tells_nothing_about_the_operand() {
+    for case in CASES {
+        let last = case.length as u64 - 1;
+        for (distance, is_told) in [(0, true), (last, true), (last + 1, false), (PAGE - 1, false)] {
+            let mut guest = guest([device(), device()]);
+            let operand = SECOND + 0x40;
+            // The exit was of the other page.
+            let exit = exit(&guest, 0x5000 + (0x40 + distance) % PAGE, case.kind);
+            execute(case.bytes, &mut registers(operand), &exit, &mut guest).unwrap();
+            let translates = guest.events[0] == Event::Translate(operand, case.kind);
+            assert_eq!(translates, !is_told, "{:02x?} {distance}", case.bytes);
+        }
+    }
+}
+
 /// Outside 64-bit mode the linear address after 0xffff_ffff is 0.
 #[test]
 fn an_operand_wraps_at_4_gib_outside_64_bit_mode() {
