@@ -333,6 +333,18 @@ fn push_from_mmio_stores_on_the_stack() {
     assert_eq!(after.get(Gpr::Rsp), 0x5002);
 }
 
+/// Where neither operand is mapped, the fault is that of the one that is read.
+#[test]
+fn what_is_read_faults_before_what_is_written() {
+    for (code, fault) in [([0xff, 0x37], 0x8000), ([0x8f, 0x07], 0x9000)] {
+        let mut guest = guest([]);
+        let mut after = registers(0x8000);
+        after.set(Gpr::Rsp, 0x9000);
+        let outcome = execute(&code, &mut after, &access(0x8000, MemoryAccessKind::Fetch), &mut guest);
+        assert_eq!(outcome, Err(ExecuteError::Fault(Fault::Page(fault, MemoryAccessKind::Read))));
+    }
+}
+
 /// A guest whose stack has another address size than its code.
 struct Stack(Memory, AddressSize);
 

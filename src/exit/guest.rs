@@ -21,7 +21,7 @@ pub trait Guest {
     /// As a rule the page fault that the guest gets.
     fn translate(&mut self, address: u64, kind: MemoryAccessKind) -> Result<GuestAddress, Self::Fault>;
 
-    /// Reads up to 8 bytes that lie in one page: of memory, of a device, or of nothing.
+    /// Reads up to 8 bytes that lie in one page: of memory, of a device, or of nothing, which is all ones. All of `data` is set.
     ///
     /// # Errors
     /// The reason to stop the guest. What the instruction has written before stays.

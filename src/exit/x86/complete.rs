@@ -45,10 +45,13 @@ impl PortAccess {
         if let Some(form) = self.string {
             return self.execute_string(form, registers, guest);
         }
-        let mut data = self.output(registers).to_le_bytes();
+        let mut data = [0; 8];
         match self.direction {
             PortDirection::In => guest.input(self.port, self.size, self.size.of(&mut data))?,
-            PortDirection::Out => guest.output(self.port, self.size, self.size.of(&mut data))?,
+            PortDirection::Out => {
+                data = self.output(registers).to_le_bytes();
+                guest.output(self.port, self.size, self.size.of(&mut data))?;
+            }
         }
         self.complete(registers, u64::from_le_bytes(data));
         Ok(())

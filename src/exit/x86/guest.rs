@@ -102,7 +102,7 @@ pub trait X86Guest: Guest {
         mode.address_size()
     }
 
-    /// Reads elements of `size` from a port: one for `IN`, several for a burst of `REP INS`. A dispatcher's
+    /// Reads elements of `size` from a port: one for `IN`, several for a burst of `REP INS`. All of `data` is set. A dispatcher's
     /// [`read`](crate::Dispatcher::read) is the faster way for one element.
     ///
     /// # Errors
