@@ -345,6 +345,24 @@ fn what_is_read_faults_before_what_is_written() {
     }
 }
 
+/// What is pushed and popped lies in SS, and the other operand in the segment of its own.
+#[test]
+fn the_top_of_the_stack_is_in_the_stack_segment() {
+    use MemoryAccessKind::{Read, Write};
+    // push dword fs:[edi] and pop dword fs:[edi] in 32-bit code.
+    for (code, top, kinds) in [([0x64, 0xff, 0x37], 0x8ffc, [Read, Write]), ([0x64, 0x8f, 0x07], 0x9000, [Write, Read])]
+    {
+        let mut guest =
+            Memory { last: 0xffff_ffff, bases: [0, 1, 2, 3, 4, 5].map(|base| base << 20), ..Memory::flat() };
+        let mut after = registers(0x8000);
+        after.set(Gpr::Rsp, 0x9000);
+        let instruction = decode(&code, Mode::Bits32).unwrap();
+        instruction.execute(&mut after, &access(0x8000, MemoryAccessKind::Fetch), &mut guest).unwrap();
+        let translations = [Event::Translate(0x40_8000, kinds[0]), Event::Translate(0x20_0000 + top, kinds[1])];
+        assert!(translations.iter().all(|event| guest.events.contains(event)), "{:?}", guest.events);
+    }
+}
+
 /// A guest whose stack has another address size than its code.
 struct Stack(Memory, AddressSize);
 
