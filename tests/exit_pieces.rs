@@ -363,6 +363,24 @@ fn the_top_of_the_stack_is_in_the_stack_segment() {
     }
 }
 
+/// The bus sees a write of CMPXCHG, CMPXCHG8B and CMPXCHG16B in any case: of what was read, if the comparison failed.
+#[test]
+fn a_comparison_that_fails_writes_what_was_read() {
+    for code in [&[0xf0, 0x0f, 0xb1, 0x0f][..], &[0xf0, 0x0f, 0xc7, 0x0f], &[0xf0, 0x48, 0x0f, 0xc7, 0x0f]] {
+        let mut guest = guest([device()]);
+        let exit = exit(&guest, 0x5010, MemoryAccessKind::Write);
+        execute(code, &mut registers(0x5010), &exit, &mut guest).unwrap();
+        let (reads, writes): (Vec<_>, Vec<_>) =
+            guest.accesses().into_iter().partition(|event| matches!(event, Event::Read(..)));
+        let read: Vec<_> = reads
+            .into_iter()
+            .map(|event| if let Event::Read(address, data) = event { Event::Write(address, data) } else { event })
+            .collect();
+        assert_eq!(writes, read, "{code:02x?}");
+        assert!(!writes.is_empty());
+    }
+}
+
 /// A guest whose stack has another address size than its code.
 struct Stack(Memory, AddressSize);
 
