@@ -3,14 +3,16 @@
 
 mod guest;
 
+use std::convert::Infallible;
+
 use guest::{Event, Fault, Memory, Page};
 use proptest::prelude::*;
 use vm_device::GuestAddress;
 use vm_device::exit::x86::{
     AddressSize, ExitError, Gpr, MAX_BURST, MemoryAccess, MemoryAccessKind, Mode, PortAccess, PortDirection, Register,
-    Registers, Repeat, Rflags, Segment, Size, StringForm, svm, vmx,
+    Registers, Repeat, Rflags, Segment, Size, StringForm, X86Guest, svm, vmx,
 };
-use vm_device::exit::{ExecuteError, PAGE};
+use vm_device::exit::{ExecuteError, Guest, PAGE};
 
 fn repeat(by_count: bool) -> Repeat {
     if by_count { Repeat::Count } else { Repeat::Once }
@@ -657,4 +659,52 @@ fn an_element_wraps_at_4_gib_outside_64_bit_mode() {
         assert_eq!(guest.accesses(), [Event::Output(0x60, Size::Word, vec![0x12, 0x34])]);
         assert_eq!(registers.get(Gpr::Rsi), 1);
     }
+}
+
+/// A guest that says nothing of bursts: each element of a string is an access of its own.
+#[derive(Default)]
+struct Single(Vec<(u16, Vec<u8>)>);
+
+impl Guest for Single {
+    type Fault = Infallible;
+    fn translate(&mut self, address: u64, _: MemoryAccessKind) -> Result<GuestAddress, Infallible> {
+        Ok(GuestAddress(address))
+    }
+    fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), Infallible> {
+        data.fill(address.0 as u8);
+        Ok(())
+    }
+    fn write(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), Infallible> {
+        self.0.push((address.0 as u16, data.to_vec()));
+        Ok(())
+    }
+}
+
+impl X86Guest for Single {
+    fn linear(&mut self, _: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, Infallible> {
+        Ok(offset)
+    }
+    fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), Infallible> {
+        data.fill(self.0.len() as u8);
+        self.0.push((port, data.to_vec()));
+        Ok(())
+    }
+    fn output(&mut self, port: u16, data: &[u8]) -> Result<(), Infallible> {
+        self.0.push((port, data.to_vec()));
+        Ok(())
+    }
+}
+
+#[test]
+fn a_string_is_one_access_after_another_where_the_guest_has_no_bursts() {
+    let mut guest = Single::default();
+    let mut registers = string_registers(Gpr::Rdi, 0x100, 2);
+    repeated(PortDirection::In, Size::Word).execute(&mut registers, &mut guest).unwrap();
+    let read = [(0x60, vec![0, 0]), (0x60, vec![1, 1])];
+    assert_eq!(guest.0, [&read[..], &[(0x100, vec![0, 0]), (0x102, vec![1, 1])]].concat());
+
+    let mut guest = Single::default();
+    let mut registers = string_registers(Gpr::Rsi, 0x100, 2);
+    repeated(PortDirection::Out, Size::Dword).execute(&mut registers, &mut guest).unwrap();
+    assert_eq!(guest.0, [(0x60, vec![0; 4]), (0x60, vec![4; 4])]);
 }

@@ -387,7 +387,7 @@ struct Stack(Memory, AddressSize);
 mod stack {
     use vm_device::GuestAddress;
     use vm_device::exit::Guest;
-    use vm_device::exit::x86::{AddressSize, MemoryAccessKind, Mode, Segment, Size, X86Guest};
+    use vm_device::exit::x86::{AddressSize, MemoryAccessKind, Mode, Segment, X86Guest};
 
     use super::{Fault, Stack};
 
@@ -418,10 +418,10 @@ mod stack {
             assert_ne!(mode, Mode::Bits64);
             self.1
         }
-        fn input(&mut self, _: u16, _: Size, _: &mut [u8]) -> Result<(), Fault> {
+        fn input(&mut self, _: u16, _: &mut [u8]) -> Result<(), Fault> {
             unreachable!()
         }
-        fn output(&mut self, _: u16, _: Size, _: &[u8]) -> Result<(), Fault> {
+        fn output(&mut self, _: u16, _: &[u8]) -> Result<(), Fault> {
             unreachable!()
         }
     }

@@ -92,14 +92,18 @@ impl X86Guest for Anything {
         self.next()?;
         Ok(offset)
     }
-    fn input(&mut self, _: u16, size: Size, data: &mut [u8]) -> Result<(), ()> {
-        assert!(!data.is_empty() && data.len().is_multiple_of(size.bytes()));
+    fn input(&mut self, _: u16, data: &mut [u8]) -> Result<(), ()> {
+        assert!(matches!(data.len(), 1 | 2 | 4));
         data.fill(self.next()? as u8);
         Ok(())
     }
-    fn output(&mut self, _: u16, size: Size, data: &[u8]) -> Result<(), ()> {
-        assert!(!data.is_empty() && data.len().is_multiple_of(size.bytes()));
+    fn output(&mut self, _: u16, data: &[u8]) -> Result<(), ()> {
+        assert!(matches!(data.len(), 1 | 2 | 4));
         self.next().map(drop)
+    }
+    fn input_string(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), ()> {
+        assert!(!data.is_empty() && data.len().is_multiple_of(size.bytes()));
+        data.chunks_exact_mut(size.bytes()).try_for_each(|element| self.input(port, element))
     }
     fn is_interrupted(&mut self) -> bool {
         self.next().is_err()

@@ -5,10 +5,10 @@ use std::convert::Infallible;
 use std::error::Error;
 
 use spin::Mutex;
-use vm_device::IoType::Mmio;
+use vm_device::IoType::{Mmio, Pio};
 use vm_device::exit::Guest;
 use vm_device::exit::x86::instruction::decode;
-use vm_device::exit::x86::{Gpr, MemoryAccessKind, Mode, Registers, Segment, Size, X86Guest, svm};
+use vm_device::exit::x86::{Gpr, MemoryAccessKind, Mode, Registers, Segment, X86Guest, svm};
 use vm_device::{Access, Accesses, Device, DeviceManager, GuestAddress, IoRange, IoResource, Storage, SystemAllocator};
 
 /// A device of eight bytes, which a guest writes and reads back.
@@ -71,13 +71,13 @@ impl<D: Accesses> X86Guest for Vm<D> {
         Ok(offset)
     }
 
-    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Infallible> {
-        let _ = self.0.read_string(port, size.bytes(), data);
+    fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), Infallible> {
+        let _ = self.0.read(port.into(), data, Pio);
         Ok(())
     }
 
-    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Infallible> {
-        let _ = self.0.write_string(port, size.bytes(), data);
+    fn output(&mut self, port: u16, data: &[u8]) -> Result<(), Infallible> {
+        let _ = self.0.write(port.into(), data, Pio);
         Ok(())
     }
 }

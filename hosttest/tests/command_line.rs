@@ -18,7 +18,7 @@ fn output(arguments: &[&str]) -> Output {
 /// A device that is no KVM.
 const NO_KVM: &str = "/dev/null";
 
-const COMMANDS: [&str; 8] = ["list", "run", "torture", "boot", "linux", "bench", "type1", "nested"];
+const COMMANDS: [&str; 9] = ["list", "run", "torture", "boot", "linux", "bench", "instructions", "type1", "nested"];
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()

@@ -1,7 +1,7 @@
 use core::convert::Infallible;
 
 use vm_device::GuestAddress;
-use vm_device::exit::x86::{MemoryAccessKind, Segment, Size, X86Guest};
+use vm_device::exit::x86::{MemoryAccessKind, Segment, X86Guest};
 use vm_device::exit::Guest;
 
 /// A guest that the examples of the documentation execute instructions of. It has no paging, and no segment has a base. Below
@@ -47,11 +47,11 @@ impl X86Guest for Flat {
     fn linear(&mut self, _: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, Infallible> {
         Ok(offset)
     }
-    fn input(&mut self, _: u16, _: Size, data: &mut [u8]) -> Result<(), Infallible> {
+    fn input(&mut self, _: u16, data: &mut [u8]) -> Result<(), Infallible> {
         data.fill(0);
         Ok(())
     }
-    fn output(&mut self, _: u16, _: Size, data: &[u8]) -> Result<(), Infallible> {
+    fn output(&mut self, _: u16, data: &[u8]) -> Result<(), Infallible> {
         self.port.extend_from_slice(data);
         Ok(())
     }

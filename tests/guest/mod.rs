@@ -184,7 +184,17 @@ impl X86Guest for Memory {
         Ok(self.bases[segment as usize].wrapping_add(offset) & self.last)
     }
 
-    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Fault> {
+    fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), Fault> {
+        let size = Size::from_bytes(data.len()).expect("an access to a port is 1, 2 or 4 bytes long");
+        self.input_string(port, size, data)
+    }
+
+    fn output(&mut self, port: u16, data: &[u8]) -> Result<(), Fault> {
+        let size = Size::from_bytes(data.len()).expect("an access to a port is 1, 2 or 4 bytes long");
+        self.output_string(port, size, data)
+    }
+
+    fn input_string(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Fault> {
         if self.port_fails {
             return Err(Fault::Port(port));
         }
@@ -196,7 +206,7 @@ impl X86Guest for Memory {
         Ok(())
     }
 
-    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Fault> {
+    fn output_string(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Fault> {
         if self.port_fails {
             return Err(Fault::Port(port));
         }

@@ -42,11 +42,11 @@ impl X86Guest for Unknown {
     fn stack_address_size(&mut self, mode: Mode) -> AddressSize {
         black_box(mode.address_size())
     }
-    fn input(&mut self, _: u16, _: Size, data: &mut [u8]) -> Result<(), u64> {
+    fn input(&mut self, _: u16, data: &mut [u8]) -> Result<(), u64> {
         black_box(data);
         black_box(Ok(()))
     }
-    fn output(&mut self, _: u16, _: Size, data: &[u8]) -> Result<(), u64> {
+    fn output(&mut self, _: u16, data: &[u8]) -> Result<(), u64> {
         black_box(data);
         black_box(Ok(()))
     }

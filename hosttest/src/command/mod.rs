@@ -3,6 +3,7 @@
 mod bench;
 mod boot;
 mod error;
+mod instructions;
 mod kvm_device;
 mod linux;
 mod list;
@@ -65,6 +66,12 @@ enum Command {
     Linux(linux::Arguments),
     /// Measure dispatch and registration beside other crates
     Bench(bench::Arguments),
+    /// Judge random instructions by two other decoders and by the processor itself
+    ///
+    /// Each case is random bytes with registers that bring their operands into memory, over the end of a
+    /// page or where nothing is. The processor decides; what the other decoders get wrong is a list.
+    #[command(verbatim_doc_comment)]
+    Instructions(instructions::Arguments),
     /// Run the bare-metal hypervisor in QEMU, with its own small guest or a Linux kernel
     Type1(type1::Arguments),
     /// Run a command of this program on a genuine kvm_amd, in QEMU
@@ -99,6 +106,7 @@ pub(crate) fn execute(arguments: impl Iterator<Item = OsString>) -> Result<bool,
         Some(Command::Boot(arguments)) => boot::execute(&arguments),
         Some(Command::Linux(arguments)) => linux::execute(&arguments),
         Some(Command::Bench(arguments)) => bench::execute(&arguments),
+        Some(Command::Instructions(arguments)) => instructions::execute(&arguments),
         Some(Command::Type1(arguments)) => type1::execute(arguments),
         Some(Command::Nested(arguments)) => nested::execute(&arguments),
         Some(Command::NestedInit) => nested::init(),

@@ -8,8 +8,8 @@ use vm_device::{Accesses, DeviceManager, GuestAddress, Storage};
 use super::counts::{Violation, Violations};
 use super::options::MAX_HANDLES;
 use super::oracle::{Answer, Judged, Place};
-use super::random::Random;
 use super::waits::Waits;
+use crate::random::Random;
 
 /// Room for all devices of a run.
 pub(crate) type Room<'d> = Storage<'d, 48, 48, MAX_HANDLES>;

@@ -5,8 +5,8 @@ use vm_device::{GuestAddress, InstanceId, IoResource, RangeState, Relocation};
 use super::counts::{Round, Violation};
 use super::groups::Caller;
 use super::oracle::{Claim, Place};
-use super::random::Random;
 use super::world::World;
+use crate::random::Random;
 
 /// Three devices that want two places.
 pub(super) struct Bars {

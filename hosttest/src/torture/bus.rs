@@ -5,8 +5,8 @@ use vm_device::{GuestAddress, GuestUsize, InstanceId, IoResource, Relocation};
 use super::counts::{Round, Violation};
 use super::groups::Caller;
 use super::oracle::Claim;
-use super::random::Random;
 use super::world::World;
+use crate::random::Random;
 
 /// Two places for a bus window, with two children's ranges in it. The smaller size does not hold the second.
 pub(super) const WINDOWS: [u64; 2] = [0xd020_0000, 0xd030_0000];

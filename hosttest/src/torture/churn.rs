@@ -11,8 +11,8 @@ use super::counts::Round;
 use super::groups::{Caller, ComeAndGo, HotPlug, SLIDE, SLIDER, SLIDER_SIZE, Slider, State};
 use super::oracle::Place;
 use super::probe::{Changes, Probe, Surroundings};
-use super::random::Random;
 use super::world::{World, lock};
+use crate::random::Random;
 
 /// Two places each for groups of three devices.
 const HOT_PLUG_MEMORY: u64 = 0xd000_0000;

@@ -4,8 +4,8 @@ use vm_device::{GuestAddress, InstanceId, IoResource, Relocation};
 
 use super::counts::Round;
 use super::oracle::{Claim, Place};
-use super::random::Random;
 use super::world::World;
+use crate::random::Random;
 
 /// A range of 0x100 bytes that shifts to and fro by 0x40.
 pub(super) const SLIDER: u64 = 0xd010_0000;

@@ -18,7 +18,6 @@ pub mod kvm;
 mod options;
 mod oracle;
 mod probe;
-mod random;
 mod report;
 pub mod threads;
 mod waits;

@@ -9,7 +9,7 @@ use super::access::{Field, Request, byte_of, decide, in_callback, is_piece, note
 use super::counts::Violation;
 use super::options::NESTING;
 use super::oracle::{Answer, Claim};
-use super::random::Random;
+use crate::random::Random;
 
 /// Takes some time, about a cycle a step. (`PAUSE` would take very different times on different hosts.)
 pub(crate) fn stay_for(steps: u64) {

@@ -11,8 +11,8 @@ use super::churn::Churn;
 use super::hang::watch;
 use super::options::Options;
 use super::probe::stay_for;
-use super::random::Random;
 use super::report::Report;
+use crate::random::Random;
 
 /// Runs readers and writers against each other.
 pub fn run(options: &Options, barrier: Option<HeavyBarrier>) -> Report {

@@ -14,7 +14,7 @@ const BURST_BYTES: usize = 4 * MAX_BURST as usize;
 impl PortAccess {
     /// Executes the instruction: reads or writes the port, and memory for `INS` and `OUTS`.
     ///
-    /// A string is transferred in bursts. A burst is one [`input`](X86Guest::input) or [`output`](X86Guest::output) of at most
+    /// A string is transferred in bursts. A burst is one [`input_string`](X86Guest::input_string) or [`output_string`](X86Guest::output_string) of at most
     /// [`MAX_BURST`] elements, fewer if the elements leave a page, and one if an interrupt [waits](X86Guest::is_interrupted) or
     /// the guest single-steps. If elements are left, RIP stays, and the guest comes back for them. A count of 0 does nothing.
     /// The memory operand may be RAM, a device, or nothing, and may cross a page.
@@ -47,10 +47,10 @@ impl PortAccess {
         }
         let mut data = [0; 8];
         match self.direction {
-            PortDirection::In => guest.input(self.port, self.size, self.size.of(&mut data))?,
+            PortDirection::In => guest.input(self.port, self.size.of(&mut data))?,
             PortDirection::Out => {
                 data = self.output(registers).to_le_bytes();
-                guest.output(self.port, self.size, self.size.of(&mut data))?;
+                guest.output(self.port, self.size.of(&mut data))?;
             }
         }
         self.complete(registers, u64::from_le_bytes(data));
@@ -74,7 +74,7 @@ impl PortAccess {
             let data = data.get_mut(..size.wrapping_mul(elements as usize)).unwrap_or_default();
             match self.direction {
                 PortDirection::In => {
-                    guest.input(self.port, self.size, data)?;
+                    guest.input_string(self.port, self.size, data)?;
                     for element in data.chunks(size) {
                         outcome = burst.element(done).write(guest, element);
                         if outcome.is_err() {
@@ -92,7 +92,7 @@ impl PortAccess {
                         done = done.wrapping_add(1);
                     }
                     if let Some(read @ [_, ..]) = data.get(..size.wrapping_mul(done as usize)) {
-                        guest.output(self.port, self.size, read)?;
+                        guest.output_string(self.port, self.size, read)?;
                     }
                 }
             }

@@ -48,16 +48,17 @@ use crate::exit::size::Size;
 ///     fn linear(&mut self, _: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, Failed> {
 ///         Ok(offset)
 ///     }
-///     fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Failed> {
-///         if data.len() == size.bytes() {
-///             return Failed::pass_on(self.devices.read(port.into(), data, Pio));
-///         }
+///     fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), Failed> {
+///         Failed::pass_on(self.devices.read(port.into(), data, Pio))
+///     }
+///     fn output(&mut self, port: u16, data: &[u8]) -> Result<(), Failed> {
+///         Failed::pass_on(self.devices.write(port.into(), data, Pio))
+///     }
+///     // The manager has one call for all elements of a burst.
+///     fn input_string(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Failed> {
 ///         Failed::pass_on(self.devices.read_string(port, size.bytes(), data))
 ///     }
-///     fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Failed> {
-///         if data.len() == size.bytes() {
-///             return Failed::pass_on(self.devices.write(port.into(), data, Pio));
-///         }
+///     fn output_string(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Failed> {
 ///         Failed::pass_on(self.devices.write_string(port, size.bytes(), data))
 ///     }
 /// }
@@ -102,18 +103,34 @@ pub trait X86Guest: Guest {
         mode.address_size()
     }
 
-    /// Reads elements of `size` from a port: one for `IN`, several for a burst of `REP INS`. All of `data` is set. A dispatcher's
-    /// [`read`](crate::Dispatcher::read) is the faster way for one element.
+    /// Reads a port once: 1, 2 or 4 bytes. All of `data` is set.
     ///
     /// # Errors
     /// The reason to stop the guest.
-    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Self::Fault>;
+    fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), Self::Fault>;
 
-    /// Writes elements of `size` to a port: one for `OUT`, several for a burst of `REP OUTS`.
+    /// Writes a port once: 1, 2 or 4 bytes.
     ///
     /// # Errors
     /// The reason to stop the guest.
-    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Self::Fault>;
+    fn output(&mut self, port: u16, data: &[u8]) -> Result<(), Self::Fault>;
+
+    /// Reads a port once for each element of `size` in `data`: a burst of `INS`. As it stands, by [`input`](Self::input); a
+    /// dispatcher's [`read_string`](crate::Dispatcher::read_string) does all at once.
+    ///
+    /// # Errors
+    /// The reason to stop the guest.
+    fn input_string(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Self::Fault> {
+        data.chunks_exact_mut(size.bytes()).try_for_each(|element| self.input(port, element))
+    }
+
+    /// Writes a port once for each element of `size` in `data`: a burst of `OUTS`. As it stands, by [`output`](Self::output).
+    ///
+    /// # Errors
+    /// The reason to stop the guest.
+    fn output_string(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Self::Fault> {
+        data.chunks_exact(size.bytes()).try_for_each(|element| self.output(port, element))
+    }
 
     /// Whether a string is to stop between two of its elements, because an interrupt is to be delivered. The guest comes back
     /// for the rest.

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use vm_device::exit::x86::{Segment, Size, X86Guest};
+use vm_device::exit::x86::{Segment, X86Guest};
 use vm_device::exit::{Guest, MemoryAccessKind};
 use vm_device::{Access, Accesses, Device, DeviceManager, Dispatcher, GuestAddress, IoError, IoType, Storage};
 
@@ -134,19 +134,19 @@ pub(super) struct NotCanonical;
 impl<A: Accesses> Guest for Flat<A> {
     type Fault = NotCanonical;
 
-    #[inline]
+    #[inline(always)]
     fn translate(&mut self, address: u64, _: MemoryAccessKind) -> Result<GuestAddress, NotCanonical> {
         if address >> 47 == 0 { Ok(GuestAddress(address)) } else { Err(NotCanonical) }
     }
 
     /// What the manager says of an access that failed is open bus, with which the guest goes on.
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, address: GuestAddress, data: &mut [u8]) -> Result<(), NotCanonical> {
         let _ = self.0.read(address, data, IoType::Mmio);
         Ok(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn write(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), NotCanonical> {
         let _ = self.0.write(address, data, IoType::Mmio);
         Ok(())
@@ -154,26 +154,20 @@ impl<A: Accesses> Guest for Flat<A> {
 }
 
 impl<A: Accesses> X86Guest for Flat<A> {
-    #[inline]
+    #[inline(always)]
     fn linear(&mut self, _: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, NotCanonical> {
         Ok(offset)
     }
 
-    #[inline]
-    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), NotCanonical> {
-        let _ = match data.len() == size.bytes() {
-            true => self.0.read(port.into(), data, IoType::Pio),
-            false => self.0.read_string(port, size.bytes(), data),
-        };
+    #[inline(always)]
+    fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), NotCanonical> {
+        let _ = self.0.read(port.into(), data, IoType::Pio);
         Ok(())
     }
 
-    #[inline]
-    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), NotCanonical> {
-        let _ = match data.len() == size.bytes() {
-            true => self.0.write(port.into(), data, IoType::Pio),
-            false => self.0.write_string(port, size.bytes(), data),
-        };
+    #[inline(always)]
+    fn output(&mut self, port: u16, data: &[u8]) -> Result<(), NotCanonical> {
+        let _ = self.0.write(port.into(), data, IoType::Pio);
         Ok(())
     }
 }

@@ -54,17 +54,17 @@ impl X86Guest for Machine {
     fn linear(&mut self, segment: Segment, offset: u64, _: usize, _: MemoryAccessKind) -> Result<u64, Stop> {
         Ok(self.vcpu.linear(segment, offset))
     }
-    fn input(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Stop> {
-        Ok(go_on(match data.len() == size.bytes() {
-            true => self.devices.read(port.into(), data, Pio),
-            false => self.devices.read_string(port, size.bytes(), data),
-        })?)
+    fn input(&mut self, port: u16, data: &mut [u8]) -> Result<(), Stop> {
+        Ok(go_on(self.devices.read(port.into(), data, Pio))?)
     }
-    fn output(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Stop> {
-        Ok(go_on(match data.len() == size.bytes() {
-            true => self.devices.write(port.into(), data, Pio),
-            false => self.devices.write_string(port, size.bytes(), data),
-        })?)
+    fn output(&mut self, port: u16, data: &[u8]) -> Result<(), Stop> {
+        Ok(go_on(self.devices.write(port.into(), data, Pio))?)
+    }
+    fn input_string(&mut self, port: u16, size: Size, data: &mut [u8]) -> Result<(), Stop> {
+        Ok(go_on(self.devices.read_string(port, size.bytes(), data))?)
+    }
+    fn output_string(&mut self, port: u16, size: Size, data: &[u8]) -> Result<(), Stop> {
+        Ok(go_on(self.devices.write_string(port, size.bytes(), data))?)
     }
     fn is_interrupted(&mut self) -> bool {
         interrupts::vector(LINES.asserted()).is_some() && self.vcpu.accepts_interrupts()
