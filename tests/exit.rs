@@ -207,7 +207,11 @@ fn prefixes_say_address_size_and_segment() {
     assert_eq!(form(&[0x26, 0x66, 0x67, 0x6f], Mode::Bits32), (AddressSize::Bits16, Segment::Es));
     assert_eq!(form(&[0x26, 0x36, 0x6e], Mode::Bits32), (AddressSize::Bits32, Segment::Ss));
     assert_eq!(form(&[0x65, 0x3e, 0x67, 0x6e], Mode::Bits64), (AddressSize::Bits32, Segment::Gs));
-    assert_eq!(form(&[0x64, 0x48, 0x67, 0x6f], Mode::Bits64), (AddressSize::Bits64, Segment::Fs));
+    // A REX prefix before another prefix is ignored, and ends nothing.
+    assert_eq!(form(&[0x64, 0x48, 0x67, 0x6f], Mode::Bits64), (AddressSize::Bits32, Segment::Fs));
+    assert_eq!(form(&[0x40, 0x65, 0x4f, 0x6e], Mode::Bits64), (AddressSize::Bits64, Segment::Gs));
+    // Outside 64-bit mode it is an instruction.
+    assert_eq!(form(&[0x48, 0x67, 0x6f], Mode::Bits32), (AddressSize::Bits32, Segment::Ds));
     assert_eq!(form(&[], Mode::Bits64), (AddressSize::Bits64, Segment::Ds));
 }
 
@@ -479,6 +483,35 @@ fn sizes_know_their_bytes_and_bits() {
         assert_eq!(size.sign_extend(1 << (size.bits() - 1) >> 1), 1 << (size.bits() - 1) >> 1);
     }
     assert!([0, 3, 5, 6, 7, 9, 16, usize::MAX].into_iter().all(|bytes| Size::from_bytes(bytes).is_none()));
+}
+
+/// A port that gives nothing does not show what was in RAX, as if it had read that.
+#[test]
+fn a_silent_port_reads_as_zeros() {
+    let mut guest = Memory { port_is_silent: true, ..Memory::flat() };
+    let mut registers = Registers::default();
+    registers.set(Gpr::Rax, 0x1122_3344_5566_7788);
+    svm::port_access(0x60_0041, 0x102, Mode::Bits64).unwrap().execute(&mut registers, &mut guest).unwrap();
+    assert_eq!(registers.rax(), 0);
+}
+
+/// Without [`PortAccess::execute`] the elements of a string are counted one by one, and RIP stays until none is left.
+#[test]
+fn a_string_that_is_completed_is_counted_by_elements() {
+    for (direction, index) in [(PortDirection::In, Gpr::Rdi), (PortDirection::Out, Gpr::Rsi)] {
+        let access = repeated(direction, Size::Word);
+        let mut registers = string_registers(index, 0x5000, 2);
+        for (offset, count, rip) in [(0x5002, 1, 0x100), (0x5004, 0, 0x102), (0x5004, 0, 0x102)] {
+            access.complete(&mut registers, 0xffff);
+            let expected = Registers { rip, ..string_registers(index, offset, count) };
+            assert_eq!(registers, expected);
+        }
+        let once =
+            PortAccess { string: access.string.map(|form| StringForm { repeat: Repeat::Once, ..form }), ..access };
+        let mut registers = string_registers(index, 0x5000, 2);
+        once.complete(&mut registers, 0xffff);
+        assert_eq!(registers, Registers { rip: 0x102, ..string_registers(index, 0x5002, 2) });
+    }
 }
 
 /// `rep outsb`, `rep insw` and the like of 64-bit code at the port 0x60.

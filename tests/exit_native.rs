@@ -155,8 +155,11 @@ fn check(machine: &mut Machine, random: &mut Random, bytes: &[u8], instruction: 
             registers.write(Register::Low(Gpr::Rax), size, value(&memory, offset, size));
         }
         (Operation::CmpxchgPair, _) if random.next() & 1 == 0 => {
-            registers.set(Gpr::Rax, value(&memory, offset, size));
-            registers.set(Gpr::Rdx, value(&memory, offset + size.bytes(), size));
+            // Random upper halves are left to CMPXCHG8B.
+            for (gpr, place) in [(Gpr::Rax, offset), (Gpr::Rdx, offset + size.bytes())] {
+                let before = registers.get(gpr);
+                registers.set(gpr, before - size.truncate(before) + value(&memory, place, size));
+            }
         }
         // The top of the stack, over the end of the page now and then.
         (Operation::Push | Operation::Pop, _) => {

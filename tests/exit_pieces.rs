@@ -190,7 +190,7 @@ fn check_order(guest: &Memory, operand: u64, split: u64, case: &Case) {
     }
 }
 
-/// The part that lies in the page of nothing behind a device, or in front of it, is open bus.
+/// A page that is not mapped behind RAM or a device: the guest gets its fault, and no part of the operand is accessed.
 #[test]
 fn a_fault_in_the_second_piece_leaves_everything() {
     for first in [ram, device] {
@@ -262,6 +262,24 @@ fn an_exit_of_another_kind_tells_nothing_about_the_operand() {
     }
 }
 
+/// What the guest's other processors put in the place of the instruction may have its operand elsewhere. Such an operand is not
+/// taken for the one of the exit, unless it has the same place in its page.
+#[test]
+fn an_exit_elsewhere_in_a_page_tells_nothing_about_the_operand() {
+    for case in CASES {
+        let last = case.length as u64 - 1;
+        for (distance, is_told) in [(0, true), (last, true), (last + 1, false), (PAGE - 1, false)] {
+            let mut guest = guest([device(), device()]);
+            let operand = SECOND + 0x40;
+            // The exit was of the other page.
+            let exit = exit(&guest, 0x5000 + (0x40 + distance) % PAGE, case.kind);
+            execute(case.bytes, &mut registers(operand), &exit, &mut guest).unwrap();
+            let translates = guest.events[0] == Event::Translate(operand, case.kind);
+            assert_eq!(translates, !is_told, "{:02x?} {distance}", case.bytes);
+        }
+    }
+}
+
 /// Outside 64-bit mode the linear address after 0xffff_ffff is 0.
 #[test]
 fn an_operand_wraps_at_4_gib_outside_64_bit_mode() {
@@ -313,6 +331,54 @@ fn push_from_mmio_stores_on_the_stack() {
     execute(&[0x66, 0x8f, 0x07], &mut after, &exit, &mut guest).unwrap();
     assert_eq!(guest.accesses().last(), Some(&Event::Write(exit.address.0 - 0x10, pushed[..2].to_vec())));
     assert_eq!(after.get(Gpr::Rsp), 0x5002);
+}
+
+/// Where neither operand is mapped, the fault is that of the one that is read.
+#[test]
+fn what_is_read_faults_before_what_is_written() {
+    for (code, fault) in [([0xff, 0x37], 0x8000), ([0x8f, 0x07], 0x9000)] {
+        let mut guest = guest([]);
+        let mut after = registers(0x8000);
+        after.set(Gpr::Rsp, 0x9000);
+        let outcome = execute(&code, &mut after, &access(0x8000, MemoryAccessKind::Fetch), &mut guest);
+        assert_eq!(outcome, Err(ExecuteError::Fault(Fault::Page(fault, MemoryAccessKind::Read))));
+    }
+}
+
+/// What is pushed and popped lies in SS, and the other operand in the segment of its own.
+#[test]
+fn the_top_of_the_stack_is_in_the_stack_segment() {
+    use MemoryAccessKind::{Read, Write};
+    // push dword fs:[edi] and pop dword fs:[edi] in 32-bit code.
+    for (code, top, kinds) in [([0x64, 0xff, 0x37], 0x8ffc, [Read, Write]), ([0x64, 0x8f, 0x07], 0x9000, [Write, Read])]
+    {
+        let mut guest =
+            Memory { last: 0xffff_ffff, bases: [0, 1, 2, 3, 4, 5].map(|base| base << 20), ..Memory::flat() };
+        let mut after = registers(0x8000);
+        after.set(Gpr::Rsp, 0x9000);
+        let instruction = decode(&code, Mode::Bits32).unwrap();
+        instruction.execute(&mut after, &access(0x8000, MemoryAccessKind::Fetch), &mut guest).unwrap();
+        let translations = [Event::Translate(0x40_8000, kinds[0]), Event::Translate(0x20_0000 + top, kinds[1])];
+        assert!(translations.iter().all(|event| guest.events.contains(event)), "{:?}", guest.events);
+    }
+}
+
+/// The bus sees a write of CMPXCHG, CMPXCHG8B and CMPXCHG16B in any case: of what was read, if the comparison failed.
+#[test]
+fn a_comparison_that_fails_writes_what_was_read() {
+    for code in [&[0xf0, 0x0f, 0xb1, 0x0f][..], &[0xf0, 0x0f, 0xc7, 0x0f], &[0xf0, 0x48, 0x0f, 0xc7, 0x0f]] {
+        let mut guest = guest([device()]);
+        let exit = exit(&guest, 0x5010, MemoryAccessKind::Write);
+        execute(code, &mut registers(0x5010), &exit, &mut guest).unwrap();
+        let (reads, writes): (Vec<_>, Vec<_>) =
+            guest.accesses().into_iter().partition(|event| matches!(event, Event::Read(..)));
+        let read: Vec<_> = reads
+            .into_iter()
+            .map(|event| if let Event::Read(address, data) = event { Event::Write(address, data) } else { event })
+            .collect();
+        assert_eq!(writes, read, "{code:02x?}");
+        assert!(!writes.is_empty());
+    }
 }
 
 /// A guest whose stack has another address size than its code.

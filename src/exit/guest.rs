@@ -24,7 +24,7 @@ pub trait Guest {
     /// As a rule the page fault that the guest gets.
     fn translate(&mut self, address: u64, kind: MemoryAccessKind) -> Result<GuestAddress, Self::Fault>;
 
-    /// Reads up to 8 bytes that lie in one page: of memory, of a device, or of nothing.
+    /// Reads up to 8 bytes that lie in one page: of memory, of a device, or of nothing, which is all ones. All of `data` is set.
     ///
     /// # Errors
     /// The reason to stop the guest. What the instruction has written before stays.
@@ -37,7 +37,8 @@ pub trait Guest {
     fn write(&mut self, address: GuestAddress, data: &[u8]) -> Result<(), Self::Fault>;
 
     /// The vector register with this number: the low 32 bytes on x86, the low 16 of them on Arm. `None` if the embedder does
-    /// not hold them.
+    /// not hold them, or if the guest may not use them now: what they hold may be another program's, if the guest switches
+    /// them late (`CR0.TS` of x86, `CPACR_EL1.FPEN` of Arm).
     fn vector(&mut self, number: u8) -> Option<[u8; 32]> {
         let _ = number;
         None

@@ -31,6 +31,13 @@ pub const fn pieces(address: u64, length: usize, last: u64) -> [(u64, usize); 2]
     [(address & last, first), (address.wrapping_add(first as u64) & last, length - first)]
 }
 
+/// The guest physical address `known` of an access, if it may be one to the `length` bytes at a virtual `address`: by its place in
+/// the page, which translation keeps.
+#[inline]
+pub(crate) fn of_operand(address: u64, length: usize, known: Option<GuestAddress>) -> Option<GuestAddress> {
+    known.filter(|known| known.0.wrapping_sub(address) & (PAGE - 1) < length as u64)
+}
+
 /// The guest physical address of the `length` bytes at a virtual `address`, if they lie in one page, of which `known` is the guest
 /// physical address of any byte.
 #[inline]

@@ -58,6 +58,8 @@ pub struct Memory {
     /// The guest physical address at which an access fails.
     pub failing: Option<u64>,
     pub port_fails: bool,
+    /// A port that is read gives nothing.
+    pub port_is_silent: bool,
     /// How many times the guest is asked for an interrupt before there is one.
     pub interrupt: Option<u32>,
     pub vectors: Option<[[u8; 32]; 16]>,
@@ -196,7 +198,7 @@ impl X86Guest for Memory {
         if self.port_fails {
             return Err(Fault::Port(port));
         }
-        for byte in &mut *data {
+        for byte in data.iter_mut().filter(|_| !self.port_is_silent) {
             *byte = self.port;
             self.port = self.port.wrapping_mul(5).wrapping_add(7);
         }

@@ -103,7 +103,7 @@ pub trait X86Guest: Guest {
         mode.address_size()
     }
 
-    /// Reads a port once: 1, 2 or 4 bytes.
+    /// Reads a port once: 1, 2 or 4 bytes. All of `data` is set.
     ///
     /// # Errors
     /// The reason to stop the guest.

@@ -27,6 +27,8 @@
 //! - Completing an instruction also ends the interrupt shadow of a preceding `STI` or `MOV SS` (the guest interruptibility
 //!   state), and raises a debug exception if the guest single-steps (`RFLAGS.TF`). Both are control-block fields, not
 //!   registers.
+//! - Exits while the processor delivers an interrupt or an exception (`EXITINTINFO`, AMD APM vol. 2, 15.7.2; IDT-vectoring
+//!   information, Intel SDM vol. 3C, 28.2.4): the instruction at RIP made no access then, and is not to be executed.
 //! - Injecting the exception that a [fault](crate::exit::Guest::Fault) stands for. RIP is at the instruction then.
 //! - Bits of the vector registers above the 256th. An AVX move clears them with the upper half (Intel SDM vol. 1, 15.5): a
 //!   hypervisor whose guests have AVX-512 does that for the registers that

@@ -81,14 +81,15 @@ impl Mode {
     }
 }
 
-/// How much of RSI, RDI and RCX a string instruction uses.
+/// The size of an address: of an effective address, of RSI, RDI and RCX as a string instruction uses them, or of RSP as the stack
+/// uses it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum AddressSize {
-    /// SI, DI, CX.
+    /// 16 bits: SI, DI, CX.
     Bits16,
-    /// ESI, EDI, ECX.
+    /// 32 bits: ESI, EDI, ECX.
     Bits32,
-    /// RSI, RDI, RCX.
+    /// 64 bits: RSI, RDI, RCX.
     Bits64,
 }
 

@@ -6,7 +6,7 @@ use super::port::StringForm;
 use super::registers::{Gpr, Register, Registers, Rflags};
 use crate::address::GuestAddress;
 use crate::exit::memory::MemoryAccessKind;
-use crate::exit::operand::{PAGE, Placed};
+use crate::exit::operand::{PAGE, Placed, of_operand};
 use crate::exit::size::Size;
 
 /// How many elements of a string are transferred at once, at most. The guest comes back for the rest, so that interrupts reach
@@ -61,6 +61,8 @@ impl StringForm {
                 0x64 => form.segment = Segment::Fs,
                 0x65 => form.segment = Segment::Gs,
                 0x66 | 0xf0 | 0xf2 | 0xf3 => {}
+                // REX, ignored if another prefix follows.
+                0x40..=0x4f if mode == Mode::Bits64 => {}
                 _ => break,
             }
         }
@@ -124,7 +126,7 @@ pub(super) struct StringOperand {
     pub(super) kind: MemoryAccessKind,
     /// The highest linear address.
     pub(super) last: u64,
-    /// A guest physical address in the page of the next element, if the exit told it.
+    /// The guest physical address of an access to the next element, if the exit told it.
     pub(super) known: Option<GuestAddress>,
 }
 
@@ -144,6 +146,7 @@ impl Burst {
         let bytes = size.bytes() as u64;
         let offset = form.offset(registers, index, size, 0);
         let linear = guest.linear(segment, offset, size.bytes(), kind)?;
+        let known = of_operand(linear, size.bytes(), known);
         let first = Placed::new(guest, linear, size.bytes(), last, kind, known)?;
         let is_down = registers.flags().contains(Rflags::DF);
         // How many bytes there are behind the first element, or before it, in the page and up to where the offset wraps.

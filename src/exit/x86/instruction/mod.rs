@@ -33,7 +33,10 @@
 //! other ones are [`DecodeError::Unsupported`].
 //!
 //! The decoder does not know a processor's features: an instruction that the processor lacks, or that the guest has not enabled,
-//! raises its exception before it touches memory.
+//! raises its exception before it touches memory. There is one way around that. Another processor of the guest may change the
+//! bytes between the exit and the fetch, and then any instruction of this list is executed, with the rights that
+//! [`Guest::translate`](crate::exit::Guest::translate) gives it. So [`Guest::vector`](crate::exit::Guest::vector) is to answer
+//! `None` where the guest has not enabled the vector registers.
 
 use core::fmt;
 
@@ -235,7 +238,8 @@ impl Instruction {
 
     /// Whether the read and the write are one atomic access: a LOCK prefix, or XCHG, which needs none.
     ///
-    /// The manager makes two accesses all the same, a read and a write: a device that is to see one must see to that itself.
+    /// [`execute`](Self::execute) makes two accesses all the same, a read and a write: a device that is to see one must see to
+    /// that itself. Where the operand is RAM (a read-only page, or a part beside a device), another vCPU can write in between.
     pub const fn is_locked(&self) -> bool {
         self.locked || matches!(self.form.operation, Operation::Xchg)
     }

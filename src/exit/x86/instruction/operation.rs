@@ -61,8 +61,8 @@ pub enum Operation {
 }
 
 impl Operation {
-    /// The flags that the operation sets. Flags that the manual leaves undefined (AF after the bitwise operations) are set to
-    /// 0, as processors do.
+    /// The flags that the operation sets. Of those that the manual leaves undefined, AF after the bitwise operations is set to
+    /// 0, and all others than CF after BT and its kin are kept, as processors do.
     ///
     /// ```
     /// use vm_device::exit::x86::Rflags;

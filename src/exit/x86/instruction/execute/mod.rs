@@ -9,16 +9,17 @@ use super::{Instruction, Operation};
 use crate::address::GuestAddress;
 use crate::exit::guest::ExecuteError;
 use crate::exit::memory::{MemoryAccess, MemoryAccessKind};
-use crate::exit::operand::{Placed, in_known_page};
+use crate::exit::operand::{Placed, in_known_page, of_operand};
 use crate::exit::x86::guest::X86Guest;
 use crate::exit::x86::registers::Registers;
 
 impl Instruction {
     /// Executes the instruction: reads and writes its operands, and changes the registers, RIP with them.
     ///
-    /// `access` is what the exit told. Where the operand is one and lies in one page, it is in the page of that access, and is
-    /// not translated again; every other one is. An exit of another kind than the instruction's access (of a read, where the
-    /// guest has meanwhile put an instruction that writes) tells nothing about its operand.
+    /// `access` is what the exit told. Where the operand is one, lies in one page, and has the place in it that the access has,
+    /// it is in the page of that access, and is not translated again; every other one is. An exit of another kind than the
+    /// instruction's access (of a read, where the guest has meanwhile put an instruction that writes), or of another place in
+    /// a page, tells nothing about its operand.
     ///
     /// The order is that of the processor: all operands are translated, those that are read before those that are written, and
     /// what is read and written as a write; then they are read, and written; the registers change last. The exit of an access
@@ -77,7 +78,8 @@ impl Instruction {
         let is_load = self.form.is_load();
         let kind = if is_load { MemoryAccessKind::Read } else { MemoryAccessKind::Write };
         let linear = self.linear(kind, registers, guest)?;
-        let Some(place) = in_known_page(linear, self.bytes(), known(access, kind)) else {
+        let known = of_operand(linear, self.bytes(), known(access, kind));
+        let Some(place) = in_known_page(linear, self.bytes(), known) else {
             return self.execute_other(registers, access, guest);
         };
         let mut data = [0; 8];
@@ -156,6 +158,7 @@ impl Instruction {
         known: Option<GuestAddress>,
         guest: &mut G,
     ) -> Result<Placed, G::Fault> {
+        let known = of_operand(linear, self.bytes(), known);
         Placed::new(guest, linear, self.bytes(), self.mode.last_linear(), kind, known)
     }
 }

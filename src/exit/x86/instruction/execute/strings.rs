@@ -90,7 +90,7 @@ impl Instruction {
                 known: if self.indexes().len() == 1 { known(access, kind) } else { None },
             };
             let burst = Burst::new(form, operand, elements, registers, guest)?;
-            elements = elements.min(burst.elements());
+            elements = burst.elements();
             *(if is_source { &mut bursts.source } else { &mut bursts.destination }) = Some(burst);
         }
         Ok((bursts, elements))
@@ -110,8 +110,7 @@ impl Instruction {
         }
         let mut second = [0; 8];
         destination.read(guest, self.size.of(&mut second))?;
-        let (_, rflags) =
-            compute(Operation::Cmp, self.size.truncate(value), u64::from_le_bytes(second), self.size, left.rflags);
+        let (_, rflags) = compute(Operation::Cmp, value, u64::from_le_bytes(second), self.size, left.rflags);
         Ok(Left { rflags, ..left })
     }
 
