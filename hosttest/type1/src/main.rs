@@ -50,8 +50,11 @@ mod x86;
 #[cfg(target_arch = "aarch64")]
 #[path = "arm64/mod.rs"]
 mod processor;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(feature = "vmx")))]
 #[path = "svm/mod.rs"]
+mod processor;
+#[cfg(all(target_arch = "x86_64", feature = "vmx"))]
+#[path = "vmx/mod.rs"]
 mod processor;
 
 use spin::{Mutex, MutexGuard};

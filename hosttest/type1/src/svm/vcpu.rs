@@ -2,10 +2,11 @@
 //! appendix B).
 
 use core::arch::naked_asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
+use core::arch::x86_64::{__cpuid, CpuidResult};
+use core::fmt;
 use core::mem::offset_of;
 
-use vm_device::exit::x86::{Gpr, Mode, Registers};
+use vm_device::exit::x86::{self, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use crate::memory::Page;
@@ -38,7 +39,7 @@ impl Segment {
 
 /// The virtual machine control block: what is intercepted, why the guest exited, and the guest's state.
 #[repr(C, align(4096))]
-pub struct Vmcb {
+struct Vmcb {
     intercept_registers: [u32; 2],
     intercept_exceptions: u32,
     intercept_instructions: [u32; 2],
@@ -72,11 +73,11 @@ pub struct Vmcb {
     idtr: Segment,
     tr: Segment,
     _unused_4a0: [u8; 0x30],
-    pub efer: u64,
+    efer: u64,
     _unused_4d8: [u8; 0x70],
-    pub cr4: u64,
-    pub cr3: u64,
-    pub cr0: u64,
+    cr4: u64,
+    cr3: u64,
+    cr0: u64,
     dr7: u64,
     dr6: u64,
     rflags: u64,
@@ -123,11 +124,6 @@ const V_PRIORITY: u64 = 0xf << 16 | 1 << 20;
 /// Interrupts of the machine are held back by the hypervisor's interrupt flag, which is clear, and not by the guest's.
 const V_INTR_MASKING: u64 = 1 << 24;
 
-const EFER_LMA: u64 = 1 << 10;
-
-/// RFLAGS.IF.
-const INTERRUPT_FLAG: u64 = 1 << 9;
-
 impl Vmcb {
     const fn new() -> Self {
         // SAFETY: every field is an integer, or a structure or array of them, for which all zeros is a value.
@@ -145,7 +141,7 @@ pub struct Exit {
 
 impl Exit {
     /// What the code stands for (APM vol. 2, appendix C), as far as the guest is intercepted.
-    pub fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self.code {
             VMEXIT_HLT => "HLT: a halt",
             0x7b => "IOIO: an access to a port",
@@ -165,10 +161,17 @@ impl Exit {
     }
 }
 
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, info_1, info_2 } = self;
+        write!(f, "exit {code:#x}, {} (information {info_1:#x}, {info_2:#x})", self.name())
+    }
+}
+
 /// One virtual processor.
 pub struct Vcpu {
     /// What the processor reads and writes at entry and exit.
-    pub vmcb: Vmcb,
+    vmcb: Vmcb,
     /// What an access of the guest reads and changes.
     pub registers: Registers,
     host_state: Page<4096>,
@@ -261,57 +264,45 @@ impl Vcpu {
         self.vmcb.virtual_interrupt = self.vmcb.virtual_interrupt & V_INTR_MASKING | request;
     }
 
-    /// What kind of code the guest runs.
-    pub fn mode(&self) -> Mode {
+    /// CR0.
+    pub fn cr0(&self) -> u64 {
+        self.vmcb.cr0
+    }
+
+    /// CR3.
+    pub fn cr3(&self) -> u64 {
+        self.vmcb.cr3
+    }
+
+    /// CR4.
+    pub fn cr4(&self) -> u64 {
+        self.vmcb.cr4
+    }
+
+    /// EFER.
+    pub fn efer(&self) -> u64 {
+        self.vmcb.efer
+    }
+
+    /// L and D of the code segment.
+    pub fn code_size(&self) -> (bool, bool) {
         let attributes = self.vmcb.cs.attributes;
-        Mode::new(self.vmcb.efer & EFER_LMA != 0, attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
+        (attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
     }
 
-    /// The linear address of an offset into a segment. In 64-bit mode only FS and GS have a base (APM vol. 1, 2.1.4), and
-    /// outside it linear addresses have 32 bits.
-    pub fn linear(&self, segment: vm_device::exit::x86::Segment, offset: u64) -> u64 {
-        use vm_device::exit::x86::Segment::{Cs, Ds, Es, Fs, Gs, Ss};
-        let base = match (self.mode(), segment) {
-            (_, Fs) => self.vmcb.fs.base,
-            (_, Gs) => self.vmcb.gs.base,
-            (Mode::Bits64, _) => return offset,
-            (_, Es) => self.vmcb.es.base,
-            (_, Cs) => self.vmcb.cs.base,
-            (_, Ss) => self.vmcb.ss.base,
-            (_, Ds) => self.vmcb.ds.base,
-        };
-        let linear = base.wrapping_add(offset);
-        if self.mode() == Mode::Bits64 { linear } else { linear & 0xffff_ffff }
+    /// The base of a segment.
+    pub fn base(&self, segment: x86::Segment) -> u64 {
+        let segments = [self.vmcb.es, self.vmcb.cs, self.vmcb.ss, self.vmcb.ds, self.vmcb.fs, self.vmcb.gs];
+        segments[segment as usize].base
     }
 
-    /// Whether the guest has its interrupt flag set.
-    pub fn accepts_interrupts(&self) -> bool {
-        self.registers.rflags & INTERRUPT_FLAG != 0
-    }
-
-    /// Does the guest's `CPUID`: the machine's, without SVM. (A Linux kernel that finds SVM turns it off before it reboots.)
-    /// What mirrors control registers follows the guest's (APM vol. 3, E.3).
-    pub fn identify(&self) -> Registers {
-        const OSXSAVE: (u32, u32) = (27, 18);
-        const OSPKE: (u32, u32) = (4, 22);
-        let mut registers = self.registers;
-        let (leaf, subleaf) = (registers.get(Gpr::Rax) as u32, registers.get(Gpr::Rcx) as u32);
-        let mut identity = __cpuid_count(leaf, subleaf);
-        let mut mirror = |(bit, of_cr4): (u32, u32)| {
-            identity.ecx = identity.ecx & !(1 << bit) | ((self.vmcb.cr4 >> of_cr4) as u32 & 1) << bit;
-        };
+    /// A leaf of `CPUID` without SVM. (A Linux kernel that finds SVM turns it off before it reboots.)
+    pub fn hide(leaf: u32, _: u32, identity: CpuidResult) -> CpuidResult {
         match leaf {
-            1 => mirror(OSXSAVE),
-            7 if subleaf == 0 => mirror(OSPKE),
-            0x8000_0001 => identity.ecx &= !(1 << 2),
-            0x8000_000a => identity = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
-            _ => {}
+            0x8000_0001 => CpuidResult { ecx: identity.ecx & !(1 << 2), ..identity },
+            0x8000_000a => CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+            _ => identity,
         }
-        let CpuidResult { eax, ebx, ecx, edx } = identity;
-        for (register, value) in [(Gpr::Rax, eax), (Gpr::Rbx, ebx), (Gpr::Rcx, ecx), (Gpr::Rdx, edx)] {
-            registers.set(register, value.into());
-        }
-        Registers { rip: registers.rip + 2, ..registers }
     }
 
     /// Lets the guest go on after an instruction that was done for it, which ends an interrupt shadow.

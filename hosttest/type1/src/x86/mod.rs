@@ -1,6 +1,7 @@
 //! What the processors of x86 have in common.
 
 pub mod boot;
+mod cpuid;
 pub mod exits;
 mod fifo;
 pub mod guest;
@@ -9,4 +10,5 @@ pub mod interrupts;
 mod linux;
 pub mod paging;
 mod program;
+mod state;
 pub mod stop;

@@ -7,15 +7,14 @@ use crate::processor::vcpu::Vcpu;
 /// vol. 2, 5.3). `None` if nothing is mapped there.
 pub fn translate(memory: GuestMemory, vcpu: &Vcpu, linear: u64) -> Option<u64> {
     const PAGING: u64 = 1 << 31;
-    const LONG_MODE_ACTIVE: u64 = 1 << 10;
     const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
-    if vcpu.vmcb.cr0 & PAGING == 0 {
+    if vcpu.cr0() & PAGING == 0 {
         return Some(linear & 0xffff_ffff);
     }
-    if vcpu.vmcb.efer & LONG_MODE_ACTIVE == 0 {
+    if !vcpu.is_in_long_mode() {
         return None;
     }
-    let mut table = vcpu.vmcb.cr3 & ADDRESS;
+    let mut table = vcpu.cr3() & ADDRESS;
     for level in (0..4).rev() {
         let shift = 12 + 9 * level;
         let mut entry = [0; 8];

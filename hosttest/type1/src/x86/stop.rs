@@ -80,9 +80,7 @@ impl From<ExecuteError<Stop>> for Stop {
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stop::Exit(exit) => {
-                write!(f, "exit {:#x}, {} (information {:#x}, {:#x})", exit.code, exit.name(), exit.info_1, exit.info_2)
-            }
+            Stop::Exit(exit) => exit.fmt(f),
             Stop::Device { code } => write!(f, "a device failed (code {code})"),
             Stop::Information(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
