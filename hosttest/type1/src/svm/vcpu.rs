@@ -10,6 +10,7 @@ use vm_device::exit::x86::{self, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use crate::memory::Page;
+use crate::x86::fault::Exception;
 use crate::x86::interrupts;
 
 /// A segment register of the guest (APM vol. 2, 15.5.1): `attributes` are bits 55:52 and 47:40 of its descriptor.
@@ -57,9 +58,12 @@ struct Vmcb {
     exit_code: u64,
     exit_info_1: u64,
     exit_info_2: u64,
-    _unused_088: [u8; 8],
+    /// What was being delivered when the guest exited: EXITINTINFO.
+    exit_interruption: u64,
     nested_paging: u64,
-    _unused_098: [u8; 0x18],
+    _unused_098: [u8; 0x10],
+    /// What the guest takes at the next entry: EVENTINJ.
+    injected_event: u64,
     nested_cr3: u64,
     _unused_0b8: [u8; 0x348],
     es: Segment,
@@ -72,7 +76,10 @@ struct Vmcb {
     ldtr: Segment,
     idtr: Segment,
     tr: Segment,
-    _unused_4a0: [u8; 0x30],
+    _unused_4a0: [u8; 0x2b],
+    /// The current privilege level.
+    cpl: u8,
+    _unused_4cc: [u8; 4],
     efer: u64,
     _unused_4d8: [u8; 0x70],
     cr4: u64,
@@ -86,7 +93,9 @@ struct Vmcb {
     rsp: u64,
     _unused_5e0: [u8; 0x18],
     rax: u64,
-    _unused_600: [u8; 0x68],
+    _unused_600: [u8; 0x40],
+    cr2: u64,
+    _unused_648: [u8; 0x20],
     pat: u64,
     _unused_670: [u8; 0x990],
 }
@@ -96,10 +105,13 @@ const _: () = {
     assert!(offset_of!(Vmcb, exit_code) == 0x70);
     assert!(offset_of!(Vmcb, nested_cr3) == 0xb0);
     assert!(offset_of!(Vmcb, es) == 0x400);
+    assert!(offset_of!(Vmcb, cpl) == 0x4cb);
     assert!(offset_of!(Vmcb, efer) == 0x4d0);
     assert!(offset_of!(Vmcb, cr4) == 0x548);
     assert!(offset_of!(Vmcb, rsp) == 0x5d8);
     assert!(offset_of!(Vmcb, rax) == 0x5f8);
+    assert!(offset_of!(Vmcb, cr2) == 0x640);
+    assert!(offset_of!(Vmcb, injected_event) == 0xa8);
     assert!(offset_of!(Vmcb, pat) == 0x668);
     assert!(size_of::<Vmcb>() == 4096);
 };
@@ -108,6 +120,11 @@ const _: () = {
 pub const VMEXIT_HLT: u64 = 0x78;
 /// `EXITCODE` of an intercepted `CPUID`.
 pub const VMEXIT_CPUID: u64 = 0x72;
+/// `EXITCODE` of an intercepted `RDMSR` or `WRMSR`.
+pub const VMEXIT_MSR: u64 = 0x7c;
+/// `EXITCODE`s of the instructions of SVM: from `VMRUN` to `SKINIT`.
+pub const VMEXIT_VMRUN: u64 = 0x80;
+pub const VMEXIT_SKINIT: u64 = 0x86;
 const EFER_SVME: u64 = 1 << 12;
 
 const INTERCEPT_CPUID: u32 = 1 << 18;
@@ -117,6 +134,13 @@ const INTERCEPT_MSR: u32 = 1 << 28;
 const INTERCEPT_SHUTDOWN: u32 = 1 << 31;
 /// `VMRUN`, which has to be intercepted, and the other instructions of SVM.
 const INTERCEPT_SVM: u32 = 0x7f;
+
+/// EVENTINJ and EXITINTINFO (APM vol. 2, 15.20): they are valid; there is an error code, in bits 63:32; the event is an exception.
+const EVENT_VALID: u64 = 1 << 31;
+const EVENT_ERROR_CODE: u64 = 1 << 11;
+const EVENT_EXCEPTION: u64 = 3 << 8;
+/// CR0.PE.
+const PROTECTED_MODE: u64 = 1;
 
 const V_IRQ: u64 = 1 << 8;
 /// The highest priority, and no regard to the task priority register.
@@ -131,29 +155,26 @@ impl Vmcb {
     }
 }
 
-/// Why the guest exited: `EXITCODE`, `EXITINFO1` and `EXITINFO2`.
+/// Why the guest exited: `EXITCODE`, `EXITINFO1`, `EXITINFO2` and `EXITINTINFO`.
 #[derive(Clone, Copy, Debug)]
 pub struct Exit {
     pub code: u64,
     pub info_1: u64,
     pub info_2: u64,
+    pub delivered: u64,
 }
 
 impl Exit {
+    /// Whether the guest exited while an interrupt or exception was delivered to it.
+    pub fn is_in_delivery(&self) -> bool {
+        self.delivered & EVENT_VALID != 0
+    }
+
     /// What the code stands for (APM vol. 2, appendix C), as far as the guest is intercepted.
     fn name(&self) -> &'static str {
         match self.code {
-            VMEXIT_HLT => "HLT: a halt",
             0x7b => "IOIO: an access to a port",
-            0x7c => "MSR: a register of SVM",
             0x7f => "SHUTDOWN: a triple fault",
-            0x80 => "VMRUN: an instruction of SVM",
-            0x81 => "VMMCALL: an instruction of SVM",
-            0x82 => "VMLOAD: an instruction of SVM",
-            0x83 => "VMSAVE: an instruction of SVM",
-            0x84 => "STGI: an instruction of SVM",
-            0x85 => "CLGI: an instruction of SVM",
-            0x86 => "SKINIT: an instruction of SVM",
             0x400 => "NPF: an access to no memory",
             u64::MAX => "INVALID: the processor refuses the guest's state",
             _ => "which nothing is intercepted for",
@@ -163,8 +184,12 @@ impl Exit {
 
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { code, info_1, info_2 } = self;
-        write!(f, "exit {code:#x}, {} (information {info_1:#x}, {info_2:#x})", self.name())
+        let Self { code, info_1, info_2, delivered } = self;
+        write!(f, "exit {code:#x}, {}", self.name())?;
+        if self.is_in_delivery() {
+            write!(f, " while vector {:#x} was delivered", *delivered as u8)?;
+        }
+        write!(f, " (information {info_1:#x}, {info_2:#x})")
     }
 }
 
@@ -264,6 +289,16 @@ impl Vcpu {
         self.vmcb.virtual_interrupt = self.vmcb.virtual_interrupt & V_INTR_MASKING | request;
     }
 
+    /// Lets the guest take an exception in place of the instruction that it exited for.
+    pub fn inject(&mut self, exception: Exception) {
+        let Exception { vector, error_code, address } = exception;
+        // Real mode has no error codes.
+        let error_code = error_code.filter(|_| self.vmcb.cr0 & PROTECTED_MODE != 0);
+        let error_code = error_code.map_or(0, |code| EVENT_ERROR_CODE | u64::from(code) << 32);
+        self.vmcb.injected_event = EVENT_VALID | EVENT_EXCEPTION | u64::from(vector) | error_code;
+        self.vmcb.cr2 = address.unwrap_or(self.vmcb.cr2);
+    }
+
     /// CR0.
     pub fn cr0(&self) -> u64 {
         self.vmcb.cr0
@@ -288,6 +323,11 @@ impl Vcpu {
     pub fn code_size(&self) -> (bool, bool) {
         let attributes = self.vmcb.cs.attributes;
         (attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
+    }
+
+    /// The current privilege level.
+    pub fn privilege_level(&self) -> u8 {
+        self.vmcb.cpl
     }
 
     /// The base of a segment.
@@ -323,11 +363,12 @@ impl Vcpu {
         // SAFETY: `enable` has set up the control block and what it points to, for good, and addresses of the image are
         // physical addresses. The guest reaches no memory but what the nested page tables map, and cannot change that.
         unsafe { enter(&raw mut self.vmcb, &raw mut self.registers.gpr) };
-        self.vmcb.tlb_control = 0;
+        (self.vmcb.tlb_control, self.vmcb.injected_event) = (0, 0);
         let Vmcb { rax, rsp, rip, rflags, .. } = self.vmcb;
         (self.registers.gpr[0], self.registers.gpr[4]) = (rax, rsp);
         (self.registers.rip, self.registers.rflags) = (rip, rflags);
-        Exit { code: self.vmcb.exit_code, info_1: self.vmcb.exit_info_1, info_2: self.vmcb.exit_info_2 }
+        let Vmcb { exit_code, exit_info_1, exit_info_2, exit_interruption, .. } = self.vmcb;
+        Exit { code: exit_code, info_1: exit_info_1, info_2: exit_info_2, delivered: exit_interruption }
     }
 }
 

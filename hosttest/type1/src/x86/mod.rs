@@ -3,6 +3,7 @@
 pub mod boot;
 mod cpuid;
 pub mod exits;
+pub mod fault;
 mod fifo;
 pub mod guest;
 pub mod host;

@@ -2,10 +2,9 @@
 
 use core::fmt;
 
-use vm_device::Failed;
-use vm_device::exit::ExecuteError;
 use vm_device::exit::x86::ExitError;
 use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
+use vm_device::{Failed, GuestAddress};
 
 use crate::processor::vcpu::Exit;
 
@@ -22,10 +21,10 @@ pub enum Stop {
     Instruction(DecodeError),
     /// An instruction where no memory is.
     NotFetched { linear: u64 },
-    /// An operand where nothing is mapped.
-    NotMapped { linear: u64 },
-    /// An operand that is not aligned as its instruction needs it.
-    Misaligned { linear: u64 },
+    /// Page tables of the guest's where no memory is.
+    PageTables { address: GuestAddress },
+    /// Page tables of a kind that the hypervisor does not walk: those of 32-bit code.
+    Paging { linear: u64 },
     /// An instruction that moves a vector register, of which the hypervisor holds none.
     VectorRegister,
 }
@@ -67,16 +66,6 @@ impl From<DecodeError> for Stop {
     }
 }
 
-impl From<ExecuteError<Stop>> for Stop {
-    fn from(error: ExecuteError<Stop>) -> Self {
-        match error {
-            ExecuteError::Fault(stop) => stop,
-            ExecuteError::Misaligned(linear) => Stop::Misaligned { linear },
-            _ => Stop::VectorRegister,
-        }
-    }
-}
-
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -85,8 +74,8 @@ impl fmt::Display for Stop {
             Stop::Information(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
             Stop::NotFetched { linear } => write!(f, "no instruction can be fetched at {linear:#x}"),
-            Stop::NotMapped { linear } => write!(f, "an operand at {linear:#x}, which is not mapped"),
-            Stop::Misaligned { linear } => write!(f, "an operand at {linear:#x}, which is not aligned"),
+            Stop::PageTables { address } => write!(f, "page tables at {address}, where no memory is"),
+            Stop::Paging { linear } => write!(f, "an operand at {linear:#x}, by page tables of 32-bit code"),
             Stop::VectorRegister => f.write_str("a move of a vector register"),
         }
     }
