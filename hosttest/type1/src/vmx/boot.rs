@@ -22,6 +22,12 @@ global_asm!(
     "mov ss, ax",
     "mov sp, offset boot_sector",
     "cld",
+    // The serial port: characters of 8 bits. The firmware has set its speed.
+    "push dx",
+    "mov dx, 0x3fb",
+    "mov al, 3",
+    "out dx, al",
+    "pop dx",
     "mov cx, offset boot_sectors",
     "2:",
     "mov si, offset boot_packet",

@@ -44,6 +44,14 @@ global_asm!(
     "mov al, \\code",
     "out 0x80, al",
     ".endm",
+    // Waits until the emulated UART has sent everything. Its FIFO takes the next 16 characters.
+    ".macro drained",
+    "mov dx, {UART} + 5",
+    "2:",
+    "in al, dx",
+    "test al, 0x40",
+    "jz 2b",
+    ".endm",
     ".section .guest, \"ax\", @progbits",
     //
     // Real mode.
@@ -55,7 +63,10 @@ global_asm!(
     "mov ss, ax",
     "mov sp, 0x1000",
     "cld",
-    "post 0x10", // A string to the UART.
+    "post 0x10", // A string to the UART, with its FIFO on.
+    "mov dx, {UART} + 2",
+    "mov al, 1",
+    "out dx, al",
     "mov si, offset guest_text",
     "mov cx, 11",
     "mov dx, {UART}",
@@ -170,6 +181,7 @@ global_asm!(
     "bswap eax",
     "cmp eax, [guest_text]",
     "jne guest_fail",
+    "drained",
     "mov esi, offset guest_text + 11",
     "mov ecx, 16",
     "mov edx, {UART}",
@@ -288,10 +300,12 @@ global_asm!(
     "mov ecx, {FRAME_BUFFER}",
     "cmp dword ptr [rcx], -1",
     "jne guest_fail",
+    "drained",
     "mov esi, offset guest_text + 27",
     "mov ecx, 16",
     "mov edx, {UART}",
     "rep outsb",
+    "drained",
     "post {DONE}",
     "guest_fail:",
     "cli",
