@@ -39,7 +39,7 @@ const KERNELS: [(&str, &[u8], &str, &str); 8] = [
     (
         "unknown_instruction",
         &[0xd9, 0x05, 0, 0, 0, 0xd0],
-        "an instruction that is not executed here: d9 05 00 00 00 d0",
+        "fld is not executed here: d9 05 00 00 00 d0",
         "at rip 0x1000400, bytes: d9 05",
     ),
     // mov ecx, 0xc0010114; rdmsr

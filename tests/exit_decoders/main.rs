@@ -242,6 +242,29 @@ fn truncated_instructions_are_reported_as_such() {
     }
 }
 
+/// An opcode that a field of ModRM is a part of is not decided without it.
+#[test]
+fn half_an_opcode_is_truncated() {
+    for bytes in [
+        &[0x0f, 0xc7][..],
+        &[0xf0, 0x48, 0x0f, 0xc7],
+        &[0x8f],
+        &[0xf7],
+        &[0xff],
+        &[0x0f],
+        &[0x0f, 0x38],
+        &[0xc5],
+        &[0xc4, 0xe2],
+    ] {
+        for (mode, _) in MODES {
+            // Outside 64-bit mode these could be decrements, and LES and LDS.
+            if mode == Mode::Bits64 || !bytes.contains(&0x48) && !bytes.starts_with(&[0xc4]) {
+                assert!(matches!(decode(bytes, mode), Err(DecodeError::Truncated(_))), "{mode:?} {bytes:02x?}");
+            }
+        }
+    }
+}
+
 /// 15 bytes of prefixes are no instruction that goes on: no longer one exists.
 #[test]
 fn endless_prefixes_are_malformed() {
@@ -262,7 +285,7 @@ fn endless_prefixes_are_malformed() {
 #[test]
 fn errors_show_the_bytes() {
     let error = decode(&[0x0f, 0x0b], Mode::Bits64).unwrap_err();
-    assert_eq!(error.to_string(), "an instruction that is not executed here: 0f 0b");
+    assert_eq!(error.to_string(), "ud2 is not executed here: 0f 0b");
     let error = decode(&[0x48, 0x89, 0xd8], Mode::Bits64).unwrap_err();
     assert!(matches!(error, DecodeError::NoMemoryOperand(bytes) if bytes.as_slice() == [0x48, 0x89, 0xd8]));
 }
