@@ -2,8 +2,10 @@
 //! follow.
 //!
 //! The firmware loads the sector to 0x7c00 and enters it in real mode, with the number of the disk in `dl`. It loads the rest
-//! by the extended reads of `INT 13h` (Phoenix, BIOS Enhanced Disk Drive Specification 3.0), and hands over no more than that
-//! it is a PVH loader: there is no command line and no memory map.
+//! by the extended reads of `INT 13h` (Phoenix, BIOS Enhanced Disk Drive Specification 3.0): all that fits below the firmware's
+//! data. Behind the image are two sectors for it: the command line, and a table of files, which it copies to where they belong. Of
+//! an entry the first word is where the file was loaded, the second where it belongs, the third its size, with which the table
+//! ends if it is 0. It hands over no more than a PVH loader has to: there is no memory map.
 
 use core::arch::global_asm;
 
@@ -67,6 +69,16 @@ global_asm!(
     "sub ecx, edi",
     "xor eax, eax",
     "rep stosb",
+    "mov ebx, offset boot_files",
+    "2:",
+    "mov esi, [ebx]",
+    "mov edi, [ebx + 4]",
+    "mov ecx, [ebx + 8]",
+    "jecxz 3f",
+    "rep movsb",
+    "add ebx, 12",
+    "jmp 2b",
+    "3:",
     "mov ebx, offset boot_start_info",
     "jmp pvh_start",
     // A disk that cannot be read: a letter on the serial port, and no more.
@@ -83,7 +95,7 @@ global_asm!(
     "boot_sector_gdt_pointer: .word 23; .long boot_sector_gdt",
     // One sector to 0x7e0:0, the second of the disk.
     "boot_packet: .byte 16, 0; .word 1, 0, 0x7e0; .quad 1",
-    "boot_start_info: .long 0x336ec578, 1, 0, 0; .quad 0, 0, 0, 0; .long 0, 0",
+    "boot_start_info: .long 0x336ec578, 1, 0, 0; .quad 0, boot_command_line, 0, 0; .long 0, 0",
     ".org 510",
     ".word 0xaa55",
     ".text",
