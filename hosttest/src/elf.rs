@@ -49,11 +49,12 @@ pub(crate) fn loaded_part(elf: &[u8]) -> &[u8] {
     end.and_then(|end| elf.get(..usize::try_from(end).ok()?)).unwrap_or(elf)
 }
 
-/// The bytes that are loaded of a program, each run with its physical address.
+/// The bytes that are loaded of a program, each run with its physical address. Memory that is empty at first has none.
 pub(crate) fn loaded(elf: &[u8]) -> Vec<(u64, &[u8])> {
     let segments = segments(elf).unwrap_or_default().into_iter().filter(|segment| segment.kind == LOAD);
     let bytes = |from: u64, to: u64| elf.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?);
-    segments.filter_map(|segment| Some((segment.address, bytes(segment.start, segment.end)?))).collect()
+    let loaded = segments.filter_map(|segment| Some((segment.address, bytes(segment.start, segment.end)?)));
+    loaded.filter(|(_, bytes)| !bytes.is_empty()).collect()
 }
 
 #[cfg(test)]

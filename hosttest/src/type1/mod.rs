@@ -55,8 +55,9 @@ impl Guest {
 /// [`Error::NoEmulator`] or [`Error::NoTarget`], which say how to get it.
 pub fn available(machine: Machine) -> Result<(), Error> {
     let (program, package) = machine.emulator();
-    let version = Command::new(program).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status();
-    version.map_err(|_| Error::NoEmulator { program, package })?;
+    let mut version = Command::new(program);
+    version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().map_err(|_| Error::NoEmulator { program, package })?;
     let target = machine.target();
     let libraries = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", target])
