@@ -199,6 +199,8 @@ pub struct Vcpu {
     vmcb: Vmcb,
     /// What an access of the guest reads and changes.
     pub registers: Registers,
+    /// The exception that the guest got last from the hypervisor, and where it stood.
+    pub injected: Option<(Exception, u64)>,
     host_state: Page<4096>,
     io_permissions: Page<12288>,
     msr_permissions: Page<8192>,
@@ -210,6 +212,7 @@ impl Vcpu {
         Self {
             vmcb: Vmcb::new(),
             registers: Registers { gpr: [0; 16], rip: 0, rflags: 2 },
+            injected: None,
             host_state: Page([0; 4096]),
             io_permissions: Page([0; 12288]),
             msr_permissions: Page([0; 8192]),
@@ -292,6 +295,7 @@ impl Vcpu {
     /// Lets the guest take an exception in place of the instruction that it exited for.
     pub fn inject(&mut self, exception: Exception) {
         let Exception { vector, error_code, address } = exception;
+        self.injected = Some((exception, self.registers.rip));
         // Real mode has no error codes.
         let error_code = error_code.filter(|_| self.vmcb.cr0 & PROTECTED_MODE != 0);
         let error_code = error_code.map_or(0, |code| EVENT_ERROR_CODE | u64::from(code) << 32);

@@ -67,7 +67,7 @@ impl Machine {
         }
         let mut bytes = [0; MAX_LENGTH];
         let length = self.fetch(&mut bytes).map_or(0, <[u8]>::len);
-        Stopped { stop, rip: self.vcpu.registers.rip, bytes, length }
+        Stopped { stop, injected: self.vcpu.injected, rip: self.vcpu.registers.rip, bytes, length }
     }
 }
 

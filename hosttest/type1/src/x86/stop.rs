@@ -6,6 +6,7 @@ use vm_device::exit::x86::ExitError;
 use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
 use vm_device::{Failed, GuestAddress};
 
+use super::fault::Exception;
 use crate::processor::vcpu::Exit;
 
 /// Why the hypervisor gave its guest up.
@@ -33,6 +34,8 @@ pub enum Stop {
 #[derive(Debug)]
 pub struct Stopped {
     pub stop: Stop,
+    /// The exception that it got last from the hypervisor, and where.
+    pub injected: Option<(Exception, u64)>,
     pub rip: u64,
     /// What stands there; as many as could be fetched count.
     pub bytes: [u8; MAX_LENGTH],
@@ -42,7 +45,11 @@ pub struct Stopped {
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = &self.bytes[..self.length];
-        write!(f, "{}, at rip {:#x}", self.stop, self.rip)?;
+        self.stop.fmt(f)?;
+        if let Some((exception, rip)) = self.injected {
+            write!(f, ", after exception {} for the instruction at {rip:#x}", exception.vector)?;
+        }
+        write!(f, ", at rip {:#x}", self.rip)?;
         f.write_str(if bytes.is_empty() { ", where no memory is" } else { ", bytes:" })?;
         bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
     }
