@@ -176,7 +176,8 @@ impl Exit {
             0x7b => "IOIO: an access to a port",
             0x7f => "SHUTDOWN: a triple fault",
             0x400 => "NPF: an access to no memory",
-            u64::MAX => "INVALID: the processor refuses the guest's state",
+            // Of 64 or of 32 bits.
+            code if code as u32 == u32::MAX => "INVALID: the processor refuses the guest's state",
             _ => "which nothing is intercepted for",
         }
     }

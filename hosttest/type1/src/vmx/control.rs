@@ -8,7 +8,9 @@ use crate::x86::fault::Exception;
 
 /// CR0: paging, and what the hypervisor keeps as it needs it: NE, which VMX does, and the caches.
 const CR0_PAGING: u64 = 1 << 31;
-const CR0_KEPT: u64 = 1 << 5 | 0b11 << 29;
+const CR0_NOT_WRITE_THROUGH: u64 = 1 << 29;
+const CR0_CACHE_DISABLE: u64 = 1 << 30;
+const CR0_KEPT: u64 = 1 << 5 | CR0_NOT_WRITE_THROUGH | CR0_CACHE_DISABLE;
 /// CR0 after a reset: ET.
 pub const CR0_RESET: u64 = 1 << 4;
 /// CR4: what `CPUID` tells the guest it has not: VMX, SMX and XSAVE.
@@ -46,7 +48,8 @@ pub fn write_control_register(qualification: u64, registers: &Registers) -> Resu
     const MOVE_TO: u64 = 0;
     let number = qualification & 0xf;
     let value = registers.gpr[(qualification >> 8 & 0xf) as usize];
-    if number == 0 && qualification >> 4 & 3 == MOVE_TO {
+    let caches_are_valid = value & (CR0_NOT_WRITE_THROUGH | CR0_CACHE_DISABLE) != CR0_NOT_WRITE_THROUGH;
+    if number == 0 && qualification >> 4 & 3 == MOVE_TO && caches_are_valid {
         // The guest sees these bits as it wrote them. It comes back to the instruction, which the processor does then.
         write(Field::Cr0Shadow, value & CR0_KEPT);
         Ok(())
