@@ -1,5 +1,5 @@
-//! The bare-metal hypervisor under its emulators. Without an emulator or the image's target its tests count as ignored, and that of a Linux
-//! kernel without one: see `Kernel`. Where `CI` is set, they count as failed.
+//! The bare-metal hypervisor under its emulators. Without an emulator or the image's target its tests count as ignored, and that
+//! of a Linux kernel without one: see `Kernel`. Where `CI` is set, they count as failed.
 
 mod needs;
 

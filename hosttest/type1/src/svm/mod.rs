@@ -1,4 +1,4 @@
-//! AMD SVM.
+//! AMD SVM, on the machine of QEMU.
 
 pub mod exits;
 pub mod host;
