@@ -3,7 +3,7 @@
 use vm_device::exit::x86::instruction::MAX_LENGTH;
 use vm_device::exit::x86::{Registers, svm};
 
-use super::vcpu::{Exit, VMEXIT_CPUID, VMEXIT_HLT, VMEXIT_MSR, VMEXIT_SKINIT, VMEXIT_VMRUN};
+use super::vcpu::{Exit, VMEXIT_CPUID, VMEXIT_EXCEPTIONS, VMEXIT_HLT, VMEXIT_MSR, VMEXIT_SKINIT, VMEXIT_VMRUN};
 use crate::machine::Machine;
 use crate::power::POWER;
 use crate::x86::fault::{Exception, Fault};
@@ -36,6 +36,11 @@ impl Machine {
             svm::VMEXIT_NPF => {
                 let access = svm::memory_access(exit.info_1, exit.info_2);
                 self.execute_at(&access, registers, mode)?;
+            }
+            // DR6 and DR7 are those of the exception already (AMD APM vol. 2, 15.12.2).
+            code if VMEXIT_EXCEPTIONS.contains(&code) => {
+                let exception = Exception::intercepted(code - VMEXIT_EXCEPTIONS.start());
+                return Err(exception.ok_or(Stop::Exit(exit))?.into());
             }
             VMEXIT_CPUID => *registers = self.vcpu.identify(),
             VMEXIT_HLT if !self.vcpu.accepts_interrupts() => POWER.halt(),

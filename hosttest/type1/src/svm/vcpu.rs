@@ -5,6 +5,7 @@ use core::arch::naked_asm;
 use core::arch::x86_64::{__cpuid, CpuidResult};
 use core::fmt;
 use core::mem::offset_of;
+use core::ops::RangeInclusive;
 
 use vm_device::exit::x86::{self, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
@@ -116,6 +117,8 @@ const _: () = {
     assert!(size_of::<Vmcb>() == 4096);
 };
 
+/// `EXITCODE`s of intercepted exceptions, from that of vector 0 on.
+pub const VMEXIT_EXCEPTIONS: RangeInclusive<u64> = 0x40..=0x5f;
 /// `EXITCODE` of an intercepted `HLT`.
 pub const VMEXIT_HLT: u64 = 0x78;
 /// `EXITCODE` of an intercepted `CPUID`.
@@ -174,6 +177,7 @@ impl Exit {
     fn name(&self) -> &'static str {
         match self.code {
             0x7b => "IOIO: an access to a port",
+            0x40..=0x5f => "an exception",
             0x7f => "SHUTDOWN: a triple fault",
             0x400 => "NPF: an access to no memory",
             // Of 64 or of 32 bits.
@@ -246,6 +250,7 @@ impl Vcpu {
         let vmcb = &mut self.vmcb;
         vmcb.intercept_instructions =
             [INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
+        vmcb.intercept_exceptions = Exception::INTERCEPTED;
         vmcb.io_permissions = &raw const self.io_permissions as u64;
         vmcb.msr_permissions = &raw const self.msr_permissions as u64;
         vmcb.virtual_interrupt = V_INTR_MASKING;
@@ -302,6 +307,7 @@ impl Vcpu {
         let error_code = error_code.map_or(0, |code| EVENT_ERROR_CODE | u64::from(code) << 32);
         self.vmcb.injected_event = EVENT_VALID | EVENT_EXCEPTION | u64::from(vector) | error_code;
         self.vmcb.cr2 = address.unwrap_or(self.vmcb.cr2);
+        self.vmcb.interrupt_shadow = 0;
     }
 
     /// CR0.

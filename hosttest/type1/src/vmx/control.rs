@@ -1,5 +1,7 @@
 //! The control registers and model-specific registers of the guest: those of its own are fields of the VMCS, and it has no others.
 
+use core::arch::asm;
+
 use vm_device::exit::x86::{Gpr, Registers};
 
 use super::vcpu::Vcpu;
@@ -55,6 +57,20 @@ pub fn write_control_register(qualification: u64, registers: &Registers) -> Resu
         Ok(())
     } else {
         Err(Exception::GENERAL_PROTECTION)
+    }
+}
+
+/// Sets what DR6 says of a debug exception: the exit qualification (Intel SDM vol. 3C, table 28-1), which the register does not
+/// have yet. The debug registers but for DR7 are the guest's.
+pub fn set_debug_status(qualification: u64) {
+    const CAUSES: u64 = 0x600f;
+    const BREAKPOINTS: u64 = 0xf;
+    // SAFETY: nothing of the hypervisor looks at the register, which only tells what happened.
+    unsafe {
+        let mut status: u64;
+        asm!("mov {}, dr6", out(reg) status, options(nomem, nostack, preserves_flags));
+        status = status & !BREAKPOINTS | qualification & CAUSES;
+        asm!("mov dr6, {}", in(reg) status, options(nomem, nostack, preserves_flags));
     }
 }
 

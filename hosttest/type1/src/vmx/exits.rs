@@ -45,6 +45,13 @@ impl Machine {
                 let access = vmx::memory_access(exit.qualification, exit.guest_physical_address);
                 self.execute_at(&access, registers, mode)?;
             }
+            reason::EXCEPTION => {
+                let exception = exit.exception().ok_or(Stop::Exit(exit))?;
+                if exception == Exception::DEBUG {
+                    control::set_debug_status(exit.qualification);
+                }
+                return Err(exception.into());
+            }
             reason::INTERRUPT_WINDOW => {}
             reason::CPUID => *registers = self.vcpu.identify(),
             reason::HLT if !self.vcpu.accepts_interrupts() => POWER.halt(),

@@ -73,6 +73,8 @@ pub struct Exit {
     pub guest_physical_address: u64,
     pub instruction_length: u32,
     pub instruction_information: u32,
+    /// The exception or NMI that it exited for: the vector in bits 7:0, its kind in bits 10:8.
+    pub interruption: u32,
     /// The event during whose delivery it exited, if bit 31 is 1.
     pub delivered: u32,
     /// Why the processor refused to enter.
@@ -81,6 +83,7 @@ pub struct Exit {
 
 /// Basic exit reasons (Intel SDM vol. 3D, appendix C).
 pub mod reason {
+    pub const EXCEPTION: u16 = 0;
     pub const INTERRUPT_WINDOW: u16 = 7;
     pub const CPUID: u16 = 10;
     pub const GETSEC: u16 = 11;
@@ -104,6 +107,13 @@ impl Exit {
     /// The basic exit reason of an exit that came while the guest ran; none if it could not be entered.
     pub fn basic(&self) -> Option<u16> {
         self.reason.filter(|reason| reason >> 31 == 0).map(|reason| reason as u16)
+    }
+
+    /// The exception that it exited for, if the hypervisor hands it on.
+    pub fn exception(&self) -> Option<Exception> {
+        const KIND: u32 = 7 << 8;
+        let is_exception = u64::from(self.interruption & KIND) == INTERRUPTION_EXCEPTION;
+        if is_exception { Exception::intercepted(u64::from(self.interruption & 0xff)) } else { None }
     }
 
     /// Whether the guest exited while an interrupt or exception was delivered to it.
@@ -215,6 +225,7 @@ impl Vcpu {
         write(Field::PinControls, pin);
         write(Field::PrimaryControls, controls(msr::PRIMARY_CONTROLS, exiting | SECONDARY, 0)?);
         write(Field::SecondaryControls, secondary);
+        write(Field::ExceptionBitmap, Exception::INTERCEPTED.into());
         write(Field::ExitControls, controls(msr::EXIT_CONTROLS, HOST_64_BIT | EXIT_PAT_AND_EFER, 0)?);
         write(Field::EntryControls, controls(msr::ENTRY_CONTROLS, ENTRY_PAT_AND_EFER, 0)?);
         // The memory type write-back, and a walk of four levels.
@@ -313,6 +324,7 @@ impl Vcpu {
             interruption |= INTERRUPTION_ERROR_CODE;
         }
         write(Field::EntryInterruption, interruption);
+        self.end_shadow();
         if let Some(address) = address {
             // SAFETY: the register is the guest's: the hypervisor has no page faults.
             unsafe { asm!("mov cr2, {}", in(reg) address, options(nomem, nostack)) };
@@ -373,6 +385,11 @@ impl Vcpu {
     /// Lets the guest go on after an instruction that was done for it, which ends an interrupt shadow.
     pub fn complete(&mut self, registers: Registers) {
         self.registers = registers;
+        self.end_shadow();
+    }
+
+    /// Ends the shadow of STI or MOV SS.
+    fn end_shadow(&mut self) {
         write(Field::Interruptibility, read(Field::Interruptibility) & !SHADOWS);
     }
 
@@ -402,6 +419,7 @@ impl Vcpu {
             guest_physical_address: read(Field::GuestPhysicalAddress),
             instruction_length: read(Field::InstructionLength) as u32,
             instruction_information: read(Field::InstructionInformation) as u32,
+            interruption: read(Field::ExitInterruption) as u32,
             delivered: read(Field::IdtVectoring) as u32,
             error: read(Field::InstructionError) as u32,
         }

@@ -25,6 +25,7 @@ pub enum Field {
     HostEfer = 0x2c02,
     PinControls = 0x4000,
     PrimaryControls = 0x4002,
+    ExceptionBitmap = 0x4004,
     ExitControls = 0x400c,
     EntryControls = 0x4012,
     EntryInterruption = 0x4016,
@@ -32,6 +33,7 @@ pub enum Field {
     SecondaryControls = 0x401e,
     InstructionError = 0x4400,
     ExitReason = 0x4402,
+    ExitInterruption = 0x4404,
     IdtVectoring = 0x4408,
     InstructionLength = 0x440c,
     InstructionInformation = 0x440e,
@@ -82,9 +84,9 @@ pub fn write(field: Field, value: u64) {
 /// Sets the fields to 0 that nothing here uses: counts of lists, the host's other segments, tables and MSRs, and events that would
 /// wait for the guest. A VMCS that was never used has no defined values (Intel SDM vol. 3C, 25.11.3).
 pub fn clear() {
-    const UNUSED: [u32; 24] = [
-        0xc08, 0xc0a, 0x2802, 0x4004, 0x4006, 0x4008, 0x400a, 0x400e, 0x4010, 0x4014, 0x4016, 0x401a, 0x4824, 0x4826,
-        0x482a, 0x4c00, 0x6822, 0x6824, 0x6826, 0x6c06, 0x6c08, 0x6c0a, 0x6c10, 0x6c12,
+    const UNUSED: [u32; 23] = [
+        0xc08, 0xc0a, 0x2802, 0x4006, 0x4008, 0x400a, 0x400e, 0x4010, 0x4014, 0x4016, 0x401a, 0x4824, 0x4826, 0x482a,
+        0x4c00, 0x6822, 0x6824, 0x6826, 0x6c06, 0x6c08, 0x6c0a, 0x6c10, 0x6c12,
     ];
     for field in UNUSED {
         write_encoded(field, 0);

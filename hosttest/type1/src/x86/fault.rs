@@ -14,10 +14,25 @@ pub struct Exception {
 }
 
 impl Exception {
+    /// #DB.
+    pub const DEBUG: Self = Self { vector: 1, error_code: None, address: None };
     /// #UD.
     pub const INVALID_OPCODE: Self = Self { vector: 6, error_code: None, address: None };
     /// #GP(0).
     pub const GENERAL_PROTECTION: Self = Self { vector: 13, error_code: Some(0), address: None };
+
+    /// The exceptions that the guest gets by way of the hypervisor, a bit for each vector: #DB and #AC. The delivery of either may
+    /// cause another, without end and without an exit; so each exits, and one during a delivery ends the guest.
+    pub const INTERCEPTED: u32 = 1 << 1 | 1 << 17;
+
+    /// The exception of an intercepted vector.
+    pub fn intercepted(vector: u64) -> Option<Self> {
+        match vector {
+            1 => Some(Self::DEBUG),
+            17 => Some(Self { vector: 17, error_code: Some(0), address: None }),
+            _ => None,
+        }
+    }
 
     /// #PF for an access to a linear address.
     pub const fn page_fault(error_code: u32, address: u64) -> Self {
