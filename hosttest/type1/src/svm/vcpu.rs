@@ -204,8 +204,8 @@ pub struct Vcpu {
     vmcb: Vmcb,
     /// What an access of the guest reads and changes.
     pub registers: Registers,
-    /// The exception that the guest got last from the hypervisor, and where it stood.
-    pub injected: Option<(Exception, u64)>,
+    /// The vector of the exception that the guest got last from the hypervisor, and where it stood.
+    pub injected: Option<(u8, u64)>,
     host_state: Page<4096>,
     io_permissions: Page<12288>,
     msr_permissions: Page<8192>,
@@ -301,7 +301,7 @@ impl Vcpu {
     /// Lets the guest take an exception in place of the instruction that it exited for.
     pub fn inject(&mut self, exception: Exception) {
         let Exception { vector, error_code, address } = exception;
-        self.injected = Some((exception, self.registers.rip));
+        self.injected = Some((vector, self.registers.rip));
         // Real mode has no error codes.
         let error_code = error_code.filter(|_| self.vmcb.cr0 & PROTECTED_MODE != 0);
         let error_code = error_code.map_or(0, |code| EVENT_ERROR_CODE | u64::from(code) << 32);

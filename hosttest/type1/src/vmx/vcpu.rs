@@ -164,8 +164,8 @@ impl fmt::Display for Exit {
 pub struct Vcpu {
     /// What an access of the guest reads and changes.
     pub registers: Registers,
-    /// The exception that the guest got last from the hypervisor, and where it stood.
-    pub injected: Option<(Exception, u64)>,
+    /// The vector of the exception that the guest got last from the hypervisor, and where it stood.
+    pub injected: Option<(u8, u64)>,
     vmxon: Page<4096>,
     vmcs: Page<4096>,
     /// The first entry is another instruction than those that follow.
@@ -316,7 +316,7 @@ impl Vcpu {
     /// Lets the guest take an exception in place of the instruction that it exited for.
     pub fn inject(&mut self, exception: Exception) {
         let Exception { vector, error_code, address } = exception;
-        self.injected = Some((exception, self.registers.rip));
+        self.injected = Some((vector, self.registers.rip));
         let mut interruption = INTERRUPTION_VALID | INTERRUPTION_EXCEPTION | u64::from(vector);
         // Real mode has no error codes.
         if let Some(error_code) = error_code.filter(|_| self.cr0() & PROTECTED_MODE != 0) {

@@ -6,7 +6,6 @@ use vm_device::exit::x86::ExitError;
 use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
 use vm_device::{Failed, GuestAddress};
 
-use super::fault::Exception;
 use crate::processor::vcpu::Exit;
 
 /// Why the hypervisor gave its guest up.
@@ -34,8 +33,8 @@ pub enum Stop {
 #[derive(Debug)]
 pub struct Stopped {
     pub stop: Stop,
-    /// The exception that it got last from the hypervisor, and where.
-    pub injected: Option<(Exception, u64)>,
+    /// The vector of the exception that it got last from the hypervisor, and where.
+    pub injected: Option<(u8, u64)>,
     pub rip: u64,
     /// What stands there; as many as could be fetched count.
     pub bytes: [u8; MAX_LENGTH],
@@ -46,8 +45,8 @@ impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = &self.bytes[..self.length];
         self.stop.fmt(f)?;
-        if let Some((exception, rip)) = self.injected {
-            write!(f, ", after exception {} for the instruction at {rip:#x}", exception.vector)?;
+        if let Some((vector, rip)) = self.injected {
+            write!(f, ", after exception {vector} for the instruction at {rip:#x}")?;
         }
         write!(f, ", at rip {:#x}", self.rip)?;
         f.write_str(if bytes.is_empty() { ", where no memory is" } else { ", bytes:" })?;
