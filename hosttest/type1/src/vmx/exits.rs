@@ -5,7 +5,8 @@ use vm_device::exit::x86::instruction::MAX_LENGTH;
 use vm_device::exit::x86::vmx::{self, IoExit};
 
 use super::control;
-use super::vcpu::{Exit, Vcpu, reason};
+use super::exit::{Exit, reason};
+use super::setup::informs_of_strings;
 use crate::machine::Machine;
 use crate::power::POWER;
 use crate::x86::fault::{Exception, Fault};
@@ -26,7 +27,7 @@ impl Machine {
         let basic = if exit.is_in_delivery() { None } else { exit.basic() };
         match basic.ok_or(Stop::Exit(exit))? {
             vmx::IO_INSTRUCTION => {
-                let informs = Vcpu::informs_of_strings();
+                let informs = informs_of_strings();
                 let mut access = vmx::port_access(
                     IoExit {
                         qualification: exit.qualification,

@@ -2,9 +2,11 @@
 
 pub mod boot;
 mod control;
+mod exit;
 pub mod exits;
 pub mod host;
 pub mod nested;
+mod setup;
 pub mod vcpu;
 mod vmcs;
 

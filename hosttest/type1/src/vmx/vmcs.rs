@@ -71,6 +71,9 @@ pub enum Field {
 pub const HOST_RSP: u32 = 0x6c14;
 pub const HOST_RIP: u32 = 0x6c16;
 
+/// Of an event that the guest exited for, or takes at its entry: it is an exception (table 25-17).
+pub const INTERRUPTION_EXCEPTION: u64 = 3 << 8;
+
 /// What a field holds. 0 if the processor has no such field.
 pub fn read(field: Field) -> u64 {
     read_encoded(field as u32)
