@@ -1,6 +1,6 @@
 //! From the exits of the guest to its devices.
 
-use vm_device::exit::x86::instruction::MAX_LENGTH;
+use vm_device::exit::x86::instruction::{MAX_LENGTH, decode};
 use vm_device::exit::x86::{Registers, svm};
 
 use super::vcpu::{Exit, VMEXIT_CPUID, VMEXIT_EXCEPTIONS, VMEXIT_HLT, VMEXIT_MSR, VMEXIT_SKINIT, VMEXIT_VMRUN};
@@ -20,11 +20,9 @@ impl Machine {
 
     fn execute(&mut self, exit: Exit, registers: &mut Registers) -> Result<(), Fault> {
         let mode = self.vcpu.mode();
-        if exit.is_in_delivery() {
-            // What was delivered would be lost, and the instruction pointer is not at what made the access.
-            return Err(Stop::Exit(exit).into());
-        }
         match exit.code {
+            // What was delivered would be lost, and the instruction pointer is not at what made the access.
+            _ if exit.is_in_delivery() => return Err(Stop::Exit(exit).into()),
             svm::VMEXIT_IOIO => {
                 let mut access = svm::port_access(exit.info_1, exit.info_2, mode)?;
                 if access.string.is_some() {
@@ -35,7 +33,11 @@ impl Machine {
             }
             svm::VMEXIT_NPF => {
                 let access = svm::memory_access(exit.info_1, exit.info_2);
-                self.execute_at(&access, registers, mode)?;
+                if access.page_walk {
+                    return Err(Stop::PageTables { address: access.address }.into());
+                }
+                let instruction = decode(self.fetch(&mut [0; MAX_LENGTH])?, mode)?;
+                instruction.execute(registers, &access, self)?;
             }
             // DR6 and DR7 are those of the exception already (AMD APM vol. 2, 15.12.2).
             code if VMEXIT_EXCEPTIONS.contains(&code) => {

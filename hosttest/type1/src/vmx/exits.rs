@@ -1,7 +1,7 @@
 //! From the exits of the guest to its devices.
 
 use vm_device::exit::x86::Registers;
-use vm_device::exit::x86::instruction::MAX_LENGTH;
+use vm_device::exit::x86::instruction::{MAX_LENGTH, decode};
 use vm_device::exit::x86::vmx::{self, IoExit};
 
 use super::control;
@@ -44,7 +44,11 @@ impl Machine {
             }
             vmx::EPT_VIOLATION => {
                 let access = vmx::memory_access(exit.qualification, exit.guest_physical_address);
-                self.execute_at(&access, registers, mode)?;
+                if access.page_walk {
+                    return Err(Stop::PageTables { address: access.address }.into());
+                }
+                let instruction = decode(self.fetch(&mut [0; MAX_LENGTH])?, mode)?;
+                instruction.execute(registers, &access, self)?;
             }
             reason::EXCEPTION => {
                 let exception = exit.exception().ok_or(Stop::Exit(exit))?;

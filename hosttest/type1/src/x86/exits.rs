@@ -2,8 +2,8 @@
 
 use vm_device::GuestAddress;
 use vm_device::IoType::Pio;
-use vm_device::exit::x86::instruction::{MAX_LENGTH, decode};
-use vm_device::exit::x86::{MemoryAccess, MemoryAccessKind, Mode, Registers, Segment, Size, X86Guest};
+use vm_device::exit::x86::instruction::MAX_LENGTH;
+use vm_device::exit::x86::{MemoryAccessKind, Registers, Segment, Size, X86Guest};
 use vm_device::exit::{Guest, pieces};
 
 use super::fault::Fault;
@@ -32,15 +32,6 @@ impl Machine {
             done += length;
         }
         if done == 0 { Err(Stop::NotFetched { linear }) } else { Ok(&bytes[..done]) }
-    }
-
-    /// Executes the instruction that made an access to what is no memory.
-    pub fn execute_at(&mut self, access: &MemoryAccess, registers: &mut Registers, mode: Mode) -> Result<(), Fault> {
-        if access.page_walk {
-            return Err(Stop::PageTables { address: access.address }.into());
-        }
-        let instruction = decode(self.fetch(&mut [0; MAX_LENGTH])?, mode)?;
-        Ok(instruction.execute(registers, access, self)?)
     }
 
     /// Lets the guest go on with these registers, after an exception if the instruction cannot be done.
