@@ -1,12 +1,16 @@
 //! What is needed of ELF files of 64 bits, little-endian (System V ABI, chapters 4 and 5).
 
+/// The kind of a segment that is loaded.
+const LOAD: u32 = 1;
 /// The kind of a segment that names the loader of a program's libraries.
 const INTERPRETER: u32 = 3;
 
-/// A segment: its kind, and where its bytes end in the file.
+/// A segment: its kind, where its bytes begin and end in the file, and at which physical address they belong.
 struct Segment {
     kind: u32,
+    start: u64,
     end: u64,
+    address: u64,
 }
 
 /// The segments of a program, if the file is one.
@@ -19,7 +23,8 @@ fn segments(elf: &[u8]) -> Option<Vec<Segment>> {
     let segment = |number| {
         let header = elf.get(table.checked_add(number * size)?..)?;
         let kind = u32::from_le_bytes(*header.first_chunk()?);
-        Some(Segment { kind, end: word(header, 8)?.checked_add(word(header, 32)?)? })
+        let start = word(header, 8)?;
+        Some(Segment { kind, start, end: start.checked_add(word(header, 32)?)?, address: word(header, 24)? })
     };
     (0..count).map(segment).collect()
 }
@@ -42,6 +47,14 @@ pub(crate) fn is_static(elf: &[u8]) -> bool {
 pub(crate) fn loaded_part(elf: &[u8]) -> &[u8] {
     let end = segments(elf).and_then(|segments| segments.iter().map(|segment| segment.end).max());
     end.and_then(|end| elf.get(..usize::try_from(end).ok()?)).unwrap_or(elf)
+}
+
+/// The bytes that are loaded of a program, each run with its physical address. Memory that is empty at first has none.
+pub(crate) fn loaded(elf: &[u8]) -> Vec<(u64, &[u8])> {
+    let segments = segments(elf).unwrap_or_default().into_iter().filter(|segment| segment.kind == LOAD);
+    let bytes = |from: u64, to: u64| elf.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?);
+    let loaded = segments.filter_map(|segment| Some((segment.address, bytes(segment.start, segment.end)?)));
+    loaded.filter(|(_, bytes)| !bytes.is_empty()).collect()
 }
 
 #[cfg(test)]
@@ -74,5 +87,19 @@ mod tests {
         let mut bare = vec![0; 64];
         bare[..6].copy_from_slice(b"\x7fELF\x02\x01");
         assert!(is_static(&bare));
+    }
+
+    #[test]
+    fn what_is_loaded_of_a_program_has_its_addresses() {
+        // A header of 64 bytes, a note and two segments of four bytes.
+        let mut elf = vec![0; 64];
+        elf[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        (elf[32], elf[54], elf[56]) = (64, 56, 3);
+        for (kind, start, address) in [(4u32, 0u64, 0u64), (LOAD, 1, 0x7c00), (LOAD, 6, 0x8000)] {
+            elf.extend(u64::from(kind).to_le_bytes());
+            elf.extend([start, !0, address, 3, 4, 1].map(u64::to_le_bytes).concat());
+        }
+        assert_eq!(loaded(&elf), [(0x7c00, &b"ELF"[..]), (0x8000, &[0; 3])]);
+        assert_eq!(loaded(b""), []);
     }
 }

@@ -197,6 +197,7 @@ fn without_qemu_what_needs_it_names_the_package() {
     for (arguments, package) in [
         (&["type1"][..], "qemu-system-x86"),
         (&["type1", "--machine", "svm"], "qemu-system-x86"),
+        (&["type1", "--machine", "vmx"], "bochs bochsbios vgabios"),
         (&["type1", "--machine", "arm64"], "qemu-system-arm"),
         (&["nested", "--", "list"], "qemu-system-x86"),
     ] {

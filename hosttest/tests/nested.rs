@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         trial("a_machine_that_takes_too_long_is_ended", &needs, || {
             let output = hosttest(&["nested", "--timeout", "1", "--", "list"])?;
             let message = String::from_utf8_lossy(&output.stderr);
-            let said = message.contains("within 1 s") && message.contains("QEMU was killed");
+            let said = message.contains("within 1 s") && message.contains("the emulator was killed");
             if said && output.status.code() == Some(1) { Ok(()) } else { Err(format!("{output:?}").into()) }
         }),
     ];

@@ -4,6 +4,7 @@ fn main() {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let folder = match variable("CARGO_CFG_TARGET_ARCH").as_str() {
         "aarch64" => "arm64",
+        "x86_64" if std::env::var_os("CARGO_FEATURE_VMX").is_some() => "vmx",
         _ => "svm",
     };
     let script = format!("src/{folder}/image.ld");

@@ -42,13 +42,15 @@ pub enum Error {
     },
     /// The hypervisor runs no Linux kernel on this machine.
     NoLinux,
+    /// The files are too large for the disk that the hypervisor boots from: with the image they may have so many bytes.
+    TooLarge(u64),
     /// The output could not be written.
     Output(io::Error),
     /// Cargo could not build the image.
     Build,
     /// The hypervisor's verdict is that something failed.
     Failed,
-    /// QEMU ended without a verdict: it was used in a wrong way, or what ran in it crashed.
+    /// The emulator ended without a verdict: it was used in a wrong way, or what ran in it crashed.
     NoVerdict {
         /// How it ended.
         status: ExitStatus,
@@ -61,7 +63,7 @@ pub enum Error {
     TimedOut {
         /// How long it might run.
         time_limit: Duration,
-        /// What QEMU said.
+        /// What the emulator said.
         said: String,
     },
 }
@@ -94,11 +96,18 @@ impl fmt::Display for Error {
                 )
             }
             Error::NoLinux => f.write_str("the hypervisor runs no Linux kernel on this machine"),
+            Error::TooLarge(most) => {
+                write!(
+                    f,
+                    "the files are too large: the disk of this machine has {} KiB for them and the image",
+                    most / 1024
+                )
+            }
             Error::Output(error) => write!(f, "the output cannot be written: {error}"),
             Error::Build => f.write_str("the image was not built; cargo said why"),
             Error::Failed => f.write_str("the verdict of the hypervisor is that something failed"),
             Error::NoVerdict { status, said } => {
-                write!(f, "QEMU ended without a verdict ({status})")?;
+                write!(f, "the emulator ended without a verdict ({status})")?;
                 if status.success() {
                     f.write_str(", as where the machine is reset: what ran in it crashed")?;
                 }
@@ -106,14 +115,14 @@ impl fmt::Display for Error {
             }
             Error::NoGreeting => f.write_str("the guest turned the machine off, but its /init was not heard"),
             Error::TimedOut { time_limit, said } => {
-                write!(f, "no verdict within {} s, and QEMU was killed", time_limit.as_secs())?;
+                write!(f, "no verdict within {} s, and the emulator was killed", time_limit.as_secs())?;
                 quote(f, said)
             }
         }
     }
 }
 
-/// What QEMU said, if it said anything.
+/// What the emulator said, if it said anything.
 fn quote(f: &mut fmt::Formatter<'_>, said: &str) -> fmt::Result {
     if !said.is_empty() {
         f.write_str("; it said:")?;

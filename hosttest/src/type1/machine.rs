@@ -1,11 +1,15 @@
 //! The machines that the hypervisor has images for.
 
+use std::ffi::OsString;
+use std::iter;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::Path;
 use std::process::Command;
 
 use clap::ValueEnum;
 
-use crate::qemu::{Processor, start};
+use super::bochs;
+use crate::qemu::{Error, Processor, start};
 
 /// A machine that the hypervisor has an image for, and what emulates it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -13,18 +17,21 @@ pub enum Machine {
     /// A PC with AMD SVM, emulated by QEMU
     #[default]
     Svm,
+    /// A PC with Intel VMX, emulated by Bochs
+    Vmx,
     /// A machine of Arm with EL2, emulated by QEMU
     Arm64,
 }
 
 impl Machine {
     /// All of them.
-    pub const ALL: [Self; 2] = [Machine::Svm, Machine::Arm64];
+    pub const ALL: [Self; 3] = [Machine::Svm, Machine::Vmx, Machine::Arm64];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Machine::Svm => "svm",
+            Machine::Vmx => "vmx",
             Machine::Arm64 => "arm64",
         }
     }
@@ -32,8 +39,16 @@ impl Machine {
     /// The target that the image is built for.
     pub const fn target(self) -> &'static str {
         match self {
-            Machine::Svm => "x86_64-unknown-none",
+            Machine::Svm | Machine::Vmx => "x86_64-unknown-none",
             Machine::Arm64 => "aarch64-unknown-none",
+        }
+    }
+
+    /// The feature of the image that stands for the machine, where the target does not.
+    pub(super) const fn feature(self) -> Option<&'static str> {
+        match self {
+            Machine::Vmx => Some("vmx"),
+            Machine::Svm | Machine::Arm64 => None,
         }
     }
 
@@ -41,6 +56,7 @@ impl Machine {
     pub(super) const fn emulator(self) -> (&'static str, &'static str) {
         match self {
             Machine::Svm => (crate::qemu::PROGRAM, crate::qemu::PACKAGE),
+            Machine::Vmx => (bochs::PROGRAM, bochs::PACKAGE),
             Machine::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
         }
     }
@@ -50,27 +66,41 @@ impl Machine {
     pub(super) const fn linux(self) -> Option<(Processor, u64, u64)> {
         const MIB: u64 = 1 << 20;
         match self {
-            Machine::Svm => Some((Processor::X86, (64 + 16) * MIB, (64 + 256) * MIB)),
+            Machine::Svm | Machine::Vmx => Some((Processor::X86, (64 + 16) * MIB, (64 + 256) * MIB)),
             Machine::Arm64 => Some((Processor::Arm, (1024 + 64 + 2) * MIB, (1024 + 64 + 192) * MIB)),
         }
     }
 
-    /// The emulator with this image, and with the hypervisor's console as its output.
-    pub(super) fn command(self, image: &Path) -> Command {
-        match self {
-            Machine::Svm => {
-                let mut qemu = start::machine("tcg", 512);
-                qemu.arg("-kernel").arg(image);
-                qemu
-            }
+    /// The emulator with this image, and with the hypervisor's console as its output. The hypervisor gets the command line, if there
+    /// is one, and finds each of the files at its address. The emulator may have files of its own in `folder`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::TooLarge`].
+    pub(super) fn command(
+        self,
+        image: &Path,
+        command_line: &str,
+        files: &[(&Path, u64)],
+        folder: &Path,
+    ) -> Result<Command, Error> {
+        let mut qemu = match self {
+            Machine::Vmx => return bochs::command(image, command_line, files, folder),
+            Machine::Svm => start::machine("tcg", 512),
             Machine::Arm64 => {
                 let mut qemu = Command::new(self.emulator().0);
                 qemu.args(["-machine", "virt,virtualization=on,gic-version=3", "-cpu", "cortex-a57", "-m", "512"])
-                    .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel"])
-                    .arg(image);
+                    .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
                 qemu
             }
+        };
+        qemu.arg("-kernel").arg(image);
+        for (file, address) in files {
+            qemu.arg("-device").arg(loader(file, *address));
         }
+        if !command_line.is_empty() {
+            qemu.args(["-append", command_line]);
+        }
+        Ok(qemu)
     }
 
     /// The exit code of the emulator when the hypervisor ends the machine with this verdict.
@@ -78,8 +108,19 @@ impl Machine {
         match self {
             // `isa-debug-exit` ends QEMU with twice what is written there, and one.
             Machine::Svm => 2 * (if passed { 0x10 } else { 0x11 }) + 1,
+            Machine::Vmx => bochs::EXIT_CODE,
             // Turning the machine off says nothing: the last line does.
             Machine::Arm64 => 0,
         }
     }
+}
+
+/// The device of QEMU's that loads a file to an address of the machine.
+fn loader(file: &Path, address: u64) -> OsString {
+    let mut device = format!("loader,force-raw=on,addr={address:#x},file=").into_bytes();
+    // In an option of QEMU's a comma ends the value, and two are one.
+    for byte in file.as_os_str().as_bytes() {
+        device.extend(iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));
+    }
+    OsString::from_vec(device)
 }

@@ -1,15 +1,17 @@
 //! The bare-metal type-1 hypervisor of `hosttest/type1`: its image is built here, and run in an emulator of its machine, so on any
 //! machine.
 
+mod bochs;
 mod machine;
 
 use std::ffi::OsString;
-use std::io::Write;
-use std::iter;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
+
+use vmm_sys_util::tempdir::TempDir;
 
 use crate::qemu::watch::Ended;
 use crate::qemu::{Error, initrd, start, watch};
@@ -40,7 +42,7 @@ impl Guest {
     /// How long it may take. The small guest takes under a second, a kernel some ten; machines differ.
     const fn time_limit(&self) -> Duration {
         match self {
-            Guest::Small => Duration::from_secs(60),
+            Guest::Small => Duration::from_secs(90),
             Guest::Linux { .. } => Duration::from_secs(300),
         }
     }
@@ -53,8 +55,9 @@ impl Guest {
 /// [`Error::NoEmulator`] or [`Error::NoTarget`], which say how to get it.
 pub fn available(machine: Machine) -> Result<(), Error> {
     let (program, package) = machine.emulator();
-    let version = Command::new(program).arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).status();
-    version.map_err(|_| Error::NoEmulator { program, package })?;
+    let mut version = Command::new(program);
+    version.arg("--version").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    version.status().map_err(|_| Error::NoEmulator { program, package })?;
     let target = machine.target();
     let libraries = Command::new("rustc")
         .args(["--print", "target-libdir", "--target", target])
@@ -100,18 +103,21 @@ pub fn boot(machine: Machine, guest: &Guest, output: &mut (impl Write + Send)) -
     };
     available(machine)?;
     let image = build(machine)?;
-    let mut emulator = machine.command(&image);
+    let folder = TempDir::new().map_err(|error| Error::Io("the temporary directory".into(), error.into()))?;
+    let mut command_line = String::new();
+    let mut files = Vec::new();
+    let own = folder.as_path().join("initrd");
     if let Some((kernel, initrd, append, (processor, kernel_address, initrd_address))) = linux {
-        let own = image.with_extension("initrd");
-        if initrd.is_none() {
-            std::fs::write(&own, initrd::archive(processor))
-                .map_err(|error| Error::Io(own.display().to_string(), error))?;
+        let initrd = initrd.as_deref().unwrap_or(&own);
+        if initrd == own {
+            std::fs::write(&own, initrd::archive(processor)).map_err(|error| unreadable(&own, error))?;
         }
-        load(&mut emulator, kernel, kernel_address)?;
-        let initrd_size = load(&mut emulator, initrd.as_deref().unwrap_or(&own), initrd_address)?;
+        let initrd_size = initrd.metadata().map_err(|error| unreadable(initrd, error))?.len();
         // The hypervisor takes the size, and hands the rest to the kernel.
-        emulator.arg("-append").arg(format!("linux {initrd_size} {append}"));
+        command_line = format!("linux {initrd_size} {append}");
+        files.extend([(kernel.as_path(), kernel_address), (initrd, initrd_address)]);
     }
+    let mut emulator = machine.command(&image, &command_line, &files, folder.as_path())?;
     let started = start::start(&mut emulator, None)?;
     let Ended { status, text, said } = watch::watch(started, guest.time_limit(), output)?;
     let verdict = text.lines().next_back().unwrap_or_default();
@@ -126,26 +132,20 @@ pub fn boot(machine: Machine, guest: &Guest, output: &mut (impl Write + Send)) -
     }
 }
 
-/// Lets QEMU load a file to an address of the machine, and returns its size.
-fn load(qemu: &mut Command, file: &Path, address: u64) -> Result<u64, Error> {
-    let size = file.metadata().map_err(|error| Error::Io(file.display().to_string(), error))?.len();
-    let mut device = format!("loader,force-raw=on,addr={address:#x},file=").into_bytes();
-    // In an option of QEMU's a comma ends the value, and two are one.
-    for byte in file.as_os_str().as_bytes() {
-        device.extend(iter::repeat_n(*byte, if *byte == b',' { 2 } else { 1 }));
-    }
-    qemu.arg("-device").arg(OsString::from_vec(device));
-    Ok(size)
+fn unreadable(file: &Path, error: io::Error) -> Error {
+    Error::Io(file.display().to_string(), error)
 }
 
 /// Builds the image of a machine and returns its path.
 fn build(machine: Machine) -> Result<PathBuf, Error> {
     let (folder, target) = (folder(), machine.target());
-    let directory = folder.join("target");
+    // Images of the same target have directories of their own.
+    let directory = folder.join("target").join(machine.feature().unwrap_or_default());
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = Command::new(cargo)
         .args(["build", "--release", "--target", target, "--target-dir"])
         .arg(&directory)
+        .args(machine.feature().map(|feature| ["--features", feature]).into_iter().flatten())
         .current_dir(&folder)
         // What is meant for programs of the host (sanitizers, another linker) does not fit the image.
         .env_remove("RUSTFLAGS")

@@ -14,14 +14,14 @@
 //! | in it | what it has |
 //! |---|---|
 //! | `image.ld` | where the image lies in the machine, and the small guest in the image |
-//! | `boot` | the way from the loader to [`start`], and [`Loaded`](processor::boot::Loaded): what the loader tells |
+//! | `boot` | the way from the loader to [`start`], and [`Loaded`]: what the loader tells |
 //! | `host` | the machine the hypervisor runs on: its console, its clock, and its end |
-//! | `vcpu` | [`Vcpu`](processor::vcpu::Vcpu): the virtual processor, entering the guest and its interrupts |
+//! | `vcpu` | [`Vcpu`]: the virtual processor, entering the guest and its interrupts |
 //! | `nested` | the format of the nested page tables' entries, and forgetting those that were cached |
 //! | `exits` | from exits to devices, and [`Stopped`](processor::exits::Stopped): why the guest cannot go on |
 //! | `guest` | the guests: their machines, and the program of the small one |
 //!
-//! [`svm`](processor) is AMD's; what it shares with other processors of x86 is in `x86`. A further processor is a further
+//! `svm` is AMD's, `vmx` Intel's, which the feature `vmx` chooses; what both share is in `x86`. A further processor is a further
 //! folder, a line below, and one in `build.rs`, which links by its `image.ld`.
 //!
 //! It is no product: it has one virtual processor, and a guest that has the machine's interrupts can keep them.
@@ -50,8 +50,11 @@ mod x86;
 #[cfg(target_arch = "aarch64")]
 #[path = "arm64/mod.rs"]
 mod processor;
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(feature = "vmx")))]
 #[path = "svm/mod.rs"]
+mod processor;
+#[cfg(all(target_arch = "x86_64", feature = "vmx"))]
+#[path = "vmx/mod.rs"]
 mod processor;
 
 use spin::{Mutex, MutexGuard};

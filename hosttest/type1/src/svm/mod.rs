@@ -1,7 +1,8 @@
-//! AMD SVM.
+//! AMD SVM, on the machine of QEMU.
 
 pub mod exits;
+pub mod host;
 pub mod nested;
 pub mod vcpu;
 
-pub use crate::x86::{boot, guest, host};
+pub use crate::x86::{boot, guest};

@@ -2,13 +2,16 @@
 //! appendix B).
 
 use core::arch::naked_asm;
-use core::arch::x86_64::{__cpuid, __cpuid_count, CpuidResult};
+use core::arch::x86_64::{__cpuid, CpuidResult};
+use core::fmt;
 use core::mem::offset_of;
+use core::ops::RangeInclusive;
 
-use vm_device::exit::x86::{Gpr, Mode, Registers};
+use vm_device::exit::x86::{self, Registers};
 use x86_64::registers::model_specific::{Efer, EferFlags, Msr};
 
 use crate::memory::Page;
+use crate::x86::fault::Exception;
 use crate::x86::interrupts;
 
 /// A segment register of the guest (APM vol. 2, 15.5.1): `attributes` are bits 55:52 and 47:40 of its descriptor.
@@ -38,7 +41,7 @@ impl Segment {
 
 /// The virtual machine control block: what is intercepted, why the guest exited, and the guest's state.
 #[repr(C, align(4096))]
-pub struct Vmcb {
+struct Vmcb {
     intercept_registers: [u32; 2],
     intercept_exceptions: u32,
     intercept_instructions: [u32; 2],
@@ -56,9 +59,12 @@ pub struct Vmcb {
     exit_code: u64,
     exit_info_1: u64,
     exit_info_2: u64,
-    _unused_088: [u8; 8],
+    /// What was being delivered when the guest exited: EXITINTINFO.
+    exit_interruption: u64,
     nested_paging: u64,
-    _unused_098: [u8; 0x18],
+    _unused_098: [u8; 0x10],
+    /// What the guest takes at the next entry: EVENTINJ.
+    injected_event: u64,
     nested_cr3: u64,
     _unused_0b8: [u8; 0x348],
     es: Segment,
@@ -71,12 +77,15 @@ pub struct Vmcb {
     ldtr: Segment,
     idtr: Segment,
     tr: Segment,
-    _unused_4a0: [u8; 0x30],
-    pub efer: u64,
+    _unused_4a0: [u8; 0x2b],
+    /// The current privilege level.
+    cpl: u8,
+    _unused_4cc: [u8; 4],
+    efer: u64,
     _unused_4d8: [u8; 0x70],
-    pub cr4: u64,
-    pub cr3: u64,
-    pub cr0: u64,
+    cr4: u64,
+    cr3: u64,
+    cr0: u64,
     dr7: u64,
     dr6: u64,
     rflags: u64,
@@ -85,7 +94,9 @@ pub struct Vmcb {
     rsp: u64,
     _unused_5e0: [u8; 0x18],
     rax: u64,
-    _unused_600: [u8; 0x68],
+    _unused_600: [u8; 0x40],
+    cr2: u64,
+    _unused_648: [u8; 0x20],
     pat: u64,
     _unused_670: [u8; 0x990],
 }
@@ -95,18 +106,28 @@ const _: () = {
     assert!(offset_of!(Vmcb, exit_code) == 0x70);
     assert!(offset_of!(Vmcb, nested_cr3) == 0xb0);
     assert!(offset_of!(Vmcb, es) == 0x400);
+    assert!(offset_of!(Vmcb, cpl) == 0x4cb);
     assert!(offset_of!(Vmcb, efer) == 0x4d0);
     assert!(offset_of!(Vmcb, cr4) == 0x548);
     assert!(offset_of!(Vmcb, rsp) == 0x5d8);
     assert!(offset_of!(Vmcb, rax) == 0x5f8);
+    assert!(offset_of!(Vmcb, cr2) == 0x640);
+    assert!(offset_of!(Vmcb, injected_event) == 0xa8);
     assert!(offset_of!(Vmcb, pat) == 0x668);
     assert!(size_of::<Vmcb>() == 4096);
 };
 
+/// `EXITCODE`s of intercepted exceptions, from that of vector 0 on.
+pub const VMEXIT_EXCEPTIONS: RangeInclusive<u64> = 0x40..=0x5f;
 /// `EXITCODE` of an intercepted `HLT`.
 pub const VMEXIT_HLT: u64 = 0x78;
 /// `EXITCODE` of an intercepted `CPUID`.
 pub const VMEXIT_CPUID: u64 = 0x72;
+/// `EXITCODE` of an intercepted `RDMSR` or `WRMSR`.
+pub const VMEXIT_MSR: u64 = 0x7c;
+/// `EXITCODE`s of the instructions of SVM: from `VMRUN` to `SKINIT`.
+pub const VMEXIT_VMRUN: u64 = 0x80;
+pub const VMEXIT_SKINIT: u64 = 0x86;
 const EFER_SVME: u64 = 1 << 12;
 
 const INTERCEPT_CPUID: u32 = 1 << 18;
@@ -117,16 +138,18 @@ const INTERCEPT_SHUTDOWN: u32 = 1 << 31;
 /// `VMRUN`, which has to be intercepted, and the other instructions of SVM.
 const INTERCEPT_SVM: u32 = 0x7f;
 
+/// EVENTINJ and EXITINTINFO (APM vol. 2, 15.20): they are valid; there is an error code, in bits 63:32; the event is an exception.
+const EVENT_VALID: u64 = 1 << 31;
+const EVENT_ERROR_CODE: u64 = 1 << 11;
+const EVENT_EXCEPTION: u64 = 3 << 8;
+/// CR0.PE.
+const PROTECTED_MODE: u64 = 1;
+
 const V_IRQ: u64 = 1 << 8;
 /// The highest priority, and no regard to the task priority register.
 const V_PRIORITY: u64 = 0xf << 16 | 1 << 20;
 /// Interrupts of the machine are held back by the hypervisor's interrupt flag, which is clear, and not by the guest's.
 const V_INTR_MASKING: u64 = 1 << 24;
-
-const EFER_LMA: u64 = 1 << 10;
-
-/// RFLAGS.IF.
-const INTERRUPT_FLAG: u64 = 1 << 9;
 
 impl Vmcb {
     const fn new() -> Self {
@@ -135,42 +158,54 @@ impl Vmcb {
     }
 }
 
-/// Why the guest exited: `EXITCODE`, `EXITINFO1` and `EXITINFO2`.
+/// Why the guest exited: `EXITCODE`, `EXITINFO1`, `EXITINFO2` and `EXITINTINFO`.
 #[derive(Clone, Copy, Debug)]
 pub struct Exit {
     pub code: u64,
     pub info_1: u64,
     pub info_2: u64,
+    pub delivered: u64,
 }
 
 impl Exit {
+    /// Whether the guest exited while an interrupt or exception was delivered to it.
+    pub fn is_in_delivery(&self) -> bool {
+        self.delivered & EVENT_VALID != 0
+    }
+
     /// What the code stands for (APM vol. 2, appendix C), as far as the guest is intercepted.
-    pub fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self.code {
-            VMEXIT_HLT => "HLT: a halt",
             0x7b => "IOIO: an access to a port",
-            0x7c => "MSR: a register of SVM",
+            0x40..=0x5f => "an exception",
             0x7f => "SHUTDOWN: a triple fault",
-            0x80 => "VMRUN: an instruction of SVM",
-            0x81 => "VMMCALL: an instruction of SVM",
-            0x82 => "VMLOAD: an instruction of SVM",
-            0x83 => "VMSAVE: an instruction of SVM",
-            0x84 => "STGI: an instruction of SVM",
-            0x85 => "CLGI: an instruction of SVM",
-            0x86 => "SKINIT: an instruction of SVM",
             0x400 => "NPF: an access to no memory",
-            u64::MAX => "INVALID: the processor refuses the guest's state",
+            // Of 64 or of 32 bits.
+            code if code as u32 == u32::MAX => "INVALID: the processor refuses the guest's state",
             _ => "which nothing is intercepted for",
         }
+    }
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { code, info_1, info_2, delivered } = self;
+        write!(f, "exit {code:#x}, {}", self.name())?;
+        if self.is_in_delivery() {
+            write!(f, " while vector {:#x} was delivered", *delivered as u8)?;
+        }
+        write!(f, " (information {info_1:#x}, {info_2:#x})")
     }
 }
 
 /// One virtual processor.
 pub struct Vcpu {
     /// What the processor reads and writes at entry and exit.
-    pub vmcb: Vmcb,
+    vmcb: Vmcb,
     /// What an access of the guest reads and changes.
     pub registers: Registers,
+    /// The vector of the exception that the guest got last from the hypervisor, and where it stood.
+    pub injected: Option<(u8, u64)>,
     host_state: Page<4096>,
     io_permissions: Page<12288>,
     msr_permissions: Page<8192>,
@@ -182,6 +217,7 @@ impl Vcpu {
         Self {
             vmcb: Vmcb::new(),
             registers: Registers { gpr: [0; 16], rip: 0, rflags: 2 },
+            injected: None,
             host_state: Page([0; 4096]),
             io_permissions: Page([0; 12288]),
             msr_permissions: Page([0; 8192]),
@@ -214,6 +250,7 @@ impl Vcpu {
         let vmcb = &mut self.vmcb;
         vmcb.intercept_instructions =
             [INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
+        vmcb.intercept_exceptions = Exception::INTERCEPTED;
         vmcb.io_permissions = &raw const self.io_permissions as u64;
         vmcb.msr_permissions = &raw const self.msr_permissions as u64;
         vmcb.virtual_interrupt = V_INTR_MASKING;
@@ -261,57 +298,62 @@ impl Vcpu {
         self.vmcb.virtual_interrupt = self.vmcb.virtual_interrupt & V_INTR_MASKING | request;
     }
 
-    /// What kind of code the guest runs.
-    pub fn mode(&self) -> Mode {
+    /// Lets the guest take an exception in place of the instruction that it exited for.
+    pub fn inject(&mut self, exception: Exception) {
+        let Exception { vector, error_code, address } = exception;
+        self.injected = Some((vector, self.registers.rip));
+        // Real mode has no error codes.
+        let error_code = error_code.filter(|_| self.vmcb.cr0 & PROTECTED_MODE != 0);
+        let error_code = error_code.map_or(0, |code| EVENT_ERROR_CODE | u64::from(code) << 32);
+        self.vmcb.injected_event = EVENT_VALID | EVENT_EXCEPTION | u64::from(vector) | error_code;
+        self.vmcb.cr2 = address.unwrap_or(self.vmcb.cr2);
+        self.vmcb.interrupt_shadow = 0;
+    }
+
+    /// CR0.
+    pub fn cr0(&self) -> u64 {
+        self.vmcb.cr0
+    }
+
+    /// CR3.
+    pub fn cr3(&self) -> u64 {
+        self.vmcb.cr3
+    }
+
+    /// CR4.
+    pub fn cr4(&self) -> u64 {
+        self.vmcb.cr4
+    }
+
+    /// EFER.
+    pub fn efer(&self) -> u64 {
+        self.vmcb.efer
+    }
+
+    /// L and D of the code segment.
+    pub fn code_size(&self) -> (bool, bool) {
         let attributes = self.vmcb.cs.attributes;
-        Mode::new(self.vmcb.efer & EFER_LMA != 0, attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
+        (attributes & 1 << 9 != 0, attributes & 1 << 10 != 0)
     }
 
-    /// The linear address of an offset into a segment. In 64-bit mode only FS and GS have a base (APM vol. 1, 2.1.4), and
-    /// outside it linear addresses have 32 bits.
-    pub fn linear(&self, segment: vm_device::exit::x86::Segment, offset: u64) -> u64 {
-        use vm_device::exit::x86::Segment::{Cs, Ds, Es, Fs, Gs, Ss};
-        let base = match (self.mode(), segment) {
-            (_, Fs) => self.vmcb.fs.base,
-            (_, Gs) => self.vmcb.gs.base,
-            (Mode::Bits64, _) => return offset,
-            (_, Es) => self.vmcb.es.base,
-            (_, Cs) => self.vmcb.cs.base,
-            (_, Ss) => self.vmcb.ss.base,
-            (_, Ds) => self.vmcb.ds.base,
-        };
-        let linear = base.wrapping_add(offset);
-        if self.mode() == Mode::Bits64 { linear } else { linear & 0xffff_ffff }
+    /// The current privilege level.
+    pub fn privilege_level(&self) -> u8 {
+        self.vmcb.cpl
     }
 
-    /// Whether the guest has its interrupt flag set.
-    pub fn accepts_interrupts(&self) -> bool {
-        self.registers.rflags & INTERRUPT_FLAG != 0
+    /// The base of a segment.
+    pub fn base(&self, segment: x86::Segment) -> u64 {
+        let segments = [self.vmcb.es, self.vmcb.cs, self.vmcb.ss, self.vmcb.ds, self.vmcb.fs, self.vmcb.gs];
+        segments[segment as usize].base
     }
 
-    /// Does the guest's `CPUID`: the machine's, without SVM. (A Linux kernel that finds SVM turns it off before it reboots.)
-    /// What mirrors control registers follows the guest's (APM vol. 3, E.3).
-    pub fn identify(&self) -> Registers {
-        const OSXSAVE: (u32, u32) = (27, 18);
-        const OSPKE: (u32, u32) = (4, 22);
-        let mut registers = self.registers;
-        let (leaf, subleaf) = (registers.get(Gpr::Rax) as u32, registers.get(Gpr::Rcx) as u32);
-        let mut identity = __cpuid_count(leaf, subleaf);
-        let mut mirror = |(bit, of_cr4): (u32, u32)| {
-            identity.ecx = identity.ecx & !(1 << bit) | ((self.vmcb.cr4 >> of_cr4) as u32 & 1) << bit;
-        };
+    /// A leaf of `CPUID` without SVM. (A Linux kernel that finds SVM turns it off before it reboots.)
+    pub fn hide(leaf: u32, _: u32, identity: CpuidResult) -> CpuidResult {
         match leaf {
-            1 => mirror(OSXSAVE),
-            7 if subleaf == 0 => mirror(OSPKE),
-            0x8000_0001 => identity.ecx &= !(1 << 2),
-            0x8000_000a => identity = CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
-            _ => {}
+            0x8000_0001 => CpuidResult { ecx: identity.ecx & !(1 << 2), ..identity },
+            0x8000_000a => CpuidResult { eax: 0, ebx: 0, ecx: 0, edx: 0 },
+            _ => identity,
         }
-        let CpuidResult { eax, ebx, ecx, edx } = identity;
-        for (register, value) in [(Gpr::Rax, eax), (Gpr::Rbx, ebx), (Gpr::Rcx, ecx), (Gpr::Rdx, edx)] {
-            registers.set(register, value.into());
-        }
-        Registers { rip: registers.rip + 2, ..registers }
     }
 
     /// Lets the guest go on after an instruction that was done for it, which ends an interrupt shadow.
@@ -332,11 +374,12 @@ impl Vcpu {
         // SAFETY: `enable` has set up the control block and what it points to, for good, and addresses of the image are
         // physical addresses. The guest reaches no memory but what the nested page tables map, and cannot change that.
         unsafe { enter(&raw mut self.vmcb, &raw mut self.registers.gpr) };
-        self.vmcb.tlb_control = 0;
+        (self.vmcb.tlb_control, self.vmcb.injected_event) = (0, 0);
         let Vmcb { rax, rsp, rip, rflags, .. } = self.vmcb;
         (self.registers.gpr[0], self.registers.gpr[4]) = (rax, rsp);
         (self.registers.rip, self.registers.rflags) = (rip, rflags);
-        Exit { code: self.vmcb.exit_code, info_1: self.vmcb.exit_info_1, info_2: self.vmcb.exit_info_2 }
+        let Vmcb { exit_code, exit_info_1, exit_info_2, exit_interruption, .. } = self.vmcb;
+        Exit { code: exit_code, info_1: exit_info_1, info_2: exit_info_2, delivered: exit_interruption }
     }
 }
 

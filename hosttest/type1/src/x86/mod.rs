@@ -1,7 +1,9 @@
 //! What the processors of x86 have in common.
 
 pub mod boot;
+mod cpuid;
 pub mod exits;
+pub mod fault;
 mod fifo;
 pub mod guest;
 pub mod host;
@@ -9,4 +11,5 @@ pub mod interrupts;
 mod linux;
 pub mod paging;
 mod program;
+mod state;
 pub mod stop;

@@ -2,10 +2,9 @@
 
 use core::fmt;
 
-use vm_device::Failed;
-use vm_device::exit::ExecuteError;
 use vm_device::exit::x86::ExitError;
 use vm_device::exit::x86::instruction::{DecodeError, MAX_LENGTH};
+use vm_device::{Failed, GuestAddress};
 
 use crate::processor::vcpu::Exit;
 
@@ -22,10 +21,10 @@ pub enum Stop {
     Instruction(DecodeError),
     /// An instruction where no memory is.
     NotFetched { linear: u64 },
-    /// An operand where nothing is mapped.
-    NotMapped { linear: u64 },
-    /// An operand that is not aligned as its instruction needs it.
-    Misaligned { linear: u64 },
+    /// Page tables of the guest's where no memory is.
+    PageTables { address: GuestAddress },
+    /// Page tables of a kind that the hypervisor does not walk: those of 32-bit code.
+    Paging { linear: u64 },
     /// An instruction that moves a vector register, of which the hypervisor holds none.
     VectorRegister,
 }
@@ -34,6 +33,8 @@ pub enum Stop {
 #[derive(Debug)]
 pub struct Stopped {
     pub stop: Stop,
+    /// The vector of the exception that it got last from the hypervisor, and where.
+    pub injected: Option<(u8, u64)>,
     pub rip: u64,
     /// What stands there; as many as could be fetched count.
     pub bytes: [u8; MAX_LENGTH],
@@ -43,7 +44,11 @@ pub struct Stopped {
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = &self.bytes[..self.length];
-        write!(f, "{}, at rip {:#x}", self.stop, self.rip)?;
+        self.stop.fmt(f)?;
+        if let Some((vector, rip)) = self.injected {
+            write!(f, ", after exception {vector} for the instruction at {rip:#x}")?;
+        }
+        write!(f, ", at rip {:#x}", self.rip)?;
         f.write_str(if bytes.is_empty() { ", where no memory is" } else { ", bytes:" })?;
         bytes.iter().try_for_each(|byte| write!(f, " {byte:02x}"))
     }
@@ -67,28 +72,16 @@ impl From<DecodeError> for Stop {
     }
 }
 
-impl From<ExecuteError<Stop>> for Stop {
-    fn from(error: ExecuteError<Stop>) -> Self {
-        match error {
-            ExecuteError::Fault(stop) => stop,
-            ExecuteError::Misaligned(linear) => Stop::Misaligned { linear },
-            _ => Stop::VectorRegister,
-        }
-    }
-}
-
 impl fmt::Display for Stop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Stop::Exit(exit) => {
-                write!(f, "exit {:#x}, {} (information {:#x}, {:#x})", exit.code, exit.name(), exit.info_1, exit.info_2)
-            }
+            Stop::Exit(exit) => exit.fmt(f),
             Stop::Device { code } => write!(f, "a device failed (code {code})"),
             Stop::Information(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
             Stop::NotFetched { linear } => write!(f, "no instruction can be fetched at {linear:#x}"),
-            Stop::NotMapped { linear } => write!(f, "an operand at {linear:#x}, which is not mapped"),
-            Stop::Misaligned { linear } => write!(f, "an operand at {linear:#x}, which is not aligned"),
+            Stop::PageTables { address } => write!(f, "page tables at {address}, where no memory is"),
+            Stop::Paging { linear } => write!(f, "an operand at {linear:#x}, by page tables of 32-bit code"),
             Stop::VectorRegister => f.write_str("a move of a vector register"),
         }
     }
