@@ -58,6 +58,42 @@ fn everything_is_measured_on_a_small_stack() {
 }
 
 #[test]
+fn every_step_of_an_exit_is_measured_on_each_processor() {
+    let directory = directory("exits");
+    let json = directory.join("out.json");
+    let output = bench(&["exit-path", "--rounds", "1", "--json", text(&json)]);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    let paths =
+        ["x86 pio", "x86 mmio", "arm64 mmio, valid syndrome", "riscv64 mmio, htinst", "riscv64 mmio, no htinst"];
+    for path in paths {
+        for step in ["numbers", "dispatch", "execute", "together"] {
+            for order in ["in turn", "random order"] {
+                let title = format!("\nexit path: {step}, {order}, {path}, ");
+                assert!(stdout.contains(&title), "{title}: {stdout}");
+            }
+        }
+    }
+    for part in ["as it was", "iced-x86", "yaxpeax-x86", "yaxpeax-arm", "raki", "\ngoal", "times in 25 ns"] {
+        assert!(stdout.contains(part), "{part}: {stdout}");
+    }
+    let json = fs::read_to_string(json).unwrap();
+    assert!(json.lines().all(|line| line.starts_with("{\"bench\":\"exit path\",")), "{json}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn one_step_of_an_exit_is_repeated_and_one_that_there_is_not_is_refused() {
+    let step = ["exit-loop", "x86 mmio", "decode", "this crate"];
+    let output = bench(&[&step[..], &["random", "1"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = bench(&["exit-loop", "x86 mmio", "guess", "this crate", "turn", "1"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(64), "{stderr}");
+    assert!(stderr.contains("x86 mmio: decode: this crate\n"), "{stderr}");
+}
+
+#[test]
 fn a_file_that_cannot_be_written_is_named_before_anything_is_measured() {
     let directory = directory("unwritable");
     let missing = directory.join("missing/out");

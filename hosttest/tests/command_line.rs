@@ -83,6 +83,7 @@ fn what_would_test_nothing_or_be_ignored_is_refused() {
         (&["torture", "--kvm-device", NO_KVM], "--kvm"),
         (&["bench", "exits", "--json", "figures"], "--json"),
         (&["bench", "--quick", "exits"], "--quick"),
+        (&["bench", "--quick", "exit-path"], "--quick"),
         (&["--kvm", "list"], "--kvm"),
         (&["type1", "--initrd", "cpio"], "--kernel"),
         (&["type1", "--append", "quiet"], "--kernel"),

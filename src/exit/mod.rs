@@ -2,7 +2,7 @@
 //!
 //! A hypervisor without an operating system under it gets its guests' accesses as numbers of the processor. The modules here
 //! turn them into calls of [`read`](crate::DeviceManager::read) and [`write`](crate::DeviceManager::write): [`x86`] for AMD's
-//! SVM and Intel's VMX, [`arm64`] for EL2 of Arm.
+//! SVM and Intel's VMX, [`arm64`] for EL2 of Arm, [`riscv64`] for the hypervisor extension of RISC-V.
 //!
 //! All of it is pure functions over numbers. They touch no hardware, allocate no memory, and panic for no argument.
 
@@ -10,6 +10,7 @@ pub mod arm64;
 mod guest;
 mod memory;
 mod operand;
+pub mod riscv64;
 mod size;
 pub mod x86;
 

@@ -31,6 +31,8 @@ mod device;
 mod exits;
 #[cfg(feature = "all")]
 mod exits_arm64;
+#[cfg(feature = "all")]
+mod exits_riscv64;
 #[cfg(feature = "devices")]
 mod interrupt_chips;
 #[cfg(feature = "all")]
@@ -109,6 +111,7 @@ extern "C" fn _start() -> ! {
         exits::memory();
         exits::operands();
         exits_arm64::all();
+        exits_riscv64::guest_page_faults(data);
         #[cfg(feature = "devices")]
         interrupt_chips::all(manager, &access, data);
         #[cfg(feature = "devices")]
@@ -130,6 +133,8 @@ extern "C" fn _start() -> ! {
     texts::all(manager);
     #[cfg(feature = "texts")]
     exits_arm64::texts();
+    #[cfg(feature = "texts")]
+    exits_riscv64::texts();
     loop {
         core::hint::spin_loop();
     }

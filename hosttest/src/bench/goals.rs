@@ -9,12 +9,12 @@ use super::report::Report;
 use super::this_crate::{ASYMMETRIC, PORTABLE, ROOMY};
 
 /// A ratio to reach.
-struct Goal {
-    name: &'static str,
-    wanted: f64,
-    measured: Option<f64>,
+pub(super) struct Goal {
+    pub(super) name: &'static str,
+    pub(super) wanted: f64,
+    pub(super) measured: Option<f64>,
     /// The ratio of what is the least that has to be done, in the same run.
-    limit: Option<f64>,
+    pub(super) limit: Option<f64>,
 }
 
 /// Prints each goal for which there are figures.
@@ -70,19 +70,25 @@ pub(super) fn print(report: &Report) -> io::Result<()> {
             over(Some(5000.0), ns("unregister", "under dispatch load", "mmio", 64, 2, PORTABLE)),
         ),
     ];
-    let mut out = io::stdout().lock();
-    writeln!(out, "\n{:<64}{:>8}{:>10}{:>8}", "goal", "wanted", "measured", "limit")?;
-    for Goal { name, wanted, measured, limit } in goals {
-        if let Some(measured) = measured {
-            let limit = limit.map_or(String::new(), |limit| format!("{limit:.2}"));
-            let missed = if measured < wanted { "  missed" } else { "" };
-            writeln!(out, "{name:<64}{wanted:>8.2}{measured:>10.2}{limit:>8}{missed}")?;
-        }
-    }
+    table(&goals)?;
     writeln!(
-        out,
+        io::stdout(),
         "limit: the ratio of the least that has to be done, with the same fence: a look where the range was found before, in a \
          table with 8192\nhints, and a protected call; for one range a look at the last one and a protected call; for two \
          vCPUs how a bare call scales."
     )
+}
+
+/// Prints those for which there are figures.
+pub(super) fn table(goals: &[Goal]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "\n{:<64}{:>8}{:>10}{:>8}", "goal", "wanted", "measured", "limit")?;
+    for Goal { name, wanted, measured, limit } in goals {
+        if let Some(measured) = *measured {
+            let limit = limit.map_or(String::new(), |limit| format!("{limit:.2}"));
+            let missed = if measured < *wanted { "  missed" } else { "" };
+            writeln!(out, "{name:<64}{wanted:>8.2}{measured:>10.2}{limit:>8}{missed}")?;
+        }
+    }
+    Ok(())
 }

@@ -8,6 +8,7 @@
 mod cells;
 mod changes;
 mod error;
+mod exit_path;
 mod exits;
 mod goals;
 mod layout;
@@ -29,7 +30,7 @@ use kvm_ioctls::Kvm;
 pub use error::Error;
 use layout::{Layout, Pattern};
 use options::Plan;
-pub use options::{Loop, Options};
+pub use options::{ExitLoop, ExitPath, Loop, Options};
 use report::Report;
 use stage::Stage;
 
@@ -69,6 +70,22 @@ pub fn run(options: &Options) -> Result<(), Error> {
 /// [`Error`].
 pub fn exits(kvm: &Kvm) -> Result<(), Error> {
     exits::run(kvm, &measure::processors())
+}
+
+/// Measures the software path of an exit.
+///
+/// # Errors
+/// [`Error`].
+pub fn exit_path(options: &ExitPath) -> Result<(), Error> {
+    exit_path::run(options)
+}
+
+/// Does one step of an exit's path over and over.
+///
+/// # Errors
+/// [`Error::Usage`] if there is no such step.
+pub fn repeat_exit(task: &ExitLoop) -> Result<(), Error> {
+    exit_path::repeat(task)
 }
 
 /// All patterns for each number of ranges, in both spaces, on one thread and on two.

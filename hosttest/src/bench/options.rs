@@ -6,6 +6,7 @@ use clap::Args;
 use vm_device::IoType;
 
 use super::error::Error;
+use super::exit_path::Order;
 use super::layout::{MOST_PORT_RANGES, Pattern, space_name};
 use super::measure;
 
@@ -43,15 +44,28 @@ impl Plan {
     }
 }
 
-/// What `bench` measures, and where the results go besides the standard output.
+/// How often everything is measured.
 #[derive(Args, Clone, Debug)]
-pub struct Options {
+pub(super) struct Rounds {
     /// Measure in 11 rounds instead of 101
     #[arg(long, conflicts_with = "rounds")]
     quick: bool,
     /// Measure in this number of rounds
     #[arg(long, value_name = "COUNT", default_value_t = 101, value_parser = rounds)]
     rounds: usize,
+}
+
+impl Rounds {
+    pub(super) fn count(&self) -> usize {
+        if self.quick { 11 } else { self.rounds }
+    }
+}
+
+/// What `bench` measures, and where the results go besides the standard output.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    #[command(flatten)]
+    rounds: Rounds,
     /// Measure this pattern alone
     #[arg(long, value_name = "NAME", value_parser = pattern)]
     pattern: Option<Pattern>,
@@ -90,6 +104,31 @@ pub struct Loop {
     pub(super) times: usize,
 }
 
+/// How the path of an exit is measured, and where the results go besides the standard output.
+#[derive(Args, Clone, Debug)]
+pub struct ExitPath {
+    #[command(flatten)]
+    pub(super) rounds: Rounds,
+    /// Keep the figures as JSON
+    #[arg(long, value_name = "FILE")]
+    pub(super) json: Option<PathBuf>,
+}
+
+/// Which step of an exit's path is done over and over.
+#[derive(Args, Clone, Debug)]
+pub struct ExitLoop {
+    /// A path, as `x86 mmio`
+    pub(super) path: String,
+    /// A step of the path, as `decode`
+    pub(super) step: String,
+    /// A row of the step's table
+    pub(super) way: String,
+    /// The order of the samples
+    pub(super) order: Order,
+    /// How often 4,096 of them are done
+    pub(super) times: usize,
+}
+
 /// A dispatch of a pattern, or, without one, a registration and a removal.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Repeated(pub(super) Option<Pattern>);
@@ -110,7 +149,7 @@ impl Options {
         if threads == Some(2) && processors.len() < 2 {
             return Err(Error::Usage("`--threads 2` needs 2 processors, and the program may run on one".into()));
         }
-        Ok(Plan { pattern, n, space, threads, rounds: if self.quick { 11 } else { self.rounds }, processors })
+        Ok(Plan { pattern, n, space, threads, rounds: self.rounds.count(), processors })
     }
 }
 

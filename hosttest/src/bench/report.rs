@@ -21,7 +21,7 @@ pub(super) struct Row {
     pub(super) work: Work,
     pub(super) subject: &'static str,
     pub(super) figure: Figure,
-    /// Of the subject's time to that of this crate with the portable fence.
+    /// Of the subject's time to that of this crate with the portable fence, or to the first subject's.
     ratio: f64,
 }
 
@@ -38,13 +38,33 @@ impl Report {
         }
     }
 
-    /// Prints the figures of one piece of work.
+    /// Prints the figures of one piece of work, with their ratios to this crate with the portable fence.
     pub(super) fn add(&mut self, work: &Work, subjects: &[&'static str], figures: &[Figure]) -> io::Result<()> {
+        let own = subjects.iter().position(|name| *name == this_crate::PORTABLE);
+        self.add_beside(own.and_then(|own| figures.get(own)), work, subjects, figures)
+    }
+
+    /// The same, with ratios to the first subject.
+    pub(super) fn add_beside_first(
+        &mut self,
+        work: &Work,
+        subjects: &[&'static str],
+        figures: &[Figure],
+    ) -> io::Result<()> {
+        self.add_beside(figures.first(), work, subjects, figures)
+    }
+
+    fn add_beside(
+        &mut self,
+        own: Option<&Figure>,
+        work: &Work,
+        subjects: &[&'static str],
+        figures: &[Figure],
+    ) -> io::Result<()> {
         if io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }
-        let own = subjects.iter().position(|name| *name == this_crate::PORTABLE);
-        let own = own.and_then(|own| figures.get(own)).map_or(f64::NAN, |figure| figure.median);
+        let own = own.map_or(f64::NAN, |figure| figure.median);
         let mut out = io::stdout().lock();
         let Work { bench, pattern, space, n, threads } = work;
         writeln!(out, "\n{bench}: {pattern}, {space}, n = {n}, threads = {threads}")?;

@@ -54,7 +54,7 @@ pub(super) fn manager<'d>(room: &'d Room<'d>, asymmetric: bool) -> DeviceManager
     if asymmetric { manager.with_asymmetric_fence(membarrier()) } else { manager }
 }
 
-fn everything() -> SystemAllocator {
+pub(super) fn everything() -> SystemAllocator {
     SystemAllocator::new(IoRange::ALL_MEMORY).with_ports(IoRange::ALL_PORTS)
 }
 
@@ -137,7 +137,7 @@ pub(super) const NO_HINTS: &str = "this crate, handle, no hints";
 pub(super) const NO_HANDLE: &str = "this crate, no handle";
 
 /// The barrier of `membarrier(2)`.
-fn membarrier() -> HeavyBarrier {
+pub(super) fn membarrier() -> HeavyBarrier {
     heavy_barrier().unwrap_or_else(|unsupported| panic!("{unsupported}"))
 }
 

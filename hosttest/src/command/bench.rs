@@ -22,6 +22,10 @@ enum Alone {
     Exits(KvmDevice),
     /// Do one dispatch or change over and over, for a program that counts instructions
     Loop(bench::Loop),
+    /// Measure the software path of an exit, step by step
+    ExitPath(bench::ExitPath),
+    /// Do one step of an exit's path over and over, for a program that counts instructions
+    ExitLoop(bench::ExitLoop),
 }
 
 pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
@@ -29,6 +33,8 @@ pub(super) fn execute(arguments: &Arguments) -> Result<bool, CommandError> {
         None => bench::run(&arguments.options),
         Some(Alone::Exits(device)) => bench::exits(&device.open()?),
         Some(Alone::Loop(repeated)) => bench::repeat(repeated),
+        Some(Alone::ExitPath(options)) => bench::exit_path(options),
+        Some(Alone::ExitLoop(repeated)) => bench::repeat_exit(repeated),
     };
     match ended {
         Ok(()) => Ok(true),

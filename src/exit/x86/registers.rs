@@ -134,12 +134,6 @@ impl Registers {
         }
     }
 
-    /// The whole of the register with this encoding; 0 above 15.
-    #[inline]
-    pub(super) fn number(&self, number: u8) -> u64 {
-        self.gpr.get(usize::from(number)).copied().unwrap_or_default()
-    }
-
     /// RAX.
     pub fn rax(&self) -> u64 {
         self.get(Gpr::Rax)

@@ -71,8 +71,6 @@ impl fmt::Debug for MemoryOperand {
 pub(super) const RIP: u8 = 1 << 4;
 /// Stored as the base or the index: no register.
 pub(super) const NONE: u8 = 1 << 5;
-/// Stored as the segment: none by a prefix.
-pub(super) const DEFAULT: u8 = 6;
 
 impl Instruction {
     /// The memory operand, in its parts. That of a string instruction is at RDI in ES, that of LODS at RSI: see
@@ -118,20 +116,29 @@ impl Instruction {
     /// ```
     #[inline]
     pub fn operand(&self, registers: &Registers) -> (Segment, u64) {
-        let base = match self.base {
-            relative if relative & RIP != 0 => self.next_rip(registers.rip),
-            number => registers.number(number),
+        let base = match registers.gpr.get(usize::from(self.base)) {
+            Some(base) => *base,
+            None if self.base & RIP != 0 => self.next_rip(registers.rip),
+            None => 0,
         };
-        let index = registers.number(self.index) << (self.scale & 3);
+        let index = match registers.gpr.get(usize::from(self.index)) {
+            Some(index) => index << (self.scale & 3),
+            None => 0,
+        };
         let mut offset = base.wrapping_add(index).wrapping_add(self.displacement);
         if self.form.is_operand_moved() {
             offset = offset.wrapping_add(moved(registers, self.form, self.base, self.register(), self.size));
         }
-        (self.operand_segment(), self.address_size.size().truncate(offset))
+        let offset = match self.address_size {
+            AddressSize::Bits64 => offset,
+            smaller => smaller.size().truncate(offset),
+        };
+        (self.operand_segment(), offset)
     }
 
+    #[inline]
     fn operand_segment(&self) -> Segment {
-        match Segment::from_number(self.segment.into()) {
+        match self.segment {
             _ if self.form.is_string() && self.base == Gpr::Rdi as u8 => Segment::Es,
             Some(segment) => segment,
             None if self.base == Gpr::Rsp as u8 || self.base == Gpr::Rbp as u8 => Segment::Ss,

@@ -49,6 +49,7 @@ mod decode;
 mod error;
 mod execute;
 mod form;
+mod mnemonic;
 mod operation;
 
 pub use address::{Base, MemoryOperand};
@@ -89,7 +90,8 @@ pub struct Instruction {
     operand_size: Size,
     /// The binary logarithm of the bytes of the memory operand.
     bytes: u8,
-    segment: u8,
+    /// That of a prefix.
+    segment: Option<Segment>,
     address_size: AddressSize,
     mode: Mode,
     locked: bool,
@@ -263,7 +265,7 @@ impl Instruction {
         }
         // STOS and SCAS have no operand that a prefix moves.
         let has_source = self.base == Gpr::Rsi as u8 || matches!(self.form.other, Other::Memory);
-        let segment = Segment::from_number(self.segment.into()).filter(|_| has_source).unwrap_or(Segment::Ds);
+        let segment = self.segment.filter(|_| has_source).unwrap_or(Segment::Ds);
         Some(StringForm { repeat: self.repeat, address_size: self.address_size, segment })
     }
 

@@ -3,11 +3,11 @@
 use super::vector::{Mandatory, vector};
 use super::{Failure, Start, complete, opcodes};
 use crate::exit::size::Size;
-use crate::exit::x86::instruction::address::{DEFAULT, NONE};
+use crate::exit::x86::instruction::address::NONE;
 use crate::exit::x86::instruction::form::{Form, Other, Width};
 use crate::exit::x86::instruction::operation::Operation;
 use crate::exit::x86::instruction::{Instruction, MAX_LENGTH};
-use crate::exit::x86::mode::{AddressSize, Mode};
+use crate::exit::x86::mode::{AddressSize, Mode, Segment};
 use crate::exit::x86::port::Repeat;
 use crate::exit::x86::registers::Gpr;
 
@@ -55,7 +55,7 @@ struct Prefixes {
     lock: bool,
     /// F2 or F3, the last one.
     repeat: Option<u8>,
-    segment: u8,
+    segment: Option<Segment>,
     /// With the bits of VEX where that is there. 0 if there is none, or one that is ignored because a prefix follows it.
     rex: u8,
     /// The length of the vector register, if there is a VEX prefix.
@@ -97,16 +97,8 @@ pub(super) fn decode(bytes: &[u8], mode: Mode) -> Result<Instruction, Failure> {
 
 impl Prefixes {
     fn read(reader: &mut Reader, mode: Mode) -> Result<Self, Failure> {
-        let mut found = Self {
-            mode,
-            operand: false,
-            address: false,
-            lock: false,
-            repeat: None,
-            segment: DEFAULT,
-            rex: 0,
-            vex: None,
-        };
+        let mut found =
+            Self { mode, operand: false, address: false, lock: false, repeat: None, segment: None, rex: 0, vex: None };
         loop {
             let byte = reader.peek()?;
             match byte {
@@ -119,9 +111,9 @@ impl Prefixes {
                 0x67 => found.address = true,
                 0xf0 => found.lock = true,
                 0xf2 | 0xf3 => found.repeat = Some(byte),
-                0x64 | 0x65 => found.segment = byte & 7,
+                0x64 | 0x65 => found.segment = Segment::from_number(u64::from(byte & 7)),
                 0x26 | 0x2e | 0x36 | 0x3e if mode == Mode::Bits64 => {}
-                0x26 | 0x2e | 0x36 | 0x3e => found.segment = byte >> 3 & 3,
+                0x26 | 0x2e | 0x36 | 0x3e => found.segment = Segment::from_number(u64::from(byte >> 3 & 3)),
                 _ => return Ok(found),
             }
             found.rex = 0;

@@ -3,13 +3,14 @@
 //! There are two ways. The [common](common) one takes the forms of 64-bit mode that compilers emit for MMIO, with no prefixes but
 //! 66 and REX, and asks few questions. The [general](general) one takes everything.
 
-use super::address::{DEFAULT, NONE, RIP};
+use super::address::{NONE, RIP};
 use super::error::{Bytes, DecodeError};
-use super::form::{Form, Other};
+use super::form::Form;
 use super::{Instruction, MAX_LENGTH};
 use crate::exit::size::Size;
-use crate::exit::x86::mode::{AddressSize, Mode};
+use crate::exit::x86::mode::{AddressSize, Mode, Segment};
 use crate::exit::x86::port::Repeat;
+use crate::sync::cold_path;
 
 mod general;
 mod opcodes;
@@ -35,6 +36,7 @@ mod vector;
 ///
 /// # Errors
 /// [`DecodeError`], if the bytes are no instruction, or none with a memory operand that this module knows.
+#[inline]
 pub fn decode(bytes: &[u8], mode: Mode) -> Result<Instruction, DecodeError> {
     if mode == Mode::Bits64
         && let Some(all) = bytes.first_chunk()
@@ -79,7 +81,8 @@ struct Start {
     rex: u8,
     operand_size: Size,
     address_size: AddressSize,
-    segment: u8,
+    /// That of a prefix.
+    segment: Option<Segment>,
     mode: Mode,
 }
 
@@ -88,17 +91,25 @@ struct Start {
 fn common(bytes: &[u8; MAX_LENGTH]) -> Option<Instruction> {
     let mut word = u64::from_le_bytes(*bytes.first_chunk()?);
     let mut at = 2;
-    let mut skip = |word: &mut u64, present: bool| {
-        *word >>= 8 * u32::from(present);
-        at += usize::from(present);
-        present
-    };
     let is_word = word as u8 == 0x66;
-    skip(&mut word, is_word);
-    let prefix = word as u8;
-    let rex = if skip(&mut word, prefix & 0xf0 == 0x40) { prefix } else { 0 };
+    if is_word {
+        cold_path();
+        word >>= 8;
+        at += 1;
+    }
+    let mut rex = 0;
+    if word & 0xf0 == 0x40 {
+        rex = word as u8;
+        cold_path();
+        word >>= 8;
+        at += 1;
+    }
     let is_escape = word as u8 == 0x0f;
-    skip(&mut word, is_escape);
+    if is_escape {
+        cold_path();
+        word >>= 8;
+        at += 1;
+    }
     let [opcode, modrm, ..] = word.to_le_bytes();
     let form = opcodes::form(is_escape, opcode, modrm);
     if !form.other.is_plain() || modrm >= 0xc0 {
@@ -110,7 +121,7 @@ fn common(bytes: &[u8; MAX_LENGTH]) -> Option<Instruction> {
         (false, false) => Size::Dword,
     };
     let address_size = AddressSize::Bits64;
-    let start = Start { at, rex, operand_size, address_size, segment: DEFAULT, mode: Mode::Bits64 };
+    let start = Start { at, rex, operand_size, address_size, segment: None, mode: Mode::Bits64 };
     complete(bytes, modrm, form, start)
 }
 
@@ -141,8 +152,12 @@ fn complete<const N: usize>(bytes: &[u8; N], modrm: u8, form: Form, start: Start
     at += usize::from(count);
 
     let (size, count) = form.width.sizes(operand_size);
-    let immediate = signed(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?).into(), count) as i32;
-    at += usize::from(count);
+    let mut immediate = 0;
+    if count != 0 {
+        cold_path();
+        immediate = signed(u32::from_le_bytes(*bytes.get(at..)?.first_chunk()?).into(), count) as i32;
+        at += usize::from(count);
+    }
 
     let mut register = modrm >> 3 & 7 | (rex & 4) << 1;
     if rex == 0 {
