@@ -4,6 +4,7 @@ fn main() {
     let variable = |name| std::env::var(name).unwrap_or_default();
     let folder = match variable("CARGO_CFG_TARGET_ARCH").as_str() {
         "aarch64" => "arm64",
+        "riscv64" => "riscv64",
         _ => "svm",
     };
     let script = format!("src/{folder}/image.ld");

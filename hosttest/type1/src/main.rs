@@ -50,6 +50,9 @@ mod x86;
 #[cfg(target_arch = "aarch64")]
 #[path = "arm64/mod.rs"]
 mod processor;
+#[cfg(target_arch = "riscv64")]
+#[path = "riscv64/mod.rs"]
+mod processor;
 #[cfg(target_arch = "x86_64")]
 #[path = "svm/mod.rs"]
 mod processor;
