@@ -302,7 +302,7 @@ global_asm!(
     "li a1, {LOST}",
     "lla s10, 9f",
     "jr a1",
-    "9: expect_trap 1, {LOST}",
+    "9: expect s8, {LOST}",
     "li a1, {LOST} - 4", // And of the second page of an operand.
     "lla s10, 9f",
     "sd a3, (a1)",
