@@ -87,7 +87,6 @@ fn what_would_test_nothing_or_be_ignored_is_refused() {
         (&["--kvm", "list"], "--kvm"),
         (&["type1", "--initrd", "cpio"], "--kernel"),
         (&["type1", "--append", "quiet"], "--kernel"),
-        (&["type1", "--machine", "arm64", "--kernel", "vmlinuz"], "--kernel"),
         (&["nested", "--timeout", "0", "--", "list"], "--timeout"),
         (&["nested", "--memory", "255", "--", "list"], "--memory"),
     ] {

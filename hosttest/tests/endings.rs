@@ -39,7 +39,7 @@ const KERNELS: [(&str, &[u8], &str, &str); 8] = [
     (
         "unknown_instruction",
         &[0xd9, 0x05, 0, 0, 0, 0xd0],
-        "an instruction that is not executed here: d9 05 00 00 00 d0",
+        "fld is not executed here: d9 05 00 00 00 d0",
         "at rip 0x1000400, bytes: d9 05",
     ),
     // mov ecx, 0xc0010114; rdmsr
@@ -50,6 +50,71 @@ const KERNELS: [(&str, &[u8], &str, &str); 8] = [
         "at rip 0x1000405, bytes: 0f 32",
     ),
 ];
+
+/// The same for Arm: each Image is entered at EL1 without translation, and with its handlers of exceptions where no memory is.
+const IMAGES: [(&str, &[u32], &str, &str); 8] = [
+    ("powers_off", &[CALL, SYSTEM_OFF, HVC, STAY], "verdict: passed", ""),
+    ("reboots", &[CALL, SYSTEM_RESET, SMC, STAY], "the guest rebooted", ""),
+    ("turns_its_processor_off", &[CALL, CPU_OFF, HVC, STAY], "the guest did not turn the machine off", ""),
+    // mov x0, #0xd000000; br x0
+    (
+        "runs_where_no_memory_is",
+        &[0xd2a1_a000, 0xd61f_0000],
+        "nothing but exceptions, the last with syndrome 0x86000010",
+        "at pc 0x200, where no memory is",
+    ),
+    // mov x1, #0xd000000; ldxr w0, [x1]
+    (
+        "unknown_instruction",
+        &[0xd2a1_a001, 0x885f_7c20],
+        "ldxr is not executed here: 0x885f7c20",
+        "at pc 0x40200204, instruction 0x885f7c20",
+    ),
+    // adr x0, . - 0x200; msr vbar_el1, x0; mrs x0, actlr_el1; and the handler is here
+    (
+        "hidden_register",
+        &[0x10ff_f000, 0xd518_c000, 0xd538_1020],
+        "nothing but exceptions, the last with syndrome 0x2000000",
+        "at pc 0x40200208, instruction 0xd5381020",
+    ),
+    // mov x0, #0xd000000; msr ttbr0_el1, x0; mov x0, #0x3519; movk x0, #0x80, lsl #16; msr tcr_el1, x0; isb;
+    // mrs x0, sctlr_el1; orr x0, x0, #1; msr sctlr_el1, x0; isb
+    (
+        "page_tables_where_no_memory_is",
+        &[
+            0xd2a1_a000,
+            0xd518_2000,
+            0xd286_a320,
+            0xf2a0_1000,
+            0xd518_2040,
+            0xd503_3fdf,
+            0xd538_1000,
+            0xb240_0000,
+            0xd518_1000,
+            0xd503_3fdf,
+        ],
+        "nothing but exceptions, the last with syndrome 0x86000010",
+        "at pc 0x200, where no memory is",
+    ),
+    // hlt #0xf000, by which QEMU would serve its guests if it was asked to
+    (
+        "asks_the_emulator",
+        &[0xd45e_0000],
+        "nothing but exceptions, the last with syndrome 0x86000010",
+        "at pc 0x200, where no memory is",
+    ),
+];
+
+/// Half of the number of a call to the firmware: movk w0, #0x8400, lsl #16.
+const CALL: u32 = 0x72b0_8000;
+/// The other half: movk w0, #...
+const SYSTEM_OFF: u32 = 0x7280_0100;
+const SYSTEM_RESET: u32 = 0x7280_0120;
+const CPU_OFF: u32 = 0x7280_0040;
+/// hvc #0; smc #0; b .
+const HVC: u32 = 0xd400_0002;
+const SMC: u32 = 0xd400_0003;
+const STAY: u32 = 0x1400_0000;
 
 /// What the guest `ports/reset_register` does, its verdict included.
 const RESET_REGISTER: &[&str] = &[
@@ -75,14 +140,18 @@ const REBOOT: &[u8] = &[0x66, 0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, 0xeb, 0xfe];
 
 fn main() -> ExitCode {
     let hypervisor = [&Need::new("QEMU and the image's target", available(Machine::Svm))];
+    let on_arm = [&Need::new("QEMU for Arm and the image's target", available(Machine::Arm64))];
     let guests = [&Need::new("KVM", kvm())];
     let mut trials: Vec<Trial> = KERNELS
         .into_iter()
         .map(|(name, code, why, position)| {
-            test(&format!("type1/{name}"), &hypervisor, move || tells(&kernel(name, code), why, position))
+            test(&format!("svm/{name}"), &hypervisor, move || tells(Machine::Svm, &kernel(name, code), why, position))
         })
         .collect();
-    trials.push(test("type1/no_kernel", &hypervisor, no_kernel));
+    trials.extend(IMAGES.into_iter().map(|(name, code, why, position)| {
+        test(&format!("arm64/{name}"), &on_arm, move || tells(Machine::Arm64, &arm_image(name, code), why, position))
+    }));
+    trials.push(test("svm/no_kernel", &hypervisor, no_kernel));
     trials.push(test("trace", &guests, a_trace_has_each_access_of_the_guest));
     trials.push(test("watchdog", &guests, a_guest_that_was_stopped_took_time));
     // One at a time: an emulator uses a processor or two.
@@ -97,21 +166,34 @@ fn kernel(name: &str, code: &[u8]) -> PathBuf {
     image[0x201] = 0x6a;
     image[0x202..0x206].copy_from_slice(b"HdrS");
     image.extend_from_slice(code);
-    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.kernel"));
-    std::fs::write(&file, image).expect("the temporary directory can be written");
+    written(&format!("{name}.kernel"), &image)
+}
+
+/// An Image (Linux, Documentation/arch/arm64/booting.rst): a header that jumps over itself, and this code.
+fn arm_image(name: &str, code: &[u32]) -> PathBuf {
+    let mut image = vec![0; 0x200];
+    image[..4].copy_from_slice(&0x1400_0080_u32.to_le_bytes());
+    image[56..60].copy_from_slice(b"ARM\x64");
+    image.extend(code.iter().flat_map(|word| word.to_le_bytes()));
+    written(&format!("{name}.image"), &image)
+}
+
+fn written(name: &str, bytes: &[u8]) -> PathBuf {
+    let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::write(&file, bytes).expect("the temporary directory can be written");
     file
 }
 
-fn run(kernel: &Path) -> (Result<String, Error>, String) {
+fn run(machine: Machine, kernel: &Path) -> (Result<String, Error>, String) {
     let mut output = Vec::new();
     // No greeting is expected of an initial RAM disk that is given.
     let guest = Guest::Linux { kernel: kernel.into(), initrd: Some(kernel.into()), append: String::new() };
-    let ended = boot(Machine::Svm, &guest, &mut output);
+    let ended = boot(machine, &guest, &mut output);
     (ended, String::from_utf8_lossy(&output).into_owned())
 }
 
-fn tells(kernel: &Path, why: &str, position: &str) -> Result<(), Failed> {
-    let (ended, output) = run(kernel);
+fn tells(machine: Machine, kernel: &Path, why: &str, position: &str) -> Result<(), Failed> {
+    let (ended, output) = run(machine, kernel);
     let verdict = output.lines().find(|line| line.starts_with("verdict: ")).unwrap_or_default();
     let passed = verdict == "verdict: passed";
     if (passed && ended.is_ok() || !passed && matches!(ended, Err(Error::Failed)))
@@ -125,7 +207,7 @@ fn tells(kernel: &Path, why: &str, position: &str) -> Result<(), Failed> {
 
 /// What QEMU itself says is shown.
 fn no_kernel() -> Result<(), Failed> {
-    let (ended, output) = run(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let (ended, output) = run(Machine::Svm, Path::new(env!("CARGO_TARGET_TMPDIR")));
     let told = ended.err().map(|error| error.to_string()).unwrap_or_default();
     if told.contains("exit status: 1") && told.contains("qemu-system-x86_64: ") {
         return Ok(());

@@ -1,6 +1,5 @@
 //! The bare-metal hypervisor under QEMU. Without QEMU or the image's target its tests count as ignored, and that of a Linux
-//! kernel without one: `VM_DEVICE_KERNEL` names it, or else it is the one that `.ci/debian-kernel` fetches. Where `CI` is set,
-//! they count as failed.
+//! kernel without one: see `Kernel`. Where `CI` is set, they count as failed.
 
 mod needs;
 
@@ -16,15 +15,20 @@ use needs::{Need, test};
 fn main() -> ExitCode {
     let machines = Machine::ALL.map(|machine| (machine, available(machine)));
     let needs: Vec<_> = machines.into_iter().map(|(machine, found)| (machine, needs_of(machine, found))).collect();
-    let kernel = Kernel::Cloud.find().map_err(|missing| missing.to_string());
-    let linux = Need::new("a Linux kernel", kernel.as_ref());
     let mut trials: Vec<_> = needs
         .iter()
         .map(|(machine, need)| trial(&format!("{}/small_guest", machine.name()), *machine, &[need], Ok(Guest::Small)))
         .collect();
-    let guest = kernel.map(|kernel| Guest::Linux { kernel, initrd: None, append: String::new() });
-    let svm = needs.iter().filter(|(machine, _)| *machine == Machine::Svm);
-    trials.extend(svm.map(|(machine, need)| trial("svm/linux", *machine, &[need, &linux], guest.clone())));
+    for (machine, need) in &needs {
+        let (kernel, what) = match machine {
+            Machine::Svm => (Kernel::Cloud, "a Linux kernel"),
+            Machine::Arm64 => (Kernel::Arm64, "a Linux kernel for arm64"),
+        };
+        let kernel = kernel.find().map_err(|missing| missing.to_string());
+        let linux = Need::new(what, kernel.as_ref());
+        let guest = kernel.map(|kernel| Guest::Linux { kernel, initrd: None, append: String::new() });
+        trials.push(trial(&format!("{}/linux", machine.name()), *machine, &[need, &linux], guest));
+    }
     libtest_mimic::run(&Arguments::from_args(), trials).exit_code()
 }
 

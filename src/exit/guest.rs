@@ -46,7 +46,8 @@ pub trait Guest {
     }
 }
 
-/// Why an instruction was not executed. The registers are as they were; elements of a string that were done stay done.
+/// Why an instruction was not executed. The registers are as they were, but for elements of a string that were done before:
+/// they stay done, and are counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum ExecuteError<F> {

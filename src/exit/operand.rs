@@ -31,6 +31,15 @@ pub const fn pieces(address: u64, length: usize, last: u64) -> [(u64, usize); 2]
     [(address & last, first), (address.wrapping_add(first as u64) & last, length - first)]
 }
 
+/// The guest physical address of the `length` bytes at a virtual `address`, if they lie in one page, of which `known` is the guest
+/// physical address of any byte.
+#[inline]
+pub(crate) fn in_known_page(address: u64, length: usize, known: Option<GuestAddress>) -> Option<GuestAddress> {
+    let within = address & (PAGE - 1);
+    let page = known.filter(|_| within.saturating_add(length as u64) <= PAGE)?;
+    Some(GuestAddress(page.0 & !(PAGE - 1) | within))
+}
+
 /// An operand whose pieces have their guest physical addresses.
 #[derive(Clone, Copy)]
 pub(crate) struct Placed {
@@ -53,13 +62,25 @@ impl Placed {
         kind: MemoryAccessKind,
         known: Option<GuestAddress>,
     ) -> Result<Self, G::Fault> {
+        match in_known_page(address, length, known) {
+            Some(first) => Ok(Self { first, length, second: GuestAddress(0), rest: 0 }),
+            None => Self::translated(guest, address, length, last, kind),
+        }
+    }
+
+    /// The same, if no place is known.
+    #[inline(never)]
+    fn translated<G: Guest>(
+        guest: &mut G,
+        address: u64,
+        length: usize,
+        last: u64,
+        kind: MemoryAccessKind,
+    ) -> Result<Self, G::Fault> {
         let [(address, first), (next, rest)] = pieces(address, length, last);
-        let page = match known {
-            Some(known) if rest == 0 => known,
-            _ => guest.translate(address, kind)?,
-        };
+        let place = guest.translate(address, kind)?;
         let second = if rest == 0 { GuestAddress(0) } else { guest.translate(next, kind)? };
-        Ok(Self { first: GuestAddress(page.0 & !(PAGE - 1) | address & (PAGE - 1)), length: first, second, rest })
+        Ok(Self { first: place, length: first, second, rest })
     }
 
     /// Whether the operand lies in one page.

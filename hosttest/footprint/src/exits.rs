@@ -80,6 +80,7 @@ pub fn memory() {
     call!(svm::memory_access, 0, 0);
     call!(vmx::memory_access, 0, 0);
     call!(pieces, 0, 1, 0);
+    let _: ExecuteError<u64> = call!(ExecuteError::from, 0_u64);
 }
 
 pub fn instructions(bytes: &[u8]) {

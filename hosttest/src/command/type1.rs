@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     /// The machine that it runs on
     #[arg(long, value_enum, default_value_t)]
     machine: Machine,
-    /// Run this Linux kernel, a bzImage, instead of the small guest
+    /// Run this Linux kernel, a bzImage or an Image of arm64, instead of the small guest
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Its initial RAM disk; without one, its `/init` prints a line and turns the machine off
@@ -35,12 +35,6 @@ impl From<Arguments> for Guest {
 
 pub(super) fn execute(arguments: Arguments) -> Result<bool, CommandError> {
     let machine = arguments.machine;
-    if arguments.kernel.is_some() && !machine.runs_linux() {
-        let name = machine.name();
-        return Err(CommandError::usage(format_args!(
-            "--kernel: the hypervisor runs no Linux kernel on the machine '{name}'"
-        )));
-    }
     let guest = arguments.into();
     let mut ended = boot(machine, &guest, &mut io::stdout());
     if let Err(Error::NoTarget(target)) = ended {

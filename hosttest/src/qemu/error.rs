@@ -40,6 +40,8 @@ pub enum Error {
         /// What it takes, in MiB.
         needed: u64,
     },
+    /// The hypervisor runs no Linux kernel on this machine.
+    NoLinux,
     /// The output could not be written.
     Output(io::Error),
     /// Cargo could not build the image.
@@ -91,6 +93,7 @@ impl fmt::Display for Error {
                     "{given} MiB of memory are too little for these files, which take {needed}: --memory {needed}"
                 )
             }
+            Error::NoLinux => f.write_str("the hypervisor runs no Linux kernel on this machine"),
             Error::Output(error) => write!(f, "the output cannot be written: {error}"),
             Error::Build => f.write_str("the image was not built; cargo said why"),
             Error::Failed => f.write_str("the verdict of the hypervisor is that something failed"),

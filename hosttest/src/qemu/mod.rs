@@ -12,7 +12,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 pub use error::Error;
-pub use initrd::archive as initial_ramdisk;
+pub use initrd::{Processor, archive as initial_ramdisk};
 use watch::Ended;
 
 /// QEMU for machines of x86, and the package that has it on Debian.

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use clap::ValueEnum;
 
-use crate::qemu::start;
+use crate::qemu::{Processor, start};
 
 /// A machine that the hypervisor has an image for, and what emulates it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
@@ -45,11 +45,13 @@ impl Machine {
         }
     }
 
-    /// Whether its image runs Linux kernels too.
-    pub const fn runs_linux(self) -> bool {
+    /// Its processor, and where its emulator puts the files of a kernel and an initial RAM disk in its memory: the hypervisor expects
+    /// them there (`linux.rs`). `None` if it runs no kernel.
+    pub(super) const fn linux(self) -> Option<(Processor, u64, u64)> {
+        const MIB: u64 = 1 << 20;
         match self {
-            Machine::Svm => true,
-            Machine::Arm64 => false,
+            Machine::Svm => Some((Processor::X86, (64 + 16) * MIB, (64 + 256) * MIB)),
+            Machine::Arm64 => Some((Processor::Arm, (1024 + 64 + 2) * MIB, (1024 + 64 + 192) * MIB)),
         }
     }
 

@@ -19,10 +19,6 @@ pub use machine::Machine;
 const PASSED: &str = "verdict: passed";
 const FAILED: &str = "verdict: FAILED, ";
 
-/// Where QEMU puts the guest's files in the machine's memory. The hypervisor expects them there (`linux.rs`).
-const KERNEL_ADDRESS: u64 = (64 + 16) << 20;
-const INITRD_ADDRESS: u64 = (64 + 256) << 20;
-
 /// What the hypervisor runs.
 #[derive(Clone, Debug, Default)]
 pub enum Guest {
@@ -31,7 +27,7 @@ pub enum Guest {
     Small,
     /// A Linux kernel.
     Linux {
-        /// The kernel, a bzImage.
+        /// The kernel: a bzImage, or an Image of arm64.
         kernel: PathBuf,
         /// Its initial RAM disk; without, one whose `/init` prints a line and turns the machine off.
         initrd: Option<PathBuf>,
@@ -96,16 +92,23 @@ fn folder() -> PathBuf {
 /// # Errors
 /// [`Error`].
 pub fn boot(machine: Machine, guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, Error> {
+    let linux = match guest {
+        Guest::Small => None,
+        Guest::Linux { kernel, initrd, append } => {
+            Some((kernel, initrd, append, machine.linux().ok_or(Error::NoLinux)?))
+        }
+    };
     available(machine)?;
     let image = build(machine)?;
     let mut emulator = machine.command(&image);
-    if let Guest::Linux { kernel, initrd, append } = guest {
+    if let Some((kernel, initrd, append, (processor, kernel_address, initrd_address))) = linux {
         let own = image.with_extension("initrd");
         if initrd.is_none() {
-            std::fs::write(&own, initrd::archive()).map_err(|error| Error::Io(own.display().to_string(), error))?;
+            std::fs::write(&own, initrd::archive(processor))
+                .map_err(|error| Error::Io(own.display().to_string(), error))?;
         }
-        load(&mut emulator, kernel, KERNEL_ADDRESS)?;
-        let initrd_size = load(&mut emulator, initrd.as_deref().unwrap_or(&own), INITRD_ADDRESS)?;
+        load(&mut emulator, kernel, kernel_address)?;
+        let initrd_size = load(&mut emulator, initrd.as_deref().unwrap_or(&own), initrd_address)?;
         // The hypervisor takes the size, and hands the rest to the kernel.
         emulator.arg("-append").arg(format!("linux {initrd_size} {append}"));
     }

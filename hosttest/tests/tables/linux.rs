@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use hosttest::linux_guest::kernel::Kernel;
-use hosttest::qemu::{initial_ramdisk, run};
+use hosttest::qemu::{Processor, initial_ramdisk, run};
 use libtest_mimic::Failed;
 use vm_device::devices::pci::HostBridge;
 use vm_device::tables::{PciRoot, acpi};
@@ -101,7 +101,7 @@ pub(crate) fn boot() -> Result<(), Failed> {
     let mut tables = vec![0; 0x1_0000];
     let written = acpi::write(manager, &config, GuestAddress(TABLES), &mut tables)?;
     fs::write(directory.join("tables"), &tables[..written.length])?;
-    fs::write(directory.join("initrd"), initial_ramdisk())?;
+    fs::write(directory.join("initrd"), initial_ramdisk(Processor::X86))?;
 
     let append = format!("console=ttyS0 nokaslr acpi_rsdp={TABLES:#x} memmap=64K#{TABLES:#x} panic=-1");
     let mut qemu = Command::new("qemu-system-x86_64");

@@ -29,7 +29,7 @@ pub struct Registers {
     pub spsr: u64,
 }
 
-/// Bits of SPSR_EL2 (Arm ARM DDI 0487, C5.2, "SPSR_EL2"; D24.2 in later issues).
+/// Bits of SPSR_EL2 (Arm ARM DDI 0487, C5.2, "SPSR_EL2, Saved Program Status Register (EL2)").
 pub(super) mod spsr {
     /// The mode, M\[3:0\].
     pub(crate) const MODE: u64 = 0xf;
@@ -76,7 +76,7 @@ impl Registers {
     ///
     /// Beside the address this changes the process state: BTYPE becomes 0, the IT state of T32 goes on to the next
     /// instruction, and PSTATE.SS becomes 0, so that a guest that is stepped gets its exception after this instruction
-    /// (Arm ARM DDI 0487, D2.12, "Software Step exceptions").
+    /// (Arm ARM DDI 0487, "Software Step exceptions").
     ///
     /// ```
     /// use vm_device::exit::arm64::Registers;
@@ -113,7 +113,7 @@ impl State {
     /// mode does not have at EL0 and EL1.
     ///
     /// ESR_EL2.SRT needs none of this: the processor translates the number (Arm ARM DDI 0487, D1.20.1 "Mapping of the
-    /// general-purpose registers between the Execution states"; D1.8.1 in later issues). Who decodes AArch32 instructions does.
+    /// general-purpose registers between the Execution states"). A decoder of AArch32 instructions needs it.
     ///
     /// ```
     /// use vm_device::exit::arm64::State;

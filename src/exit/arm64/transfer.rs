@@ -67,7 +67,7 @@ impl Transfer {
     ///
     /// An unaligned access across a page whose first part is RAM reports the second page alone, and the syndrome does not say
     /// where it began. The instruction does: where guests map devices as Normal memory, decode it in this case. Accesses to
-    /// what they map as Device memory are always aligned (Arm ARM DDI 0487, B2.7.2 "Device memory").
+    /// what they map as Device memory are always aligned (Arm ARM DDI 0487, "Device memory").
     ///
     /// ```
     /// use vm_device::exit::arm64::{DataAbort, Exit, data_abort};

@@ -24,9 +24,13 @@
 //! ```
 //!
 //! # What stays with the hypervisor
-//! Completing an instruction also ends the interrupt shadow of a preceding `STI` or `MOV SS` (the guest interruptibility
-//! state), and raises a debug exception if the guest single-steps (`RFLAGS.TF`). Both are control-block fields, not
-//! registers.
+//! - Completing an instruction also ends the interrupt shadow of a preceding `STI` or `MOV SS` (the guest interruptibility
+//!   state), and raises a debug exception if the guest single-steps (`RFLAGS.TF`). Both are control-block fields, not
+//!   registers.
+//! - Injecting the exception that a [fault](crate::exit::Guest::Fault) stands for. RIP is at the instruction then.
+//! - Bits of the vector registers above the 256th. An AVX move clears them with the upper half (Intel SDM vol. 1, 15.5): a
+//!   hypervisor whose guests have AVX-512 does that for the registers that
+//!   [`Instruction::vector`](instruction::Instruction::vector) says it for.
 
 mod complete;
 mod guest;

@@ -9,7 +9,7 @@ use vm_device::{Failed, GuestAddress};
 
 use super::psci;
 use super::translation::translate;
-use super::vcpu::{Exit, NoHandler, Vector};
+use super::vcpu::{Exit, NoProgress, Vector};
 use crate::machine::Machine;
 use crate::println;
 
@@ -33,7 +33,7 @@ impl Machine {
     pub fn dispatch(&mut self, exit: Exit) -> Result<(), Stop> {
         match self.complete(exit) {
             Err(Fault::Exception { esr, far }) => {
-                self.vcpu.inject(esr, far).map_err(|NoHandler| Stop::NoHandler { esr })
+                self.vcpu.inject(esr, far).map_err(|NoProgress| Stop::NoProgress { esr })
             }
             Err(Fault::Stop(stop)) => Err(stop),
             Ok(()) => Ok(()),
@@ -72,7 +72,7 @@ impl Machine {
             }
             _ => return Err(Fault::Stop(Stop::Exit(exit))),
         }
-        *self.vcpu.registers_mut() = registers;
+        self.vcpu.complete(registers);
         Ok(())
     }
 
@@ -88,13 +88,16 @@ impl Machine {
     }
 
     /// The reason for a stop, and where the guest stood. Prints the guest's registers.
-    pub fn stopped(&mut self, stop: Stop) -> Stopped {
+    pub fn stopped(&self, stop: Stop) -> Stopped {
         let registers = *self.vcpu.registers();
         println!("the guest's registers: state {:#x}, sp {:#x}", registers.spsr, registers.sp);
         for (number, value) in registers.x.iter().enumerate() {
             println!("  x{number:<2} {value:#018x}");
         }
-        Stopped { stop, pc: registers.pc, word: fetch(&registers, self).ok() }
+        let mut word = [0; 4];
+        let place = translate(self.vcpu.state(), registers.pc, MemoryAccessKind::Fetch).ok();
+        let fetched = place.and_then(|address| self.memory.read(address.0, &mut word));
+        Stopped { stop, pc: registers.pc, word: fetched.map(|()| u32::from_le_bytes(word)) }
     }
 }
 
@@ -155,8 +158,8 @@ pub enum Stop {
     Abort(AbortError),
     /// An instruction that touched MMIO and cannot be executed.
     Instruction(DecodeError),
-    /// An exception at the first instruction of the guest's own handler.
-    NoHandler { esr: u64 },
+    /// The guest had nothing but exceptions.
+    NoProgress { esr: u64 },
 }
 
 /// Why the hypervisor gave its guest up, and where it stood.
@@ -200,7 +203,7 @@ impl fmt::Display for Stop {
             Stop::Device { code } => write!(f, "a device failed (code {code})"),
             Stop::Abort(error) => error.fmt(f),
             Stop::Instruction(error) => error.fmt(f),
-            Stop::NoHandler { esr } => write!(f, "an exception (syndrome {esr:#x}) at the exception's own handler"),
+            Stop::NoProgress { esr } => write!(f, "nothing but exceptions, the last with syndrome {esr:#x}"),
         }
     }
 }

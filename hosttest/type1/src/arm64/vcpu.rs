@@ -46,6 +46,8 @@ pub struct Context {
 pub struct Vcpu {
     pub context: Context,
     interrupts: Interrupts,
+    /// How many exceptions it was given one after the other, with no other exit between them.
+    exceptions: u32,
 }
 
 /// Who has the interrupts of the machine.
@@ -94,7 +96,7 @@ impl Vcpu {
     pub const fn new() -> Self {
         let registers = Registers { x: [0; 31], sp: 0, pc: 0, spsr: EL1_MASKED };
         let context = Context { registers, vectors: [[0; 16]; 32], fpcr: 0, fpsr: 0 };
-        Self { context, interrupts: Interrupts::Virtual }
+        Self { context, interrupts: Interrupts::Virtual, exceptions: 0 }
     }
 
     /// Sets everything of the virtual processor that is the same for each guest.
@@ -151,8 +153,7 @@ impl Vcpu {
         &self.context.registers
     }
 
-    /// The registers of an access.
-    pub fn registers_mut(&mut self) -> &mut Registers {
+    fn registers_mut(&mut self) -> &mut Registers {
         &mut self.context.registers
     }
 
@@ -191,8 +192,13 @@ impl Vcpu {
     /// Gives the guest a synchronous exception at EL1, at the instruction where it stands, with this syndrome and address.
     ///
     /// # Errors
-    /// It stands where it would go on: the first instruction of its handler causes exceptions, and it will do nothing else.
-    pub fn inject(&mut self, esr: u64, far: u64) -> Result<(), NoHandler> {
+    /// It has had nothing else for a long time: as a rule its handler is not there.
+    pub fn inject(&mut self, esr: u64, far: u64) -> Result<(), NoProgress> {
+        const LIMIT: u32 = 1000;
+        if self.exceptions == LIMIT {
+            return Err(NoProgress);
+        }
+        self.exceptions += 1;
         const CURRENT_LEVEL: u64 = 0x200;
         let state = self.state();
         let offset = match (state.level(), state.is_aarch32(), state.uses_sp_el0()) {
@@ -203,9 +209,6 @@ impl Vcpu {
         };
         let handler = mrs!("vbar_el1").wrapping_add(offset);
         let Registers { pc, spsr, .. } = *self.registers();
-        if pc == handler {
-            return Err(NoHandler);
-        }
         msr!("esr_el1", esr);
         msr!("far_el1", far);
         msr!("elr_el1", pc);
@@ -215,6 +218,12 @@ impl Vcpu {
         (registers.pc, registers.spsr) = (handler, EL1_MASKED);
         self.load_stack_pointer();
         Ok(())
+    }
+
+    /// Lets the guest go on after an exit that was completed, with these registers.
+    pub fn complete(&mut self, registers: Registers) {
+        self.context.registers = registers;
+        self.exceptions = 0;
     }
 
     /// Runs the guest until its next exit.
@@ -242,6 +251,6 @@ impl Vcpu {
     }
 }
 
-/// The guest has no handler for the exception that it is to have.
+/// The guest has had nothing but exceptions for a long time.
 #[derive(Debug)]
-pub struct NoHandler;
+pub struct NoProgress;

@@ -23,7 +23,9 @@ pub(super) enum Other {
     Stack,
     /// RCX and RBX.
     Pair,
-    /// Memory too.
+    /// RAX, with no ModRM byte: the memory operand is an absolute address, or that of a string instruction.
+    Accumulator,
+    /// Memory too, with no ModRM byte: MOVS and CMPS.
     Memory,
     /// A vector register by the field `reg`.
     Vector,
@@ -170,6 +172,10 @@ impl Form {
     pub(super) const fn register_without_rex(self, number: u8) -> u8 {
         const { assert!(Self::BYTE_REGISTER >> 2 == HIGH) };
         number | self.flags >> 2 & number << 2 & HIGH
+    }
+
+    pub(super) const fn has_modrm(self) -> bool {
+        !matches!(self.other, Other::Accumulator | Other::Memory)
     }
 
     pub(super) const fn is_load(self) -> bool {

@@ -1,6 +1,6 @@
 //! Every prefix, every mode, every form.
 
-use super::vector::{Mandatory, vector};
+use super::vector::{Amount, Mandatory, vector};
 use super::{Failure, Start, complete, opcodes};
 use crate::exit::size::Size;
 use crate::exit::x86::instruction::address::NONE;
@@ -203,7 +203,6 @@ impl Prefixes {
 
     fn one_byte(&self, reader: &mut Reader, opcode: u8) -> Result<Instruction, Failure> {
         let is_long = self.mode == Mode::Bits64;
-        let byte = opcode & 1 == 0;
         let mut opcode = opcode;
         match opcode {
             0x63 if is_long => {
@@ -212,8 +211,6 @@ impl Prefixes {
             // An alias.
             0x82 if is_long => return Err(Failure::Malformed),
             0x82 => opcode = 0x80,
-            0xa0..=0xa3 => return self.absolute(reader, sized(Operation::Move, byte), opcode < 0xa2),
-            0xa4..=0xa7 | 0xaa..=0xaf => return self.string(reader, opcode),
             // XABORT and XBEGIN.
             0xc6 | 0xc7 if reader.peek().ok() == Some(0xf8) => return Err(Failure::Unsupported),
             // With AL, AX, EAX or RAX and an immediate, or with registers alone.
@@ -243,13 +240,13 @@ impl Prefixes {
     }
 
     fn tabled(&self, reader: &mut Reader, is_escaped: bool, opcode: u8) -> Result<Instruction, Failure> {
-        // Without a form for any ModRM byte there need be none.
-        let modrm = reader.peek().unwrap_or(0);
+        // An opcode that is refused whatever follows it needs nothing behind it.
+        let modrm = if opcodes::is_group(is_escaped, opcode) { reader.peek()? } else { reader.peek().unwrap_or(0) };
         let form = opcodes::form(is_escaped, opcode, modrm);
-        if form.other == Other::Unsupported && opcodes::form(is_escaped, opcode, !modrm).other == Other::Unsupported {
+        if form.other == Other::Unsupported {
             return Err(Failure::Unsupported);
         }
-        self.with_modrm(reader, form)
+        if form.has_modrm() { self.with_modrm(reader, form) } else { self.without_modrm(reader, form, opcode) }
     }
 
     /// Takes ModRM and what follows it.
@@ -257,7 +254,6 @@ impl Prefixes {
         let modrm = reader.next()?;
         let has_memory = modrm < 0xc0;
         match form.other {
-            Other::Unsupported => return Err(Failure::Unsupported),
             Other::Undefined => return Err(Failure::Malformed),
             _ if self.lock && !(has_memory && form.is_lockable()) => return Err(Failure::Malformed),
             _ if form.is_memory_only() && !has_memory => return Err(Failure::Malformed),
@@ -291,63 +287,41 @@ impl Prefixes {
             (None, None) if self.operand => (Mandatory::Operand, false),
             (None, None) => (Mandatory::None, false),
         };
-        let length = if is_long { 32 } else { 16 };
-        let Some(vector) = vector(map, opcode, prefix, self.rex & 8 != 0, length) else { return Ok(None) };
-        let mut instruction = self.with_modrm(reader, vector.form)?;
+        let Some(entry) = vector(map, opcode, prefix) else { return Ok(None) };
+        let mut instruction = self.with_modrm(reader, entry.form)?;
+        let (bytes, has_length) = match entry.amount {
+            Amount::Register => (if is_long { 32 } else { 16 }, true),
+            Amount::Scalar(bytes) => (bytes, true),
+            Amount::DwordOrQword if self.rex & 8 == 0 => (4, false),
+            Amount::DwordOrQword | Amount::Qword => (8, false),
+        };
         // Between registers, two of the moves name a second one.
-        if self.vex.as_ref().is_some_and(|vex| !vex.is_unary) || (is_long && vector.is_length_fixed) {
+        if self.vex.as_ref().is_some_and(|vex| !vex.is_unary) || (is_long && !has_length) {
             return Err(Failure::Malformed);
         }
-        instruction.bytes = vector.bytes.trailing_zeros() as u8;
-        instruction.size = vector.size();
+        instruction.bytes = bytes.trailing_zeros() as u8;
+        instruction.size = if bytes == 4 { Size::Dword } else { Size::Qword };
         Ok(Some(instruction))
     }
 
-    /// MOV between RAX and the address in the instruction.
-    fn absolute(&self, reader: &mut Reader, form: Form, loads: bool) -> Result<Instruction, Failure> {
-        let address_size = self.address_size().size();
-        let mut address = [0; 8];
-        for byte in address_size.of(&mut address) {
-            *byte = reader.next()?;
-        }
-        self.without_modrm(reader, if loads { form.loads() } else { form }, NONE, u64::from_le_bytes(address))
-    }
-
-    fn string(&self, reader: &mut Reader, opcode: u8) -> Result<Instruction, Failure> {
-        let byte = opcode & 1 == 0;
-        let (operation, both) = match opcode & !1 {
-            0xa4 => (Operation::Move, true),
-            0xa6 => (Operation::Cmp, true),
-            0xae => (Operation::Cmp, false),
-            _ => (Operation::Move, false),
-        };
-        let mut form = sized(operation, byte);
-        if both {
-            form.other = Other::Memory;
-        }
-        // LODS and SCAS.
-        if matches!(opcode, 0xac..=0xaf) {
-            form = form.loads();
-        }
-        let index = if opcode & !1 == 0xac { Gpr::Rsi } else { Gpr::Rdi };
-        let mut instruction = self.without_modrm(reader, form.string(), index as u8, 0)?;
-        instruction.repeat = match (self.repeat, operation) {
-            (None, _) => Repeat::Once,
-            (Some(_), Operation::Move) => Repeat::Count,
-            (Some(0xf3), _) => Repeat::WhileEqual,
-            (Some(_), _) => Repeat::WhileNotEqual,
-        };
-        Ok(instruction)
-    }
-
-    fn without_modrm(&self, reader: &Reader, form: Form, base: u8, displacement: u64) -> Result<Instruction, Failure> {
+    /// A string instruction, or MOV between RAX and the address that follows.
+    fn without_modrm(&self, reader: &mut Reader, form: Form, opcode: u8) -> Result<Instruction, Failure> {
         if self.lock {
             return Err(Failure::Malformed);
         }
-        let operand_size = self.operand_size();
+        let (address_size, operand_size) = (self.address_size(), self.operand_size());
+        let (mut base, mut address) = (NONE, [0; 8]);
+        if form.is_string() {
+            let is_lods = opcode & !1 == 0xac;
+            base = if is_lods { Gpr::Rsi } else { Gpr::Rdi } as u8;
+        } else {
+            for byte in address_size.size().of(&mut address) {
+                *byte = reader.next()?;
+            }
+        }
         let (size, _) = form.width.sizes(operand_size);
         Ok(Instruction {
-            displacement,
+            displacement: u64::from_le_bytes(address),
             immediate: 0,
             form,
             length: reader.at as u8,
@@ -359,16 +333,17 @@ impl Prefixes {
             operand_size,
             bytes: size as u8,
             segment: self.segment,
-            address_size: self.address_size(),
+            address_size,
             mode: self.mode,
             locked: false,
-            repeat: Repeat::Once,
+            repeat: match self.repeat {
+                Some(_) if !form.is_string() => Repeat::Once,
+                None => Repeat::Once,
+                Some(_) if form.operation == Operation::Move => Repeat::Count,
+                Some(0xf3) => Repeat::WhileEqual,
+                Some(_) => Repeat::WhileNotEqual,
+            },
             vex: false,
         })
     }
-}
-
-/// One byte, or the operand size.
-fn sized(operation: Operation, byte: bool) -> Form {
-    Form::new(operation, Other::Register, if byte { Width::Byte } else { Width::Operand })
 }

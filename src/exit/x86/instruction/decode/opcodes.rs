@@ -5,7 +5,8 @@ use crate::exit::x86::instruction::operation::Operation;
 
 use Operation::*;
 use Other::{
-    Branch, Immediate, Itself, One, Pair, Register, SignExtended, Stack, Undefined, Unsupported, ZeroExtended,
+    Accumulator, Branch, Immediate, Itself, Memory, One, Pair, Register, SignExtended, Stack, Undefined, Unsupported,
+    ZeroExtended,
 };
 
 /// The form of a one-byte opcode, or of one after the escape 0F.
@@ -15,6 +16,12 @@ pub(super) fn form(escaped: bool, opcode: u8, modrm: u8) -> Form {
     let place = TABLES.places.get(at).copied().unwrap_or(Place { first: 0, fields: 0 });
     let number = place.first.wrapping_add(modrm >> 3 & place.fields);
     TABLES.forms.get(usize::from(number)).copied().unwrap_or(UNSUPPORTED)
+}
+
+/// Whether the field `reg` of ModRM is a part of the opcode.
+pub(super) fn is_group(escaped: bool, opcode: u8) -> bool {
+    let at = usize::from(escaped) << 8 | usize::from(opcode);
+    TABLES.places.get(at).is_some_and(|place| place.fields != 0)
 }
 
 /// The number of an opcode's form, to which the field `reg` is added if it is a part of the opcode.
@@ -92,6 +99,13 @@ impl Tables {
             .opcode(0x8b, sized(Move, false).loads())
             .group(0xc6, immediate(Width::ByteWithByte))
             .group(0xc7, immediate(Width::OperandWithOperand))
+            .accumulator(0xa0, Move, false, true)
+            .accumulator(0xa2, Move, false, false)
+            .memory(0xa4, Move)
+            .memory(0xa6, Cmp)
+            .accumulator(0xaa, Move, true, false)
+            .accumulator(0xac, Move, true, true)
+            .accumulator(0xae, Cmp, true, true)
             .opcode(ESCAPE | 0xb6, Form::new(Move, ZeroExtended, Width::Byte).loads())
             .opcode(ESCAPE | 0xb7, Form::new(Move, ZeroExtended, Width::Word).loads())
             .opcode(ESCAPE | 0xbe, Form::new(Move, SignExtended, Width::Byte).loads())
@@ -152,6 +166,23 @@ impl Tables {
             .opcode(ESCAPE | 0xc0, sized(Xadd, true))
             .opcode(ESCAPE | 0xc1, sized(Xadd, false))
             .group(ESCAPE | 0xc7, group_9)
+    }
+
+    /// MOV with an absolute address, STOS, LODS and SCAS.
+    const fn accumulator(self, opcode: usize, operation: Operation, is_string: bool, loads: bool) -> Self {
+        const fn one(operation: Operation, width: Width, is_string: bool, loads: bool) -> Form {
+            let form = Form::new(operation, Accumulator, width);
+            let form = if is_string { form.string() } else { form };
+            if loads { form.loads() } else { form }
+        }
+        self.opcode(opcode, one(operation, Width::Byte, is_string, loads))
+            .opcode(opcode | 1, one(operation, Width::Operand, is_string, loads))
+    }
+
+    /// MOVS and CMPS.
+    const fn memory(self, opcode: usize, operation: Operation) -> Self {
+        self.opcode(opcode, Form::new(operation, Memory, Width::Byte).string())
+            .opcode(opcode | 1, Form::new(operation, Memory, Width::Operand).string())
     }
 
     const fn opcode(mut self, opcode: usize, form: Form) -> Self {

@@ -1,12 +1,12 @@
 //! Moves between memory and vector registers (Intel SDM vol. 2B and 2C, MOVUPS and others).
 
 use super::general::Map;
-use crate::exit::size::Size;
 use crate::exit::x86::instruction::form::{Form, Other, Width};
 use crate::exit::x86::instruction::operation::Operation;
 
-/// The prefix that is a part of the opcode.
+/// The prefix that is a part of the opcode, as VEX has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
 pub(super) enum Mandatory {
     None,
     Operand,
@@ -14,54 +14,78 @@ pub(super) enum Mandatory {
     Repne,
 }
 
-/// The form of a move, and the bytes it moves.
+/// How many bytes are moved.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Amount {
+    /// A whole register.
+    Register,
+    /// 4 or 8 of a floating-point number. The length of the register does not matter.
+    Scalar(u8),
+    /// 8 of an integer.
+    Qword,
+    /// 4 of an integer, or 8 with REX.W or VEX.W.
+    DwordOrQword,
+}
+
+/// One move.
 #[derive(Clone, Copy)]
-pub(super) struct Vector {
+pub(super) struct Move {
+    map: Map,
+    opcode: u8,
+    prefix: Mandatory,
     pub(super) form: Form,
-    pub(super) bytes: u8,
-    /// The length of the vector register matters: not for a scalar in single or double precision.
-    pub(super) is_length_fixed: bool,
+    pub(super) amount: Amount,
 }
 
-/// The move with this opcode; `wide` is REX.W or VEX.W, `length` that of the vector register in bytes.
-pub(super) fn vector(map: Map, opcode: u8, prefix: Mandatory, wide: bool, length: u8) -> Option<Vector> {
-    use Mandatory::{None as Plain, Operand, Rep, Repne};
-    let integer = if wide { 8 } else { 4 };
-    // Bytes, whether memory is the source, whether it has to be aligned, whether there is a form without memory.
-    let (bytes, loads, aligned, memory_only) = match (map, opcode, prefix) {
-        (Map::Escape, 0x10 | 0x11, Plain | Operand) => (length, opcode == 0x10, false, false),
-        (Map::Escape, 0x10 | 0x11, Rep) => (4, opcode == 0x10, false, false),
-        (Map::Escape, 0x10 | 0x11, Repne) => (8, opcode == 0x10, false, false),
-        (Map::Escape, 0x28 | 0x29, Plain | Operand) => (length, opcode == 0x28, true, false),
-        (Map::Escape, 0x2b, Plain | Operand) => (length, false, true, true),
-        (Map::Escape, 0x6e, Operand) => (integer, true, false, false),
-        (Map::Escape, 0x7e, Operand) => (integer, false, false, false),
-        (Map::Escape, 0x7e, Rep) => (8, true, false, false),
-        (Map::Escape, 0xd6, Operand) => (8, false, false, false),
-        (Map::Escape, 0x6f | 0x7f, Operand) => (length, opcode == 0x6f, true, false),
-        (Map::Escape, 0x6f | 0x7f, Rep) => (length, opcode == 0x6f, false, false),
-        (Map::Escape, 0xe7, Operand) => (length, false, true, true),
-        (Map::Escape, 0xf0, Repne) => (length, true, false, true),
-        (Map::Escape38, 0x2a, Operand) => (length, true, true, true),
-        _ => return None,
-    };
-    let mut form = Form::new(Operation::MoveVector, Other::Vector, Width::Operand);
-    if loads {
-        form = form.loads();
-    }
-    if aligned {
-        form = form.aligned();
-    }
-    if memory_only {
-        form = form.memory_only();
-    }
-    let is_length_fixed = bytes < 16 && !matches!(opcode, 0x10 | 0x11);
-    Some(Vector { form, bytes, is_length_fixed })
-}
+const LOAD: Form = Form::new(Operation::MoveVector, Other::Vector, Width::Operand).loads();
+const STORE: Form = Form::new(Operation::MoveVector, Other::Vector, Width::Operand);
 
-impl Vector {
-    /// The size of one element of the transfer.
-    pub(super) fn size(&self) -> Size {
-        if self.bytes == 4 { Size::Dword } else { Size::Qword }
+static MOVES: [Move; 25] = {
+    use Amount::{DwordOrQword, Qword, Register, Scalar};
+    use Mandatory::{None, Operand, Rep, Repne};
+    const fn escape(opcode: u8, prefix: Mandatory, form: Form, amount: Amount) -> Move {
+        Move { map: Map::Escape, opcode, prefix, form, amount }
     }
+    [
+        // MOVUPS, MOVUPD, MOVSS, MOVSD
+        escape(0x10, None, LOAD, Register),
+        escape(0x11, None, STORE, Register),
+        escape(0x10, Operand, LOAD, Register),
+        escape(0x11, Operand, STORE, Register),
+        escape(0x10, Rep, LOAD, Scalar(4)),
+        escape(0x11, Rep, STORE, Scalar(4)),
+        escape(0x10, Repne, LOAD, Scalar(8)),
+        escape(0x11, Repne, STORE, Scalar(8)),
+        // MOVAPS, MOVAPD, MOVNTPS, MOVNTPD
+        escape(0x28, None, LOAD.aligned(), Register),
+        escape(0x29, None, STORE.aligned(), Register),
+        escape(0x28, Operand, LOAD.aligned(), Register),
+        escape(0x29, Operand, STORE.aligned(), Register),
+        escape(0x2b, None, STORE.aligned().memory_only(), Register),
+        escape(0x2b, Operand, STORE.aligned().memory_only(), Register),
+        // MOVD and MOVQ
+        escape(0x6e, Operand, LOAD, DwordOrQword),
+        escape(0x7e, Operand, STORE, DwordOrQword),
+        escape(0x7e, Rep, LOAD, Qword),
+        escape(0xd6, Operand, STORE, Qword),
+        // MOVDQA, MOVDQU, MOVNTDQ, LDDQU, MOVNTDQA
+        escape(0x6f, Operand, LOAD.aligned(), Register),
+        escape(0x7f, Operand, STORE.aligned(), Register),
+        escape(0x6f, Rep, LOAD, Register),
+        escape(0x7f, Rep, STORE, Register),
+        escape(0xe7, Operand, STORE.aligned().memory_only(), Register),
+        escape(0xf0, Repne, LOAD.memory_only(), Register),
+        Move {
+            map: Map::Escape38,
+            opcode: 0x2a,
+            prefix: Operand,
+            form: LOAD.aligned().memory_only(),
+            amount: Register,
+        },
+    ]
+};
+
+/// The move with this opcode.
+pub(super) fn vector(map: Map, opcode: u8, prefix: Mandatory) -> Option<&'static Move> {
+    MOVES.iter().find(|entry| entry.map == map && entry.opcode == opcode && entry.prefix == prefix)
 }

@@ -9,7 +9,7 @@ use super::{Instruction, Operation};
 use crate::address::GuestAddress;
 use crate::exit::guest::ExecuteError;
 use crate::exit::memory::{MemoryAccess, MemoryAccessKind};
-use crate::exit::operand::Placed;
+use crate::exit::operand::{Placed, in_known_page};
 use crate::exit::x86::guest::X86Guest;
 use crate::exit::x86::registers::Registers;
 
@@ -61,17 +61,78 @@ impl Instruction {
         guest: &mut G,
     ) -> Result<(), ExecuteError<G::Fault>> {
         match self.form.operation {
+            Operation::Move if !self.form.is_string() => self.execute_move(registers, access, guest)?,
+            _ => self.execute_other(registers, access, guest)?,
+        }
+        Ok(())
+    }
+
+    /// MOV and its kin, the commonest by far.
+    #[inline]
+    fn execute_move<G: X86Guest>(
+        &self,
+        registers: &mut Registers,
+        access: &MemoryAccess,
+        guest: &mut G,
+    ) -> Result<(), G::Fault> {
+        let is_load = self.form.is_load();
+        let kind = if is_load { MemoryAccessKind::Read } else { MemoryAccessKind::Write };
+        let linear = self.linear(kind, registers, guest)?;
+        let Some(place) = in_known_page(linear, self.bytes(), known(access, kind)) else {
+            return self.move_in_pieces(linear, registers, guest);
+        };
+        let mut data = [0; 8];
+        if is_load {
+            guest.read(place, self.size.of(&mut data))?;
+            self.load(registers, u64::from_le_bytes(data));
+        } else {
+            data = self.other_value(registers, 0).to_le_bytes();
+            guest.write(place, self.size.of(&mut data))?;
+        }
+        registers.resume_at(self.next_rip(registers.rip));
+        Ok(())
+    }
+
+    /// The same with an operand that has to be translated.
+    #[cold]
+    #[inline(never)]
+    fn move_in_pieces<G: X86Guest>(
+        self,
+        linear: u64,
+        registers: &mut Registers,
+        guest: &mut G,
+    ) -> Result<(), G::Fault> {
+        let mut data = self.other_value(registers, 0).to_le_bytes();
+        if self.form.is_load() {
+            self.place(linear, MemoryAccessKind::Read, None, guest)?.read(guest, self.size.of(&mut data))?;
+            self.load(registers, u64::from_le_bytes(data));
+        } else {
+            self.place(linear, MemoryAccessKind::Write, None, guest)?.write(guest, self.size.of(&mut data))?;
+        }
+        registers.resume_at(self.next_rip(registers.rip));
+        Ok(())
+    }
+
+    /// All others. The instruction is passed by value, so that one that was decoded a moment ago need not be in memory.
+    #[inline(never)]
+    fn execute_other<G: X86Guest>(
+        self,
+        registers: &mut Registers,
+        access: &MemoryAccess,
+        guest: &mut G,
+    ) -> Result<(), ExecuteError<G::Fault>> {
+        match self.form.operation {
             _ if self.form.is_string() => self.execute_string(registers, access, guest)?,
             Operation::MoveVector => self.execute_vector(registers, access, guest)?,
             Operation::CmpxchgPair => self.execute_pair(registers, access, guest)?,
             Operation::Push | Operation::Pop => self.execute_stack(registers, guest)?,
-            _ => self.execute_plain(registers, access, guest)?,
+            _ => self.execute_arithmetic(registers, access, guest)?,
         }
         Ok(())
     }
 
     #[inline]
-    fn execute_plain<G: X86Guest>(
+    fn execute_arithmetic<G: X86Guest>(
         &self,
         registers: &mut Registers,
         access: &MemoryAccess,
@@ -89,7 +150,7 @@ impl Instruction {
         if direction.writes() {
             place.write(guest, self.size.of(&mut effect.memory.to_le_bytes()))?;
         }
-        effect.commit(registers);
+        self.commit(effect, registers);
         registers.resume_at(self.next_rip(registers.rip));
         Ok(())
     }
