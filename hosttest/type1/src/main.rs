@@ -36,6 +36,8 @@ mod device_tree;
 mod devices;
 mod failure;
 mod interrupts;
+#[cfg(not(target_arch = "x86_64"))]
+mod kernel;
 mod machine;
 mod manager;
 mod memory;

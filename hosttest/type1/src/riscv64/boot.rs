@@ -1,6 +1,7 @@
 //! From the loader to Rust: the entry point, which is entered in M-mode, and the way to HS-mode.
 
 use core::arch::global_asm;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use crate::device_tree::bootargs;
 
@@ -61,12 +62,19 @@ global_asm!(
 pub struct Loaded {
     /// The image's command line.
     pub command_line: &'static str,
-    /// `misa`: which extensions the processor has.
-    pub extensions: u64,
+}
+
+/// `misa`: which extensions the processor has. Only M-mode can read it.
+static EXTENSIONS: AtomicU64 = AtomicU64::new(0);
+
+/// Whether the processor has the hypervisor extension.
+pub fn has_hypervisor_extension() -> bool {
+    EXTENSIONS.load(Ordering::Relaxed) & 1 << (b'H' - b'A') != 0
 }
 
 extern "C" fn start(extensions: u64, tree: usize) -> ! {
+    EXTENSIONS.store(extensions, Ordering::Relaxed);
     // SAFETY: the loader has put the machine's device tree there, which the guest has no part of.
     let command_line = unsafe { bootargs(tree) }.unwrap_or_default();
-    crate::start(Loaded { command_line, extensions })
+    crate::start(Loaded { command_line })
 }

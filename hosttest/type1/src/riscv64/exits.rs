@@ -32,7 +32,7 @@ mod cause {
 const WFI: u32 = 0x1050_0073;
 
 /// How long the guest may do nothing but cause exceptions, as the machine's timer counts.
-const PATIENCE: u64 = 3 * HERTZ;
+const PATIENCE: u64 = 5 * HERTZ;
 
 /// How the instructions of accesses were known.
 pub struct Instructions {

@@ -1,6 +1,5 @@
 //! The guests: which one runs, and the machine of the small one.
 
-use core::arch::asm;
 use core::sync::atomic::Ordering;
 
 use vm_device::devices::uart::Uart16550;
@@ -9,7 +8,7 @@ use vm_device::{GuestUsize, IoResource, IoType, IrqResource, RegisterError};
 use super::boot::Loaded;
 use super::exits::INSTRUCTIONS;
 use super::host::HostClock;
-use super::program;
+use super::{linux, program};
 use super::vcpu::Vcpu;
 use crate::devices::FRAME_BUFFER;
 use crate::failure::Failure;
@@ -41,11 +40,12 @@ pub fn memory(size: u64) -> GuestMemory {
 /// A device could not be registered, or there is no guest.
 pub fn load(loaded: Loaded, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
     const SIZE: u64 = 2 << 20;
+    if !loaded.command_line.is_empty() {
+        return linux::load(loaded, vcpu);
+    }
     register_devices()?;
     let memory = memory(SIZE);
     small::write_image(memory, MEMORY).ok_or("the guest does not fit its memory")?;
-    // SAFETY: what was written is fetched as it is now.
-    unsafe { asm!("fence.i", options(nostack)) };
     vcpu.start_at(MEMORY, [0, 0]);
     Ok(Guest { memory, judge })
 }

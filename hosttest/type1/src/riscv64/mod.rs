@@ -4,6 +4,7 @@ pub mod boot;
 pub mod exits;
 pub mod guest;
 pub mod host;
+mod linux;
 pub mod nested;
 mod program;
 mod sbi;

@@ -7,6 +7,7 @@ use core::arch::asm;
 
 use vm_device::exit::riscv64::{Mode, Registers};
 
+use super::boot::has_hypervisor_extension;
 use super::host::{HERTZ, time};
 use super::translation::Paging;
 use super::trap::enter;
@@ -98,8 +99,11 @@ impl Vcpu {
     /// Sets everything of the virtual processor that is the same for each guest.
     ///
     /// # Errors
-    /// The processor has no second stage of translation of this format.
+    /// The processor has no hypervisor extension, or no second stage of translation of this format.
     pub fn enable(&'static mut self, nested_root: u64) -> Result<&'static mut Self, &'static str> {
+        if !has_hypervisor_extension() {
+            return Err("the processor has no hypervisor extension");
+        }
         let hgatp = SV39X4 | nested_root >> 12;
         change!("csrw", "hgatp", hgatp);
         if read!("hgatp") >> 60 != SV39X4 >> 60 {
@@ -123,8 +127,11 @@ impl Vcpu {
         Ok(self)
     }
 
-    /// Lets the guest run from `address` in VS-mode, without translation, with two arguments.
+    /// Lets the guest run from `address` in VS-mode, without translation, with two arguments. What was written to its memory before is
+    /// what it fetches.
     pub fn start_at(&mut self, address: u64, arguments: [u64; 2]) {
+        // SAFETY: the barrier touches no memory.
+        unsafe { asm!("fence.i", options(nostack)) };
         let registers = self.registers_mut();
         registers.pc = address;
         registers.set(10, arguments[0]);

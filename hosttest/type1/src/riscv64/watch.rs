@@ -24,7 +24,7 @@ impl Watch {
 
     /// Whether it has done nothing for as long as this. `accesses` counts those to devices.
     pub fn is_over(&mut self, now: u64, patience: u64, accesses: impl FnOnce() -> u64) -> bool {
-        if now.saturating_sub(self.since) < patience {
+        if self.since != 0 && now.saturating_sub(self.since) < patience {
             return false;
         }
         let seen = accesses() + self.noted;
