@@ -198,6 +198,7 @@ fn without_qemu_what_needs_it_names_the_package() {
         (&["type1"][..], "qemu-system-x86"),
         (&["type1", "--machine", "svm"], "qemu-system-x86"),
         (&["type1", "--machine", "arm64"], "qemu-system-arm"),
+        (&["type1", "--machine", "riscv64"], "qemu-system-misc"),
         (&["nested", "--", "list"], "qemu-system-x86"),
     ] {
         let output = Tools::new("no-qemu").hosttest(arguments).output().unwrap();

@@ -23,6 +23,8 @@ fn main() -> ExitCode {
         let (kernel, what) = match machine {
             Machine::Svm => (Kernel::Cloud, "a Linux kernel"),
             Machine::Arm64 => (Kernel::Arm64, "a Linux kernel for arm64"),
+            // Debian has none yet.
+            Machine::Riscv64 => continue,
         };
         let kernel = kernel.find().map_err(|missing| missing.to_string());
         let linux = Need::new(what, kernel.as_ref());
@@ -36,6 +38,7 @@ fn needs_of(machine: Machine, found: Result<(), Error>) -> Need {
     let what = match machine {
         Machine::Svm => "QEMU and the image's target",
         Machine::Arm64 => "QEMU for Arm and the image's target",
+        Machine::Riscv64 => "QEMU for RISC-V and the image's target",
     };
     Need::new(what, found)
 }

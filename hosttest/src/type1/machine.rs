@@ -15,17 +15,20 @@ pub enum Machine {
     Svm,
     /// A machine of Arm with EL2, emulated by QEMU
     Arm64,
+    /// A machine of RISC-V with the hypervisor extension, emulated by QEMU
+    Riscv64,
 }
 
 impl Machine {
     /// All of them.
-    pub const ALL: [Self; 2] = [Machine::Svm, Machine::Arm64];
+    pub const ALL: [Self; 3] = [Machine::Svm, Machine::Arm64, Machine::Riscv64];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
         match self {
             Machine::Svm => "svm",
             Machine::Arm64 => "arm64",
+            Machine::Riscv64 => "riscv64",
         }
     }
 
@@ -34,6 +37,7 @@ impl Machine {
         match self {
             Machine::Svm => "x86_64-unknown-none",
             Machine::Arm64 => "aarch64-unknown-none",
+            Machine::Riscv64 => "riscv64gc-unknown-none-elf",
         }
     }
 
@@ -42,6 +46,7 @@ impl Machine {
         match self {
             Machine::Svm => (crate::qemu::PROGRAM, crate::qemu::PACKAGE),
             Machine::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+            Machine::Riscv64 => ("qemu-system-riscv64", "qemu-system-misc"),
         }
     }
 
@@ -52,6 +57,7 @@ impl Machine {
         match self {
             Machine::Svm => Some((Processor::X86, (64 + 16) * MIB, (64 + 256) * MIB)),
             Machine::Arm64 => Some((Processor::Arm, (1024 + 64 + 2) * MIB, (1024 + 64 + 192) * MIB)),
+            Machine::Riscv64 => Some((Processor::RiscV, (2048 + 64 + 2) * MIB, (2048 + 64 + 192) * MIB)),
         }
     }
 
@@ -63,14 +69,19 @@ impl Machine {
                 qemu.arg("-kernel").arg(image);
                 qemu
             }
-            Machine::Arm64 => {
-                let mut qemu = Command::new(self.emulator().0);
-                qemu.args(["-machine", "virt,virtualization=on,gic-version=3", "-cpu", "cortex-a57", "-m", "512"])
-                    .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel"])
-                    .arg(image);
-                qemu
-            }
+            Machine::Arm64 => self.virt(&["virt,virtualization=on,gic-version=3", "-cpu", "cortex-a57"], image),
+            Machine::Riscv64 => self.virt(&["virt", "-cpu", "rv64,h=true", "-bios", "none"], image),
         }
+    }
+
+    /// QEMU's machine `virt`, of this kind, with this image.
+    fn virt(self, kind: &[&str], image: &Path) -> Command {
+        let mut qemu = Command::new(self.emulator().0);
+        qemu.arg("-machine")
+            .args(kind)
+            .args(["-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio", "-kernel"])
+            .arg(image);
+        qemu
     }
 
     /// The exit code of the emulator when the hypervisor ends the machine with this verdict.
@@ -80,6 +91,8 @@ impl Machine {
             Machine::Svm => 2 * (if passed { 0x10 } else { 0x11 }) + 1,
             // Turning the machine off says nothing: the last line does.
             Machine::Arm64 => 0,
+            Machine::Riscv64 if passed => 0,
+            Machine::Riscv64 => 1,
         }
     }
 }

@@ -8,8 +8,8 @@ use vm_device::{GuestUsize, IoResource, IoType, IrqResource, RegisterError};
 use super::boot::Loaded;
 use super::exits::INSTRUCTIONS;
 use super::host::HostClock;
-use super::{linux, program};
 use super::vcpu::Vcpu;
+use super::{linux, program};
 use crate::devices::FRAME_BUFFER;
 use crate::failure::Failure;
 use crate::machine::Guest;
@@ -52,8 +52,7 @@ pub fn load(loaded: Loaded, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
 
 /// Judges what the guest did, and that both ways to its instructions were gone.
 fn judge() -> Result<(), Failure> {
-    let (told, decoded) =
-        (INSTRUCTIONS.told.load(Ordering::Relaxed), INSTRUCTIONS.decoded.load(Ordering::Relaxed));
+    let (told, decoded) = (INSTRUCTIONS.told.load(Ordering::Relaxed), INSTRUCTIONS.decoded.load(Ordering::Relaxed));
     println!("instructions: {told} told by htinst, {decoded} fetched and decoded");
     small::judge()
 }

@@ -93,7 +93,11 @@ impl Vcpu {
     /// A virtual processor that cannot run yet.
     pub const fn new() -> Self {
         let registers = Registers { x: [0; 32], pc: 0 };
-        Self { context: Context { registers, floats: [0; 32], fcsr: 0, host_stack: 0 }, deadline: u64::MAX, watch: Watch::new() }
+        Self {
+            context: Context { registers, floats: [0; 32], fcsr: 0, host_stack: 0 },
+            deadline: u64::MAX,
+            watch: Watch::new(),
+        }
     }
 
     /// Sets everything of the virtual processor that is the same for each guest.
