@@ -11,10 +11,11 @@ use vm_device::exit::riscv64::{
 use vm_device::exit::{ExecuteError, Guest, MemoryAccessKind};
 use vm_device::{Failed, GuestAddress};
 
-use super::host::{HERTZ, time};
+use super::host::time;
 use super::sbi;
 use super::translation::Untranslated;
 use super::vcpu::{Exit, NoHandler};
+use super::watch::SECONDS;
 use crate::counts::COUNTS;
 use crate::machine::Machine;
 use crate::power::POWER;
@@ -30,9 +31,6 @@ mod cause {
 }
 
 const WFI: u32 = 0x1050_0073;
-
-/// How long the guest may do nothing but cause exceptions, as the machine's timer counts.
-const PATIENCE: u64 = 5 * HERTZ;
 
 /// How the instructions of accesses were known.
 pub struct Instructions {
@@ -53,7 +51,7 @@ impl Machine {
             Err(Fault::Stop(stop)) => return Err(stop),
             Ok(()) => {}
         }
-        if self.vcpu.watch.is_over(time(), PATIENCE, || COUNTS.claimed()) { Err(Stop::Endless) } else { Ok(()) }
+        if self.vcpu.watch.is_over(time(), || COUNTS.claimed()) { Err(Stop::Endless) } else { Ok(()) }
     }
 
     /// Does what the guest exited for, or says what it gets instead.
@@ -254,8 +252,7 @@ impl fmt::Display for Stop {
             Stop::Instruction(error) => error.fmt(f),
             Stop::NoHandler(NoHandler { cause }) => write!(f, "an exception ({cause}) at the exception's own handler"),
             Stop::Endless => {
-                let seconds = PATIENCE / HERTZ;
-                write!(f, "no device was accessed, no firmware called and nothing waited for in {seconds} s")
+                write!(f, "no device was accessed, no firmware called and nothing waited for in {SECONDS} s")
             }
         }
     }

@@ -37,7 +37,8 @@ const TABLES: u64 = MEMORY + 0x8000;
 /// Pages of memory beside the scratch device's.
 const PAGES: u64 = MEMORY + 0x1_0000;
 
-/// The virtual addresses of the pages: memory, scratch, memory, scratch, none, scratch, nothing, and memory that a program may access.
+/// The virtual addresses of the pages: memory, scratch, memory, scratch, none, scratch, nothing, and for a
+/// program of the guest's, memory and scratch.
 const WINDOW: u64 = 0x8000_0000;
 /// A virtual address whose page table is where no device is.
 const LOST: u64 = 0xc000_0000;
@@ -50,7 +51,7 @@ const fn entry(address: u64, flags: u64) -> u64 {
 const TABLE: u64 = 1;
 const MEMORY_PAGE: u64 = 0xcf;
 const DEVICE_PAGE: u64 = 0xc7;
-const USER_PAGE: u64 = 0xd7;
+const USER_PAGE: u64 = 0xdf;
 /// It may be fetched from, so that the second stage refuses it.
 const FETCHED_PAGE: u64 = 0xcf;
 
@@ -181,6 +182,32 @@ global_asm!(
     "amoadd.w a3, s11, (a4)",
     "lw a3, (a4)",
     "bne a3, s11, guest_fail",
+    //
+    "post 0x1b", // A program of the guest's, in its own page, with a device of its own.
+    "li t0, 1 << 18", // SUM
+    "csrs sstatus, t0",
+    "li a1, {WINDOW} + 0x7000",
+    "lla a2, guest_program",
+    "ld a3, (a2)",
+    "sd a3, (a1)",
+    "ld a3, 8(a2)",
+    "sd a3, 8(a1)",
+    "fence.i",
+    "csrc sstatus, t0",
+    "li a2, 0x1122334455667788",
+    "li a3, 0",
+    "li a4, {WINDOW} + 0x8000",
+    "li t0, 0x100", // SPP
+    "csrc sstatus, t0",
+    "csrw sepc, a1",
+    "lla s10, 9f",
+    "sret",
+    "9: expect s9, 8",
+    "expect a3, 0x11223344",
+    "lla s10, 9f", // The kernel does not reach the device as long as it does not want to.
+    "sd a2, (a4)",
+    "j guest_fail",
+    "9: expect_trap 15, {WINDOW} + 0x8000",
     //
     "post 0x20", // An interrupt: at once, then held back until interrupts are enabled.
     "li a1, {BELL}",
@@ -512,6 +539,8 @@ global_asm!(
     "beqz s10, guest_fail",
     "csrw sepc, s10",
     "li s10, 0",
+    "li t6, 0x100", // SPP: to the kernel, also from its program.
+    "csrs sstatus, t6",
     "sret",
     "1: slli s9, s9, 1",
     "srli s9, s9, 1",
@@ -533,6 +562,10 @@ global_asm!(
     "sret",
     ".balign 8",
     "guest_word: .quad 0",
+    "guest_program: sd a2, 0x10(a4)",
+    "lwu a3, 0x14(a4)",
+    "ecall",
+    "nop",
     //
     // Page tables: of 1 GiB each, then of 2 MiB, then of the window's pages.
     ".org guest_start + {TABLES} - {MEMORY}",
@@ -548,8 +581,8 @@ global_asm!(
     ".fill 509, 8, 0",
     ".quad {LAST_LEVEL_0}",
     "guest_level_0:",
-    ".quad {FIRST}, {SCRATCH_PAGE}, {SECOND}, {SCRATCH_PAGE}, 0, {SCRATCH_PAGE}, {NOTHING_PAGE}, {USERS}",
-    ".fill 504, 8, 0",
+    ".quad {FIRST}, {SCRATCH_PAGE}, {SECOND}, {SCRATCH_PAGE}, 0, {SCRATCH_PAGE}, {NOTHING_PAGE}, {USERS}, {USERS_SCRATCH}",
+    ".fill 503, 8, 0",
     "guest_last_level_0:",
     ".fill 511, 8, 0",
     ".quad {SCRATCH_PAGE}",
@@ -585,4 +618,5 @@ global_asm!(
     SCRATCH_PAGE = const entry(SCRATCH, FETCHED_PAGE),
     NOTHING_PAGE = const entry(NOTHING, FETCHED_PAGE),
     USERS = const entry(PAGES + 0x2000, USER_PAGE),
+    USERS_SCRATCH = const entry(SCRATCH, USER_PAGE),
 );
