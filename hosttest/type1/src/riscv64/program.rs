@@ -27,8 +27,8 @@ pub const BELL: u64 = 0x1100_1000;
 pub const EJECT: u64 = 0x1100_2000;
 /// The scratch device: a page of registers.
 pub const SCRATCH: u64 = 0x1200_0000;
-/// The frame buffer: memory.
-pub const FRAME_BUFFER: u64 = 0x1300_0000;
+/// The frame buffer: memory, where the root of the nested tables is more than one table.
+pub const FRAME_BUFFER: u64 = 0x80_1300_0000;
 
 /// Where no device is.
 const NOTHING: u64 = 0x1400_0000;
@@ -40,6 +40,8 @@ const PAGES: u64 = MEMORY + 0x1_0000;
 /// The virtual addresses of the pages: memory, scratch, memory, scratch, none, scratch, nothing, and for a
 /// program of the guest's, memory and scratch.
 const WINDOW: u64 = 0x8000_0000;
+/// The virtual address of the frame buffer.
+const FRAME_WINDOW: u64 = WINDOW + 0x40_0000;
 /// A virtual address whose page table is where no device is.
 const LOST: u64 = 0xc000_0000;
 
@@ -248,7 +250,7 @@ global_asm!(
     "csrci sstatus, 2",
     //
     "post 0x22", // The frame buffer is memory.
-    "li a1, {FRAME_BUFFER}",
+    "li a1, {FRAME_WINDOW}",
     "li a2, {FRAME}",
     "li a3, 1024",
     "2: sw a2, (a1)",
@@ -267,7 +269,7 @@ global_asm!(
     "expect a3, -1",
     "lw a3, 4(a1)",
     "expect a3, -1",
-    "li a1, {FRAME_BUFFER}",
+    "li a1, {FRAME_WINDOW}",
     "sw zero, (a1)",
     "lwu a3, (a1)",
     "expect a3, 0xffffffff",
@@ -578,7 +580,8 @@ global_asm!(
     "guest_level_1:",
     ".quad {LEVEL_0}",
     ".quad {FAR}",
-    ".fill 509, 8, 0",
+    ".quad {FRAME_PAGE}",
+    ".fill 508, 8, 0",
     ".quad {LAST_LEVEL_0}",
     "guest_level_0:",
     ".quad {FIRST}, {SCRATCH_PAGE}, {SECOND}, {SCRATCH_PAGE}, 0, {SCRATCH_PAGE}, {NOTHING_PAGE}, {USERS}, {USERS_SCRATCH}",
@@ -597,7 +600,7 @@ global_asm!(
     BELL = const BELL,
     EJECT = const EJECT,
     SCRATCH = const SCRATCH,
-    FRAME_BUFFER = const FRAME_BUFFER,
+    FRAME_WINDOW = const FRAME_WINDOW,
     FRAME = const FRAME as i32,
     NOTHING = const NOTHING,
     WINDOW = const WINDOW,
@@ -613,6 +616,7 @@ global_asm!(
     LOST_TABLE = const entry(NOTHING, TABLE),
     // Beyond what the second stage translates.
     FAR = const entry(1 << 45, DEVICE_PAGE),
+    FRAME_PAGE = const entry(FRAME_BUFFER, DEVICE_PAGE),
     FIRST = const entry(PAGES, MEMORY_PAGE),
     SECOND = const entry(PAGES + 0x1000, MEMORY_PAGE),
     SCRATCH_PAGE = const entry(SCRATCH, FETCHED_PAGE),
