@@ -21,8 +21,9 @@
 //! | `exits` | from exits to devices, and [`Stopped`](processor::exits::Stopped): why the guest cannot go on |
 //! | `guest` | the guests: their machines, and the program of the small one |
 //!
-//! `svm` is AMD's; what it shares with other processors of x86 is in `x86`. `arm64` is Arm's with EL2, and `riscv64` is RISC-V's with the
-//! hypervisor extension; what those two share of starting a kernel is in `kernel` and `device_tree`. A further processor is a further folder, a line below, and one in `build.rs`, which links by its `image.ld`.
+//! `svm` is AMD's; what it shares with other processors of x86 is in `x86`. `arm64` is Arm's with EL2, `riscv64` RISC-V's with the
+//! hypervisor extension; what both share of starting a kernel is in `kernel` and `device_tree`. A further processor is a further
+//! folder, a line below, and one in `build.rs`, which links by its `image.ld`.
 //!
 //! It is no product: it has one virtual processor, and a guest that has the machine's interrupts can keep them.
 
