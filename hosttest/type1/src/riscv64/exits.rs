@@ -85,7 +85,7 @@ impl Machine {
         Ok(())
     }
 
-    /// The instruction that made an access. The processor tells it here; every second time that is ignored, so that both ways are gone.
+    /// The instruction that made an access. Where the processor tells it, that is ignored every second time, so that both ways are used.
     fn instruction(&mut self, fault: &GuestPageFault, registers: &Registers, exit: Exit) -> Result<Instruction, Fault> {
         let Instructions { told, decoded } = &INSTRUCTIONS;
         let is_ignored = told.load(Ordering::Relaxed) > decoded.load(Ordering::Relaxed);

@@ -18,7 +18,7 @@ const A6: u8 = 16;
 const A7: u8 = 17;
 
 const VERSION_1_0: u64 = 1 << 24;
-/// Numbers that nobody else has: of the implementation, and of its version.
+/// The number of the implementation: none that is registered.
 const IMPLEMENTATION: u64 = 0x766d_6465;
 
 const NOT_SUPPORTED: i64 = -2;
