@@ -107,7 +107,7 @@ const IMAGES: [(&str, &[u32], &str, &str); 8] = [
 
 /// The same for RISC-V: each Image is entered in VS-mode without translation, and with its handler of exceptions at 0, where no memory
 /// is.
-const RISCV_IMAGES: [(&str, &[u32], &str, &str); 15] = [
+const RISCV_IMAGES: [(&str, &[u32], &str, &str); 16] = [
     ("powers_off", &[LUI_SRST, ADD_SRST, LI_A6_0, 0x0513, ECALL, RISCV_STAY], "verdict: passed", ""),
     // li a0, 1
     ("reboots", &[LUI_SRST, ADD_SRST, LI_A6_0, 0x0010_0513, ECALL, RISCV_STAY], "the guest rebooted", ""),
@@ -147,6 +147,25 @@ const RISCV_IMAGES: [(&str, &[u32], &str, &str); 15] = [
         &[AUIPC_T0, ADD_16, SET_HANDLER, 0x1400_0537, 0x00c5_25af],
         "at the exception's own handler",
         "at pc 0x40200050, instruction 0xc525af",
+    ),
+    // auipc t0, 0; lui a0, 0x14000; li t1, 0x13; sw t1, 16(t0): a nop where sw a0, (a0) was, which the processor has fetched before
+    (
+        "changes_the_next_instruction",
+        &[
+            AUIPC_T0,
+            0x1400_0537,
+            0x0130_0313,
+            0x0062_a823,
+            0x00a5_2023,
+            LUI_SRST,
+            ADD_SRST,
+            LI_A6_0,
+            0x0513,
+            ECALL,
+            RISCV_STAY,
+        ],
+        "verdict: passed",
+        "",
     ),
     // lui t0, 0x14; li t1, 8 << 60; or t0, t0, t1; csrw satp, t0; sfence.vma
     (

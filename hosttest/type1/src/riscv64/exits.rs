@@ -64,8 +64,10 @@ impl Machine {
                 if fault.page_walk || fault.kind == MemoryAccessKind::Fetch {
                     return Err(access_fault(exit));
                 }
-                let instruction = self.instruction(&fault, &registers, exit)?;
-                instruction.execute(&mut registers, self.vcpu.mode(), &fault, self)?;
+                match self.instruction(&fault, &registers, exit)? {
+                    Some(instruction) => instruction.execute(&mut registers, self.vcpu.mode(), &fault, self)?,
+                    None => self.vcpu.forget_instructions(),
+                }
                 *self.vcpu.registers_mut() = registers;
             }
             cause @ (cause::ILLEGAL_INSTRUCTION | cause::MISALIGNED_STORE) => {
@@ -86,7 +88,13 @@ impl Machine {
     }
 
     /// The instruction that made an access. Where the processor tells it, that is ignored every second time, so that both ways are used.
-    fn instruction(&mut self, fault: &GuestPageFault, registers: &Registers, exit: Exit) -> Result<Instruction, Fault> {
+    /// `None` if the bytes in memory are those of no access: the guest has changed them since the processor fetched them.
+    fn instruction(
+        &mut self,
+        fault: &GuestPageFault,
+        registers: &Registers,
+        exit: Exit,
+    ) -> Result<Option<Instruction>, Fault> {
         let Instructions { told, decoded } = &INSTRUCTIONS;
         let is_ignored = told.load(Ordering::Relaxed) > decoded.load(Ordering::Relaxed);
         let known = if is_ignored { Ok(None) } else { fault.instruction() };
@@ -96,10 +104,12 @@ impl Machine {
             Err(error) => (Err(error), told),
         };
         counter.fetch_add(1, Ordering::Relaxed);
-        instruction.map_err(|error| match error {
-            DecodeError::Unsupported(_) => access_fault(exit),
-            error => Fault::Stop(Stop::Instruction(error)),
-        })
+        match instruction {
+            Ok(instruction) => Ok(Some(instruction)),
+            Err(DecodeError::NoMemoryOperand(_) | DecodeError::Malformed(_)) => Ok(None),
+            Err(DecodeError::Unsupported(_)) => Err(access_fault(exit)),
+            Err(error) => Err(Fault::Stop(Stop::Instruction(error))),
+        }
     }
 
     /// The guest waits for an interrupt.

@@ -134,8 +134,7 @@ impl Vcpu {
     /// Lets the guest run from `address` in VS-mode, without translation, with two arguments. What was written to its memory before is
     /// what it fetches.
     pub fn start_at(&mut self, address: u64, arguments: [u64; 2]) {
-        // SAFETY: the barrier touches no memory.
-        unsafe { asm!("fence.i", options(nostack)) };
+        self.forget_instructions();
         let registers = self.registers_mut();
         registers.pc = address;
         registers.set(10, arguments[0]);
@@ -188,6 +187,12 @@ impl Vcpu {
     pub fn forget_translations(&mut self) {
         // SAFETY: afterwards the tables are read again, which are as the hypervisor wants them.
         unsafe { asm!(".option push", ".option arch, +h", "hfence.gvma", ".option pop", options(nostack)) };
+    }
+
+    /// Lets the processor fetch instructions again that it has fetched before.
+    pub fn forget_instructions(&mut self) {
+        // SAFETY: the barrier touches no memory.
+        unsafe { asm!("fence.i", options(nostack)) };
     }
 
     /// Waits for the next interrupt, of the timer at the latest, unless the guest has one.
