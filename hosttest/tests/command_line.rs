@@ -199,6 +199,7 @@ fn without_qemu_what_needs_it_names_the_package() {
         (&["type1", "--machine", "svm"], "qemu-system-x86"),
         (&["type1", "--machine", "vmx"], "bochs bochsbios vgabios"),
         (&["type1", "--machine", "arm64"], "qemu-system-arm"),
+        (&["type1", "--machine", "riscv64"], "qemu-system-misc"),
         (&["nested", "--", "list"], "qemu-system-x86"),
     ] {
         let output = Tools::new("no-qemu").hosttest(arguments).output().unwrap();

@@ -150,6 +150,122 @@ const IMAGES: [(&str, &[u32], &str, &str); 8] = [
     ),
 ];
 
+/// The same for RISC-V: each Image is entered in VS-mode without translation, and with its handler of exceptions at 0, where no memory
+/// is.
+const RISCV_IMAGES: [(&str, &[u32], &str, &str); 16] = [
+    ("powers_off", &[LUI_SRST, ADD_SRST, LI_A6_0, 0x0513, ECALL, RISCV_STAY], "verdict: passed", ""),
+    // li a0, 1
+    ("reboots", &[LUI_SRST, ADD_SRST, LI_A6_0, 0x0010_0513, ECALL, RISCV_STAY], "the guest rebooted", ""),
+    // wfi, without an interrupt that is enabled
+    ("waits_for_nothing", &[0x1050_0073], "the guest did not turn the machine off", ""),
+    // lui t0, 0x14000; jr t0
+    (
+        "runs_where_no_memory_is",
+        &[0x1400_02b7, 0x0002_8067],
+        "an exception (1) at the exception's own handler",
+        "at pc 0x0, where no memory is",
+    ),
+    // no instruction
+    (
+        "unknown_instruction",
+        &[AUIPC_T0, ADD_12, SET_HANDLER, 0xffff_ffff],
+        "an exception (2) at the exception's own handler",
+        "at pc 0x4020004c, instruction 0xffffffff",
+    ),
+    // hlv.w t0, (t0)
+    (
+        "hypervisor_instruction",
+        &[AUIPC_T0, ADD_12, SET_HANDLER, 0x6802_c2f3],
+        "an exception (2) at the exception's own handler",
+        "at pc 0x4020004c, instruction 0x6802c2f3",
+    ),
+    // csrr t0, hgatp
+    (
+        "hidden_register",
+        &[AUIPC_T0, ADD_12, SET_HANDLER, 0x6800_22f3],
+        "an exception (2) at the exception's own handler",
+        "at pc 0x4020004c, instruction 0x680022f3",
+    ),
+    // lui a0, 0x14000; amoadd.w a1, a2, (a0); the hypervisor may see it as a load
+    (
+        "atomic_operation_where_no_memory_is",
+        &[AUIPC_T0, ADD_16, SET_HANDLER, 0x1400_0537, 0x00c5_25af],
+        "at the exception's own handler",
+        "at pc 0x40200050, instruction 0xc525af",
+    ),
+    // auipc t0, 0; lui a0, 0x14000; li t1, 0x13; sw t1, 16(t0): a nop where sw a0, (a0) was, which the processor has fetched before
+    (
+        "changes_the_next_instruction",
+        &[
+            AUIPC_T0,
+            0x1400_0537,
+            0x0130_0313,
+            0x0062_a823,
+            0x00a5_2023,
+            LUI_SRST,
+            ADD_SRST,
+            LI_A6_0,
+            0x0513,
+            ECALL,
+            RISCV_STAY,
+        ],
+        "verdict: passed",
+        "",
+    ),
+    // lui t0, 0x14; li t1, 8 << 60; or t0, t0, t1; csrw satp, t0; sfence.vma
+    (
+        "page_tables_where_no_memory_is",
+        &[0x0001_42b7, 0xfff0_0313, 0x03f3_1313, 0x0062_e2b3, 0x1802_9073, 0x1200_0073],
+        "at the exception's own handler",
+        "at pc 0x0, where no memory is",
+    ),
+    // auipc t0, 0x10; srli t0, t0, 12; li t1, 8 << 60; or t0, t0, t1; csrw satp, t0; sfence.vma: the table is all zeros
+    (
+        "page_tables_that_map_nothing",
+        &[0x0001_0297, 0x00c2_d293, 0xfff0_0313, 0x03f3_1313, 0x0062_e2b3, 0x1802_9073, 0x1200_0073],
+        "an exception (12) at the exception's own handler",
+        "at pc 0x0, where no memory is",
+    ),
+    // li a7, 0x123; ecall; j . - 8
+    ("calls_nobody", &[0x1230_0893, ECALL, 0xff9f_f06f], NO_PROGRESS, "at pc 0x40200"),
+    // The handler: nop; no instruction
+    ("exceptions_without_end", &[AUIPC_T0, ADD_12, SET_HANDLER, 0x13, 0], NO_PROGRESS, "at pc 0x4020004c"),
+    // The handler: lui sp, 0x14000; sd ra, -8(sp); ld ra, -8(sp); ret
+    (
+        "stack_where_no_memory_is",
+        &[AUIPC_T0, ADD_12, SET_HANDLER, 0x1400_0137, 0xfe11_3c23, 0xff81_3083, 0x0000_8067],
+        NO_PROGRESS,
+        "at pc 0x402000",
+    ),
+    // slli zero, zero, 0x1f; ebreak; srai zero, zero, 7: by which QEMU would serve its guests if it was asked to
+    (
+        "asks_the_emulator",
+        &[0x01f0_1013, 0x0010_0073, 0x4070_5013],
+        "an exception (1) at the exception's own handler",
+        "at pc 0x0, where no memory is",
+    ),
+    // lui a0, 0x100; lui a1, 5; addi a1, a1, 0x555; sw a1, (a0): what ends QEMU, were it the machine's
+    (
+        "ends_the_machine",
+        &[AUIPC_T0, ADD_12, SET_HANDLER, 0x0010_0537, 0x0000_55b7, 0x5555_8593, 0x00b5_2023, RISCV_STAY],
+        NO_PROGRESS,
+        "at pc 0x4020005c, instruction 0x6f",
+    ),
+];
+
+const NO_PROGRESS: &str = "no device was accessed, no firmware called and nothing waited for in 3 s";
+/// auipc t0, 0; addi t0, t0, 12 or 16; csrw stvec, t0: exceptions go on behind it, or one instruction further.
+const AUIPC_T0: u32 = 0x0000_0297;
+const ADD_12: u32 = 0x00c2_8293;
+const ADD_16: u32 = 0x0102_8293;
+const SET_HANDLER: u32 = 0x1052_9073;
+/// li a7, 0x53525354 (SRST); li a6, 0; ecall; j .
+const LUI_SRST: u32 = 0x5352_58b7;
+const ADD_SRST: u32 = 0x3548_889b;
+const LI_A6_0: u32 = 0x0000_0813;
+const ECALL: u32 = 0x0000_0073;
+const RISCV_STAY: u32 = 0x0000_006f;
+
 /// Half of the number of a call to the firmware: movk w0, #0x8400, lsl #16.
 const CALL: u32 = 0x72b0_8000;
 /// The other half: movk w0, #...
@@ -215,6 +331,7 @@ fn main() -> ExitCode {
     let hypervisor = [&Need::new("QEMU and the image's target", available(Machine::Svm))];
     let on_vmx = [&Need::new("Bochs and the image's target", available(Machine::Vmx))];
     let on_arm = [&Need::new("QEMU for Arm and the image's target", available(Machine::Arm64))];
+    let on_riscv = [&Need::new("QEMU for RISC-V and the image's target", available(Machine::Riscv64))];
     let guests = [&Need::new("KVM", kvm())];
     let mut trials: Vec<Trial> = Vec::new();
     for (machine, needs, others) in
@@ -227,6 +344,10 @@ fn main() -> ExitCode {
     }
     trials.extend(IMAGES.into_iter().map(|(name, code, why, position)| {
         test(&format!("arm64/{name}"), &on_arm, move || tells(Machine::Arm64, &arm_image(name, code), why, position))
+    }));
+    trials.extend(RISCV_IMAGES.into_iter().map(|(name, code, why, position)| {
+        let tells = move || tells(Machine::Riscv64, &riscv_image(name, code), why, position);
+        test(&format!("riscv64/{name}"), &on_riscv, tells)
     }));
     trials.push(test("svm/no_kernel", &hypervisor, no_kernel));
     trials.push(test("trace", &guests, a_trace_has_each_access_of_the_guest));
@@ -253,6 +374,15 @@ fn arm_image(name: &str, code: &[u32]) -> PathBuf {
     image[56..60].copy_from_slice(b"ARM\x64");
     image.extend(code.iter().flat_map(|word| word.to_le_bytes()));
     written(&format!("{name}.image"), &image)
+}
+
+/// The same for RISC-V (Linux, Documentation/arch/riscv/boot-image-header.rst).
+fn riscv_image(name: &str, code: &[u32]) -> PathBuf {
+    let mut image = vec![0; 0x40];
+    image[..4].copy_from_slice(&0x0400_006f_u32.to_le_bytes());
+    image[56..60].copy_from_slice(b"RSC\x05");
+    image.extend(code.iter().flat_map(|word| word.to_le_bytes()));
+    written(&format!("{name}.riscv"), &image)
 }
 
 fn written(name: &str, bytes: &[u8]) -> PathBuf {

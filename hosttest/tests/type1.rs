@@ -1,5 +1,6 @@
-//! The bare-metal hypervisor under its emulators. Without an emulator or the image's target its tests count as ignored, and that
-//! of a Linux kernel without one: see `Kernel`. Where `CI` is set, they count as failed.
+//! The bare-metal hypervisor in emulators of its machines. Without an emulator or the image's target its tests count as ignored, and
+//! those of Linux kernels without one: see `Kernel`. Where `CI` is set, they count as failed. A kernel for riscv64 is run only where
+//! `VM_DEVICE_KERNEL_RISCV64` names one.
 
 mod needs;
 
@@ -20,13 +21,18 @@ fn main() -> ExitCode {
         .map(|(machine, need)| trial(&format!("{}/small_guest", machine.name()), *machine, &[need], Ok(Guest::Small)))
         .collect();
     for (machine, need) in &needs {
+        let kernel = |kernel: Kernel| kernel.find().map_err(|missing| missing.to_string());
         let (kernel, what) = match machine {
-            Machine::Svm => (Kernel::Cloud, "a Linux kernel"),
-            Machine::Arm64 => (Kernel::Arm64, "a Linux kernel for arm64"),
+            Machine::Svm => (kernel(Kernel::Cloud), "a Linux kernel"),
+            Machine::Arm64 => (kernel(Kernel::Arm64), "a Linux kernel for arm64"),
             // Its disk is too small for one.
             Machine::Vmx => continue,
+            // Debian 12 has none. The `vmlinux` of Debian 13 is one.
+            Machine::Riscv64 => match std::env::var_os("VM_DEVICE_KERNEL_RISCV64") {
+                Some(named) => (Ok(named.into()), "a Linux kernel for riscv64"),
+                None => continue,
+            },
         };
-        let kernel = kernel.find().map_err(|missing| missing.to_string());
         let linux = Need::new(what, kernel.as_ref());
         let guest = kernel.map(|kernel| Guest::Linux { kernel, initrd: None, append: String::new() });
         trials.push(trial(&format!("{}/linux", machine.name()), *machine, &[need, &linux], guest));
@@ -39,6 +45,7 @@ fn needs_of(machine: Machine, found: Result<(), Error>) -> Need {
         Machine::Svm => "QEMU and the image's target",
         Machine::Vmx => "Bochs and the image's target",
         Machine::Arm64 => "QEMU for Arm and the image's target",
+        Machine::Riscv64 => "QEMU for RISC-V and the image's target",
     };
     Need::new(what, found)
 }

@@ -5,6 +5,7 @@ fn main() {
     let folder = match variable("CARGO_CFG_TARGET_ARCH").as_str() {
         "aarch64" => "arm64",
         "x86_64" if std::env::var_os("CARGO_FEATURE_VMX").is_some() => "vmx",
+        "riscv64" => "riscv64",
         _ => "svm",
     };
     let script = format!("src/{folder}/image.ld");

@@ -15,7 +15,7 @@ pub(super) struct Arguments {
     /// The machine that it runs on
     #[arg(long, value_enum, default_value_t)]
     machine: Machine,
-    /// Run this Linux kernel, a bzImage or an Image of arm64, instead of the small guest
+    /// Run this Linux kernel, a bzImage or an Image of arm64 or riscv64, instead of the small guest
     #[arg(long, value_name = "FILE")]
     kernel: Option<PathBuf>,
     /// Its initial RAM disk; without one, its `/init` prints a line and turns the machine off

@@ -25,6 +25,8 @@ pub enum Processor {
     X86,
     /// AArch64.
     Arm,
+    /// RISC-V of 64 bits.
+    RiscV,
 }
 
 impl Processor {
@@ -33,6 +35,7 @@ impl Processor {
         match self {
             Processor::X86 => 62,
             Processor::Arm => 183,
+            Processor::RiscV => 243,
         }
     }
 
@@ -41,7 +44,7 @@ impl Processor {
     const fn system_calls(self) -> [u32; 3] {
         match self {
             Processor::X86 => [1, 16, 169],
-            Processor::Arm => [64, 29, 142],
+            Processor::Arm | Processor::RiscV => [64, 29, 142],
         }
     }
 
@@ -67,6 +70,16 @@ impl Processor {
                     code.extend((0x72a0_0000 | high << 5 | register).to_le_bytes());
                 }
                 code.extend(0xd400_0001_u32.to_le_bytes());
+            }
+            // li a7, number; li a0, ...; li a1, ...; li a2, ...; ecall. Each load is a lui and an addiw, which has a sign.
+            Processor::RiscV => {
+                let [a0, a1, a2] = arguments;
+                for (register, value) in [(17, number), (10, a0), (11, a1), (12, a2)] {
+                    let (low, high) = (value & 0xfff, value.wrapping_add(0x800) & 0xffff_f000);
+                    code.extend((high | register << 7 | 0x37).to_le_bytes());
+                    code.extend((low << 20 | register << 15 | register << 7 | 0x1b).to_le_bytes());
+                }
+                code.extend(0x0000_0073_u32.to_le_bytes());
             }
         }
         code
@@ -128,5 +141,6 @@ mod tests {
         assert_eq!(&program[..4], b"\x7fELF");
         assert_eq!(&init(Processor::X86)[186..], GREETING.as_bytes());
         assert_eq!(&init(Processor::Arm)[228..], GREETING.as_bytes());
+        assert_eq!(&init(Processor::RiscV)[228..], GREETING.as_bytes());
     }
 }

@@ -21,11 +21,13 @@ pub enum Machine {
     Vmx,
     /// A machine of Arm with EL2, emulated by QEMU
     Arm64,
+    /// A machine of RISC-V with the hypervisor extension, emulated by QEMU
+    Riscv64,
 }
 
 impl Machine {
     /// All of them.
-    pub const ALL: [Self; 3] = [Machine::Svm, Machine::Vmx, Machine::Arm64];
+    pub const ALL: [Self; 4] = [Machine::Svm, Machine::Vmx, Machine::Arm64, Machine::Riscv64];
 
     /// Its name on the command line.
     pub const fn name(self) -> &'static str {
@@ -33,6 +35,7 @@ impl Machine {
             Machine::Svm => "svm",
             Machine::Vmx => "vmx",
             Machine::Arm64 => "arm64",
+            Machine::Riscv64 => "riscv64",
         }
     }
 
@@ -41,6 +44,7 @@ impl Machine {
         match self {
             Machine::Svm | Machine::Vmx => "x86_64-unknown-none",
             Machine::Arm64 => "aarch64-unknown-none",
+            Machine::Riscv64 => "riscv64gc-unknown-none-elf",
         }
     }
 
@@ -58,6 +62,7 @@ impl Machine {
             Machine::Svm => (crate::qemu::PROGRAM, crate::qemu::PACKAGE),
             Machine::Vmx => (bochs::PROGRAM, bochs::PACKAGE),
             Machine::Arm64 => ("qemu-system-aarch64", "qemu-system-arm"),
+            Machine::Riscv64 => ("qemu-system-riscv64", "qemu-system-misc"),
         }
     }
 
@@ -68,6 +73,7 @@ impl Machine {
         match self {
             Machine::Svm | Machine::Vmx => Some((Processor::X86, (64 + 16) * MIB, (64 + 256) * MIB)),
             Machine::Arm64 => Some((Processor::Arm, (1024 + 64 + 2) * MIB, (1024 + 64 + 192) * MIB)),
+            Machine::Riscv64 => Some((Processor::RiscV, (2048 + 64 + 2) * MIB, (2048 + 64 + 192) * MIB)),
         }
     }
 
@@ -86,12 +92,8 @@ impl Machine {
         let mut qemu = match self {
             Machine::Vmx => return bochs::command(image, command_line, files, folder),
             Machine::Svm => start::machine("tcg", 512),
-            Machine::Arm64 => {
-                let mut qemu = Command::new(self.emulator().0);
-                qemu.args(["-machine", "virt,virtualization=on,gic-version=3", "-cpu", "cortex-a57", "-m", "512"])
-                    .args(["-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
-                qemu
-            }
+            Machine::Arm64 => self.virt(&["virt,virtualization=on,gic-version=3", "-cpu", "cortex-a57"]),
+            Machine::Riscv64 => self.virt(&["virt", "-cpu", "rv64,h=true", "-bios", "none"]),
         };
         qemu.arg("-kernel").arg(image);
         for (file, address) in files {
@@ -103,6 +105,15 @@ impl Machine {
         Ok(qemu)
     }
 
+    /// QEMU's machine `virt`, of this kind.
+    fn virt(self, kind: &[&str]) -> Command {
+        let mut qemu = Command::new(self.emulator().0);
+        qemu.arg("-machine")
+            .args(kind)
+            .args(["-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+        qemu
+    }
+
     /// The exit code of the emulator when the hypervisor ends the machine with this verdict.
     pub(super) const fn exit_code(self, passed: bool) -> i32 {
         match self {
@@ -111,6 +122,8 @@ impl Machine {
             Machine::Vmx => bochs::EXIT_CODE,
             // Turning the machine off says nothing: the last line does.
             Machine::Arm64 => 0,
+            Machine::Riscv64 if passed => 0,
+            Machine::Riscv64 => 1,
         }
     }
 }

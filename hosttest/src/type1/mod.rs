@@ -29,7 +29,7 @@ pub enum Guest {
     Small,
     /// A Linux kernel.
     Linux {
-        /// The kernel: a bzImage, or an Image of arm64.
+        /// The kernel: a bzImage, or an Image of arm64 or riscv64.
         kernel: PathBuf,
         /// Its initial RAM disk; without, one whose `/init` prints a line and turns the machine off.
         initrd: Option<PathBuf>,

@@ -45,6 +45,12 @@ impl Counts {
         self.0.lock().devices.iter().find(|device| device.0 == name).map_or(0, |device| device.1)
     }
 
+    /// The exits for all devices.
+    #[cfg(target_arch = "riscv64")]
+    pub fn claimed(&self) -> u64 {
+        self.0.lock().devices.iter().map(|device| device.1).sum()
+    }
+
     /// Prints them.
     pub fn print(&self) {
         let table = self.0.lock();

@@ -21,7 +21,8 @@
 //! | `exits` | from exits to devices, and [`Stopped`](processor::exits::Stopped): why the guest cannot go on |
 //! | `guest` | the guests: their machines, and the program of the small one |
 //!
-//! `svm` is AMD's, `vmx` Intel's, which the feature `vmx` chooses; what both share is in `x86`. A further processor is a further
+//! `svm` is AMD's, `vmx` Intel's, which the feature `vmx` chooses; what both share is in `x86`. `arm64` is Arm's with EL2, `riscv64`
+//! RISC-V's with the hypervisor extension; what both share of starting a kernel is in `kernel` and `device_tree`. A further processor is a further
 //! folder, a line below, and one in `build.rs`, which links by its `image.ld`.
 //!
 //! It is no product: it has one virtual processor, and a guest that has the machine's interrupts can keep them.
@@ -36,6 +37,8 @@ mod device_tree;
 mod devices;
 mod failure;
 mod interrupts;
+#[cfg(not(target_arch = "x86_64"))]
+mod kernel;
 mod machine;
 mod manager;
 mod memory;
@@ -49,6 +52,9 @@ mod x86;
 
 #[cfg(target_arch = "aarch64")]
 #[path = "arm64/mod.rs"]
+mod processor;
+#[cfg(target_arch = "riscv64")]
+#[path = "riscv64/mod.rs"]
 mod processor;
 #[cfg(all(target_arch = "x86_64", not(feature = "vmx")))]
 #[path = "svm/mod.rs"]

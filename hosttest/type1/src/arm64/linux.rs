@@ -4,10 +4,9 @@
 //! are the processor's. The serial port is emulated, and so is the firmware (PSCI). Where no device is the guest reads all ones.
 //! What the machine is it learns from a device tree, which is written from what is registered.
 
-use spin::Mutex;
 use vm_device::devices::pl011::Pl011;
-use vm_device::tables::fdt::{self, Clock, Config, ControllerKind, InterruptParent, Nodes};
-use vm_device::{Gsi, GuestUsize, IoRange, IoResource, IoType, IrqResource, Property, RegisterError};
+use vm_device::tables::fdt::{Clock, Config, ControllerKind, InterruptParent, Nodes};
+use vm_device::{Gsi, GuestUsize, IoResource, IoType, IrqResource, Property, RegisterError};
 
 use super::boot::Loaded;
 use super::guest::{MEMORY, clean, memory};
@@ -15,23 +14,22 @@ use super::host::HostClock;
 use super::vcpu::Vcpu;
 use crate::devices::Silent;
 use crate::failure::Failure;
+use crate::kernel::Kernel;
 use crate::machine::Guest;
 use crate::manager::MANAGER;
-use crate::memory::{GuestMemory, Page};
 use crate::power::turned_off;
 use crate::wire::Wire;
 
-/// Where QEMU has put the files of the kernel and the initial RAM disk: guest physical addresses. The image's command line
-/// is `linux`, the size of the latter, and the kernel's own command line.
-const KERNEL: u64 = MEMORY + (2 << 20);
-const INITRD: u64 = MEMORY + (192 << 20);
-/// Where the device tree is.
-const TREE: u64 = MEMORY + (248 << 20);
+/// Where QEMU has put the files, and what the kernel is told: its console.
+const KERNEL: Kernel = Kernel {
+    address: MEMORY + (2 << 20),
+    magic: *b"ARM\x64",
+    initrd: MEMORY + (192 << 20),
+    tree: MEMORY + (248 << 20),
+    arguments: "earlycon=pl011,0x9000000 console=ttyAMA0 panic=-1 nokaslr ",
+};
 /// The size of the guest's memory.
 const SIZE: u64 = 256 << 20;
-
-/// What the kernel is told besides what the user says: its console.
-const ARGUMENTS: &str = "earlycon=pl011,0x9000000 console=ttyAMA0 panic=-1 nokaslr ";
 
 /// The emulated UART, and its line.
 const UART_MEMORY: u64 = 0x0900_0000;
@@ -44,10 +42,6 @@ static BUS: Silent = Silent("bus");
 static WIRE: Wire = Wire::new();
 static UART: Pl011<'static, &'static Wire, HostClock> = Pl011::new("serial", &WIRE, HostClock);
 static GIC: [Silent; 2] = [Silent("distributor"), Silent("redistributor")];
-
-/// The tree, before it is in the guest's memory, and the kernel's command line.
-static BUFFER: Mutex<Page<16384>> = Mutex::new(Page([0; 16384]));
-static COMMAND_LINE: Mutex<[u8; 2048]> = Mutex::new([0; 2048]);
 
 fn register_devices() -> Result<(), RegisterError<&'static str>> {
     let bus = MANAGER.register_device(&BUS, None, &[], &[])?;
@@ -66,47 +60,17 @@ fn register_devices() -> Result<(), RegisterError<&'static str>> {
 pub fn load(loaded: Loaded, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
     register_devices()?;
     let memory = memory(SIZE);
-    let words = loaded.command_line.strip_prefix("linux ").and_then(|words| words.split_once(' '));
-    let (initrd_size, arguments) = words.ok_or("the command line is not `linux SIZE ...`")?;
-    let initrd_size: u64 = initrd_size.parse().map_err(|_| "the size of the initial RAM disk is no number")?;
-    if initrd_size == 0 || initrd_size > TREE - INITRD {
-        return Err("the initial RAM disk does not fit the guest's memory".into());
-    }
-    let mut magic = [0; 4];
-    memory.read(KERNEL + 56, &mut magic).ok_or("no memory at the kernel")?;
-    if &magic != b"ARM\x64" {
-        return Err("the kernel is no Image".into());
-    }
-    write_tree(memory, initrd_size, arguments)?;
-    clean(MEMORY, SIZE);
-    vcpu.pass_interrupts();
-    vcpu.start_at(KERNEL, TREE);
-    Ok(Guest { memory, judge: turned_off })
-}
-
-/// Tells the kernel what the machine is.
-fn write_tree(memory: GuestMemory, initrd_size: u64, arguments: &str) -> Result<(), &'static str> {
-    let mut command_line = COMMAND_LINE.lock();
-    let mut length = 0;
-    for part in [ARGUMENTS, arguments] {
-        let place = command_line.get_mut(length..length + part.len()).ok_or("the command line is too long")?;
-        place.copy_from_slice(part.as_bytes());
-        length += part.len();
-    }
-    let range =
-        |first: u64, size: u64| IoRange::new(first.into(), (first + size - 1).into()).map_err(|_| "an empty range");
     let config = Config {
         interrupts: Some(InterruptParent { phandle: GIC_HANDLE, kind: ControllerKind::Gic }),
-        memory: &[range(MEMORY, SIZE)?],
-        bootargs: core::str::from_utf8(&command_line[..length]).ok(),
-        initrd: Some(range(INITRD, initrd_size)?),
         clock: Some(Clock { phandle: CLOCK_HANDLE, hertz: 24_000_000 }),
         nodes: Some(&processor),
         ..Config::new()
     };
-    let tree = &mut BUFFER.lock().0;
-    let length = fdt::write(&MANAGER, &config, tree).map_err(|_| "the device tree cannot be written")?;
-    memory.write(TREE, &tree[..length]).ok_or("no memory for the device tree")
+    KERNEL.prepare(memory, loaded.command_line, config)?;
+    clean(MEMORY, SIZE);
+    vcpu.pass_interrupts();
+    vcpu.start_at(KERNEL.address, KERNEL.tree);
+    Ok(Guest { memory, judge: turned_off })
 }
 
 const GIC_HANDLE: u32 = 1;
