@@ -60,9 +60,9 @@ impl Machine {
             },
             // The access that it waits for may come later: it goes on, and waits again.
             class::WAIT => registers.advance(4),
-            class::HVC => psci::call(&mut registers),
+            class::HVC => psci::call(self, &mut registers),
             class::SMC => {
-                psci::call(&mut registers);
+                psci::call(self, &mut registers);
                 registers.advance(4);
             }
             // What it does not have.

@@ -1,0 +1,124 @@
+//! The heavy barrier of the asymmetric fence: an interrupt to each other processor, which executes a barrier and acknowledges.
+//!
+//! **It is exact.** Each processor has two numbers: of the barriers that were *requested* of it, and of those that it has *passed*. A
+//! requester counts up the first, interrupts, and waits until the second is as high. The handler reads the first, executes a full
+//! barrier, and stores what it has read as the second. So the barrier comes after the request, and before the end of the wait. A
+//! request that comes after the handler has read finds the interrupt acknowledged: it comes again.
+//!
+//! **It ends.** The other processor takes the interrupt
+//! - in the guest: it exits, and takes it as soon as the hypervisor's code goes on;
+//! - in the hypervisor's code, in a callback of a device too, whatever locks that code holds: the handler takes none. EL2 masks
+//!   interrupts only from [`Vcpu::run`](super::vcpu::Vcpu::run)'s last instructions before the guest to its first after it. A device
+//!   that masks them in a callback delays every removal for as long;
+//! - while it waits for a barrier itself: two that wait for each other both go on. The wait also serves requests, so that this
+//!   holds with interrupts masked;
+//! - while it waits for an interrupt (`WFI`), which this is one;
+//! - never, when it is off or has no dispatcher: then it is not *present*, and needs no barrier. A processor becomes present, and
+//!   executes a full barrier, before it acquires its dispatcher. A requester that does not see it present yet has executed its own
+//!   barrier before: the processor sees the slot retired. One that it sees absent again has ended its last access.
+//!
+//! A processor that panics ends the machine.
+
+use core::hint::spin_loop;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+
+use vm_device::HeavyBarrier;
+
+use super::gic;
+use super::vcpu::mrs;
+
+/// How many processors there may be.
+pub const PROCESSORS: usize = 2;
+
+struct Processor {
+    present: AtomicBool,
+    requested: AtomicU64,
+    passed: AtomicU64,
+    /// How many interrupts it has taken.
+    interrupts: AtomicU64,
+}
+
+static ALL: [Processor; PROCESSORS] = [const { Processor::absent() }; PROCESSORS];
+/// How many barriers were executed.
+static EXECUTED: AtomicU64 = AtomicU64::new(0);
+
+// SAFETY: `execute` returns when every other processor has executed a full barrier since it was called, or has no dispatcher: see
+// the documentation of this module.
+pub const HEAVY_BARRIER: HeavyBarrier = unsafe { HeavyBarrier::new(execute) };
+
+impl Processor {
+    const fn absent() -> Self {
+        Self {
+            present: AtomicBool::new(false),
+            requested: AtomicU64::new(0),
+            passed: AtomicU64::new(0),
+            interrupts: AtomicU64::new(0),
+        }
+    }
+
+    /// Executes the barriers that were requested of this processor, by which it is called.
+    fn serve(&self) {
+        let requested = self.requested.load(Ordering::Acquire);
+        if self.passed.load(Ordering::Relaxed) < requested {
+            fence(Ordering::SeqCst);
+            // The interrupt may have come in between, and have served a later one.
+            self.passed.fetch_max(requested, Ordering::AcqRel);
+        }
+    }
+}
+
+/// The number of the processor that calls it (MPIDR_EL1, Aff0).
+pub fn current() -> usize {
+    (mrs!("mpidr_el1") & 0xff) as usize
+}
+
+/// The processor that calls it is going to acquire a dispatcher. It takes interrupts from now on.
+pub fn enter() {
+    let number = current();
+    gic::enable(number);
+    if let Some(processor) = ALL.get(number) {
+        processor.present.store(true, Ordering::Relaxed);
+    }
+    fence(Ordering::SeqCst);
+}
+
+/// The processor that calls it has no dispatcher any more.
+pub fn leave() {
+    if let Some(processor) = ALL.get(current()) {
+        processor.present.store(false, Ordering::Release);
+    }
+}
+
+/// The heavy barrier.
+fn execute() {
+    fence(Ordering::SeqCst);
+    EXECUTED.fetch_add(1, Ordering::Relaxed);
+    let own = current();
+    for (number, other) in ALL.iter().enumerate().filter(|(number, _)| *number != own) {
+        if !other.present.load(Ordering::Acquire) {
+            continue;
+        }
+        let request = other.requested.fetch_add(1, Ordering::AcqRel) + 1;
+        gic::interrupt(number);
+        while other.passed.load(Ordering::Acquire) < request && other.present.load(Ordering::Acquire) {
+            if let Some(own) = ALL.get(own) {
+                own.serve();
+            }
+            spin_loop();
+        }
+    }
+    fence(Ordering::SeqCst);
+}
+
+/// The processor that calls it was interrupted.
+pub fn interrupted() {
+    if let Some(processor) = ALL.get(current()) {
+        processor.interrupts.fetch_add(1, Ordering::Relaxed);
+        processor.serve();
+    }
+}
+
+/// How many barriers were executed, and how many interrupts each processor has taken.
+pub fn counts() -> (u64, [u64; PROCESSORS]) {
+    (EXECUTED.load(Ordering::Relaxed), ALL.each_ref().map(|processor| processor.interrupts.load(Ordering::Relaxed)))
+}

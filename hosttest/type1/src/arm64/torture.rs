@@ -1,0 +1,228 @@
+//! The torture of removals: two virtual processors access devices that the other one removes and registers again without pause.
+//!
+//! Each virtual processor has a *switch*, a register. A write to it removes the virtual processor's own *probe* from the manager, by
+//! [`unregister_device`](vm_device::DeviceManager::unregister_device), and registers it again; so both remove at the same time.
+//! A probe knows whether it is registered: that is poisoned as soon as its removal has returned. An access that finds it poisoned is
+//! a violation, which the verdict fails for. Some accesses take longer than a removal, and look again and again.
+//!
+//! The second virtual processor turns itself off now and then, and the first turns it on: a removal meets it there, not there, and on
+//! its way.
+
+use core::arch::global_asm;
+use core::hint::spin_loop;
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use spin::Mutex;
+use vm_device::devices::time::Clock;
+use vm_device::{Access, Device, InstanceId, IoResource, PowerControl};
+
+use super::guest::write_image;
+use super::host::HostClock;
+use super::vcpu::Vcpu;
+use super::{barrier, processors};
+use crate::failure::Failure;
+use crate::machine::Guest;
+use crate::manager::MANAGER;
+use crate::power::{Ended, POWER};
+use crate::println;
+
+/// The switches, and the probes: of the first virtual processor, and of the second.
+const SWITCHES: [u64; 2] = [0x0a00_0000, 0x0a00_1000];
+const PROBES: [u64; 2] = [0x0b00_0000, 0x0b00_1000];
+/// What a probe reads as.
+const VALUE: u8 = 0x5a;
+
+/// How many looks an access takes, and every 16th: longer than a removal.
+const LOOKS: u32 = 8;
+const MANY_LOOKS: u32 = 4000;
+
+static ALL: [Probe; 2] = [Probe::new(PROBES[0]), Probe::new(PROBES[1])];
+static ALL_SWITCHES: [Switch; 2] = [Switch(&ALL[0]), Switch(&ALL[1])];
+/// When the torture ends, in nanoseconds of the host's clock.
+static END: AtomicU64 = AtomicU64::new(0);
+
+/// A device that comes and goes.
+struct Probe {
+    address: u64,
+    id: Mutex<Option<InstanceId>>,
+    is_registered: AtomicBool,
+    accesses: AtomicU64,
+    removals: AtomicU64,
+    /// Removals that were refused at the spin limit.
+    refusals: AtomicU64,
+    violations: AtomicU64,
+}
+
+impl Probe {
+    const fn new(address: u64) -> Self {
+        Self {
+            address,
+            id: Mutex::new(None),
+            is_registered: AtomicBool::new(false),
+            accesses: AtomicU64::new(0),
+            removals: AtomicU64::new(0),
+            refusals: AtomicU64::new(0),
+            violations: AtomicU64::new(0),
+        }
+    }
+
+    fn register(&'static self) {
+        self.is_registered.store(true, Ordering::SeqCst);
+        *self.id.lock() = MANAGER.register_device(self, None, &[IoResource::mmio(self.address, 0x100)], &[]).ok();
+    }
+
+    fn replace(&'static self) {
+        let Some(id) = *self.id.lock() else { return };
+        match MANAGER.unregister_device(id) {
+            Ok(()) => {
+                self.is_registered.store(false, Ordering::SeqCst);
+                self.removals.fetch_add(1, Ordering::Relaxed);
+                self.register();
+            }
+            Err(_) => {
+                self.refusals.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// An access that is under way.
+    fn look(&self) {
+        let number = self.accesses.fetch_add(1, Ordering::Relaxed);
+        let looks = if number.is_multiple_of(16) { MANY_LOOKS } else { LOOKS };
+        for _ in 0..looks {
+            if !self.is_registered.load(Ordering::SeqCst) {
+                self.violations.fetch_add(1, Ordering::Relaxed);
+                return;
+            }
+            spin_loop();
+        }
+    }
+}
+
+impl Device<'_> for Probe {
+    fn name(&self) -> &str {
+        "probe"
+    }
+
+    fn read(&self, _: &Access<'_>, data: &mut [u8]) {
+        self.look();
+        data.fill(VALUE);
+    }
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {
+        self.look();
+    }
+}
+
+/// A register that removes a probe and registers it again.
+struct Switch(&'static Probe);
+
+impl Device<'_> for Switch {
+    fn name(&self) -> &str {
+        "switch"
+    }
+
+    fn read(&self, _: &Access<'_>, _: &mut [u8]) {}
+
+    fn write(&self, _: &Access<'_>, _: &[u8]) {
+        self.0.replace();
+        if HostClock.now() >= END.load(Ordering::Relaxed) {
+            POWER.power_off();
+        }
+    }
+}
+
+global_asm!(
+    // A register's low byte is what a probe reads as, or open bus.
+    ".macro probed register",
+    "cmp \\register, #{VALUE}",
+    "mov w9, #0xff",
+    "ccmp \\register, w9, #4, ne",
+    "b.ne torture_fail",
+    ".endm",
+    ".section .guest.torture, \"ax\", @progbits",
+    "torture_first:",
+    "ldr x10, ={SWITCH_0}",
+    "ldr x11, ={PROBE_1}",
+    "0: ldr x0, =0xc4000003", // CPU_ON, which it may be already.
+    "mov x1, #1",
+    "adr x2, torture_second",
+    "mov x3, #0x77",
+    "hvc #0",
+    "mov w12, #32",
+    "1: strb wzr, [x10]",
+    "ldrb w1, [x11]",
+    "probed w1",
+    "subs w12, w12, #1",
+    "b.ne 1b",
+    "b 0b",
+    //
+    "torture_second:",
+    "cmp x0, #0x77",
+    "b.ne torture_fail",
+    "ldr x10, ={SWITCH_1}",
+    "ldr x11, ={PROBE_0}",
+    "mov w12, #1024",
+    "1: mov w13, #16",
+    "2: ldrb w1, [x11]",
+    "probed w1",
+    "str x1, [x11, #8]",
+    "subs w13, w13, #1",
+    "b.ne 2b",
+    "strb wzr, [x10]",
+    "subs w12, w12, #1",
+    "b.ne 1b",
+    "ldr x0, =0x84000002", // CPU_OFF
+    "hvc #0",
+    "torture_fail:",
+    "ldr x0, =0x84000009", // SYSTEM_RESET
+    "hvc #0",
+    "b torture_fail",
+    ".ltorg",
+    ".text",
+    VALUE = const VALUE,
+    SWITCH_0 = const SWITCHES[0],
+    SWITCH_1 = const SWITCHES[1],
+    PROBE_0 = const PROBES[0],
+    PROBE_1 = const PROBES[1],
+);
+
+/// Registers the devices, and lets the guest begin. `arguments` says for how many seconds.
+///
+/// # Errors
+/// A device could not be registered, or that is no number.
+pub fn load(arguments: &str, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
+    unsafe extern "C" {
+        static torture_first: u8;
+    }
+    let seconds: u32 = arguments.parse().map_err(|_| "the command line is not `torture SECONDS`")?;
+    for ((probe, switch), address) in ALL.iter().zip(&ALL_SWITCHES).zip(SWITCHES) {
+        MANAGER.register_device(switch, None, &[IoResource::mmio(address, 1)], &[])?;
+        probe.register();
+    }
+    let memory = write_image()?;
+    END.store(HostClock.now() + u64::from(seconds) * 1_000_000_000, Ordering::Relaxed);
+    vcpu.start_at(&raw const torture_first as u64, 0);
+    Ok(Guest { memory, judge })
+}
+
+/// Judges the torture, and tells what there was of it.
+fn judge() -> Result<(), Failure> {
+    processors::end()?;
+    let (barriers, interrupts) = barrier::counts();
+    let count = |of: fn(&Probe) -> &AtomicU64| ALL.each_ref().map(|probe| of(probe).load(Ordering::Relaxed));
+    let accesses = count(|probe| &probe.accesses);
+    let removals = count(|probe| &probe.removals);
+    let violations = count(|probe| &probe.violations);
+    println!("torture, of the probe of each virtual processor:");
+    println!("  accesses of the other {accesses:8?}");
+    println!("  removals              {removals:8?}");
+    println!("  removals refused      {:8?}", count(|probe| &probe.refusals));
+    println!("  violations            {violations:8?}");
+    println!("barriers {barriers}, interrupts of each processor {interrupts:?}");
+    let held = |condition: bool, what| if condition { Ok(()) } else { Err(Failure::Told(what)) };
+    held(violations == [0, 0], "a device was accessed after its removal had returned")?;
+    held(POWER.ended() == Some(Ended::Off), "the guest read what no device gave, or could not turn the other processor on")?;
+    held(accesses.iter().chain(&removals).all(|count| *count != 0), "a probe was not used, or not removed")?;
+    held(interrupts.iter().all(|count| *count != 0), "a processor took no interrupt")
+}
