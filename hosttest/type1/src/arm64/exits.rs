@@ -31,6 +31,9 @@ const EXTERNAL_ABORT: u64 = 0x10;
 impl Machine {
     /// Does what the guest exited for.
     pub fn dispatch(&mut self, exit: Exit) -> Result<(), Stop> {
+        if exit.vector == Vector::Interrupt {
+            return Ok(());
+        }
         match self.complete(exit) {
             Err(Fault::Exception { esr, far }) => {
                 self.vcpu.inject(esr, far).map_err(|NoProgress| Stop::NoProgress { esr })

@@ -5,6 +5,7 @@ use vm_device::exit::arm64::Registers;
 
 use super::barrier;
 use super::processors::{self, NotTurnedOn, Start};
+use super::torture;
 use crate::machine::Machine;
 use crate::power::POWER;
 
@@ -56,7 +57,7 @@ pub fn call(machine: &mut Machine, registers: &mut Registers) {
             POWER.reset();
             0
         }
-        _ => NOT_SUPPORTED,
+        function => torture::call(machine, function, number, entry).unwrap_or(NOT_SUPPORTED),
     };
 }
 

@@ -63,7 +63,9 @@ enum Interrupts {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vector {
     Synchronous,
-    /// IRQ, FIQ or SError.
+    /// An IRQ of the hypervisor, which was taken when the guest had exited.
+    Interrupt,
+    /// FIQ or SError.
     Asynchronous,
 }
 
@@ -254,7 +256,12 @@ impl Vcpu {
         let syndrome = arm64::Exit { esr: mrs!("esr_el2"), far: mrs!("far_el2"), hpfar: mrs!("hpfar_el2") };
         // SAFETY: the handler keeps every register, and no exception is under way whose registers it could change.
         unsafe { asm!("msr daifclr, #2", "isb", options(nostack)) };
-        Exit { vector: if vector == 0 { Vector::Synchronous } else { Vector::Asynchronous }, syndrome }
+        let vector = match vector {
+            0 => Vector::Synchronous,
+            1 => Vector::Interrupt,
+            _ => Vector::Asynchronous,
+        };
+        Exit { vector, syndrome }
     }
 
     fn store_stack_pointer(&self) {
