@@ -42,6 +42,8 @@ pub enum Error {
     },
     /// The hypervisor runs no Linux kernel on this machine.
     NoLinux,
+    /// The hypervisor has one virtual processor on this machine.
+    OneProcessor(&'static str),
     /// The output could not be written.
     Output(io::Error),
     /// Cargo could not build the image.
@@ -94,6 +96,9 @@ impl fmt::Display for Error {
                 )
             }
             Error::NoLinux => f.write_str("the hypervisor runs no Linux kernel on this machine"),
+            Error::OneProcessor(machine) => {
+                write!(f, "the hypervisor has one virtual processor on {machine}, and the torture takes two: --machine arm64")
+            }
             Error::Output(error) => write!(f, "the output cannot be written: {error}"),
             Error::Build => f.write_str("the image was not built; cargo said why"),
             Error::Failed => f.write_str("the verdict of the hypervisor is that something failed"),

@@ -55,6 +55,14 @@ impl Machine {
         }
     }
 
+    /// Whether the hypervisor runs a guest with two processors there.
+    pub const fn has_two_processors(self) -> bool {
+        match self {
+            Machine::Svm => false,
+            Machine::Arm64 => true,
+        }
+    }
+
     /// The emulator with this image, and with the hypervisor's console as its output.
     pub(super) fn command(self, image: &Path) -> Command {
         match self {

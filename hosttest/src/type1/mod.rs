@@ -34,6 +34,11 @@ pub enum Guest {
         /// What its command line ends with.
         append: String,
     },
+    /// Its own guest with two processors: each removes devices that the other accesses.
+    Torture {
+        /// For how many seconds.
+        seconds: u32,
+    },
 }
 
 impl Guest {
@@ -42,6 +47,8 @@ impl Guest {
         match self {
             Guest::Small => Duration::from_secs(60),
             Guest::Linux { .. } => Duration::from_secs(300),
+            // It goes on for half a minute, where the emulator had too little time for all that it does.
+            Guest::Torture { seconds } => Duration::from_secs(60 + *seconds as u64),
         }
     }
 }
@@ -94,6 +101,8 @@ fn folder() -> PathBuf {
 pub fn boot(machine: Machine, guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, Error> {
     let linux = match guest {
         Guest::Small => None,
+        Guest::Torture { .. } if !machine.has_two_processors() => return Err(Error::OneProcessor(machine.name())),
+        Guest::Torture { .. } => None,
         Guest::Linux { kernel, initrd, append } => {
             Some((kernel, initrd, append, machine.linux().ok_or(Error::NoLinux)?))
         }
@@ -101,6 +110,9 @@ pub fn boot(machine: Machine, guest: &Guest, output: &mut (impl Write + Send)) -
     available(machine)?;
     let image = build(machine)?;
     let mut emulator = machine.command(&image);
+    if let Guest::Torture { seconds } = guest {
+        emulator.args(["-smp", "2", "-accel", "tcg,thread=multi", "-append"]).arg(format!("torture {seconds}"));
+    }
     if let Some((kernel, initrd, append, (processor, kernel_address, initrd_address))) = linux {
         let own = image.with_extension("initrd");
         if initrd.is_none() {

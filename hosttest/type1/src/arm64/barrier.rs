@@ -19,6 +19,7 @@
 //!
 //! A processor that panics ends the machine.
 
+use core::arch::asm;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 
@@ -80,6 +81,8 @@ pub fn enter() {
         processor.present.store(true, Ordering::Relaxed);
     }
     fence(Ordering::SeqCst);
+    // SAFETY: the vectors are there, and the handler keeps every register.
+    unsafe { asm!("msr daifclr, #2", options(nostack)) };
 }
 
 /// The processor that calls it has no dispatcher any more.
@@ -90,7 +93,7 @@ pub fn leave() {
 }
 
 /// The heavy barrier.
-fn execute() {
+pub fn execute() {
     fence(Ordering::SeqCst);
     EXECUTED.fetch_add(1, Ordering::Relaxed);
     let own = current();

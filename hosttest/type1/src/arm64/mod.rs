@@ -7,6 +7,7 @@ mod gic;
 pub mod guest;
 pub mod host;
 mod linux;
+mod litmus;
 pub mod nested;
 mod processors;
 mod program;
