@@ -97,7 +97,10 @@ impl fmt::Display for Error {
             }
             Error::NoLinux => f.write_str("the hypervisor runs no Linux kernel on this machine"),
             Error::OneProcessor(machine) => {
-                write!(f, "the hypervisor has one virtual processor on {machine}, and the torture takes two: --machine arm64")
+                write!(
+                    f,
+                    "the hypervisor has one virtual processor on {machine}, and the torture takes two: --machine arm64"
+                )
             }
             Error::Output(error) => write!(f, "the output cannot be written: {error}"),
             Error::Build => f.write_str("the image was not built; cargo said why"),

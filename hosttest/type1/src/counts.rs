@@ -23,10 +23,8 @@ struct Table {
 }
 
 /// The exits of the guest.
-pub static COUNTS: Counts = Counts {
-    table: Mutex::new(Table { devices: [("", 0); NAMES], none: 0 }),
-    stopped: AtomicBool::new(false),
-};
+pub static COUNTS: Counts =
+    Counts { table: Mutex::new(Table { devices: [("", 0); NAMES], none: 0 }), stopped: AtomicBool::new(false) };
 
 impl AccessObserver for Counts {
     fn observe(&self, access: &ObservedAccess<'_>) {

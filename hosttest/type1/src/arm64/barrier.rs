@@ -6,16 +6,17 @@
 //! request that comes after the handler has read finds the interrupt acknowledged: it comes again.
 //!
 //! **It ends.** The other processor takes the interrupt
-//! - in the guest: it exits, and takes it as soon as the hypervisor's code goes on;
+//! - in the guest, where it waits for an interrupt too: it exits, and takes this one as soon as the hypervisor's code goes on;
 //! - in the hypervisor's code, in a callback of a device too, whatever locks that code holds: the handler takes none. EL2 masks
-//!   interrupts only from [`Vcpu::run`](super::vcpu::Vcpu::run)'s last instructions before the guest to its first after it. A device
-//!   that masks them in a callback delays every removal for as long;
+//!   interrupts only for the instructions of [`Vcpu::run`](super::vcpu::Vcpu::run) around the guest, and in the handler. So a
+//!   removal waits for no callback of another device. One that masks interrupts delays every removal until it unmasks them, and
+//!   must not wait for a removal meanwhile;
 //! - while it waits for a barrier itself: two that wait for each other both go on. The wait also serves requests, so that this
 //!   holds with interrupts masked;
-//! - while it waits for an interrupt (`WFI`), which this is one;
-//! - never, when it is off or has no dispatcher: then it is not *present*, and needs no barrier. A processor becomes present, and
-//!   executes a full barrier, before it acquires its dispatcher. A requester that does not see it present yet has executed its own
-//!   barrier before: the processor sees the slot retired. One that it sees absent again has ended its last access.
+//! - never, where it has no dispatcher: it is off, or not on yet. Then it is not *present*, and needs no barrier. A processor
+//!   becomes present, and executes a full barrier, before it acquires its dispatcher: a requester that does not see it present has
+//!   executed a barrier before that one, and the processor sees what the requester has stored. One that is seen absent again has
+//!   ended its last access.
 //!
 //! A processor that panics ends the machine.
 

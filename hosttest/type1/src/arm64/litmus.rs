@@ -91,7 +91,7 @@ pub fn first() {
         let is_last = number == ROUNDS || HostClock.now() - begun > TIME;
         BEGUN.0.store(round << 1 | u64::from(is_last), Ordering::SeqCst);
         // Not always at the same distance.
-        for _ in 0..number / WITH_BARRIER % 16 {
+        for _ in 0..number / WITH_BARRIER % 8 {
             spin_loop();
         }
         FIRST.0.store(round, Ordering::SeqCst);
@@ -123,7 +123,7 @@ pub fn second() {
         let round = begun >> 1;
         SECOND.0.store(round, Ordering::Release);
         compiler_fence(Ordering::SeqCst);
-        let loaded = FIRST.0.load(Ordering::Acquire);
+        let loaded = FIRST.0.load(Ordering::Relaxed);
         fence(Ordering::SeqCst);
         LOADED.0.store(loaded, Ordering::Relaxed);
         ENDED.0.store(round, Ordering::Release);

@@ -22,7 +22,7 @@ use crate::power::POWER;
 /// Its number.
 const SECOND: u16 = 1;
 
-static VCPU: Mutex<Vcpu> = Mutex::new(Vcpu::new());
+static VCPU: Mutex<Vcpu> = Mutex::new(Vcpu::without_lines());
 static STATE: Mutex<State> = Mutex::new(State { phase: Phase::Unpowered, failure: None });
 
 struct State {

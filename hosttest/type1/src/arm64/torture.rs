@@ -36,8 +36,9 @@ const PROBES: [u64; 2] = [0x0b00_0000, 0x0b00_1000];
 /// What a probe reads as.
 const VALUE: u8 = 0x5a;
 
-/// How many looks an access takes during a removal: longer than the rest of it.
+/// How many looks an access takes during a removal, and one of 8: longer than the rest of it, and longer than a barrier.
 const LOOKS: u32 = 2000;
+const MANY_LOOKS: u32 = 100_000;
 /// The call for many accesses, a vendor's (Arm DEN0028, 6.2): `x1` is the address, and `x2` how many.
 const READ_MANY: u32 = 0xc600_0001;
 /// The call for a few rounds of the [`litmus`], which both virtual processors make at the same time.
@@ -116,8 +117,12 @@ impl Probe {
 
     /// An access that is under way.
     fn look(&self) {
-        self.accesses.fetch_add(1, Ordering::Relaxed);
-        let looks = if self.leaves.load(Ordering::SeqCst) { LOOKS } else { 1 };
+        let number = self.accesses.fetch_add(1, Ordering::Relaxed);
+        let looks = match self.leaves.load(Ordering::SeqCst) {
+            false => 1,
+            true if number.is_multiple_of(8) => MANY_LOOKS,
+            true => LOOKS,
+        };
         for _ in 0..looks {
             if !self.is_registered.load(Ordering::SeqCst) {
                 self.violations.fetch_add(1, Ordering::Relaxed);
@@ -268,7 +273,11 @@ pub fn call(machine: &mut Machine, function: u32, address: u64, count: u64) -> O
         _ if END.load(Ordering::Relaxed) == 0 => None,
         READ_MANY => Some(read_many(machine, address, count)),
         LITMUS => {
-            if barrier::current() == 0 { litmus::first() } else { litmus::second() };
+            if barrier::current() == 0 {
+                litmus::first()
+            } else {
+                litmus::second()
+            };
             Some(0)
         }
         _ => None,

@@ -57,6 +57,8 @@ enum Interrupts {
     Virtual,
     /// The guest, with the machine's interrupt controller.
     Machine,
+    /// The hypervisor, and the lines of devices go to another virtual processor.
+    None,
 }
 
 /// By which vector the guest left.
@@ -99,6 +101,11 @@ impl Vcpu {
         let registers = Registers { x: [0; 31], sp: 0, pc: 0, spsr: EL1_MASKED };
         let context = Context { registers, vectors: [[0; 16]; 32], fpcr: 0, fpsr: 0 };
         Self { context, interrupts: Interrupts::Virtual, exceptions: 0 }
+    }
+
+    /// A virtual processor besides the first, which has the lines of devices.
+    pub const fn without_lines() -> Self {
+        Self { interrupts: Interrupts::None, ..Self::new() }
     }
 
     /// Sets everything of the virtual processor that is the same for each guest.
@@ -179,6 +186,7 @@ impl Vcpu {
         match self.interrupts {
             Interrupts::Virtual => Self::request_virtual(asserted),
             Interrupts::Machine => host::set_pending(asserted),
+            Interrupts::None => {}
         }
     }
 
