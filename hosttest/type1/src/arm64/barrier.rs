@@ -27,6 +27,7 @@ use core::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use vm_device::HeavyBarrier;
 
 use super::gic;
+use super::litmus;
 use super::vcpu::mrs;
 
 /// How many processors there may be.
@@ -118,6 +119,7 @@ pub fn execute() {
 pub fn interrupted() {
     if let Some(processor) = ALL.get(current()) {
         processor.interrupts.fetch_add(1, Ordering::Relaxed);
+        litmus::before_barrier();
         processor.serve();
     }
 }
