@@ -5,7 +5,7 @@
 //! A processor may have stored before others see it: its store waits in a buffer while it loads. Here the second has a buffer of its own
 //! besides, in which its store waits for a while, and which the handler of the barrier's interrupt empties, as the barrier does the
 //! processor's. So a round in which both miss the other's store does not take luck: in every second round the first executes a fence of
-//! its own instead of the barrier, and many of these are missed. With the barrier none may be, on any processor and emulator.
+//! its own instead of the barrier, and in many of these both miss. With the barrier they never may, on any processor and emulator.
 
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicU64, Ordering, compiler_fence, fence};

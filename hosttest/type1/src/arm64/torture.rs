@@ -2,8 +2,8 @@
 //!
 //! Each virtual processor has a *switch*, a register. A write to it removes the virtual processor's own *probe* from the manager, by
 //! [`unregister_device`](vm_device::DeviceManager::unregister_device), and registers it again; so both remove at the same time.
-//! A probe knows whether it is registered: that is poisoned as soon as its removal has returned. An access that finds it poisoned is
-//! a violation, which the verdict fails for. One that is under way during a removal takes longer than that, and looks again and again.
+//! A probe knows whether it is registered: that is poisoned as soon as its removal has returned. An access that finds it poisoned, or
+//! during which a removal returns, is a violation, which the verdict fails for. One that is under way during a removal takes longer than that, and looks again and again.
 //!
 //! An exit takes emulators long, and the moment in which an access and a removal may miss each other is short. So the guest makes
 //! some accesses by its instructions, and more by a call of the hypervisor, which makes many with the virtual processor's dispatcher.
@@ -49,7 +49,6 @@ static ALL_SWITCHES: [Switch; 2] = [Switch(&ALL[0]), Switch(&ALL[1])];
 /// When the torture ends, in nanoseconds of the host's clock: later, where by then not everything was done that it is for, as on an
 /// emulator that has little time, but no later than [`PATIENCE`] after that.
 static END: AtomicU64 = AtomicU64::new(0);
-
 const PATIENCE: u64 = 30_000_000_000;
 
 /// A device that comes and goes.
@@ -104,8 +103,8 @@ impl Probe {
         match MANAGER.unregister_device(id) {
             Ok(()) => {
                 self.is_registered.store(false, Ordering::SeqCst);
+                self.removals.fetch_add(1, Ordering::SeqCst);
                 self.leaves.store(false, Ordering::SeqCst);
-                self.removals.fetch_add(1, Ordering::Relaxed);
                 self.register();
             }
             Err(_) => {
@@ -115,8 +114,9 @@ impl Probe {
         }
     }
 
-    /// An access that is under way.
+    /// An access that is under way. No removal returns meanwhile.
     fn look(&self) {
+        let removals = self.removals.load(Ordering::SeqCst);
         let number = self.accesses.fetch_add(1, Ordering::Relaxed);
         let looks = match self.leaves.load(Ordering::SeqCst) {
             false => 1,
@@ -124,7 +124,7 @@ impl Probe {
             true => LOOKS,
         };
         for _ in 0..looks {
-            if !self.is_registered.load(Ordering::SeqCst) {
+            if !self.is_registered.load(Ordering::SeqCst) || self.removals.load(Ordering::SeqCst) != removals {
                 self.violations.fetch_add(1, Ordering::Relaxed);
                 return;
             }
@@ -345,5 +345,6 @@ fn judge() -> Result<(), Failure> {
     held(violations == [0, 0], "a device was accessed after its removal had returned")?;
     held(with_barrier.missed == 0, "the barrier returned before the other processor had passed it")?;
     held(POWER.ended() == Some(Ended::Off), "the guest read what no device gave")?;
+    held(ALL.iter().all(|probe| probe.id.lock().is_some()), "a probe could not be registered again")?;
     lacking().map_or(Ok(()), |what| Err(what.into()))
 }
