@@ -36,9 +36,9 @@ const PROBES: [u64; 2] = [0x0b00_0000, 0x0b00_1000];
 /// What a probe reads as.
 const VALUE: u8 = 0x5a;
 
-/// How many looks an access takes during a removal, and one of 8: longer than the rest of it, and longer than a barrier.
+/// How many looks an access takes during a removal, and one of 16: longer than the rest of it, and longer than a barrier.
 const LOOKS: u32 = 2000;
-const MANY_LOOKS: u32 = 100_000;
+const MANY_LOOKS: u32 = 30_000;
 /// The call for many accesses, a vendor's (Arm DEN0028, 6.2): `x1` is the address, and `x2` how many.
 const READ_MANY: u32 = 0xc600_0001;
 /// The call for a few rounds of the [`litmus`], which both virtual processors make at the same time.
@@ -120,7 +120,7 @@ impl Probe {
         let number = self.accesses.fetch_add(1, Ordering::Relaxed);
         let looks = match self.leaves.load(Ordering::SeqCst) {
             false => 1,
-            true if number.is_multiple_of(8) => MANY_LOOKS,
+            true if number.is_multiple_of(16) => MANY_LOOKS,
             true => LOOKS,
         };
         for _ in 0..looks {
