@@ -57,10 +57,7 @@ impl Machine {
 
     /// Whether the hypervisor runs a guest with two processors there.
     pub const fn has_two_processors(self) -> bool {
-        match self {
-            Machine::Svm => false,
-            Machine::Arm64 => true,
-        }
+        matches!(self, Machine::Arm64)
     }
 
     /// The emulator with this image, and with the hypervisor's console as its output.
