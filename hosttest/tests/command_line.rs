@@ -55,6 +55,7 @@ fn a_bad_value_names_its_option() {
         (&["torture", "--anonymous", "1.5"], "--anonymous", "'1.5'"),
         (&["torture", "--writers", "none"], "--writers", "'none'"),
         (&["type1", "--machine", "toaster"], "--machine", "'toaster'"),
+        (&["type1", "--torture", "soon"], "--torture", "'soon'"),
         (&["nested", "--timeout", "soon", "--", "list"], "--timeout", "'soon'"),
         (&["bench", "--n", "few"], "--n", "'few'"),
         (&["bench", "--n", "0"], "--n", "'0'"),
@@ -87,6 +88,8 @@ fn what_would_test_nothing_or_be_ignored_is_refused() {
         (&["--kvm", "list"], "--kvm"),
         (&["type1", "--initrd", "cpio"], "--kernel"),
         (&["type1", "--append", "quiet"], "--kernel"),
+        (&["type1", "--torture", "0"], "--torture"),
+        (&["type1", "--torture", "2", "--kernel", "vmlinuz"], "--kernel"),
         (&["nested", "--timeout", "0", "--", "list"], "--timeout"),
         (&["nested", "--memory", "255", "--", "list"], "--memory"),
     ] {
@@ -227,6 +230,14 @@ fn the_machine_of_nested_is_set_up_by_its_first_process_only() {
     let output = output(&["nested-init"]);
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output.stderr).contains("hosttest nested"), "{}", text(&output.stderr));
+}
+
+#[test]
+fn the_torture_of_type1_names_a_machine_that_has_two_processors() {
+    let output = output(&["type1", "--machine", "svm", "--torture", "1"]);
+    let message = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{message}");
+    assert!(message.contains("svm") && message.contains("--machine arm64"), "{message}");
 }
 
 #[test]

@@ -20,6 +20,10 @@ fn main() -> ExitCode {
         .iter()
         .map(|(machine, need)| trial(&format!("{}/small_guest", machine.name()), *machine, &[need], Ok(Guest::Small)))
         .collect();
+    for (machine, need) in needs.iter().filter(|(machine, _)| machine.has_two_processors()) {
+        let name = format!("{}/torture", machine.name());
+        trials.push(trial(&name, *machine, &[need], Ok(Guest::Torture { seconds: 2 })));
+    }
     for (machine, need) in &needs {
         let kernel = |kernel: Kernel| kernel.find().map_err(|missing| missing.to_string());
         let (kernel, what) = match machine {

@@ -25,11 +25,18 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "TEXT", requires = "kernel", default_value = "", hide_default_value = true)]
     #[arg(allow_hyphen_values = true)]
     append: String,
+    /// Let a guest with two processors access devices while each removes those of the other, for so many seconds, 1 to 86400
+    #[arg(long, value_name = "SECONDS", conflicts_with = "kernel", value_parser = clap::value_parser!(u32).range(1..=86400))]
+    torture: Option<u32>,
 }
 
 impl From<Arguments> for Guest {
-    fn from(Arguments { kernel, initrd, append, .. }: Arguments) -> Self {
-        kernel.map_or(Guest::Small, |kernel| Guest::Linux { kernel, initrd, append })
+    fn from(Arguments { kernel, initrd, append, torture, .. }: Arguments) -> Self {
+        match (kernel, torture) {
+            (Some(kernel), _) => Guest::Linux { kernel, initrd, append },
+            (None, Some(seconds)) => Guest::Torture { seconds },
+            (None, None) => Guest::Small,
+        }
     }
 }
 

@@ -40,10 +40,10 @@ pub enum Error {
         /// What it takes, in MiB.
         needed: u64,
     },
-    /// The hypervisor runs no Linux kernel on this machine.
-    NoLinux,
     /// The files are too large for the disk that the hypervisor boots from: with the image they may have so many bytes.
     TooLarge(u64),
+    /// The hypervisor has one virtual processor on this machine.
+    OneProcessor(&'static str),
     /// The output could not be written.
     Output(io::Error),
     /// Cargo could not build the image.
@@ -95,12 +95,17 @@ impl fmt::Display for Error {
                     "{given} MiB of memory are too little for these files, which take {needed}: --memory {needed}"
                 )
             }
-            Error::NoLinux => f.write_str("the hypervisor runs no Linux kernel on this machine"),
             Error::TooLarge(most) => {
                 write!(
                     f,
                     "the files are too large: the disk of this machine has {} KiB for them and the image",
                     most / 1024
+                )
+            }
+            Error::OneProcessor(machine) => {
+                write!(
+                    f,
+                    "the hypervisor has one virtual processor on {machine}, and the torture takes two: --machine arm64"
                 )
             }
             Error::Output(error) => write!(f, "the output cannot be written: {error}"),

@@ -52,7 +52,7 @@ impl Machine {
     pub(super) const fn feature(self) -> Option<&'static str> {
         match self {
             Machine::Vmx => Some("vmx"),
-            Machine::Svm | Machine::Arm64 => None,
+            Machine::Svm | Machine::Arm64 | Machine::Riscv64 => None,
         }
     }
 
@@ -67,14 +67,19 @@ impl Machine {
     }
 
     /// Its processor, and where its emulator puts the files of a kernel and an initial RAM disk in its memory: the hypervisor expects
-    /// them there (`linux.rs`). `None` if it runs no kernel.
-    pub(super) const fn linux(self) -> Option<(Processor, u64, u64)> {
+    /// them there (`linux.rs`).
+    pub(super) const fn linux(self) -> (Processor, u64, u64) {
         const MIB: u64 = 1 << 20;
         match self {
-            Machine::Svm | Machine::Vmx => Some((Processor::X86, (64 + 16) * MIB, (64 + 256) * MIB)),
-            Machine::Arm64 => Some((Processor::Arm, (1024 + 64 + 2) * MIB, (1024 + 64 + 192) * MIB)),
-            Machine::Riscv64 => Some((Processor::RiscV, (2048 + 64 + 2) * MIB, (2048 + 64 + 192) * MIB)),
+            Machine::Svm | Machine::Vmx => (Processor::X86, (64 + 16) * MIB, (64 + 256) * MIB),
+            Machine::Arm64 => (Processor::Arm, (1024 + 64 + 2) * MIB, (1024 + 64 + 192) * MIB),
+            Machine::Riscv64 => (Processor::RiscV, (2048 + 64 + 2) * MIB, (2048 + 64 + 192) * MIB),
         }
+    }
+
+    /// Whether the hypervisor runs a guest with two processors there.
+    pub const fn has_two_processors(self) -> bool {
+        matches!(self, Machine::Arm64)
     }
 
     /// The emulator with this image, and with the hypervisor's console as its output. The hypervisor gets the command line, if there
@@ -108,9 +113,16 @@ impl Machine {
     /// QEMU's machine `virt`, of this kind.
     fn virt(self, kind: &[&str]) -> Command {
         let mut qemu = Command::new(self.emulator().0);
-        qemu.arg("-machine")
-            .args(kind)
-            .args(["-m", "512", "-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"]);
+        qemu.arg("-machine").args(kind).args([
+            "-m",
+            "512",
+            "-nodefaults",
+            "-display",
+            "none",
+            "-no-reboot",
+            "-serial",
+            "stdio",
+        ]);
         qemu
     }
 

@@ -36,6 +36,11 @@ pub enum Guest {
         /// What its command line ends with.
         append: String,
     },
+    /// Its own guest with two processors: each removes devices that the other accesses.
+    Torture {
+        /// For how many seconds.
+        seconds: u32,
+    },
 }
 
 impl Guest {
@@ -44,6 +49,8 @@ impl Guest {
         match self {
             Guest::Small => Duration::from_secs(90),
             Guest::Linux { .. } => Duration::from_secs(300),
+            // It goes on for half a minute, where the emulator had too little time for all that it does.
+            Guest::Torture { seconds } => Duration::from_secs(60 + *seconds as u64),
         }
     }
 }
@@ -96,10 +103,9 @@ fn folder() -> PathBuf {
 /// [`Error`].
 pub fn boot(machine: Machine, guest: &Guest, output: &mut (impl Write + Send)) -> Result<String, Error> {
     let linux = match guest {
-        Guest::Small => None,
-        Guest::Linux { kernel, initrd, append } => {
-            Some((kernel, initrd, append, machine.linux().ok_or(Error::NoLinux)?))
-        }
+        Guest::Torture { .. } if !machine.has_two_processors() => return Err(Error::OneProcessor(machine.name())),
+        Guest::Small | Guest::Torture { .. } => None,
+        Guest::Linux { kernel, initrd, append } => Some((kernel, initrd, append, machine.linux())),
     };
     available(machine)?;
     let image = build(machine)?;
@@ -117,7 +123,13 @@ pub fn boot(machine: Machine, guest: &Guest, output: &mut (impl Write + Send)) -
         command_line = format!("linux {initrd_size} {append}");
         files.extend([(kernel.as_path(), kernel_address), (initrd, initrd_address)]);
     }
+    if let Guest::Torture { seconds } = guest {
+        command_line = format!("torture {seconds}");
+    }
     let mut emulator = machine.command(&image, &command_line, &files, folder.as_path())?;
+    if let Guest::Torture { .. } = guest {
+        emulator.args(["-smp", "2", "-accel", "tcg,thread=multi"]);
+    }
     let started = start::start(&mut emulator, None)?;
     let Ended { status, text, said } = watch::watch(started, guest.time_limit(), output)?;
     let verdict = text.lines().next_back().unwrap_or_default();

@@ -1,5 +1,6 @@
 //! A virtual machine, and the loop that runs it.
 
+use spin::Mutex;
 use vm_device::IoType::Mmio;
 use vm_device::devices::time::Clock;
 use vm_device::{Dispatcher, Failed, GuestAddress, IoError};
@@ -7,7 +8,7 @@ use vm_device::{Dispatcher, Failed, GuestAddress, IoError};
 use crate::failure::Failure;
 use crate::manager::{LINES, MANAGER};
 use crate::memory::GuestMemory;
-use crate::nested::Mappings;
+use crate::nested::{self, Mappings};
 use crate::power::POWER;
 use crate::processor::exits::Stopped;
 use crate::processor::host::HostClock;
@@ -21,29 +22,32 @@ pub struct Guest {
     pub judge: fn() -> Result<(), Failure>,
 }
 
-/// A virtual machine: one virtual processor, its memory, and its devices.
+/// A virtual machine as one of its virtual processors has it: its memory, and its devices.
 pub struct Machine {
     pub vcpu: &'static mut Vcpu,
     pub memory: GuestMemory,
-    pub mappings: &'static mut Mappings,
+    /// The nested page tables, which all virtual processors share.
+    pub mappings: &'static Mutex<Mappings>,
     pub devices: Dispatcher<'static>,
     /// When the devices were told the time.
     pub ticked: u64,
+    /// Whether the virtual processor is off, and the machine goes on without it.
+    pub off: bool,
 }
 
 /// How much time passes at least before the devices are told it again, in nanoseconds.
 const TICK: u64 = 1_000_000;
 
 impl Machine {
-    /// Runs the guest until it halts for good, turns the machine off or resets it.
+    /// Runs the guest until it halts for good, turns the machine off or resets it, or turns this virtual processor off.
     pub fn run(&mut self) -> Result<(), Stopped> {
         self.vcpu.forget_translations();
-        while POWER.ended().is_none() {
+        while !self.off && POWER.ended().is_none() {
             self.tick();
             self.vcpu.request_interrupt(LINES.asserted());
             let exit = self.vcpu.run();
             self.dispatch(exit).map_err(|stop| self.stopped(stop))?;
-            self.mappings.refresh(self.memory, self.vcpu);
+            nested::refresh(self.mappings, self.memory, self.vcpu);
         }
         Ok(())
     }

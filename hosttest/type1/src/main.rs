@@ -25,7 +25,10 @@
 //! RISC-V's with the hypervisor extension; what both share of starting a kernel is in `kernel` and `device_tree`. A further processor is a further
 //! folder, a line below, and one in `build.rs`, which links by its `image.ld`.
 //!
-//! It is no product: it has one virtual processor, and a guest that has the machine's interrupts can keep them.
+//! On Arm a guest can turn a second virtual processor on, which a second processor runs (`processors`): removals interrupt it, so that
+//! accesses need no fence (`barrier`), and `torture` removes devices while it uses them.
+//!
+//! It is no product: a guest that has the machine's interrupts can keep them.
 
 #![no_std]
 #![no_main]
@@ -98,14 +101,13 @@ fn start(loaded: Loaded) -> ! {
 
 /// Runs the guest to its end, and judges it.
 fn run(loaded: Loaded) -> Result<(), Failure> {
-    let mappings = MutexGuard::leak(MAPPINGS.lock());
-    let vcpu = MutexGuard::leak(VCPU.lock()).enable(mappings.root())?;
+    let vcpu = MutexGuard::leak(VCPU.lock()).enable(MAPPINGS.lock().root())?;
     let Guest { memory, judge } = guest::load(loaded, vcpu)?;
-    mappings.map_all(memory)?;
+    MAPPINGS.lock().map_all(memory)?;
     println!("the machine:\n{}", MANAGER.map());
 
     let devices = MANAGER.dispatcher(0).map_err(|_| "no dispatcher")?;
-    let ended = Machine { vcpu, memory, mappings, devices, ticked: 0 }.run();
+    let ended = Machine { vcpu, memory, mappings: &MAPPINGS, devices, ticked: 0, off: false }.run();
     if let Some(ended) = POWER.ended() {
         println!("{ended}");
     }

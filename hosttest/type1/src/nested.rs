@@ -4,6 +4,7 @@
 use core::fmt;
 use core::sync::atomic::Ordering;
 
+use spin::Mutex;
 use vm_device::{IoRange, IoType, RangeState};
 
 use crate::devices::backing;
@@ -86,15 +87,6 @@ impl Mappings {
         Ok(())
     }
 
-    /// Maps everything again if devices came or went, and lets the processor forget what it knew.
-    pub fn refresh(&mut self, memory: GuestMemory, vcpu: &mut Vcpu) {
-        if TOPOLOGY_CHANGED.swap(false, Ordering::Relaxed) {
-            // Devices only go while the guest runs, so that what had room has it still.
-            let _ = self.map_all(memory);
-            vcpu.forget_translations();
-        }
-    }
-
     /// Lets the guest physical addresses of `range` be those of the machine from `host` on, in pages of 2 MiB where
     /// they fit.
     fn map(&mut self, range: IoRange, host: u64, backing: Backing) -> Result<(), MapError> {
@@ -133,5 +125,14 @@ impl Mappings {
             index = (address >> (12 + 9 * lower)) as usize % 512;
         }
         Some(&mut self.tables[place].0[index])
+    }
+}
+
+/// Maps everything again if devices came or went, and lets the processor forget what it knew.
+pub fn refresh(mappings: &Mutex<Mappings>, memory: GuestMemory, vcpu: &mut Vcpu) {
+    if TOPOLOGY_CHANGED.swap(false, Ordering::Relaxed) {
+        // Devices only go while the guest runs, so that what had room has it still.
+        let _ = mappings.lock().map_all(memory);
+        vcpu.forget_translations();
     }
 }

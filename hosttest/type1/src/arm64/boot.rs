@@ -2,15 +2,26 @@
 
 use core::arch::global_asm;
 
+use super::processors;
 use crate::device_tree::bootargs;
 
 global_asm!(
     ".section .boot, \"ax\", @progbits",
     ".global boot_start",
     "boot_start:",
-    "msr daifset, #0xf",
-    "adrp x0, boot_stack_top",
-    "mov sp, x0",
+    "adrp x19, boot_stack_top",
+    "adr x20, 1f",
+    "b 2f",
+    "1: bl {start}",
+    // The second processor, by `CPU_ON` of the machine's firmware.
+    ".global boot_second",
+    "boot_second:",
+    "adrp x19, boot_second_stack_top",
+    "adr x20, 1f",
+    "b 2f",
+    "1: bl {second}",
+    "2: msr daifset, #0xf",
+    "mov sp, x19",
     // The hypervisor's own code uses the vector registers: no trap of them (CPTR_EL2; its RES1 bits).
     "mov x0, #0x33ff",
     "msr cptr_el2, x0",
@@ -37,9 +48,7 @@ global_asm!(
     "isb",
     "mov x29, xzr",
     "mov x30, xzr",
-    "bl {start}",
-    "0: wfi",
-    "b 0b",
+    "br x20",
     // The first GiB are devices, the second is memory, each mapped to itself.
     ".section .data.boot, \"aw\", @progbits",
     ".balign 4096",
@@ -49,8 +58,11 @@ global_asm!(
     ".balign 4096",
     ".skip 65536",
     "boot_stack_top:",
+    ".skip 65536",
+    "boot_second_stack_top:",
     ".text",
     start = sym start,
+    second = sym second,
 );
 
 /// What the loader tells.
@@ -65,4 +77,16 @@ extern "C" fn start() -> ! {
     // SAFETY: there is memory, which the guest has no part of.
     let command_line = unsafe { bootargs(TREE) }.unwrap_or_default();
     crate::start(Loaded { command_line })
+}
+
+extern "C" fn second() -> ! {
+    processors::second()
+}
+
+/// Where the second processor begins.
+pub fn second_entry() -> u64 {
+    unsafe extern "C" {
+        static boot_second: u8;
+    }
+    &raw const boot_second as u64
 }

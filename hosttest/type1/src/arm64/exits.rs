@@ -31,6 +31,9 @@ const EXTERNAL_ABORT: u64 = 0x10;
 impl Machine {
     /// Does what the guest exited for.
     pub fn dispatch(&mut self, exit: Exit) -> Result<(), Stop> {
+        if exit.vector == Vector::Interrupt {
+            return Ok(());
+        }
         match self.complete(exit) {
             Err(Fault::Exception { esr, far }) => {
                 self.vcpu.inject(esr, far).map_err(|NoProgress| Stop::NoProgress { esr })
@@ -60,9 +63,9 @@ impl Machine {
             },
             // The access that it waits for may come later: it goes on, and waits again.
             class::WAIT => registers.advance(4),
-            class::HVC => psci::call(&mut registers),
+            class::HVC => psci::call(self, &mut registers),
             class::SMC => {
-                psci::call(&mut registers);
+                psci::call(self, &mut registers);
                 registers.advance(4);
             }
             // What it does not have.

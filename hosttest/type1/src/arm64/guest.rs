@@ -8,7 +8,7 @@ use vm_device::{GuestUsize, IoResource, IoType, IrqResource, RegisterError};
 use super::boot::Loaded;
 use super::host::HostClock;
 use super::vcpu::Vcpu;
-use super::{linux, program};
+use super::{linux, program, torture};
 use crate::devices::FRAME_BUFFER;
 use crate::failure::Failure;
 use crate::machine::Guest;
@@ -37,16 +37,28 @@ pub fn memory(size: u64) -> GuestMemory {
 /// # Errors
 /// A device could not be registered, or there is no guest.
 pub fn load(loaded: Loaded, vcpu: &mut Vcpu) -> Result<Guest, Failure> {
-    const SIZE: u64 = 2 << 20;
+    if let Some(arguments) = loaded.command_line.strip_prefix("torture ") {
+        return torture::load(arguments, vcpu);
+    }
     if !loaded.command_line.is_empty() {
         return linux::load(loaded, vcpu);
     }
     register_devices()?;
+    let memory = write_image()?;
+    vcpu.start_at(MEMORY, 0);
+    Ok(Guest { memory, judge: small::judge })
+}
+
+/// Puts the programs of the small guest and of the torture into the guest's memory.
+///
+/// # Errors
+/// They do not fit.
+pub fn write_image() -> Result<GuestMemory, Failure> {
+    const SIZE: u64 = 2 << 20;
     let memory = memory(SIZE);
     small::write_image(memory, MEMORY).ok_or("the guest does not fit its memory")?;
     clean(MEMORY, SIZE);
-    vcpu.start_at(MEMORY, 0);
-    Ok(Guest { memory, judge: small::judge })
+    Ok(memory)
 }
 
 fn register_devices() -> Result<(), RegisterError<&'static str>> {

@@ -14,7 +14,7 @@ macro_rules! mrs {
     ($name:literal) => {{
         let value: u64;
         // SAFETY: reading the register touches no memory.
-        unsafe { asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack)) };
+        unsafe { core::arch::asm!(concat!("mrs {}, ", $name), out(reg) value, options(nomem, nostack)) };
         value
     }};
 }
@@ -25,7 +25,7 @@ macro_rules! msr {
         let value: u64 = $value;
         // SAFETY: the register is one of the guest's, or controls what the guest may do; the hypervisor's own code depends on
         // none of them.
-        unsafe { asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack)) };
+        unsafe { core::arch::asm!(concat!("msr ", $name, ", {}"), in(reg) value, options(nostack)) };
     }};
 }
 
@@ -57,13 +57,17 @@ enum Interrupts {
     Virtual,
     /// The guest, with the machine's interrupt controller.
     Machine,
+    /// The hypervisor, and the lines of devices go to another virtual processor.
+    None,
 }
 
 /// By which vector the guest left.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Vector {
     Synchronous,
-    /// IRQ, FIQ or SError.
+    /// An IRQ of the hypervisor, which was taken when the guest had exited.
+    Interrupt,
+    /// FIQ or SError.
     Asynchronous,
 }
 
@@ -99,11 +103,25 @@ impl Vcpu {
         Self { context, interrupts: Interrupts::Virtual, exceptions: 0 }
     }
 
+    /// A virtual processor besides the first, which has the lines of devices.
+    pub const fn without_lines() -> Self {
+        Self { interrupts: Interrupts::None, ..Self::new() }
+    }
+
     /// Sets everything of the virtual processor that is the same for each guest.
     ///
     /// # Errors
     /// The hypervisor was not entered at EL2.
     pub fn enable(&'static mut self, nested_root: u64) -> Result<&'static mut Self, &'static str> {
+        self.set_up(nested_root)?;
+        Ok(self)
+    }
+
+    /// As [`enable`](Self::enable), for a virtual processor that may have run before.
+    ///
+    /// # Errors
+    /// The hypervisor was not entered at EL2.
+    pub fn set_up(&mut self, nested_root: u64) -> Result<(), &'static str> {
         if mrs!("CurrentEL") >> 2 & 3 != 2 {
             return Err("the image was not entered at EL2");
         }
@@ -127,7 +145,7 @@ impl Vcpu {
         msr!("ich_vmcr_el2", 0);
         msr!("ich_lr0_el2", 0);
         msr!("ich_hcr_el2", 1);
-        Ok(self)
+        Ok(())
     }
 
     /// Gives the guest the machine's interrupts: they reach it as if there were no hypervisor, and end its `WFI`.
@@ -140,7 +158,13 @@ impl Vcpu {
     /// Lets the guest run from `address` at EL1, without translation, with an argument in `x0`.
     pub fn start_at(&mut self, address: u64, argument: u64) {
         let registers = self.registers_mut();
-        (registers.pc, registers.x[0]) = (address, argument);
+        *registers = Registers { x: [0; 31], sp: 0, pc: address, spsr: EL1_MASKED };
+        registers.x[0] = argument;
+    }
+
+    /// Whether the guest has the machine's interrupts.
+    pub fn has_machine_interrupts(&self) -> bool {
+        self.interrupts == Interrupts::Machine
     }
 
     /// What the guest was doing.
@@ -162,6 +186,7 @@ impl Vcpu {
         match self.interrupts {
             Interrupts::Virtual => Self::request_virtual(asserted),
             Interrupts::Machine => host::set_pending(asserted),
+            Interrupts::None => {}
         }
     }
 
@@ -226,15 +251,25 @@ impl Vcpu {
         self.exceptions = 0;
     }
 
-    /// Runs the guest until its next exit.
+    /// Runs the guest until its next exit. Interrupts of the hypervisor are masked meanwhile: one that comes makes the guest exit, and
+    /// is taken here at the end.
     pub fn run(&mut self) -> Exit {
         self.store_stack_pointer();
+        // SAFETY: what the processor would do in between comes later.
+        unsafe { asm!("msr daifset, #2", options(nostack)) };
         // SAFETY: `enable` has set up what confines the guest. It reaches no memory but what the nested page tables map, and
         // cannot change that.
         let vector = unsafe { enter(&raw mut self.context) };
         self.load_stack_pointer();
         let syndrome = arm64::Exit { esr: mrs!("esr_el2"), far: mrs!("far_el2"), hpfar: mrs!("hpfar_el2") };
-        Exit { vector: if vector == 0 { Vector::Synchronous } else { Vector::Asynchronous }, syndrome }
+        // SAFETY: the handler keeps every register, and no exception is under way whose registers it could change.
+        unsafe { asm!("msr daifclr, #2", "isb", options(nostack)) };
+        let vector = match vector {
+            0 => Vector::Synchronous,
+            1 => Vector::Interrupt,
+            _ => Vector::Asynchronous,
+        };
+        Exit { vector, syndrome }
     }
 
     fn store_stack_pointer(&self) {

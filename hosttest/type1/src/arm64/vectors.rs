@@ -7,6 +7,7 @@ use vm_device::exit::arm64::Registers;
 
 use super::host::{Ending, leave};
 use super::vcpu::Context;
+use super::{barrier, gic};
 use crate::println;
 
 /// The general-purpose registers in a context; the others stand in [`Registers`] too.
@@ -35,10 +36,14 @@ global_asm!(
     ".balign 2048",
     ".global hypervisor_vectors",
     "hypervisor_vectors:",
-    "own 0; own 1; own 2; own 3; own 4; own 5; own 6; own 7",
+    "own 0; own 1; own 2; own 3; own 4",
+    ".balign 128",
+    "b {own_interrupt}",
+    "own 6; own 7",
     "exit 0; exit 1; exit 2; exit 3; exit 0; exit 1; exit 2; exit 3",
     ".text",
     own = sym own_exception,
+    own_interrupt = sym own_interrupt,
     leave_guest = sym leave_guest,
 );
 
@@ -116,6 +121,44 @@ unsafe extern "C" fn leave_guest() {
         SPSR = const SPSR,
         X = const X,
     )
+}
+
+/// An interrupt while the hypervisor's own code ran, which goes on afterwards: a callback of a device as a rule. It keeps every
+/// register that Rust code may change.
+///
+/// # Safety
+/// Only the vector comes here.
+#[unsafe(naked)]
+unsafe extern "C" fn own_interrupt() {
+    naked_asm!(
+        "sub sp, sp, #544",
+        "stp x0, x1, [sp]; stp x2, x3, [sp, #16]; stp x4, x5, [sp, #32]; stp x6, x7, [sp, #48]",
+        "stp x8, x9, [sp, #64]; stp x10, x11, [sp, #80]; stp x12, x13, [sp, #96]; stp x14, x15, [sp, #112]",
+        "stp x16, x17, [sp, #128]; stp x18, x30, [sp, #144]",
+        "stp q0, q1, [sp, #160]; stp q2, q3, [sp, #192]; stp q4, q5, [sp, #224]; stp q6, q7, [sp, #256]",
+        "stp q16, q17, [sp, #288]; stp q18, q19, [sp, #320]; stp q20, q21, [sp, #352]; stp q22, q23, [sp, #384]",
+        "stp q24, q25, [sp, #416]; stp q26, q27, [sp, #448]; stp q28, q29, [sp, #480]; stp q30, q31, [sp, #512]",
+        "bl {interrupted}",
+        "ldp q0, q1, [sp, #160]; ldp q2, q3, [sp, #192]; ldp q4, q5, [sp, #224]; ldp q6, q7, [sp, #256]",
+        "ldp q16, q17, [sp, #288]; ldp q18, q19, [sp, #320]; ldp q20, q21, [sp, #352]; ldp q22, q23, [sp, #384]",
+        "ldp q24, q25, [sp, #416]; ldp q26, q27, [sp, #448]; ldp q28, q29, [sp, #480]; ldp q30, q31, [sp, #512]",
+        "ldp x2, x3, [sp, #16]; ldp x4, x5, [sp, #32]; ldp x6, x7, [sp, #48]",
+        "ldp x8, x9, [sp, #64]; ldp x10, x11, [sp, #80]; ldp x12, x13, [sp, #96]; ldp x14, x15, [sp, #112]",
+        "ldp x16, x17, [sp, #128]; ldp x18, x30, [sp, #144]",
+        "ldp x0, x1, [sp]",
+        "add sp, sp, #544",
+        "eret",
+        interrupted = sym interrupted,
+    )
+}
+
+/// The only interrupt that comes to the hypervisor is another processor's.
+extern "C" fn interrupted() {
+    let number = gic::acknowledge();
+    if number == gic::BARRIER {
+        barrier::interrupted();
+    }
+    gic::end(number);
 }
 
 /// The hypervisor's own code caused an exception: a mistake of its own.
