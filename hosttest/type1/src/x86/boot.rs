@@ -51,7 +51,7 @@ global_asm!(
     "boot_pdpt: .quad 0x00000083, 0x40000083, 0x80000083, 0xc0000083; .fill 508, 8, 0",
     ".section .bss.boot, \"aw\", @nobits",
     ".balign 16",
-    ".skip 262144", // The instruction decoder takes more than half of it if it is not optimised.
+    ".skip 65536",
     "boot_stack_top:",
     ".text",
     start = sym start,
