@@ -5,7 +5,7 @@ use core::fmt;
 use core::sync::atomic::Ordering;
 
 use spin::Mutex;
-use vm_device::{IoRange, IoType, RangeState};
+use vm_device::{IoRange, IoType, MappedRange, RangeState};
 
 use crate::devices::backing;
 use crate::manager::{MANAGER, TOPOLOGY_CHANGED};
@@ -77,14 +77,36 @@ impl Mappings {
         for (range, host) in memory.ranges() {
             self.map(range, host, Backing::Memory)?;
         }
-        for mapped in MANAGER.address_map(IoType::PhysicalMmio) {
-            let assigned = mapped.assigned;
-            if assigned.io_type == IoType::PhysicalMmio && assigned.state == RangeState::Decoded {
-                let (host, backing) = backing(&mapped);
-                self.map(assigned.range, host, backing)?;
-            }
+        for mapped in backed() {
+            let (host, backing) = backing(&mapped);
+            self.map(mapped.assigned.range, host, backing)?;
         }
         Ok(())
+    }
+
+    /// Unmaps what is neither the guest's memory nor a range that the manager lists as backed by memory. All else stays as it is:
+    /// another virtual processor may run meanwhile.
+    pub fn unmap_removed(&mut self, memory: GuestMemory) {
+        for root in 0..ROOT_TABLES {
+            self.unmap_removed_below(root, LEVELS - 1, (root as u64) << (12 + 9 * LEVELS), memory);
+        }
+    }
+
+    /// The same in the table at `place`, of which the first entry is for `address`.
+    fn unmap_removed_below(&mut self, place: usize, level: u32, address: u64, memory: GuestMemory) {
+        for index in 0..512 {
+            let (entry, address) = (self.tables[place].0[index], address + ((index as u64) << (12 + 9 * level)));
+            // What the guest has is no part of these tables.
+            let lower = next_table(entry).wrapping_sub(self.root()) / PAGE;
+            match entry {
+                0 => {}
+                _ if level > 0 && lower < TABLES as u64 => {
+                    self.unmap_removed_below(lower as usize, level - 1, address, memory)
+                }
+                _ if is_mapped(address, memory) => {}
+                _ => self.tables[place].0[index] = 0,
+            }
+        }
     }
 
     /// Lets the guest physical addresses of `range` be those of the machine from `host` on, in pages of 2 MiB where
@@ -128,11 +150,25 @@ impl Mappings {
     }
 }
 
-/// Maps everything again if devices came or went, and lets the processor forget what it knew.
+/// The ranges that the manager lists as backed by memory.
+fn backed() -> impl Iterator<Item = MappedRange<&'static str>> {
+    MANAGER.address_map(IoType::PhysicalMmio).filter(|MappedRange { assigned, .. }| {
+        assigned.io_type == IoType::PhysicalMmio && assigned.state == RangeState::Decoded
+    })
+}
+
+/// Whether a guest physical address is one of the guest's memory, or of such a range.
+fn is_mapped(address: u64, memory: GuestMemory) -> bool {
+    let has_it = |range: IoRange| range.first().0 <= address && address <= range.last().0;
+    memory.ranges().any(|(range, _)| has_it(range)) || backed().any(|mapped| has_it(mapped.assigned.range))
+}
+
+/// Unmaps what is no longer there if devices went, and lets the processors forget what they knew. Another virtual processor that comes
+/// here meanwhile waits for that.
 pub fn refresh(mappings: &Mutex<Mappings>, memory: GuestMemory, vcpu: &mut Vcpu) {
+    let mut mappings = mappings.lock();
     if TOPOLOGY_CHANGED.swap(false, Ordering::Relaxed) {
-        // Devices only go while the guest runs, so that what had room has it still.
-        let _ = mappings.lock().map_all(memory);
+        mappings.unmap_removed(memory);
         vcpu.forget_translations();
     }
 }
