@@ -79,10 +79,11 @@ pub struct Exit {
     pub syndrome: arm64::Exit,
 }
 
-/// HCR_EL2: stage 2 (VM), cache maintenance by set and way stays the guest's own (SWIO), interrupts of the machine are the
+/// HCR_EL2: stage 2 (VM), cache maintenance by set and way stays the guest's own (SWIO), its page tables are no registers of devices
+/// (PTW), which the hypervisor would walk too, interrupts of the machine are the
 /// hypervisor's and the guest has virtual ones (FMO, IMO, AMO), WFI, SMC, registers that are implementation defined and ACTLR_EL1
 /// exit (TWI, TSC, TIDCP, TACR), and EL1 is AArch64 (RW).
-const HCR: u64 = 1 | 1 << 1 | INTERRUPTS | WAITS | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 31;
+const HCR: u64 = 1 | 1 << 1 | 1 << 2 | INTERRUPTS | WAITS | 1 << 19 | 1 << 20 | 1 << 21 | 1 << 31;
 const INTERRUPTS: u64 = 0b111 << 3;
 const WAITS: u64 = 1 << 13;
 /// VTCR_EL2: addresses of 39 bits (T0SZ 25) that begin at level 1 (SL0), pages of 4 KiB, tables in cached memory, physical
