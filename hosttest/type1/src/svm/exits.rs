@@ -3,7 +3,10 @@
 use vm_device::exit::x86::instruction::{MAX_LENGTH, decode};
 use vm_device::exit::x86::{Registers, svm};
 
-use super::vcpu::{Exit, VMEXIT_CPUID, VMEXIT_EXCEPTIONS, VMEXIT_HLT, VMEXIT_MSR, VMEXIT_SKINIT, VMEXIT_VMRUN};
+use super::vcpu::{
+    Exit, VMEXIT_CPUID, VMEXIT_EXCEPTIONS, VMEXIT_HLT, VMEXIT_INVD, VMEXIT_INVLPGA, VMEXIT_MSR, VMEXIT_SKINIT,
+    VMEXIT_VMRUN,
+};
 use crate::machine::Machine;
 use crate::power::POWER;
 use crate::x86::fault::{Exception, Fault};
@@ -47,10 +50,12 @@ impl Machine {
             VMEXIT_CPUID => *registers = self.vcpu.identify(),
             VMEXIT_HLT if !self.vcpu.accepts_interrupts() => POWER.halt(),
             // An interrupt may end it: the guest comes back if there is none yet.
-            VMEXIT_HLT => registers.rip += 1,
-            VMEXIT_MSR => return Err(Exception::GENERAL_PROTECTION.into()),
+            VMEXIT_HLT => registers.rip = self.vcpu.behind(1),
+            // The hypervisor has memory in the caches. A register that is not the guest's own stays as it is.
+            VMEXIT_INVD => registers.rip = self.vcpu.behind(2),
+            VMEXIT_MSR => registers.rip = self.vcpu.ignore_write(&exit)?,
             // `CPUID` says that the guest has none of them.
-            VMEXIT_VMRUN..=VMEXIT_SKINIT => return Err(Exception::INVALID_OPCODE.into()),
+            VMEXIT_INVLPGA | VMEXIT_VMRUN..=VMEXIT_SKINIT => return Err(Exception::INVALID_OPCODE.into()),
             _ => return Err(Stop::Exit(exit).into()),
         }
         Ok(())

@@ -123,15 +123,26 @@ pub const VMEXIT_EXCEPTIONS: RangeInclusive<u64> = 0x40..=0x5f;
 pub const VMEXIT_HLT: u64 = 0x78;
 /// `EXITCODE` of an intercepted `CPUID`.
 pub const VMEXIT_CPUID: u64 = 0x72;
+/// `EXITCODE` of an intercepted `INVD`.
+pub const VMEXIT_INVD: u64 = 0x76;
+/// `EXITCODE` of an intercepted `INVLPGA`, an instruction of SVM.
+pub const VMEXIT_INVLPGA: u64 = 0x7a;
 /// `EXITCODE` of an intercepted `RDMSR` or `WRMSR`.
 pub const VMEXIT_MSR: u64 = 0x7c;
 /// `EXITCODE`s of the instructions of SVM: from `VMRUN` to `SKINIT`.
 pub const VMEXIT_VMRUN: u64 = 0x80;
 pub const VMEXIT_SKINIT: u64 = 0x86;
+/// The model-specific registers of SVM.
+const SVM_REGISTERS: RangeInclusive<u32> = 0xc001_0114..=0xc001_0117;
 const EFER_SVME: u64 = 1 << 12;
 
+/// INIT, which resets a processor: the guest can send it to itself by a local APIC that it has.
+const INTERCEPT_INIT: u32 = 1 << 3;
 const INTERCEPT_CPUID: u32 = 1 << 18;
+/// `INVD`, which would take back what the hypervisor wrote.
+const INTERCEPT_INVD: u32 = 1 << 22;
 const INTERCEPT_HLT: u32 = 1 << 24;
+const INTERCEPT_INVLPGA: u32 = 1 << 26;
 const INTERCEPT_IOIO: u32 = 1 << 27;
 const INTERCEPT_MSR: u32 = 1 << 28;
 const INTERCEPT_SHUTDOWN: u32 = 1 << 31;
@@ -176,6 +187,7 @@ impl Exit {
     /// What the code stands for (APM vol. 2, appendix C), as far as the guest is intercepted.
     fn name(&self) -> &'static str {
         match self.code {
+            0x63 => "INIT: a reset of the processor",
             0x7b => "IOIO: an access to a port",
             0x40..=0x5f => "an exception",
             0x7f => "SHUTDOWN: a triple fault",
@@ -225,8 +237,8 @@ impl Vcpu {
     }
 
     /// Turns SVM on, and sets everything of the virtual processor that is the same for each guest: it exits at every
-    /// access to a port, to the model-specific registers of SVM (0xc001_0114 to 0xc001_0117) and to memory that is not
-    /// mapped, at `CPUID` and `HLT`, and at the instructions of SVM.
+    /// access to a port and to memory that is not mapped, to model-specific registers that are not its own, at `CPUID`, `HLT` and
+    /// `INVD`, at the instructions of SVM, and at what would reset the processor.
     ///
     /// # Errors
     /// The processor has no SVM, or none with nested paging.
@@ -245,11 +257,12 @@ impl Vcpu {
             core::arch::asm!("clgi", options(nomem, nostack));
         }
         self.io_permissions.0.fill(0xff);
-        // Two bits for each register; those from 0xc001_0000 on begin at 0x1000 (APM vol. 2, 15.11).
-        self.msr_permissions.0[0x1000 + (0x114 / 4)] = 0xff;
+        self.intercept_registers();
         let vmcb = &mut self.vmcb;
-        vmcb.intercept_instructions =
-            [INTERCEPT_CPUID | INTERCEPT_HLT | INTERCEPT_IOIO | INTERCEPT_MSR | INTERCEPT_SHUTDOWN, INTERCEPT_SVM];
+        let instructions = INTERCEPT_CPUID | INTERCEPT_INVD | INTERCEPT_HLT | INTERCEPT_INVLPGA;
+        let accesses = INTERCEPT_IOIO | INTERCEPT_MSR;
+        let ends = INTERCEPT_INIT | INTERCEPT_SHUTDOWN;
+        vmcb.intercept_instructions = [instructions | accesses | ends, INTERCEPT_SVM];
         vmcb.intercept_exceptions = Exception::INTERCEPTED;
         vmcb.io_permissions = &raw const self.io_permissions as u64;
         vmcb.msr_permissions = &raw const self.msr_permissions as u64;
@@ -264,6 +277,52 @@ impl Vcpu {
         (vmcb.tr, vmcb.ldtr) = (Segment::TSS, Segment::LDT);
         (vmcb.gdtr.limit, vmcb.idtr.limit) = (0xffff, 0xffff);
         Ok(self)
+    }
+
+    /// Lets the guest exit at writes of all model-specific registers but those that are its own: what the control block, `VMLOAD` and
+    /// `VMSAVE` have of it, TSC_AUX, which the hypervisor does not use, and the deadline of the local APIC's timer.
+    /// All others are the machine's: they would move the local APIC over memory, change how memory is cached, or set the hypervisor's
+    /// clock. It exits at reads of those of SVM.
+    fn intercept_registers(&mut self) {
+        const OWN: [u32; 14] = [
+            0x174,
+            0x175,
+            0x176,
+            0x277,
+            0x6e0,
+            0xc000_0080,
+            0xc000_0081,
+            0xc000_0082,
+            0xc000_0083,
+            0xc000_0084,
+            0xc000_0100,
+            0xc000_0101,
+            0xc000_0102,
+            0xc000_0103,
+        ];
+        const READ: u8 = 0b01;
+        const WRITE: u8 = 0b10;
+        // Two bits for each register; those from 0xc000_0000 on begin at 0x800, those from 0xc001_0000 on at 0x1000 (APM vol. 2, 15.11).
+        let place = |number: u32| {
+            let start = if number < 0xc000_0000 { 0 } else { 0x800 };
+            (start + (number as usize & 0x1fff) / 4, number % 4 * 2)
+        };
+        self.msr_permissions.0.fill(WRITE * 0b0101_0101);
+        for number in OWN {
+            let (byte, shift) = place(number);
+            self.msr_permissions.0[byte] &= !(WRITE << shift);
+        }
+        self.msr_permissions.0[0x1000 + 0x114 / 4] |= READ * 0b0101_0101;
+    }
+
+    /// Ignores a write of a model-specific register that is not the guest's own. Returns where the guest goes on.
+    ///
+    /// # Errors
+    /// It was a read, of a register that the guest has not, or a write of one of SVM.
+    pub fn ignore_write(&self, exit: &Exit) -> Result<u64, Exception> {
+        const WRITE: u64 = 1;
+        let is_of_svm = SVM_REGISTERS.contains(&(self.registers.gpr[1] as u32));
+        if exit.info_1 == WRITE && !is_of_svm { Ok(self.behind(2)) } else { Err(Exception::GENERAL_PROTECTION) }
     }
 
     /// Gives the guest the machine's interrupts: they reach it as if there were no hypervisor, and end its `HLT`.

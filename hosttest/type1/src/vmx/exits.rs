@@ -61,17 +61,17 @@ impl Machine {
             reason::CPUID => *registers = self.vcpu.identify(),
             reason::HLT if !self.vcpu.accepts_interrupts() => POWER.halt(),
             // An interrupt may end it: the guest comes back if there is none yet.
-            reason::HLT => registers.rip += u64::from(exit.instruction_length),
+            reason::HLT => registers.rip = self.vcpu.behind(exit.instruction_length),
             // The hypervisor does not use caches that would have to be written back.
-            reason::INVD | reason::WBINVD => registers.rip += u64::from(exit.instruction_length),
+            reason::INVD | reason::WBINVD => registers.rip = self.vcpu.behind(exit.instruction_length),
             reason::CONTROL_REGISTER => control::write_control_register(exit.qualification, registers)?,
             reason::RDMSR => {
                 control::read_msr(registers)?;
-                registers.rip += u64::from(exit.instruction_length);
+                registers.rip = self.vcpu.behind(exit.instruction_length);
             }
             reason::WRMSR => {
                 control::write_msr(registers)?;
-                registers.rip += u64::from(exit.instruction_length);
+                registers.rip = self.vcpu.behind(exit.instruction_length);
             }
             reason::RDPMC | reason::XSETBV => return Err(Exception::GENERAL_PROTECTION.into()),
             // `CPUID` says that the guest has none of them.

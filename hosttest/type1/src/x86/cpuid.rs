@@ -27,6 +27,6 @@ impl Vcpu {
         for (register, value) in [(Gpr::Rax, eax), (Gpr::Rbx, ebx), (Gpr::Rcx, ecx), (Gpr::Rdx, edx)] {
             registers.set(register, value.into());
         }
-        Registers { rip: registers.rip + 2, ..registers }
+        Registers { rip: self.behind(2), ..registers }
     }
 }

@@ -31,6 +31,13 @@ impl Vcpu {
         }
     }
 
+    /// Where the guest goes on behind an instruction of so many bytes, at the end of its addresses too: outside 64-bit mode these have
+    /// 32 bits.
+    pub fn behind(&self, length: u32) -> u64 {
+        let next = self.registers.rip.wrapping_add(length.into());
+        if self.mode() == Mode::Bits64 { next } else { next & 0xffff_ffff }
+    }
+
     /// Whether the guest has its interrupt flag set.
     pub fn accepts_interrupts(&self) -> bool {
         self.registers.rflags & INTERRUPT_FLAG != 0
