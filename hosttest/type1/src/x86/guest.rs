@@ -24,8 +24,8 @@ pub use super::program::TEXT;
 pub type Uart = Uart16550<'static, &'static Wire, HostClock>;
 
 static UART: Uart = Uart::new("uart", &WIRE, HostClock);
-// SAFETY: the image runs at CPL 0, and the UART touches no memory. The hypervisor writes to it too, and relies on nothing
-// but that each character goes out.
+// SAFETY: the image runs at CPL 0, and the UART touches no memory. The hypervisor writes to it too, and the program
+// of the small guest, which alone has it, leaves it so that each character goes out.
 static REAL_UART: PortPassthrough<'static> = unsafe { PortPassthrough::new("real uart", host::COM1) };
 static FIFO: Fifo = Fifo(Mutex::new(Ring::EMPTY));
 
