@@ -2,6 +2,7 @@
 
 pub mod boot;
 mod control;
+mod exceptions;
 mod exit;
 pub mod exits;
 pub mod host;

@@ -9,6 +9,7 @@ use x86_64::instructions::tables::sgdt;
 use x86_64::registers::control::{Cr0, Cr0Flags, Cr3, Cr4, Cr4Flags};
 use x86_64::registers::model_specific::Msr;
 
+use super::exceptions;
 use super::vmcs::{Field, write};
 use crate::memory::Page;
 use crate::x86::fault::Exception;
@@ -170,10 +171,9 @@ pub fn set_host_state() {
     for field in [Field::HostEs, Field::HostSs, Field::HostDs] {
         write(field, DS::get_reg().0.into());
     }
-    // It must not be 0. Nothing looks at a task state segment where no interrupt is taken, so none is there.
+    // It must not be 0. Nothing looks at a task state segment where no gate changes the stack, so none is there.
     write(Field::HostTr, DS::get_reg().0.into());
-    // The hypervisor has no handlers.
-    write(Field::HostIdtr, 0);
+    write(Field::HostIdtr, exceptions::table(CS::get_reg().0));
     write(Field::HostGdtr, sgdt().base.as_u64());
     write(Field::HostPat, read_msr(msr::PAT));
     write(Field::HostEfer, read_msr(msr::EFER));
