@@ -108,17 +108,12 @@ pub fn instructions(bytes: &[u8]) {
             let _: Result<(), ExecuteError<u64>> =
                 call!(Instruction::execute, &instruction, &mut registers, &access, &mut Unknown);
         }
-        Err(
-            DecodeError::Truncated(bytes)
-            | DecodeError::Malformed(bytes)
-            | DecodeError::Unsupported(bytes)
-            | DecodeError::Branch(bytes)
-            | DecodeError::NoMemoryOperand(bytes),
-        ) => {
-            call!(Bytes::as_slice, &bytes);
-            call!(Bytes::mode, &bytes);
+        Err(error) => {
+            call!(DecodeError::mnemonic, &error);
+            let bytes = call!(DecodeError::bytes, &error);
+            call!(Bytes::as_slice, bytes);
+            call!(Bytes::mode, bytes);
         }
-        Err(_) => {}
     }
 }
 
