@@ -49,8 +49,8 @@ impl Guest {
         match self {
             Guest::Small => Duration::from_secs(90),
             Guest::Linux { .. } => Duration::from_secs(300),
-            // It goes on for half a minute, where the emulator had too little time for all that it does.
-            Guest::Torture { seconds } => Duration::from_secs(60 + *seconds as u64),
+            // It goes on for two minutes, where the emulator had too little time for all that it does.
+            Guest::Torture { seconds } => Duration::from_secs(180 + *seconds as u64),
         }
     }
 }

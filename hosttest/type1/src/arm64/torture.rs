@@ -49,7 +49,7 @@ static ALL_SWITCHES: [Switch; 2] = [Switch(&ALL[0]), Switch(&ALL[1])];
 /// When the torture ends, in nanoseconds of the host's clock: later, where by then not everything was done that it is for, as on an
 /// emulator that has little time, but no later than [`PATIENCE`] after that.
 static END: AtomicU64 = AtomicU64::new(0);
-const PATIENCE: u64 = 30_000_000_000;
+const PATIENCE: u64 = 120_000_000_000;
 
 /// A device that comes and goes.
 struct Probe {
