@@ -1,4 +1,4 @@
-//! An instruction in the words of this crate, whoever decoded it.
+//! What a decoder says of an instruction, in the words of this crate.
 
 use vm_device::exit::x86::instruction::{
     Base, Direction, Extension, Instruction, MemoryOperand, Operand, Operation, VectorMove,

@@ -1,115 +1,16 @@
 //! What iced-x86 says of an instruction.
 
-use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess, OpKind};
+use iced_x86::{InstructionInfoFactory, Mnemonic, OpAccess};
 use vm_device::exit::x86::instruction::{Base, Direction, MemoryOperand, Operand, Operation, VectorMove};
 use vm_device::exit::x86::{AddressSize, Gpr, Register, Repeat, Rflags, Segment, Size, StringForm};
 
 use crate::expected::{Expected, default_segment, element, within};
-
-pub(crate) fn operation(instruction: &iced_x86::Instruction) -> Option<Operation> {
-    let has_register = |kind: fn(iced_x86::Register) -> bool| (0..2).any(|index| kind(instruction.op_register(index)));
-    Some(match instruction.mnemonic() {
-        // SSE has instructions of the same names.
-        Mnemonic::Movsd if has_register(iced_x86::Register::is_xmm) => Operation::MoveVector,
-        Mnemonic::Cmpsd if has_register(iced_x86::Register::is_xmm) => return None,
-        Mnemonic::Movd | Mnemonic::Movq if has_register(iced_x86::Register::is_mm) => return None,
-        Mnemonic::Mov | Mnemonic::Movnti | Mnemonic::Movzx | Mnemonic::Movsx | Mnemonic::Movsxd => Operation::Move,
-        Mnemonic::Stosb | Mnemonic::Stosw | Mnemonic::Stosd | Mnemonic::Stosq => Operation::Move,
-        Mnemonic::Lodsb | Mnemonic::Lodsw | Mnemonic::Lodsd | Mnemonic::Lodsq => Operation::Move,
-        Mnemonic::Movsb | Mnemonic::Movsw | Mnemonic::Movsd | Mnemonic::Movsq => Operation::Move,
-        Mnemonic::Cmpsb | Mnemonic::Cmpsw | Mnemonic::Cmpsd | Mnemonic::Cmpsq => Operation::Cmp,
-        Mnemonic::Scasb | Mnemonic::Scasw | Mnemonic::Scasd | Mnemonic::Scasq => Operation::Cmp,
-        Mnemonic::Movbe => Operation::Movbe,
-        Mnemonic::Add => Operation::Add,
-        Mnemonic::Adc => Operation::Adc,
-        Mnemonic::Sub => Operation::Sub,
-        Mnemonic::Sbb => Operation::Sbb,
-        Mnemonic::And => Operation::And,
-        Mnemonic::Or => Operation::Or,
-        Mnemonic::Xor => Operation::Xor,
-        Mnemonic::Cmp => Operation::Cmp,
-        Mnemonic::Test => Operation::Test,
-        Mnemonic::Bt => Operation::Bt,
-        Mnemonic::Bts => Operation::Bts,
-        Mnemonic::Btr => Operation::Btr,
-        Mnemonic::Btc => Operation::Btc,
-        Mnemonic::Xchg => Operation::Xchg,
-        Mnemonic::Xadd => Operation::Xadd,
-        Mnemonic::Cmpxchg => Operation::Cmpxchg,
-        Mnemonic::Cmpxchg8b | Mnemonic::Cmpxchg16b => Operation::CmpxchgPair,
-        Mnemonic::Inc => Operation::Inc,
-        Mnemonic::Dec => Operation::Dec,
-        Mnemonic::Not => Operation::Not,
-        Mnemonic::Neg => Operation::Neg,
-        Mnemonic::Push => Operation::Push,
-        Mnemonic::Pop => Operation::Pop,
-        Mnemonic::Movups | Mnemonic::Movupd | Mnemonic::Movaps | Mnemonic::Movapd | Mnemonic::Movss => {
-            Operation::MoveVector
-        }
-        Mnemonic::Movdqu | Mnemonic::Movdqa | Mnemonic::Lddqu | Mnemonic::Movd | Mnemonic::Movq => {
-            Operation::MoveVector
-        }
-        Mnemonic::Movntps | Mnemonic::Movntpd | Mnemonic::Movntdq | Mnemonic::Movntdqa => Operation::MoveVector,
-        // EVEX has the same names.
-        _ if !format!("{:?}", instruction.code()).starts_with("VEX_") => return None,
-        Mnemonic::Vmovups | Mnemonic::Vmovupd | Mnemonic::Vmovaps | Mnemonic::Vmovapd | Mnemonic::Vmovss => {
-            Operation::MoveVector
-        }
-        Mnemonic::Vmovsd | Mnemonic::Vmovdqu | Mnemonic::Vmovdqa | Mnemonic::Vlddqu | Mnemonic::Vmovd => {
-            Operation::MoveVector
-        }
-        Mnemonic::Vmovq | Mnemonic::Vmovntps | Mnemonic::Vmovntpd | Mnemonic::Vmovntdq | Mnemonic::Vmovntdqa => {
-            Operation::MoveVector
-        }
-        _ => return None,
-    })
-}
+use crate::words::{gpr, index_of, operand, operation};
 
 fn is_aligned(mnemonic: Mnemonic) -> bool {
     use Mnemonic::*;
     matches!(mnemonic, Movaps | Movapd | Movdqa | Movntps | Movntpd | Movntdq | Movntdqa)
         || matches!(mnemonic, Vmovaps | Vmovapd | Vmovdqa | Vmovntps | Vmovntpd | Vmovntdq | Vmovntdqa)
-}
-
-fn gpr(register: iced_x86::Register) -> Option<Gpr> {
-    register.is_gpr().then(|| Gpr::from_number(register.full_register().number() as u8).unwrap())
-}
-
-fn operand(instruction: &iced_x86::Instruction, index: u32) -> Option<Operand> {
-    use iced_x86::Register as R;
-    Some(match instruction.op_kind(index) {
-        OpKind::Register => match instruction.op_register(index) {
-            R::AH => Operand::Register(Register::High(Gpr::Rax)),
-            R::CH => Operand::Register(Register::High(Gpr::Rcx)),
-            R::DH => Operand::Register(Register::High(Gpr::Rdx)),
-            R::BH => Operand::Register(Register::High(Gpr::Rbx)),
-            register if register.is_xmm() || register.is_ymm() => Operand::Vector(register.number() as u8),
-            register => Operand::Register(Register::Low(gpr(register)?)),
-        },
-        OpKind::Immediate8 => Operand::Immediate(instruction.immediate8() as i8 as u64),
-        OpKind::Immediate16 => Operand::Immediate(instruction.immediate16() as i16 as u64),
-        OpKind::Immediate32 => Operand::Immediate(instruction.immediate32() as i32 as u64),
-        OpKind::Immediate8to16 => Operand::Immediate(instruction.immediate8to16() as u64),
-        OpKind::Immediate8to32 => Operand::Immediate(instruction.immediate8to32() as u64),
-        OpKind::Immediate8to64 => Operand::Immediate(instruction.immediate8to64() as u64),
-        OpKind::Immediate32to64 => Operand::Immediate(instruction.immediate32to64() as u64),
-        OpKind::Memory => Operand::Memory,
-        kind if index_of(kind).is_some() => Operand::Memory,
-        _ => return None,
-    })
-}
-
-/// The index register of an operand of a string instruction, and its size.
-fn index_of(kind: OpKind) -> Option<(Gpr, AddressSize)> {
-    Some(match kind {
-        OpKind::MemorySegSI => (Gpr::Rsi, AddressSize::Bits16),
-        OpKind::MemorySegESI => (Gpr::Rsi, AddressSize::Bits32),
-        OpKind::MemorySegRSI => (Gpr::Rsi, AddressSize::Bits64),
-        OpKind::MemoryESDI => (Gpr::Rdi, AddressSize::Bits16),
-        OpKind::MemoryESEDI => (Gpr::Rdi, AddressSize::Bits32),
-        OpKind::MemoryESRDI => (Gpr::Rdi, AddressSize::Bits64),
-        _ => return None,
-    })
 }
 
 /// The segment of the memory operand. iced reports the prefixes 26, 2E, 36 and 3E in 64-bit mode too, where they are ignored.

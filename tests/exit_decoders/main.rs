@@ -11,6 +11,7 @@ use yaxpeax::Partial;
 
 mod expected;
 mod iced;
+mod words;
 mod yaxpeax;
 
 const MODES: [(Mode, u32); 3] = [(Mode::Bits16, 16), (Mode::Bits32, 32), (Mode::Bits64, 64)];
@@ -40,7 +41,7 @@ fn compare(bytes: &[u8], mode: Mode, bitness: u32, info: &mut InstructionInfoFac
                 DecodeError::Truncated(_) => decoder.last_error() == DecoderError::NoMoreBytes,
                 DecodeError::Malformed(_) => second.is_invalid(),
                 DecodeError::Branch(_) => is_branch && has_memory || decoder.last_error() == DecoderError::NoMoreBytes,
-                DecodeError::NoMemoryOperand(_) => second.is_invalid() || iced::operation(&second).is_some(),
+                DecodeError::NoMemoryOperand(_) => second.is_invalid() || words::operation(&second).is_some(),
                 _ => !(is_branch && has_memory),
             };
             assert!(agrees, "{mode:?} {bytes:02x?}: {error}, iced: {:?}", second.code());

@@ -7,6 +7,7 @@ use yaxpeax_arch::LengthedInstruction;
 use yaxpeax_x86::{long_mode, protected_mode, real_mode};
 
 use crate::expected::within;
+use crate::words::yaxpeax_operation;
 
 /// What can be compared with it: it has neither accesses nor flags.
 #[derive(PartialEq, Debug)]
@@ -123,44 +124,7 @@ macro_rules! adapter {
             }
 
             let instruction = InstDecoder::default().decode_slice(bytes).ok()?;
-            let operation = match instruction.opcode() {
-                Opcode::MOV | Opcode::MOVNTI | Opcode::MOVZX | Opcode::MOVSX | Opcode::MOVSXD => Operation::Move,
-                Opcode::MOVS | Opcode::STOS | Opcode::LODS => Operation::Move,
-                Opcode::CMPS | Opcode::SCAS | Opcode::CMP => Operation::Cmp,
-                Opcode::MOVBE => Operation::Movbe,
-                Opcode::ADD => Operation::Add,
-                Opcode::ADC => Operation::Adc,
-                Opcode::SUB => Operation::Sub,
-                Opcode::SBB => Operation::Sbb,
-                Opcode::AND => Operation::And,
-                Opcode::OR => Operation::Or,
-                Opcode::XOR => Operation::Xor,
-                Opcode::TEST => Operation::Test,
-                Opcode::XCHG => Operation::Xchg,
-                Opcode::XADD => Operation::Xadd,
-                Opcode::CMPXCHG => Operation::Cmpxchg,
-                Opcode::CMPXCHG8B => Operation::CmpxchgPair,
-                Opcode::INC => Operation::Inc,
-                Opcode::DEC => Operation::Dec,
-                Opcode::NOT => Operation::Not,
-                Opcode::NEG => Operation::Neg,
-                Opcode::BT => Operation::Bt,
-                Opcode::BTS => Operation::Bts,
-                Opcode::BTR => Operation::Btr,
-                Opcode::BTC => Operation::Btc,
-                Opcode::PUSH => Operation::Push,
-                Opcode::POP => Operation::Pop,
-                Opcode::MOVUPS | Opcode::MOVUPD | Opcode::MOVAPS | Opcode::MOVAPD | Opcode::MOVDQU => Operation::MoveVector,
-                Opcode::MOVDQA | Opcode::LDDQU | Opcode::MOVNTPS | Opcode::MOVNTPD | Opcode::MOVNTDQ => Operation::MoveVector,
-                Opcode::MOVNTDQA | Opcode::MOVSS | Opcode::MOVSD | Opcode::MOVD | Opcode::MOVQ => Operation::MoveVector,
-                Opcode::VMOVUPS | Opcode::VMOVUPD | Opcode::VMOVAPS | Opcode::VMOVAPD => Operation::MoveVector,
-                Opcode::VMOVDQU | Opcode::VMOVDQA | Opcode::VLDDQU | Opcode::VMOVNTPS => Operation::MoveVector,
-                Opcode::VMOVNTPD | Opcode::VMOVNTDQ | Opcode::VMOVNTDQA | Opcode::VMOVSS => Operation::MoveVector,
-                Opcode::VMOVSD | Opcode::VMOVD | Opcode::VMOVQ => Operation::MoveVector,
-                #[allow(unreachable_patterns, reason = "64-bit mode alone has it")]
-                _ if format!("{:?}", instruction.opcode()) == "CMPXCHG16B" => Operation::CmpxchgPair,
-                _ => return None,
-            };
+            let operation = yaxpeax_operation!(instruction.opcode(), Opcode);
             if instruction.prefixes.evex().is_some() {
                 return None;
             }

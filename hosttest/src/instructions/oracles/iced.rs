@@ -1,9 +1,10 @@
 //! The decoder `iced-x86`.
 
-use iced_x86::{Decoder, DecoderOptions, EncodingKind, Instruction, Mnemonic as M, OpKind, Register as Iced};
+use iced_x86::{Decoder, DecoderOptions, Instruction, Mnemonic as M, OpKind, Register as Iced};
 use vm_device::exit::x86::instruction::{Operand, Operation};
-use vm_device::exit::x86::{Gpr, Mode, Register, Registers, Repeat, Segment, Size};
+use vm_device::exit::x86::{Mode, Registers, Repeat, Segment, Size};
 
+use super::words::{operand, operation};
 use super::{Meaning, bit_distance, effective};
 
 pub(crate) fn bitness(mode: Mode) -> u32 {
@@ -25,81 +26,6 @@ pub(crate) fn number(register: Iced) -> usize {
 
 pub(crate) fn segment(register: Iced) -> Segment {
     Segment::from_number(register as u64 - Iced::ES as u64).unwrap_or(Segment::Ds)
-}
-
-fn operation(instruction: &Instruction) -> Option<Operation> {
-    Some(match instruction.mnemonic() {
-        M::Movsd if instruction.is_string_instruction() => Operation::Move,
-        M::Cmpsd if !instruction.is_string_instruction() => return None,
-        M::Mov | M::Movnti | M::Movzx | M::Movsx | M::Movsxd => Operation::Move,
-        M::Stosb | M::Stosw | M::Stosd | M::Stosq => Operation::Move,
-        M::Lodsb | M::Lodsw | M::Lodsd | M::Lodsq => Operation::Move,
-        M::Movsb | M::Movsw | M::Movsq => Operation::Move,
-        M::Movbe => Operation::Movbe,
-        M::Movups | M::Movupd | M::Movaps | M::Movapd | M::Movdqu | M::Movdqa | M::Movntdq | M::Movntdqa => {
-            Operation::MoveVector
-        }
-        M::Movntps | M::Movntpd | M::Lddqu | M::Movd | M::Movq | M::Movss | M::Movsd => Operation::MoveVector,
-        M::Vmovups | M::Vmovupd | M::Vmovaps | M::Vmovapd | M::Vmovdqu | M::Vmovdqa | M::Vmovntdq | M::Vmovntdqa => {
-            Operation::MoveVector
-        }
-        M::Vmovntps | M::Vmovntpd | M::Vlddqu | M::Vmovd | M::Vmovq | M::Vmovss | M::Vmovsd => Operation::MoveVector,
-        M::Add => Operation::Add,
-        M::Adc => Operation::Adc,
-        M::Sub => Operation::Sub,
-        M::Sbb => Operation::Sbb,
-        M::And => Operation::And,
-        M::Or => Operation::Or,
-        M::Xor => Operation::Xor,
-        M::Cmp | M::Cmpsb | M::Cmpsw | M::Cmpsd | M::Cmpsq | M::Scasb | M::Scasw | M::Scasd | M::Scasq => {
-            Operation::Cmp
-        }
-        M::Test => Operation::Test,
-        M::Bt => Operation::Bt,
-        M::Bts => Operation::Bts,
-        M::Btr => Operation::Btr,
-        M::Btc => Operation::Btc,
-        M::Xchg => Operation::Xchg,
-        M::Xadd => Operation::Xadd,
-        M::Cmpxchg => Operation::Cmpxchg,
-        M::Cmpxchg8b | M::Cmpxchg16b => Operation::CmpxchgPair,
-        M::Inc => Operation::Inc,
-        M::Dec => Operation::Dec,
-        M::Not => Operation::Not,
-        M::Neg => Operation::Neg,
-        M::Push => Operation::Push,
-        M::Pop => Operation::Pop,
-        _ => return None,
-    })
-}
-
-fn register(register: Iced) -> Option<Operand> {
-    let high = |gpr| Some(Operand::Register(Register::High(gpr)));
-    match register {
-        Iced::AH => high(Gpr::Rax),
-        Iced::CH => high(Gpr::Rcx),
-        Iced::DH => high(Gpr::Rdx),
-        Iced::BH => high(Gpr::Rbx),
-        _ if register.is_gpr() => Some(Operand::Register(Register::Low(Gpr::from_number(number(register) as u8)?))),
-        _ if register.is_xmm() || register.is_ymm() => Some(Operand::Vector(register.number() as u8)),
-        _ => None,
-    }
-}
-
-fn operand(instruction: &Instruction, index: u32) -> Option<Operand> {
-    Some(match instruction.op_kind(index) {
-        OpKind::Register => register(instruction.op_register(index))?,
-        // Immediates are as long as the operand, sign-extended.
-        OpKind::Immediate8 => Operand::Immediate(instruction.immediate8() as i8 as u64),
-        OpKind::Immediate16 => Operand::Immediate(instruction.immediate16() as i16 as u64),
-        OpKind::Immediate32 => Operand::Immediate(instruction.immediate32() as i32 as u64),
-        OpKind::Immediate8to16 => Operand::Immediate(instruction.immediate8to16() as u64),
-        OpKind::Immediate8to32 => Operand::Immediate(instruction.immediate8to32() as u64),
-        OpKind::Immediate8to64 => Operand::Immediate(instruction.immediate8to64() as u64),
-        OpKind::Immediate32to64 => Operand::Immediate(instruction.immediate32to64() as u64),
-        kind if is_source(kind) || is_destination(kind) || kind == OpKind::Memory => Operand::Memory,
-        _ => return None,
-    })
 }
 
 fn is_source(kind: OpKind) -> bool {
@@ -145,7 +71,7 @@ pub(crate) fn address_bytes(instruction: &Instruction) -> usize {
 
 /// What it is in the words of the crate; `None` for what the crate does not execute.
 pub(crate) fn meaning(instruction: &Instruction, mode: Mode, registers: &Registers) -> Option<Meaning> {
-    if instruction.is_invalid() || !matches!(instruction.encoding(), EncodingKind::Legacy | EncodingKind::VEX) {
+    if instruction.is_invalid() {
         return None;
     }
     let operation = operation(instruction)?;

@@ -2,6 +2,8 @@
 
 pub(super) mod iced;
 mod own;
+#[path = "../../../../tests/exit_decoders/words.rs"]
+mod words;
 pub(super) mod yaxpeax;
 
 use vm_device::exit::x86::instruction::{Operand, Operation};

@@ -5,6 +5,7 @@ use vm_device::exit::x86::{Gpr, Mode, Register, Registers, Repeat, Segment, Size
 use yaxpeax_arch::LengthedInstruction;
 use yaxpeax_x86::{long_mode, protected_mode, real_mode};
 
+use super::words::yaxpeax_operation;
 use super::{Meaning, bit_distance, effective};
 
 /// What it is in the words of the crate; `None` for what the crate does not execute. What it does not say is as in `like`.
@@ -75,45 +76,7 @@ macro_rules! adapter {
                 instruction.opcode(),
                 Opcode::MOVS | Opcode::STOS | Opcode::LODS | Opcode::CMPS | Opcode::SCAS
             );
-            let operation = match instruction.opcode() {
-                Opcode::MOV | Opcode::MOVNTI | Opcode::MOVZX | Opcode::MOVSX => Operation::Move,
-                Opcode::MOVS | Opcode::STOS | Opcode::LODS => Operation::Move,
-                Opcode::MOVSXD => Operation::Move,
-                Opcode::MOVBE => Operation::Movbe,
-                Opcode::MOVUPS | Opcode::MOVUPD | Opcode::MOVAPS | Opcode::MOVAPD | Opcode::MOVDQU | Opcode::MOVDQA
-                | Opcode::MOVNTDQ | Opcode::MOVNTDQA | Opcode::MOVNTPS | Opcode::MOVNTPD | Opcode::LDDQU | Opcode::MOVD
-                | Opcode::MOVQ | Opcode::MOVSS | Opcode::MOVSD => Operation::MoveVector,
-                Opcode::VMOVUPS | Opcode::VMOVUPD | Opcode::VMOVAPS | Opcode::VMOVAPD | Opcode::VMOVDQU
-                | Opcode::VMOVDQA | Opcode::VMOVNTDQ | Opcode::VMOVNTDQA | Opcode::VMOVNTPS | Opcode::VMOVNTPD
-                | Opcode::VLDDQU | Opcode::VMOVD | Opcode::VMOVQ | Opcode::VMOVSS | Opcode::VMOVSD => {
-                    Operation::MoveVector
-                }
-                Opcode::ADD => Operation::Add,
-                Opcode::ADC => Operation::Adc,
-                Opcode::SUB => Operation::Sub,
-                Opcode::SBB => Operation::Sbb,
-                Opcode::AND => Operation::And,
-                Opcode::OR => Operation::Or,
-                Opcode::XOR => Operation::Xor,
-                Opcode::CMP | Opcode::CMPS | Opcode::SCAS => Operation::Cmp,
-                Opcode::TEST => Operation::Test,
-                Opcode::BT => Operation::Bt,
-                Opcode::BTS => Operation::Bts,
-                Opcode::BTR => Operation::Btr,
-                Opcode::BTC => Operation::Btc,
-                Opcode::XCHG => Operation::Xchg,
-                Opcode::XADD => Operation::Xadd,
-                Opcode::CMPXCHG => Operation::Cmpxchg,
-                Opcode::CMPXCHG8B => Operation::CmpxchgPair,
-                Opcode::CMPXCHG16B => Operation::CmpxchgPair,
-                Opcode::INC => Operation::Inc,
-                Opcode::DEC => Operation::Dec,
-                Opcode::NOT => Operation::Not,
-                Opcode::NEG => Operation::Neg,
-                Opcode::PUSH => Operation::Push,
-                Opcode::POP => Operation::Pop,
-                _ => return None,
-            };
+            let operation = yaxpeax_operation!(instruction.opcode(), Opcode);
             let operands = [instruction.operand(0), instruction.operand(1)];
             let first = operand(&operands[0])?;
             let second = operand(&operands[1]);
