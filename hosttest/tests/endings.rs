@@ -445,22 +445,23 @@ fn kernel(name: &str, code: &[u8]) -> PathBuf {
     written(&format!("{name}.kernel"), &image)
 }
 
-/// An Image (Linux, Documentation/arch/arm64/booting.rst): a header that jumps over itself, and this code.
+/// An Image for Arm (Linux, Documentation/arch/arm64/booting.rst), of this code.
 fn arm_image(name: &str, code: &[u32]) -> PathBuf {
-    let mut image = vec![0; 0x200];
-    image[..4].copy_from_slice(&0x1400_0080_u32.to_le_bytes());
-    image[56..60].copy_from_slice(b"ARM\x64");
-    image.extend(code.iter().flat_map(|word| word.to_le_bytes()));
-    written(&format!("{name}.image"), &image)
+    image(&format!("{name}.image"), 0x200, 0x1400_0080, b"ARM\x64", code)
 }
 
-/// The same for RISC-V (Linux, Documentation/arch/riscv/boot-image-header.rst).
+/// An Image for RISC-V (Linux, Documentation/arch/riscv/boot-image-header.rst), of this code.
 fn riscv_image(name: &str, code: &[u32]) -> PathBuf {
-    let mut image = vec![0; 0x40];
-    image[..4].copy_from_slice(&0x0400_006f_u32.to_le_bytes());
-    image[56..60].copy_from_slice(b"RSC\x05");
+    image(&format!("{name}.riscv"), 0x40, 0x0400_006f, b"RSC\x05", code)
+}
+
+/// An Image whose header of so many bytes begins with a jump over itself.
+fn image(name: &str, header: usize, jump: u32, magic: &[u8; 4], code: &[u32]) -> PathBuf {
+    let mut image = vec![0; header];
+    image[..4].copy_from_slice(&jump.to_le_bytes());
+    image[56..60].copy_from_slice(magic);
     image.extend(code.iter().flat_map(|word| word.to_le_bytes()));
-    written(&format!("{name}.riscv"), &image)
+    written(name, &image)
 }
 
 fn written(name: &str, bytes: &[u8]) -> PathBuf {

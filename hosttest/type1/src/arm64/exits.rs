@@ -141,7 +141,7 @@ impl Exit {
     }
 }
 
-/// What becomes of an exit that is not completed.
+/// Why an exit is not completed, and so what the guest gets.
 #[derive(Debug)]
 pub enum Fault {
     /// The guest gets an exception.

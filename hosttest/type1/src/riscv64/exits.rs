@@ -191,7 +191,7 @@ impl Guest for Machine {
     }
 }
 
-/// What becomes of an exit that is not completed.
+/// Why an exit is not completed, and so what the guest gets.
 #[derive(Debug)]
 pub enum Fault {
     /// The guest gets an exception.

@@ -26,7 +26,7 @@ pub fn fetch<G: Guest>(registers: &Registers, guest: &mut G) -> Result<u32, G::F
 }
 
 impl Addressing {
-    /// The address of the operand, and what becomes of the base.
+    /// The address of the operand, and the new value of the base register.
     #[inline]
     fn resolve(self, registers: &Registers) -> (u64, Option<(u8, u64)>) {
         match self {
