@@ -28,10 +28,9 @@
 //! On Arm a guest can turn a second virtual processor on, which a second processor runs (`processors`): removals interrupt it, so that
 //! accesses need no fence (`barrier`), and `torture` removes devices while it uses them.
 //!
-//! It is no product. A kernel has interrupt controllers and timers of the machine itself: it can keep the interrupts, and on x86 reset
-//! its processor by the local APIC, which ends the guest where the processor holds INIT back until the hypervisor lets it come (QEMU does
-//! not). Nothing confines a device of the machine that accesses memory by itself: no guest has one. A guest that makes no exit runs
-//! for as long as it wants, but on RISC-V.
+//! It is no product. A kernel has interrupt controllers and timers of the machine itself, and can keep the interrupts; what would take the
+//! processor from the hypervisor is withheld on x86 (`x86/controllers`). Nothing confines a device of the machine that accesses memory
+//! by itself: no guest has one. A guest that makes no exit runs for as long as it wants, but on RISC-V.
 
 #![no_std]
 #![no_main]

@@ -136,7 +136,7 @@ pub const VMEXIT_SKINIT: u64 = 0x86;
 const SVM_REGISTERS: RangeInclusive<u32> = 0xc001_0114..=0xc001_0117;
 const EFER_SVME: u64 = 1 << 12;
 
-/// INIT, which resets a processor: the guest can send it to itself by a local APIC that it has.
+/// INIT, which resets a processor.
 const INTERCEPT_INIT: u32 = 1 << 3;
 const INTERCEPT_CPUID: u32 = 1 << 18;
 /// `INVD`, which would take back what the hypervisor wrote.

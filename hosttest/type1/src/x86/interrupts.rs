@@ -2,6 +2,8 @@
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
+use super::controllers::Ioapic;
+
 /// Where the vector of a line comes from.
 #[derive(Clone, Copy)]
 pub enum Routing {
@@ -34,17 +36,7 @@ pub fn vector(asserted: u64) -> Option<u8> {
 
 /// The vector that the machine's IOAPIC has for a line, unless it masks it (82093AA IOAPIC datasheet, 3.2.4).
 fn ioapic_vector(line: u32) -> Option<u8> {
-    const SELECT: *mut u32 = 0xfec0_0000 as *mut u32;
-    const WINDOW: *mut u32 = 0xfec0_0010 as *mut u32;
     const MASKED: u32 = 1 << 16;
-    // SAFETY: the registers are mapped at their address, and the guest, which uses them too, does not run now. It finds the
-    // selection as it left it.
-    let entry = unsafe {
-        let selected = SELECT.read_volatile();
-        SELECT.write_volatile(0x10 + 2 * line);
-        let entry = WINDOW.read_volatile();
-        SELECT.write_volatile(selected);
-        entry
-    };
+    let entry = Ioapic.entry(line);
     (entry & MASKED == 0).then_some(entry as u8)
 }

@@ -1,7 +1,7 @@
 //! An unmodified Linux kernel as the guest (Linux, Documentation/x86/boot.rst: the 32-bit boot protocol).
 //!
-//! The machine's interrupt controllers and timers are the guest's own: their memory is mapped for it, and their ports are
-//! passed through, by the manager like all ports. The serial port, the keyboard controller, the power switch and the reset
+//! The machine's interrupt controllers and timers are the guest's own: their registers and ports are passed through, by the manager
+//! like all others, but for what would take the processor from the hypervisor (`controllers`). The serial port, the keyboard controller, the power switch and the reset
 //! registers are emulated, by devices of the crate, and so is a second serial port in memory, on which the kernel begins to
 //! speak (`earlycon`). Of all other ports and addresses the guest reads all ones.
 
@@ -21,6 +21,7 @@ use crate::power::{POWER, Power, turned_off};
 use crate::processor::vcpu::Vcpu;
 use crate::wire::Wire;
 use crate::x86::boot::{MemoryMapEntry, StartInfo};
+use crate::x86::controllers::{Ioapic, LocalApic};
 use crate::x86::guest::{Uart, memory};
 use crate::x86::host::HostClock;
 use crate::x86::interrupts::{Routing, route};
@@ -52,8 +53,8 @@ static KEYBOARD: I8042<'static, &'static Power> = I8042::new(&POWER);
 static PM1: Pm1<'static, &'static Power> = Pm1::new(&POWER);
 static RESET_CONTROL: ResetControl<&'static Power> = ResetControl::new(&POWER);
 static SYSTEM_CONTROL: SystemControlA<&'static Power> = SystemControlA::new(&POWER);
-static LOCAL_APIC: Silent = Silent("local apic");
-static IOAPIC: Silent = Silent("ioapic");
+static LOCAL_APIC: LocalApic = LocalApic;
+static IOAPIC: Ioapic = Ioapic;
 static FIRMWARE: [Silent; 3] = [Silent("firmware 1"), Silent("firmware 2"), Silent("firmware 3")];
 
 /// The ports of the machine that are the guest's.
@@ -95,12 +96,12 @@ fn register_devices(info: &StartInfo) -> Result<(), RegisterError<&'static str>>
     }
     let system = MANAGER.register_device(&SYSTEM, None, &[], NO_IRQ)?;
     MANAGER.register_device(&EARLY_UART, Some(system), &[EARLY_UART.mmio(UART_MEMORY)], NO_IRQ)?;
+    MANAGER.register_device(&LOCAL_APIC, Some(system), &[LOCAL_APIC.range()], NO_IRQ)?;
+    MANAGER.register_device(&IOAPIC, Some(system), &[IOAPIC.range()], NO_IRQ)?;
     let mapped = |device, address: u64, size| {
         let range = IoResource::fixed(IoType::PhysicalMmio, address.into(), GuestUsize(size));
         MANAGER.register_device(device, Some(system), &[range], NO_IRQ)
     };
-    mapped(&LOCAL_APIC, 0xfee0_0000, 0x1000)?;
-    mapped(&IOAPIC, 0xfec0_0000, 0x1000)?;
     for (device, tables) in FIRMWARE.iter().zip(firmware_tables(info)) {
         mapped(device, tables.base, tables.size)?;
     }

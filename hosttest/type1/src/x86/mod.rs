@@ -1,6 +1,7 @@
 //! What the processors of x86 have in common.
 
 pub mod boot;
+mod controllers;
 mod cpuid;
 pub mod exits;
 pub mod fault;
